@@ -1,0 +1,20 @@
+//! The options of `[http]`.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Where `/metrics`, `/livez`, `/readyz` and `/status` are served.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The address to listen on. Anyone who can reach it can read topic names, lag and log positions.
+    pub listen: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7430)) }
+    }
+}

@@ -1,0 +1,117 @@
+//! The options of `[relay]`, `[source]`, `[delivery]` and `[shutdown]`: how the loop is driven.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::units;
+
+/// Who this relay is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name of this relay: Kafka's `client.id`, PostgreSQL's `application_name`, and a label of its metrics.
+    pub name: String,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// How the outbox is read.
+    pub mode: Mode,
+    /// The replication slot. `setup` creates it, `run` never does.
+    pub slot: String,
+    /// The publication. `setup` creates it, `run` never does.
+    pub publication: String,
+    /// Whether `setup` creates a slot that a standby keeps (PostgreSQL 17 and later).
+    pub failover: Failover,
+    /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it.
+    #[serde(with = "units::duration")]
+    pub stall_release_after: Duration,
+    /// Keep the confirmed position in a row of the source database.
+    pub store_position: bool,
+}
+
+/// How the outbox is read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// From the write-ahead log, by logical replication.
+    #[default]
+    Wal,
+}
+
+/// Whether the slot survives a failover.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failover {
+    /// Where the server can.
+    #[default]
+    Auto,
+    /// Always; an older server is an error.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How much may be on the way, and what happens to an event that cannot become a record.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// The memory for events on their way to Kafka. Beyond it the log is not read.
+    #[serde(with = "units::bytes")]
+    pub max_in_flight_bytes: u64,
+    /// What happens to an event that cannot become a record.
+    pub on_poison: OnPoison,
+}
+
+/// What happens to an event that cannot become a record.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPoison {
+    /// The relay stops with exit code 68 and names the event.
+    #[default]
+    Halt,
+}
+
+/// How the relay stops.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long a stop may wait for events on their way. Then it leaves with exit code 75.
+    #[serde(with = "units::duration")]
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { name: "walrelay".to_owned() }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            slot: "walrelay".to_owned(),
+            publication: "walrelay".to_owned(),
+            failover: Failover::default(),
+            stall_release_after: Duration::from_secs(30),
+            store_position: true,
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { max_in_flight_bytes: 32 << 20, on_poison: OnPoison::default() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(20) }
+    }
+}
