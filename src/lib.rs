@@ -1,5 +1,6 @@
 //! walrelay: a transactional outbox out of PostgreSQL into Kafka.
 
+pub mod cursor;
 pub mod fault;
 pub mod lsn;
 pub mod measure;

@@ -1,12 +1,17 @@
 //! PostgreSQL to Kafka: the loop, the only place where reading, deciding and publishing meet.
 
+// In the order in which data meets them.
 pub mod wal;
+
+pub mod frame;
+pub mod pgoutput;
+pub mod transaction;
 
 pub mod route;
 
-pub mod ledger;
-
 pub mod publish;
+
+pub mod ledger;
 
 mod config;
 

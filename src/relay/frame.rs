@@ -1,0 +1,168 @@
+//! The outer layer of the stream: CopyBoth messages, and what a CopyData message carries.
+//!
+//! `next` looks at the front of the read buffer and gives one whole frame as borrowed slices, or says how many bytes it
+//! needs. It holds nothing and copies nothing. A frame above the limit is refused by its header alone, before its body is
+//! read. Layouts: PostgreSQL manual, "Message Formats" and "Streaming Replication Protocol".
+
+use crate::cursor::Cursor;
+use crate::cursor::Malformed;
+use crate::lsn::Lsn;
+
+/// The tag and the length in front of every message.
+const HEADER: usize = 5;
+
+/// One message of the stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Frame<'a> {
+    /// A piece of the log: one pgoutput message.
+    Data {
+        /// The pgoutput message.
+        message: &'a [u8],
+    },
+    /// The server has nothing before `wal_end` that it has not sent.
+    Keepalive {
+        /// The position.
+        wal_end: Lsn,
+        /// The server wants a status update now.
+        reply_requested: bool,
+    },
+    /// The server ends the stream with an error; the fields of an ErrorResponse.
+    Error(&'a [u8]),
+    /// The server ends the stream.
+    End,
+    /// A notice, a changed parameter, or a CopyData kind of a newer server: legal, and nothing to us.
+    Aside(u8),
+}
+
+/// What stands at the front of the buffer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next<'a> {
+    /// A whole frame and its length in the buffer.
+    Whole(Frame<'a>, usize),
+    /// A frame that is not there yet; its whole length, as far as it is known.
+    Partial(usize),
+}
+
+/// A frame cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not what the protocol says.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The frame is larger than a row may be.
+    #[error("a message of {length} bytes is larger than the {limit} bytes a row may have")]
+    TooLarge {
+        /// The length the header announces.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Looks at the front of `buffer`.
+pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
+    let Some((header, _)) = buffer.split_first_chunk::<HEADER>() else {
+        return Ok(Next::Partial(HEADER));
+    };
+    let mut cursor = Cursor::new(header);
+    let tag = cursor.u8("message tag")?;
+    let value = cursor.i32("message length")?;
+    // The length counts itself but not the tag.
+    let length = match usize::try_from(value) {
+        Ok(length) if length >= HEADER - 1 => length + 1,
+        _ => return Err(Malformed::Impossible { field: "message length", value: value.into() }.into()),
+    };
+    if length > limit {
+        return Err(Error::TooLarge { length, limit });
+    }
+    let Some(body) = buffer.get(HEADER..length) else {
+        return Ok(Next::Partial(length));
+    };
+    let frame = match tag {
+        b'd' => copy_data(body)?,
+        b'E' => Frame::Error(body),
+        // CopyDone, CommandComplete, ReadyForQuery: the stream is over.
+        b'c' | b'C' | b'Z' => Frame::End,
+        b'N' | b'S' => Frame::Aside(tag),
+        kind => return Err(Malformed::UnknownKind { what: "message in the stream", kind }.into()),
+    };
+    Ok(Next::Whole(frame, length))
+}
+
+fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
+    let mut cursor = Cursor::new(body);
+    match cursor.u8("copy data kind")? {
+        b'w' => {
+            // Start and end are equal in logical replication, and 0 for all but the last write of a callback.
+            cursor.u64("data start")?;
+            cursor.u64("data end")?;
+            cursor.i64("data send time")?;
+            Ok(Frame::Data { message: cursor.rest() })
+        }
+        b'k' => {
+            let wal_end = Lsn::from_wire(cursor.u64("keepalive position")?);
+            cursor.i64("keepalive send time")?;
+            let reply_requested = cursor.u8("keepalive reply flag")? != 0;
+            cursor.finish("keepalive")?;
+            Ok(Frame::Keepalive { wal_end, reply_requested })
+        }
+        kind => Ok(Frame::Aside(kind)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn keepalive(wal_end: u64, reply: u8) -> Vec<u8> {
+        let mut bytes = vec![b'd', 0, 0, 0, 22, b'k'];
+        bytes.extend(wal_end.to_be_bytes());
+        bytes.extend(0_u64.to_be_bytes());
+        bytes.push(reply);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_given_only_when_it_is_whole() {
+        let bytes = keepalive(0x10, 1);
+        for end in 0..bytes.len() {
+            let needs = if end < HEADER { HEADER } else { bytes.len() };
+            assert_eq!(next(&bytes[..end], LIMIT), Ok(Next::Partial(needs)), "after {end} bytes");
+        }
+        let whole = Frame::Keepalive { wal_end: Lsn::from_wire(0x10), reply_requested: true };
+        assert_eq!(next(&bytes, LIMIT), Ok(Next::Whole(whole, bytes.len())));
+    }
+
+    #[test]
+    fn d12_a_frame_above_the_limit_is_refused_by_its_header() {
+        let header = [b'd', 0x10, 0, 0, 0];
+        assert_eq!(next(&header, LIMIT), Err(Error::TooLarge { length: 0x1000_0001, limit: LIMIT }));
+    }
+
+    #[test]
+    fn e22_a_notice_and_a_changed_parameter_are_nothing_to_us() {
+        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Next::Whole(Frame::Aside(b'N'), 6)));
+        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Next::Whole(Frame::Aside(b'S'), 5)));
+    }
+
+    #[test]
+    fn j2_an_impossible_length_is_an_error() {
+        for length in [[0, 0, 0, 3], [0xFF, 0xFF, 0xFF, 0xFF]] {
+            let bytes = [&[b'd'][..], &length].concat();
+            assert!(matches!(next(&bytes, LIMIT), Err(Error::Malformed(Malformed::Impossible { .. }))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn j1_any_bytes_give_a_frame_or_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(Next::Whole(_, length)) = next(&bytes, LIMIT) {
+                prop_assert!(length <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The side of the delivery reports: one atomic step per record, no lock, nothing that can panic.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::Ticket;
+
+/// Counts deliveries for [`super::Ledger`]. Written by one thread, the one that polls the producer.
+#[derive(Debug)]
+pub struct Reports {
+    tallies: Box<[Tally]>,
+    left_records: AtomicU64,
+    left_bytes: AtomicU64,
+    wake_at: AtomicU64,
+    poisoned: AtomicBool,
+}
+
+/// One entry. While it is open, deliveries take it below zero; closing adds the number of records, so that it comes to
+/// zero exactly when all have arrived. That way a record costs one contended step, not two.
+#[derive(Debug, Default)]
+struct Tally {
+    missing: AtomicI64,
+    committed_micros: AtomicI64,
+}
+
+/// What follows from a delivery.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Delivered {
+    /// The transaction is complete; it committed at this time, in microseconds of the Unix clock.
+    pub completed: Option<i64>,
+    /// The relay thread waits for this.
+    pub wake: bool,
+}
+
+impl Reports {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            tallies: (0..capacity).map(|_| Tally::default()).collect(),
+            left_records: AtomicU64::new(0),
+            left_bytes: AtomicU64::new(0),
+            wake_at: AtomicU64::new(u64::MAX),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that Kafka has the record.
+    pub fn delivered(&self, ticket: Ticket) -> Delivered {
+        let Some(tally) = self.tallies.get(ticket.place()) else {
+            return Delivered::default();
+        };
+        // Read before the count goes down: afterwards the place may be used again.
+        let committed_micros = tally.committed_micros.load(Relaxed);
+        let before = tally.missing.fetch_sub(1, AcqRel);
+        // One thread writes these two, so a load and a store do.
+        self.left_records.store(self.left_records.load(Relaxed) + 1, Relaxed);
+        let left_bytes = self.left_bytes.load(Relaxed) + ticket.bytes();
+        self.left_bytes.store(left_bytes, SeqCst);
+        let wake = left_bytes >= self.wake_at.load(SeqCst);
+        if wake {
+            self.wake_at.store(u64::MAX, Relaxed);
+        }
+        Delivered { completed: (before == 1).then_some(committed_micros), wake }
+    }
+
+    /// Notes that the record will not reach Kafka. Its entry never settles.
+    pub fn failed(&self) {
+        self.poisoned.store(true, Release);
+    }
+
+    /// Says whether a record failed.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Acquire)
+    }
+
+    /// Counts the records that have arrived.
+    #[must_use]
+    pub fn left_records(&self) -> u64 {
+        self.left_records.load(Relaxed)
+    }
+
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.left_bytes.load(SeqCst)
+    }
+
+    pub(super) fn wake_at(&self, left_bytes: u64) {
+        self.wake_at.store(left_bytes, SeqCst);
+    }
+
+    pub(super) fn reset(&self, place: usize, committed_micros: i64) {
+        if let Some(tally) = self.tallies.get(place) {
+            tally.missing.store(0, Relaxed);
+            tally.committed_micros.store(committed_micros, Relaxed);
+        }
+    }
+
+    pub(super) fn close(&self, place: usize, records: i64) -> bool {
+        self.tallies.get(place).is_some_and(|tally| tally.missing.fetch_add(records, AcqRel) + records == 0)
+    }
+
+    pub(super) fn is_settled(&self, place: usize) -> bool {
+        self.tallies.get(place).is_some_and(|tally| tally.missing.load(Acquire) == 0)
+    }
+
+    pub(super) fn committed_micros(&self, place: usize) -> i64 {
+        self.tallies.get(place).map_or(0, |tally| tally.committed_micros.load(Relaxed))
+    }
+}
