@@ -7,6 +7,8 @@ pub mod frame;
 pub mod pgoutput;
 pub mod transaction;
 
+pub mod row;
+
 pub mod route;
 
 pub mod publish;

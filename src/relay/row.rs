@@ -1,0 +1,299 @@
+//! From a row's values to the roles they play: which column is the id, which the key, which the payload.
+//!
+//! A [`Plan`] is made once per Relation message, by the names of the columns, and then walks each row once. Positions are
+//! never remembered from one Relation message to the next: after an ALTER TABLE they mean something else.
+
+use crate::cursor::Malformed;
+use crate::relay::pgoutput::Cell;
+use crate::relay::pgoutput::Relation;
+use crate::relay::pgoutput::Tuple;
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(usize)]
+pub enum Role {
+    /// The event's id.
+    Id,
+    /// What kind of thing the event is about.
+    AggregateType,
+    /// Which one it is about.
+    AggregateId,
+    /// What happened.
+    EventType,
+    /// The event itself.
+    Payload,
+    /// A JSON object of further headers.
+    Headers,
+    /// When the row was written.
+    CreatedAt,
+    /// The partition to write to.
+    Partition,
+}
+
+impl Role {
+    /// Every role, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Id,
+        Self::AggregateType,
+        Self::AggregateId,
+        Self::EventType,
+        Self::Payload,
+        Self::Headers,
+        Self::CreatedAt,
+        Self::Partition,
+    ];
+
+    /// Gives the name that the configuration uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::AggregateType => "aggregate_type",
+            Self::AggregateId => "aggregate_id",
+            Self::EventType => "event_type",
+            Self::Payload => "payload",
+            Self::Headers => "headers",
+            Self::CreatedAt => "created_at",
+            Self::Partition => "partition",
+        }
+    }
+
+    /// Finds the role with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as usize
+    }
+
+    const fn accepts(self, kind: Kind) -> bool {
+        match self {
+            Self::Id | Self::AggregateType | Self::AggregateId | Self::EventType => {
+                matches!(kind, Kind::Text | Kind::Uuid | Kind::Integer)
+            }
+            Self::Payload => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea),
+            Self::Headers => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text),
+            Self::CreatedAt => matches!(kind, Kind::Timestamptz),
+            Self::Partition => matches!(kind, Kind::Integer),
+        }
+    }
+}
+
+/// The types that a mapped column may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// `text`, `varchar`, `char(n)`, `name`.
+    Text,
+    /// `uuid`.
+    Uuid,
+    /// `smallint`, `integer`, `bigint`.
+    Integer,
+    /// `json`.
+    Json,
+    /// `jsonb`.
+    Jsonb,
+    /// `bytea`.
+    Bytea,
+    /// `timestamp with time zone`.
+    Timestamptz,
+}
+
+impl Kind {
+    /// Finds the kind of a built-in type by its id (`pg_type.dat`).
+    #[must_use]
+    pub const fn of(type_id: u32) -> Option<Self> {
+        Some(match type_id {
+            25 | 1043 | 1042 | 19 => Self::Text,
+            2950 => Self::Uuid,
+            20 | 21 | 23 => Self::Integer,
+            114 => Self::Json,
+            3802 => Self::Jsonb,
+            17 => Self::Bytea,
+            1184 => Self::Timestamptz,
+            _ => return None,
+        })
+    }
+}
+
+/// The column names by role; a role without a name is not used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names(pub [Option<Name>; Role::ALL.len()]);
+
+/// The name of a role's column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Name {
+    /// The column.
+    pub column: String,
+    /// Whether the table must have it.
+    pub required: bool,
+}
+
+/// The table is not what the configuration says.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Mismatch {
+    /// A column is missing.
+    #[error("table {table} has no column {column:?}, which is mapped as {role}")]
+    Missing {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What it should be.
+        role: &'static str,
+    },
+    /// A column has a type that its role cannot use.
+    #[error("column {column:?} of table {table} is mapped as {role}, but its type (id {type_id}) cannot be one")]
+    Type {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What it should be.
+        role: &'static str,
+        /// The id of its type.
+        type_id: u32,
+    },
+}
+
+/// How to walk the rows of one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// For each column the roles it plays, one bit each: a column may be both id and key.
+    roles: Box<[u8]>,
+    kinds: [Option<Kind>; Role::ALL.len()],
+}
+
+impl Plan {
+    /// Maps the columns of a Relation message by name.
+    pub fn new(relation: &Relation<'_>, names: &Names) -> Result<Self, Mismatch> {
+        let table = || format!("{}.{}", relation.schema, relation.name);
+        let mut roles = vec![0; relation.columns.len()];
+        let mut kinds = [None; Role::ALL.len()];
+        for ((role, name), kind) in Role::ALL.into_iter().zip(&names.0).zip(&mut kinds) {
+            let Some(Name { column: wanted, required }) = name else { continue };
+            let found = relation.columns.iter().zip(&mut roles).find(|(column, _)| column.name == wanted);
+            let Some((column, place)) = found else {
+                if *required {
+                    return Err(Mismatch::Missing { table: table(), column: wanted.clone(), role: role.name() });
+                }
+                continue;
+            };
+            *kind = Kind::of(column.type_id).filter(|kind| role.accepts(*kind));
+            if kind.is_none() {
+                return Err(Mismatch::Type {
+                    table: table(),
+                    column: wanted.clone(),
+                    role: role.name(),
+                    type_id: column.type_id,
+                });
+            }
+            *place |= role.bit();
+        }
+        Ok(Self { roles: roles.into(), kinds })
+    }
+
+    /// Walks a row.
+    pub fn read<'a>(&self, tuple: Tuple<'a>) -> Result<Row<'a>, Malformed> {
+        let columns = tuple.columns();
+        if columns != self.roles.len() {
+            return Err(Malformed::Impossible {
+                field: "row column count",
+                value: columns.try_into().unwrap_or(i64::MAX),
+            });
+        }
+        let mut row = Row { values: [None; Role::ALL.len()] };
+        tuple.walk(|column, cell| {
+            let mut played = self.roles.get(column).copied().unwrap_or_default();
+            while played != 0 {
+                let role = played.trailing_zeros() as usize;
+                if let (Some(Some(kind)), Some(value)) = (self.kinds.get(role), row.values.get_mut(role)) {
+                    *value = Some(Value { cell, kind: *kind });
+                }
+                played &= played - 1;
+            }
+        })?;
+        Ok(row)
+    }
+}
+
+/// A row, by role.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    values: [Option<Value<'a>>; Role::ALL.len()],
+}
+
+/// A value and its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    /// The value.
+    pub cell: Cell<'a>,
+    /// Its type.
+    pub kind: Kind,
+}
+
+impl<'a> Row<'a> {
+    /// Gives the value in this role; none if the table has no such column.
+    #[must_use]
+    pub fn value(&self, role: Role) -> Option<Value<'a>> {
+        self.values.get(role as usize).copied().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::pgoutput::Column;
+    use crate::relay::pgoutput::Message;
+    use crate::relay::pgoutput::decode;
+
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.0[Role::Id as usize] = Some(Name { column: "id".into(), required: true });
+        names.0[Role::Payload as usize] = Some(Name { column: "body".into(), required: true });
+        names.0[Role::Headers as usize] = Some(Name { column: "headers".into(), required: false });
+        names
+    }
+
+    fn relation<'a>(columns: &[(&'a str, u32)]) -> Relation<'a> {
+        let columns = columns.iter().map(|(name, type_id)| Column { name, type_id: *type_id }).collect();
+        Relation { id: 1, schema: "public", name: "t", columns }
+    }
+
+    #[test]
+    fn c12_columns_are_found_by_name_wherever_they_stand() {
+        let insert = b"I\0\0\0\x01N\0\x03t\0\0\0\x01xt\0\0\0\x01yt\0\0\0\x01z";
+        let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
+        let rows = [
+            (relation(&[("id", 25), ("other", 25), ("body", 25)]), b"x", b"z"),
+            (relation(&[("body", 25), ("id", 25), ("other", 600)]), b"y", b"x"),
+        ];
+        for (relation, id, body) in rows {
+            let read = Plan::new(&relation, &names()).unwrap().read(row).unwrap();
+            assert_eq!(read.value(Role::Id).unwrap().cell, Cell::Text(id));
+            assert_eq!(read.value(Role::Payload).unwrap().cell, Cell::Text(body));
+            assert!(read.value(Role::Headers).is_none());
+        }
+    }
+
+    #[test]
+    fn c10_a_missing_column_is_named() {
+        let error = Plan::new(&relation(&[("id", 2950)]), &names()).unwrap_err();
+        assert_eq!(error.to_string(), "table public.t has no column \"body\", which is mapped as payload");
+    }
+
+    #[test]
+    fn c11_a_type_that_the_role_cannot_use_is_named() {
+        let error = Plan::new(&relation(&[("id", 2950), ("body", 600)]), &names()).unwrap_err();
+        assert!(matches!(error, Mismatch::Type { role: "payload", type_id: 600, .. }));
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_its_shape_is_refused() {
+        let insert = b"I\0\0\0\x01N\0\x01n";
+        let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
+        let plan = Plan::new(&relation(&[("id", 25), ("body", 25)]), &names()).unwrap();
+        assert!(plan.read(row).is_err());
+    }
+}
