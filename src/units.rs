@@ -48,7 +48,6 @@ pub mod bytes {
     }
 
     /// Writes a size with the largest binary unit that divides it.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
     pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         for (unit, size) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1_u64 << 10)] {
             if *value >= size && value.is_multiple_of(size) {

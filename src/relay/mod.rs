@@ -15,6 +15,8 @@ pub mod publish;
 
 pub mod ledger;
 
+pub mod pipeline;
+
 mod config;
 
 pub use config::Config;

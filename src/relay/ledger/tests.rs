@@ -207,7 +207,7 @@ impl Model {
                 ledger.abandon();
                 self.open = false;
             }
-            _ => {}
+            Step::Begin | Step::Row(_) | Step::Commit | Step::Deliver(_) | Step::Fail(_) | Step::Disconnect => {}
         }
     }
 }

@@ -151,11 +151,8 @@ impl Route {
                 Role::Partition => &config.partition,
             };
             let required = given.is_some() || uses(role);
-            let column = match role {
-                Role::Partition => given.clone(),
-                _ if required || role == Role::Headers => Some(given.as_deref().unwrap_or(role.name()).to_owned()),
-                _ => None,
-            };
+            let is_read = required || role == Role::Headers;
+            let column = is_read.then(|| given.as_deref().unwrap_or(role.name()).to_owned());
             *name = column.map(|column| Name { column, required });
         }
         Ok(Self {

@@ -1,0 +1,503 @@
+//! What happens to the log: frames in, records out, positions earned.
+//!
+//! `run` walks every complete frame of a buffer and hands each row to the sink as borrowed slices, under a ticket of the
+//! ledger. No channel, task or allocation per event stands between the socket and the producer. Invariants:
+//!
+//! - **Nothing lost.** A row is entered into the ledger before it is handed over; what is not handed over is offered again.
+//! - **Whole transactions.** Rows go out as they come, since a transaction that begins here has already committed; its
+//!   position counts at its end.
+//! - **Bounded.** Beyond the budget no frame is taken, whatever the size of a transaction. One record may always be on the
+//!   way, or a record larger than the budget would never leave.
+//! - **No filter by position,** with one exception: a transaction that this same pipeline has already handed over whole.
+//!
+//! It has no clock, no socket and no producer: `Sink` is the seam, a `Vec` implements it in tests.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cursor::Malformed;
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+use crate::lsn::Lsn;
+use crate::relay::frame;
+use crate::relay::frame::Frame;
+use crate::relay::frame::Next;
+use crate::relay::ledger::Confirmed;
+use crate::relay::ledger::Ledger;
+use crate::relay::ledger::Reports;
+use crate::relay::ledger::Ticket;
+use crate::relay::pgoutput;
+use crate::relay::pgoutput::Message;
+use crate::relay::pgoutput::Relation;
+use crate::relay::pgoutput::Tuple;
+use crate::relay::route;
+use crate::relay::route::Reason;
+use crate::relay::route::Record;
+use crate::relay::route::Route;
+use crate::relay::route::Scratch;
+use crate::relay::row::Mismatch;
+use crate::relay::row::Plan;
+use crate::relay::transaction::Begun;
+use crate::relay::transaction::Place;
+use crate::relay::transaction::Violation;
+
+/// What a record costs besides its bytes, in the producer's queues and allocator.
+const RECORD_OVERHEAD: usize = 448;
+
+/// Where records go.
+pub trait Sink {
+    /// Gives the index under which a topic is counted.
+    fn topic_index(&mut self, topic: &str) -> u16;
+
+    /// Takes a record, or says why not. A record that is taken is reported under its ticket, sooner or later.
+    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
+
+    /// Learns that a transaction is complete that committed at this time, in microseconds of the Unix clock.
+    fn completed(&mut self, committed_micros: i64);
+}
+
+/// Why a sink does not take a record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// Not now: offer it again when something has been delivered.
+    Full,
+    /// Never.
+    TooLarge {
+        /// The record's size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The sink is broken; its owner knows why.
+    Broken,
+}
+
+/// What is read, and how much may be on the way.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The budget for records on the way.
+    pub in_flight_bytes: u64,
+    /// The largest frame.
+    pub frame_bytes: usize,
+}
+
+/// How far `run` came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ran<'b> {
+    /// How many bytes of the buffer are done with.
+    pub used: usize,
+    /// Why it stopped.
+    pub stopped: Stopped<'b>,
+}
+
+/// Why `run` stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stopped<'b> {
+    /// No whole frame is left; the next one has this many bytes, as far as is known.
+    Drained(usize),
+    /// The budget, the ledger or the sink is full. The rest is offered again when something has been delivered.
+    Full,
+    /// The sink is broken.
+    SinkBroken,
+    /// A stop was asked for, and the last transaction is whole.
+    AtBorder,
+    /// The server ends the stream with an error.
+    ServerError(&'b [u8]),
+    /// The server ends the stream.
+    Ended,
+}
+
+/// The stream cannot be followed any further.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not what the protocol says.
+    #[error("decode the stream")]
+    Malformed(#[from] Malformed),
+    /// The messages come in an order that the protocol does not have.
+    #[error("follow the stream")]
+    Violation(#[from] Violation),
+    /// A table is not what the configuration says.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// Rows come from a table that no outbox names.
+    #[error("rows come from table {0}, which no [[outbox]] names")]
+    UnknownTable(String),
+    /// A row is too large to be read.
+    #[error(
+        "a row of {length} bytes, in the transaction that commits at {at}, is larger than the {limit} bytes of max_row_bytes"
+    )]
+    RowTooLarge {
+        /// The size of its frame.
+        length: usize,
+        /// The limit.
+        limit: usize,
+        /// The position of its transaction, 0/0 if unknown.
+        at: Lsn,
+    },
+    /// A row cannot become a record.
+    #[error(
+        "event {event_id} of table {table}, in the transaction that commits at {at}, cannot be published: {reason}"
+    )]
+    Poison {
+        /// The table.
+        table: String,
+        /// The event.
+        event_id: String,
+        /// The position of its transaction.
+        at: Lsn,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Diagnose for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Malformed(_) => Code::new(Exit::Internal, 1),
+            Self::Violation(_) => Code::new(Exit::Internal, 2),
+            Self::Mismatch(_) => Code::new(Exit::Contract, 10),
+            Self::UnknownTable(_) => Code::new(Exit::Contract, 11),
+            Self::RowTooLarge { .. } => Code::new(Exit::Poison, 2),
+            Self::Poison { .. } => Code::new(Exit::Poison, 1),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Fatal
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::Malformed(_) | Self::Violation(_) => {
+                "nothing was confirmed past this point: restart; if it comes again, check for a proxy between walrelay and \
+                 PostgreSQL and report it"
+                    .to_owned()
+            }
+            Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::UnknownTable(table) => {
+                format!("add an [[outbox]] with table = {table:?}, or take the table out of the publication")
+            }
+            Self::RowTooLarge { .. } => {
+                "raise postgres.max_row_bytes if the memory is there; walrelay does not skip the row".to_owned()
+            }
+            Self::Poison { table, event_id, reason, .. } => match reason {
+                Reason::TooLarge { .. } => "raise message.max.bytes under [kafka.properties] and max.message.bytes of the \
+                                            topic; walrelay does not skip the event"
+                    .to_owned(),
+                Reason::Null(_)
+                | Reason::Illegal { .. }
+                | Reason::Topic(_)
+                | Reason::TopicNotAllowed(_)
+                | Reason::Headers(_)
+                | Reason::Partition(_) => format!(
+                    "the row stays in {table} (id {event_id}) and in the log: mend the routing options if they are wrong, \
+                     then restart; walrelay does not skip the event"
+                ),
+            },
+        })
+    }
+}
+
+/// What has been seen so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// Rows of outbox tables.
+    pub events: u64,
+    /// Transactions with at least their begin and commit.
+    pub transactions: u64,
+    /// Transactions skipped because this pipeline had already handed them over.
+    pub skipped_transactions: u64,
+    /// Updates, deletes and truncates, which an outbox does not publish.
+    pub unexpected: u64,
+    /// Frames that mean nothing to us.
+    pub asides: u64,
+}
+
+/// A table of the stream.
+#[derive(Debug)]
+enum Shape {
+    /// An outbox: the number of its route, and how to walk its rows.
+    Outbox(usize, Plan),
+    /// Some other table, such as a partition whose rows come under its root.
+    Foreign(String),
+}
+
+/// The pure half of the relay.
+#[derive(Debug)]
+pub struct Pipeline {
+    routes: Vec<Route>,
+    limits: Limits,
+    shapes: HashMap<u32, Shape>,
+    place: Place,
+    /// The open transaction was handed over before the connection broke, and is passed over.
+    is_skipping: bool,
+    /// The commit end of the last transaction handed over whole.
+    handed_over: Lsn,
+    /// The commit end received last on this connection.
+    last_end: Lsn,
+    ledger: Ledger,
+    scratch: Scratch,
+    server_end: Lsn,
+    reply_requested: bool,
+    is_stopping: bool,
+    is_cautious: bool,
+    last_committed_micros: i64,
+    tally: Tally,
+}
+
+impl Pipeline {
+    /// Starts at a position up to which everything is known to be delivered.
+    #[must_use]
+    pub fn new(routes: Vec<Route>, limits: Limits, start: Lsn) -> Self {
+        Self {
+            routes,
+            limits,
+            shapes: HashMap::new(),
+            place: Place::Between,
+            is_skipping: false,
+            handed_over: Lsn::ZERO,
+            last_end: Lsn::ZERO,
+            ledger: Ledger::new(start),
+            scratch: Scratch::default(),
+            server_end: start,
+            reply_requested: false,
+            is_stopping: false,
+            is_cautious: false,
+            last_committed_micros: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Walks every complete frame of `buffer`.
+    pub fn run<'b>(&mut self, buffer: &'b [u8], sink: &mut impl Sink) -> Result<Ran<'b>, Error> {
+        let mut used = 0;
+        loop {
+            if self.is_stopping && self.place == Place::Between {
+                return Ok(Ran { used, stopped: Stopped::AtBorder });
+            }
+            let rest = buffer.get(used..).unwrap_or_default();
+            let (frame, length) = match frame::next(rest, self.limits.frame_bytes) {
+                Ok(Next::Whole(frame, length)) => (frame, length),
+                Ok(Next::Partial(needs)) => return Ok(Ran { used, stopped: Stopped::Drained(needs) }),
+                Err(error) => return Err(self.unreadable(error)),
+            };
+            let stopped = match frame {
+                Frame::Data { message } => self.message(message, sink)?,
+                Frame::Keepalive { wal_end, reply_requested } => {
+                    self.server_end = self.server_end.max(wal_end);
+                    self.reply_requested |= reply_requested;
+                    self.ledger.idle(wal_end);
+                    None
+                }
+                Frame::Aside(_) => {
+                    self.tally.asides += 1;
+                    None
+                }
+                Frame::Error(fields) => Some(Stopped::ServerError(fields)),
+                Frame::End => Some(Stopped::Ended),
+            };
+            if let Some(stopped) = stopped {
+                return Ok(Ran { used, stopped });
+            }
+            used += length;
+        }
+    }
+
+    /// A new connection of the same server follows, from the confirmed position: what was half received comes again.
+    pub fn reconnect(&mut self) {
+        self.shapes.clear();
+        self.place = Place::Between;
+        self.is_skipping = false;
+        self.last_end = Lsn::ZERO;
+        self.reply_requested = false;
+        self.ledger.abandon();
+    }
+
+    /// Takes no transaction any more; the one that is open is taken to its end.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// Keeps at most one record on the way from now on, so that a failure names its record.
+    pub fn be_cautious(&mut self, cautious: bool) {
+        self.is_cautious = cautious;
+    }
+
+    /// Takes note of what has been delivered.
+    pub fn confirmation(&mut self) -> Confirmed {
+        self.ledger.settle()
+    }
+
+    /// Says once whether the server has asked for a status update.
+    pub fn take_reply_request(&mut self) -> bool {
+        std::mem::take(&mut self.reply_requested)
+    }
+
+    /// Says whether everything taken has been delivered, and no transaction is open.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.place == Place::Between && self.ledger.is_empty()
+    }
+
+    /// Says whether a stop has come to the end of the last transaction.
+    #[must_use]
+    pub fn is_at_border(&self) -> bool {
+        self.is_stopping && self.place == Place::Between
+    }
+
+    /// Gives what is on the way.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Gives the side of the delivery reports.
+    #[must_use]
+    pub fn reports(&self) -> Arc<Reports> {
+        self.ledger.reports()
+    }
+
+    /// Gives what has been seen so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Gives the last position that the server has told of.
+    #[must_use]
+    pub const fn server_end(&self) -> Lsn {
+        self.server_end
+    }
+
+    /// Gives the end of the last transaction handed over whole.
+    #[must_use]
+    pub const fn handed_over(&self) -> Lsn {
+        self.handed_over
+    }
+
+    /// Gives the commit time of the last transaction, in microseconds of the Unix clock; 0 before the first.
+    #[must_use]
+    pub const fn last_committed_micros(&self) -> i64 {
+        self.last_committed_micros
+    }
+
+    fn message<'b>(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<Option<Stopped<'b>>, Error> {
+        match pgoutput::decode(bytes)? {
+            Message::Insert { relation, row } => return self.insert(relation, row, sink),
+            Message::Begin { final_lsn, committed_at, xid } => {
+                return self.begin(Begun { commit_lsn: final_lsn, committed_at, xid });
+            }
+            Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn, sink)?,
+            Message::Relation(relation) => self.relation(&relation)?,
+            Message::Update { .. } | Message::Delete { .. } | Message::Truncate => self.tally.unexpected += 1,
+            Message::Origin | Message::Type | Message::Logical => self.tally.asides += 1,
+        }
+        Ok(None)
+    }
+
+    fn begin<'b>(&mut self, begun: Begun) -> Result<Option<Stopped<'b>>, Error> {
+        // Its commit record starts before the end of one that was handed over, so it ends no later than that one.
+        let is_skipping = begun.commit_lsn < self.handed_over;
+        if !is_skipping && !self.ledger.has_room() {
+            return Ok(Some(Stopped::Full));
+        }
+        self.place.enter(begun)?;
+        self.is_skipping = is_skipping;
+        if !is_skipping {
+            self.last_committed_micros = route::unix_micros(begun.committed_at);
+            self.ledger.open(self.last_committed_micros);
+        }
+        Ok(None)
+    }
+
+    fn commit(&mut self, commit_lsn: Lsn, end: Lsn, sink: &mut impl Sink) -> Result<(), Error> {
+        self.place.leave(commit_lsn, end)?;
+        if end <= self.last_end {
+            return Err(Violation::BackwardCommit { earlier: self.last_end, found: end }.into());
+        }
+        self.last_end = end;
+        self.server_end = self.server_end.max(end);
+        if self.is_skipping {
+            self.is_skipping = false;
+            self.tally.skipped_transactions += 1;
+            return Ok(());
+        }
+        self.tally.transactions += 1;
+        self.handed_over = end;
+        if let Some(committed_micros) = self.ledger.close(end) {
+            sink.completed(committed_micros);
+        }
+        Ok(())
+    }
+
+    fn relation(&mut self, relation: &Relation<'_>) -> Result<(), Error> {
+        let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
+        let shape = match found {
+            Some((number, route)) => Shape::Outbox(number, Plan::new(relation, route.names())?),
+            None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
+        };
+        self.shapes.insert(relation.id, shape);
+        Ok(())
+    }
+
+    fn insert<'b>(
+        &mut self,
+        relation: u32,
+        tuple: Tuple<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Option<Stopped<'b>>, Error> {
+        let begun = self.place.within()?;
+        let (route, plan) = match self.shapes.get(&relation) {
+            Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
+            Some(Shape::Foreign(table)) => return Err(Error::UnknownTable(table.clone())),
+            None => return Err(Violation::UnknownRelation { relation }.into()),
+        };
+        let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };
+        if self.is_skipping {
+            return Ok(None);
+        }
+        let row = plan.read(tuple)?;
+        let poison = |reason| {
+            let (schema, table) = route.table();
+            let table = format!("{schema}.{table}");
+            Error::Poison { table, event_id: route::event_id(&row), at: begun.commit_lsn, reason }
+        };
+        let record = route.record(&row, begun.committed_at, &mut self.scratch).map_err(poison)?;
+        let cost = record.size() + RECORD_OVERHEAD;
+        let on_the_way = self.ledger.bytes();
+        let budget = if self.is_cautious { 0 } else { self.limits.in_flight_bytes };
+        if on_the_way > 0 && on_the_way + cost as u64 > budget {
+            return Ok(Some(Stopped::Full));
+        }
+        let ticket = self.ledger.enter(sink.topic_index(record.topic), cost);
+        match sink.accept(&record, ticket) {
+            Ok(()) => {
+                self.tally.events += 1;
+                Ok(None)
+            }
+            Err(refused) => {
+                self.ledger.withdraw(ticket);
+                match refused {
+                    Refused::Full => Ok(Some(Stopped::Full)),
+                    Refused::Broken => Ok(Some(Stopped::SinkBroken)),
+                    Refused::TooLarge { size, limit } => Err(poison(Reason::TooLarge { size, limit })),
+                }
+            }
+        }
+    }
+
+    fn unreadable(&self, error: frame::Error) -> Error {
+        match error {
+            frame::Error::Malformed(malformed) => Error::Malformed(malformed),
+            frame::Error::TooLarge { length, limit } => {
+                let at = self.place.within().map_or(Lsn::ZERO, |begun| begun.commit_lsn);
+                Error::RowTooLarge { length, limit, at }
+            }
+        }
+    }
+}
