@@ -15,6 +15,15 @@ pub mod publish;
 
 pub mod ledger;
 
+pub mod feedback;
+pub mod resume;
+
+pub mod contract;
+pub mod keeper;
+pub mod position;
+
+pub mod metrics;
+
 pub mod pipeline;
 
 mod config;

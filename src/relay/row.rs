@@ -68,7 +68,9 @@ impl Role {
         1 << self as usize
     }
 
-    const fn accepts(self, kind: Kind) -> bool {
+    /// Says whether a column of this kind can play the role.
+    #[must_use]
+    pub const fn accepts(self, kind: Kind) -> bool {
         match self {
             Self::Id | Self::AggregateType | Self::AggregateId | Self::EventType => {
                 matches!(kind, Kind::Text | Kind::Uuid | Kind::Integer)

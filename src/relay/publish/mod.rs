@@ -1,9 +1,171 @@
 //! Records to Kafka, delivery reports to the ledger.
+//!
+//! ```text
+//!   accept(record, ticket) --> librdkafka queue --> brokers
+//!                                                     |
+//!   ledger <-- one step per report -- polling thread -+
+//! ```
+//!
+//! Only a successful delivery report of that very record means delivered. A failed one, or a fatal error, ends this
+//! publisher: its owner drops it, goes back to the confirmed position and makes a new one. Nothing is skipped and nothing
+//! is retried here; librdkafka retries what can be retried, without a time limit. Dropping a publisher purges its queue:
+//! what was in it counts as not delivered.
 
 mod config;
+mod context;
+mod error;
+mod settings;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Header;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ThreadedProducer;
+use tokio::sync::Notify;
+
+use crate::relay::ledger::Reports;
+use crate::relay::ledger::Ticket;
+use crate::relay::metrics::Metrics;
+use crate::relay::pipeline::Refused;
+use crate::relay::pipeline::Sink;
+use crate::relay::route::Record;
 
 pub use config::Compression;
 pub use config::Config;
 pub use config::Mechanism;
 pub use config::Sasl;
 pub use config::Tls;
+use context::Context;
+pub use error::Error;
+pub use error::Failure;
+pub use settings::Settings;
+
+/// How many topic names are remembered by their index; beyond it each record asks the metrics.
+const REMEMBERED_TOPICS: usize = 1_024;
+
+/// One producer and what it owes to one ledger.
+pub struct Publisher {
+    producer: ThreadedProducer<Context>,
+    context: Arc<context::Shared>,
+    topics: HashMap<String, u16>,
+    last_topic: (String, u16),
+    limit_bytes: usize,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("in_flight", &self.producer.in_flight_count()).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Makes a producer that reports to this ledger and wakes its relay. It connects by itself, whenever it can.
+    pub fn new(
+        settings: &Settings,
+        reports: Arc<Reports>,
+        wake: Arc<Notify>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let config: ClientConfig = settings.client()?;
+        let shared = Arc::new(context::Shared::new(reports, wake, metrics));
+        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared)))
+            .map_err(|source| Error::Configuration { source })?;
+        Ok(Self {
+            producer,
+            context: shared,
+            topics: HashMap::new(),
+            last_topic: (String::new(), 0),
+            limit_bytes: settings.record_bytes_max(),
+        })
+    }
+
+    /// Tells why this publisher must go, if it must.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.context.failure()
+    }
+
+    /// Sends one record. The one place that hands bytes to librdkafka, which copies them.
+    fn send(&self, record: &Record<'_>, ticket: Ticket) -> Result<(), KafkaError> {
+        let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, ticket.to_word());
+        base.key = record.key;
+        base.payload = record.value;
+        base.partition = record.partition;
+        base.timestamp = record.timestamp_millis;
+        if !record.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            let headers = record
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            base.headers = Some(headers);
+        }
+        self.producer.send(base).map_err(|(error, _)| error)
+    }
+}
+
+impl Sink for Publisher {
+    fn topic_index(&mut self, topic: &str) -> u16 {
+        if self.last_topic.0 == topic {
+            return self.last_topic.1;
+        }
+        let index = match self.topics.get(topic) {
+            Some(index) => *index,
+            None => self.context.index_topic(topic),
+        };
+        if self.topics.len() < REMEMBERED_TOPICS {
+            self.topics.insert(topic.to_owned(), index);
+        }
+        topic.clone_into(&mut self.last_topic.0);
+        self.last_topic.1 = index;
+        index
+    }
+
+    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+        match self.send(record, ticket) {
+            Ok(()) => Ok(()),
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => Err(Refused::Full),
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                Err(Refused::TooLarge { size: record.size(), limit: self.limit_bytes })
+            }
+            Err(error) => {
+                self.context.fail(&error, Some(record.topic), None);
+                Err(Refused::Broken)
+            }
+        }
+    }
+
+    fn completed(&mut self, committed_micros: i64) {
+        self.context.observe(committed_micros);
+    }
+}
+
+/// Asks the brokers who they are. Blocks for at most `timeout`.
+pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
+    let config = settings.client()?;
+    let producer: rdkafka::producer::BaseProducer = config.create().map_err(|source| Error::Configuration { source })?;
+    let metadata =
+        producer.client().fetch_metadata(None, timeout).map_err(|source| Error::Unreachable { source })?;
+    let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
+    Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cluster {
+    /// The cluster's id, if the brokers tell it.
+    pub id: Option<String>,
+    /// How many brokers there are.
+    pub brokers: usize,
+    /// The names of the topics that we may see.
+    pub topics: Vec<String>,
+}

@@ -1,0 +1,14 @@
+-- The position up to which every event is known to be in Kafka, and the server for which it is valid.
+-- walrelay writes it before it tells PostgreSQL to forget the log up to there.
+CREATE SCHEMA IF NOT EXISTS walrelay;
+
+CREATE TABLE IF NOT EXISTS walrelay.position (
+    slot             name        PRIMARY KEY,
+    system_id        text        NOT NULL,
+    timeline         bigint      NOT NULL,
+    -- Which incarnation of the slot: where it was when this row was made, and when that was.
+    consistent_point pg_lsn      NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    position         pg_lsn      NOT NULL,
+    stored_at        timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 10);

@@ -1,0 +1,303 @@
+//! When to tell PostgreSQL what: which position, how often, and when to let go.
+//!
+//! A status update leaves at least every interval, whatever the log or Kafka do. A position is reported only after it has
+//! been stored (**persist, then flush**), so the slot is never ahead of the row. A server in fast shutdown asks without
+//! pause; answers are limited while the position stands still. All of it is decided here from a clock that is passed in;
+//! the loop acts.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::relay::ledger::Confirmed;
+
+/// A status leaves at least this often.
+const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// While the position stands still, requested answers are at least this far apart.
+const REPLY_PAUSE: Duration = Duration::from_millis(100);
+/// Under load the position is stored at most this often.
+const PERSIST_PAUSE: Duration = Duration::from_secs(1);
+/// On an idle outbox the position is stored at most this often.
+const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is to be stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Persist {
+    /// The position.
+    pub confirmed: Confirmed,
+    /// No event stands behind it, only other tables' writes: pass over it if nobody else has written.
+    pub is_idle: bool,
+}
+
+/// How feedback is paced.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The walsender's own limit for silence.
+    pub wal_sender_timeout: Duration,
+    /// Whether positions are stored before they are reported.
+    pub store_position: bool,
+    /// How long Kafka may make no progress.
+    pub stall_release_after: Duration,
+}
+
+/// What is known of both sides, and when.
+#[derive(Debug)]
+pub struct Feedback {
+    pace: Pace,
+    confirmed: Confirmed,
+    persisted: Option<Confirmed>,
+    /// The position of the last status update.
+    reported: Option<Confirmed>,
+    delivered_records: u64,
+    delivered_at_persist: u64,
+    persisting: Option<Persist>,
+    persist_asked_at: Option<Instant>,
+    status_at: Instant,
+    reply_due: bool,
+    received_at: Instant,
+    has_received: bool,
+    progress_at: Instant,
+}
+
+impl Feedback {
+    /// Starts a connection at a position that is already stored, if positions are stored at all.
+    #[must_use]
+    pub const fn new(pace: Pace, start: Confirmed, now: Instant) -> Self {
+        Self {
+            pace,
+            confirmed: start,
+            persisted: None,
+            reported: None,
+            delivered_records: 0,
+            delivered_at_persist: 0,
+            persisting: None,
+            persist_asked_at: None,
+            status_at: now,
+            reply_due: true,
+            received_at: now,
+            has_received: true,
+            progress_at: now,
+        }
+    }
+
+    /// Notes what the ledger confirms, how many records have arrived in all, and whether some are on the way.
+    pub fn settled(&mut self, confirmed: Confirmed, delivered_records: u64, is_waiting: bool, now: Instant) {
+        self.confirmed = self.confirmed.max(confirmed);
+        if delivered_records != self.delivered_records || !is_waiting {
+            self.progress_at = now;
+        }
+        self.delivered_records = delivered_records;
+    }
+
+    /// Notes that bytes came from the server.
+    pub const fn received(&mut self, now: Instant) {
+        self.received_at = now;
+        self.has_received = true;
+    }
+
+    /// Notes that the server wants a status update.
+    pub const fn asked(&mut self) {
+        self.reply_due = true;
+    }
+
+    /// Notes that this position is stored, or that nobody else has written since the one before.
+    pub fn persisted(&mut self, confirmed: Confirmed) {
+        self.persisted = self.persisted.max(Some(confirmed));
+        self.persisting = None;
+    }
+
+    /// Notes that the last position asked for was passed over.
+    pub const fn passed_over(&mut self) {
+        self.persisting = None;
+    }
+
+    /// Gives the position to store now, if one is due.
+    pub fn to_persist(&mut self, now: Instant) -> Option<Persist> {
+        if !self.pace.store_position || now < self.persist_due()? {
+            return None;
+        }
+        let persist = Persist { confirmed: self.confirmed, is_idle: self.is_idle() };
+        self.persisting = Some(persist);
+        self.persist_asked_at = Some(now);
+        self.delivered_at_persist = self.delivered_records;
+        Some(persist)
+    }
+
+    /// Gives the position that may be reported: stored, if positions are stored.
+    #[must_use]
+    pub fn reportable(&self) -> Option<Confirmed> {
+        if self.pace.store_position { self.persisted } else { Some(self.confirmed) }
+    }
+
+    /// Says whether a status update leaves now, and whether it asks the server to answer.
+    pub fn to_report(&mut self, now: Instant) -> Option<bool> {
+        if now < self.report_due() {
+            return None;
+        }
+        // Silence since the last status: an answer shows that the server is there, and moves an idle position.
+        let wants_answer = !self.has_received;
+        self.status_at = now;
+        self.reply_due = false;
+        self.has_received = false;
+        self.reported = self.reportable();
+        Some(wants_answer)
+    }
+
+    /// Gives the moment at which something is due if nothing else happens.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let report = self.report_due();
+        self.persist_due().map_or(report, |persist| report.min(persist))
+    }
+
+    /// Says whether the server has been silent for so long that the connection must be dead. Half of its own limit may
+    /// pass before a busy walsender looks at what we sent.
+    #[must_use]
+    pub fn is_silent(&self, now: Instant) -> bool {
+        !self.pace.wal_sender_timeout.is_zero() && now.duration_since(self.received_at) > self.pace.wal_sender_timeout
+    }
+
+    /// Says whether Kafka has taken nothing for so long that PostgreSQL must be let go.
+    #[must_use]
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        now.duration_since(self.progress_at) > self.pace.stall_release_after
+    }
+
+    /// Says how long a position has been waiting to be stored.
+    #[must_use]
+    pub fn persist_waits(&self, now: Instant) -> Duration {
+        match (self.persisting, self.persist_asked_at) {
+            (Some(_), Some(asked)) => now.duration_since(asked),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.delivered_records == self.delivered_at_persist
+    }
+
+    fn persist_due(&self) -> Option<Instant> {
+        if !self.pace.store_position || self.persisting.is_some() || self.persisted >= Some(self.confirmed) {
+            return None;
+        }
+        let pause = if self.is_idle() { IDLE_PERSIST_PAUSE } else { PERSIST_PAUSE };
+        Some(self.persist_asked_at.map_or(self.status_at, |asked| asked + pause))
+    }
+
+    fn report_due(&self) -> Instant {
+        let interval = match self.pace.wal_sender_timeout {
+            Duration::ZERO => STATUS_INTERVAL_MAX,
+            timeout => STATUS_INTERVAL_MAX.min(timeout / 3),
+        };
+        let has_moved = self.reportable() > self.reported;
+        match (self.reply_due, has_moved) {
+            (true, true) => self.status_at,
+            (true, false) => self.status_at + REPLY_PAUSE.min(interval),
+            // Nobody asked, but the position moved: soon, without a status for every transaction.
+            (false, true) => self.status_at + REPLY_PAUSE.min(interval),
+            (false, false) => self.status_at + interval,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+    use crate::relay::ledger::Ledger;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(position: u64) -> Confirmed {
+        Ledger::new(Lsn::from_wire(position)).settle()
+    }
+
+    fn feedback(store_position: bool, now: Instant) -> Feedback {
+        let pace = Pace { wal_sender_timeout: 60 * SECOND, store_position, stall_release_after: 30 * SECOND };
+        Feedback::new(pace, at(1), now)
+    }
+
+    #[test]
+    fn a_position_is_reported_only_after_it_is_stored() {
+        let now = Instant::now();
+        let mut feedback = feedback(true, now);
+        feedback.settled(at(50), 3, false, now);
+        assert_eq!(feedback.reportable(), None);
+        let persist = feedback.to_persist(now).unwrap();
+        assert_eq!(persist, Persist { confirmed: at(50), is_idle: false });
+        feedback.settled(at(70), 4, false, now);
+        assert_eq!(feedback.reportable(), None, "asked for is not stored");
+        feedback.persisted(at(50));
+        assert_eq!(feedback.reportable(), Some(at(50)));
+        assert_eq!(feedback.to_persist(now), None, "at most one a second");
+        assert_eq!(feedback.to_persist(now + SECOND).unwrap().confirmed, at(70));
+    }
+
+    #[test]
+    fn without_a_store_the_report_follows_delivery() {
+        let now = Instant::now();
+        let mut feedback = feedback(false, now);
+        feedback.settled(at(50), 3, false, now);
+        assert_eq!((feedback.to_persist(now), feedback.reportable()), (None, Some(at(50))));
+    }
+
+    #[test]
+    fn a12_on_an_idle_outbox_the_position_is_stored_every_ten_seconds_at_most() {
+        let now = Instant::now();
+        let mut feedback = feedback(true, now);
+        feedback.settled(at(50), 0, false, now);
+        assert!(feedback.to_persist(now).unwrap().is_idle);
+        feedback.persisted(at(50));
+        feedback.settled(at(60), 0, false, now + SECOND);
+        assert_eq!(feedback.to_persist(now + 9 * SECOND), None);
+        assert!(feedback.to_persist(now + 10 * SECOND).unwrap().is_idle);
+        feedback.passed_over();
+        assert_eq!(feedback.to_persist(now + 11 * SECOND), None);
+    }
+
+    #[test]
+    fn a_status_leaves_every_second_whatever_happens() {
+        let now = Instant::now();
+        let mut feedback = feedback(true, now);
+        assert_eq!(feedback.to_report(now + REPLY_PAUSE), Some(false));
+        assert_eq!(feedback.to_report(now + SECOND), None);
+        assert_eq!(feedback.to_report(now + SECOND + REPLY_PAUSE), Some(true), "after silence an answer is asked for");
+    }
+
+    #[test]
+    fn e4_answers_are_limited_while_the_position_stands_still() {
+        let start = Instant::now();
+        let mut feedback = feedback(false, start);
+        feedback.to_report(start + REPLY_PAUSE);
+        let mut answers = 0;
+        for millisecond in 0..1_000 {
+            feedback.asked();
+            feedback.received(start);
+            let now = start + REPLY_PAUSE + Duration::from_millis(millisecond);
+            answers += u32::from(feedback.to_report(now).is_some());
+        }
+        assert!((9..=10).contains(&answers), "{answers} answers in a second");
+        feedback.asked();
+        feedback.settled(at(99), 1, false, start + 2 * SECOND);
+        assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position moved");
+    }
+
+    #[test]
+    fn f1_a_stall_is_time_without_any_delivery_while_records_wait() {
+        let start = Instant::now();
+        let mut feedback = feedback(true, start);
+        feedback.settled(at(1), 0, false, start + 100 * SECOND);
+        assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing waits");
+        feedback.settled(at(1), 0, true, start + 120 * SECOND);
+        assert!(feedback.is_stalled(start + 131 * SECOND));
+        feedback.settled(at(1), 1, true, start + 131 * SECOND);
+        assert!(!feedback.is_stalled(start + 132 * SECOND));
+    }
+
+    #[test]
+    fn e7_silence_longer_than_the_walsenders_own_limit_is_a_dead_connection() {
+        let start = Instant::now();
+        let feedback = feedback(true, start);
+        assert!(!feedback.is_silent(start + 59 * SECOND));
+        assert!(feedback.is_silent(start + 61 * SECOND));
+    }
+}

@@ -1,0 +1,228 @@
+//! What can go wrong on the way to Kafka, and what follows from it: one table.
+
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode as Kafka;
+
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+
+/// A producer cannot be made, or reaches nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// librdkafka refuses a property.
+    #[error("configure the Kafka producer")]
+    Configuration {
+        /// What it says.
+        #[source]
+        source: KafkaError,
+    },
+    /// An option of ours cannot be used.
+    #[error("{0}")]
+    Option(String),
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] crate::units::SecretError),
+    /// No broker answers.
+    #[error("reach Kafka")]
+    Unreachable {
+        /// What librdkafka says.
+        #[source]
+        source: KafkaError,
+    },
+}
+
+impl Diagnose for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Configuration { .. } => Code::new(Exit::Configuration, 30),
+            Self::Option(_) => Code::new(Exit::Configuration, 31),
+            Self::Secret(_) => Code::new(Exit::Configuration, 32),
+            Self::Unreachable { .. } => Code::new(Exit::Unavailable, 30),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        match self {
+            Self::Configuration { .. } | Self::Option(_) | Self::Secret(_) => Fate::Fatal,
+            Self::Unreachable { .. } => Fate::Transient,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::Configuration { .. } => "mend [kafka] or [kafka.properties] in the configuration",
+                Self::Option(_) => "mend [kafka] in the configuration",
+                Self::Secret(_) => "provide the secret, or change where it is read from",
+                Self::Unreachable { .. } => "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run",
+            }
+            .to_owned(),
+        )
+    }
+}
+
+/// A record that Kafka did not take, or a producer that is done for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}: {text}", self.subject())]
+pub struct Failure {
+    /// What follows.
+    pub verdict: Verdict,
+    text: String,
+    topic: Option<String>,
+    event_id: Option<String>,
+}
+
+/// What follows from a failed record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Brokers or the producer's own state: a new producer helps.
+    Transient,
+    /// Kafka refuses this record (or one of its batch) whenever it is sent.
+    Record,
+    /// The topic is not there.
+    Topic,
+    /// We may not write there.
+    Rights,
+}
+
+impl Failure {
+    pub(super) fn new(error: &KafkaError, topic: Option<&str>, event_id: Option<String>) -> Self {
+        let code = error.rdkafka_error_code();
+        let verdict = code.map_or(Verdict::Transient, verdict);
+        let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
+        Self { verdict, text, topic: topic.map(str::to_owned), event_id }
+    }
+
+    /// A purged record or a fatal state tells less than what caused it.
+    pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
+        self.verdict == Verdict::Transient && other.verdict != Verdict::Transient
+    }
+
+    /// Gives the id of the event that came back, if it is known.
+    #[must_use]
+    pub fn event_id(&self) -> Option<&str> {
+        self.event_id.as_deref()
+    }
+
+    /// Gives the topic of the record that came back, if it is known.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.topic.as_deref()
+    }
+
+    fn subject(&self) -> String {
+        match (&self.topic, &self.event_id) {
+            (Some(topic), Some(id)) => format!("Kafka did not take event {id} for topic {topic}"),
+            (Some(topic), None) => format!("Kafka did not take a record for topic {topic}"),
+            (None, _) => "the Kafka producer failed".to_owned(),
+        }
+    }
+}
+
+impl Diagnose for Failure {
+    fn code(&self) -> Code {
+        match self.verdict {
+            Verdict::Transient => Code::new(Exit::Unavailable, 31),
+            Verdict::Record => Code::new(Exit::Poison, 10),
+            Verdict::Topic => Code::new(Exit::Unavailable, 32),
+            Verdict::Rights => Code::new(Exit::Rights, 30),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        match self.verdict {
+            Verdict::Transient | Verdict::Rights => Fate::Transient,
+            Verdict::Record | Verdict::Topic => Fate::Fatal,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        let topic = self.topic.as_deref().unwrap_or("the topic");
+        Some(match self.verdict {
+            Verdict::Transient => "nothing to do: walrelay starts again from the confirmed position".to_owned(),
+            Verdict::Record => format!(
+                "compare the event with what {topic} takes (max.message.bytes, schema or policy checks), then restart; \
+                 walrelay does not skip the event"
+            ),
+            Verdict::Topic => format!("create the topic {topic}; walrelay never creates one"),
+            Verdict::Rights => format!("grant Write and Describe on {topic} to walrelay's principal; it goes on by itself"),
+        })
+    }
+}
+
+/// Sorts what librdkafka says of a record. What is not listed heals by a new producer, and is tried again loudly.
+fn verdict(code: Kafka) -> Verdict {
+    if is_refusal_of_the_record(code) {
+        return Verdict::Record;
+    }
+    if matches!(code, Kafka::UnknownTopic | Kafka::UnknownTopicOrPartition | Kafka::UnknownPartition) {
+        return Verdict::Topic;
+    }
+    if is_lack_of_rights(code) {
+        return Verdict::Rights;
+    }
+    Verdict::Transient
+}
+
+const fn is_refusal_of_the_record(code: Kafka) -> bool {
+    matches!(
+        code,
+        Kafka::MessageSizeTooLarge
+            | Kafka::InvalidMessageSize
+            | Kafka::MessageBatchTooLarge
+            | Kafka::InvalidMessage
+            | Kafka::InvalidRecord
+            | Kafka::InvalidTimestamp
+            | Kafka::PolicyViolation
+            | Kafka::InvalidTopic
+            | Kafka::UnsupportedForMessageFormat
+            | Kafka::InvalidDifferentRecord
+    )
+}
+
+const fn is_lack_of_rights(code: Kafka) -> bool {
+    matches!(
+        code,
+        Kafka::TopicAuthorizationFailed
+            | Kafka::ClusterAuthorizationFailed
+            | Kafka::SaslAuthenticationFailed
+            | Kafka::Authentication
+            | Kafka::UnsupportedSASLMechanism
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: Kafka) -> Failure {
+        Failure::new(&KafkaError::MessageProduction(code), Some("orders"), Some("e-1".into()))
+    }
+
+    #[test]
+    fn nothing_permanent_is_tried_for_ever_and_nothing_transient_stops_the_process() {
+        let rows = [
+            (Kafka::MessageSizeTooLarge, Fate::Fatal, "WR-6810"),
+            (Kafka::PolicyViolation, Fate::Fatal, "WR-6810"),
+            (Kafka::UnknownTopicOrPartition, Fate::Fatal, "WR-6932"),
+            (Kafka::TopicAuthorizationFailed, Fate::Transient, "WR-6730"),
+            (Kafka::NotEnoughReplicas, Fate::Transient, "WR-6931"),
+            (Kafka::OutOfOrderSequenceNumber, Fate::Transient, "WR-6931"),
+            (Kafka::UnknownProducerId, Fate::Transient, "WR-6931"),
+            (Kafka::PurgeQueue, Fate::Transient, "WR-6931"),
+            (Kafka::Fatal, Fate::Transient, "WR-6931"),
+        ];
+        for (code, fate, number) in rows {
+            let failure = failure(code);
+            assert_eq!((failure.fate(), failure.code().to_string().as_str()), (fate, number), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_outranks_its_consequences() {
+        assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
+        assert!(!failure(Kafka::MessageSizeTooLarge).is_vaguer_than(&failure(Kafka::PurgeQueue)));
+    }
+}

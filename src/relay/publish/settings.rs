@@ -1,0 +1,186 @@
+//! From `[kafka]` to librdkafka's properties. What carries a guarantee is set here, and cannot be set elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use super::Compression;
+use super::Config;
+use super::Error;
+use super::Mechanism;
+
+/// How long an unknown topic is waited for: longer than a broker's restart.
+const TOPIC_GRACE_MS: &str = "60000";
+/// librdkafka's own limit for one record.
+const RECORD_BYTES_MAX: usize = 1_000_000;
+
+/// Everything a producer is made from. Secrets are read each time one is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    config: Config,
+    client_id: String,
+    in_flight_bytes: u64,
+}
+
+impl Settings {
+    /// Gathers what a producer needs.
+    #[must_use]
+    pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
+        Self { config, client_id, in_flight_bytes }
+    }
+
+    /// Gives the largest record that librdkafka takes.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        let given = self.config.properties.get("message.max.bytes");
+        given.and_then(|text| text.parse().ok()).unwrap_or(RECORD_BYTES_MAX)
+    }
+
+    /// Builds the properties of a producer.
+    pub fn client(&self) -> Result<ClientConfig, Error> {
+        let mut client = ClientConfig::new();
+        let mut set = BTreeMap::new();
+        set.extend(GUARANTEES.map(|(name, value)| (name, value.to_owned())));
+        set.extend(HABITS.map(|(name, value)| (name, value.to_owned())));
+        set.insert("bootstrap.servers", self.config.brokers.join(","));
+        set.insert("client.id", self.client_id.clone());
+        // The relay counts more per record than librdkafka does, so its own budget binds first.
+        set.insert("queue.buffering.max.kbytes", (self.in_flight_bytes / 1_024).clamp(1_024, 2_097_151).to_string());
+        set.insert("compression.type", compression(self.config.compression).to_owned());
+        self.security(&mut set)?;
+        for (name, value) in &set {
+            client.set(*name, value);
+        }
+        for (name, value) in &self.config.properties {
+            client.set(name, value);
+        }
+        client.set_log_level(RDKafkaLogLevel::Notice);
+        Ok(client)
+    }
+
+    fn security(&self, set: &mut BTreeMap<&'static str, String>) -> Result<(), Error> {
+        let Config { tls, sasl, .. } = &self.config;
+        if tls.is_none() && !self.config.allow_plaintext && !self.config.brokers.iter().all(|broker| is_here(broker)) {
+            return Err(Error::Option(
+                "kafka.brokers are not on this machine and [kafka.tls] is missing; add it, or set \
+                 kafka.allow_plaintext = true"
+                    .to_owned(),
+            ));
+        }
+        if let Some(tls) = tls {
+            // The compiled-in certificate directory of a vendored OpenSSL does not exist: look in the usual places.
+            let root = if tls.root_cert == "system" { "probe" } else { &tls.root_cert };
+            set.insert("ssl.ca.location", root.to_owned());
+            if let Some(cert) = &tls.cert {
+                set.insert("ssl.certificate.location", cert.display().to_string());
+            }
+            if let Some(key) = &tls.key {
+                set.insert("ssl.key.location", key.display().to_string());
+            }
+            if let Some(password) = &tls.key_password {
+                set.insert("ssl.key.password", password.read()?.expose().to_owned());
+            }
+        }
+        if let Some(sasl) = sasl {
+            let mechanism = match sasl.mechanism {
+                Mechanism::Plain => "PLAIN",
+                Mechanism::ScramSha256 => "SCRAM-SHA-256",
+                Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            };
+            set.insert("sasl.mechanism", mechanism.to_owned());
+            set.insert("sasl.username", sasl.username.clone());
+            set.insert("sasl.password", sasl.password.read()?.expose().to_owned());
+        }
+        let protocol = match (tls.is_some(), sasl.is_some()) {
+            (false, false) => "plaintext",
+            (true, false) => "ssl",
+            (false, true) => "sasl_plaintext",
+            (true, true) => "sasl_ssl",
+        };
+        set.insert("security.protocol", protocol.to_owned());
+        Ok(())
+    }
+}
+
+/// Without one of these a record can be lost, doubled or put out of order.
+const GUARANTEES: [(&str, &str); 9] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    ("max.in.flight", "5"),
+    // A record never fails by time: later ones would be delivered without it.
+    ("message.timeout.ms", "0"),
+    // A permanent error ends the producer instead of skipping the batch.
+    ("enable.gapless.guarantee", "true"),
+    // Java's, and so Debezium's and Kafka Connect's: keys stay where they are.
+    ("partitioner", "murmur2_random"),
+    ("allow.auto.create.topics", "false"),
+    ("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS),
+    // So that the budget in bytes binds, not a count.
+    ("queue.buffering.max.messages", "1000000"),
+];
+
+/// These may be changed under `[kafka.properties]`.
+const HABITS: [(&str, &str); 6] = [
+    ("linger.ms", "1"),
+    ("batch.num.messages", "10000"),
+    ("socket.keepalive.enable", "true"),
+    ("socket.nagle.disable", "true"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("log.connection.close", "false"),
+];
+
+const fn compression(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Snappy => "snappy",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    }
+}
+
+/// Says whether a broker is reached without leaving this machine.
+fn is_here(broker: &str) -> bool {
+    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(config: Config) -> Settings {
+        Settings::new(config, "test".into(), 32 << 20)
+    }
+
+    #[test]
+    fn the_properties_that_carry_a_guarantee_are_set() {
+        let client = settings(Config::default()).client().unwrap();
+        for (name, value) in GUARANTEES {
+            assert_eq!(client.get(name), Some(value));
+        }
+        assert_eq!(client.get("security.protocol"), Some("plaintext"));
+        let producer: Result<rdkafka::producer::BaseProducer, _> = client.create();
+        assert!(producer.is_ok(), "librdkafka takes them together");
+    }
+
+    #[test]
+    fn plaintext_to_another_machine_is_refused_unless_allowed() {
+        let mut config = Config { brokers: vec!["kafka:9092".into()], ..Config::default() };
+        assert!(settings(config.clone()).client().unwrap_err().to_string().contains("allow_plaintext"));
+        config.allow_plaintext = true;
+        assert!(settings(config).client().is_ok());
+        for broker in ["localhost:1", "127.0.0.1:1", "[::1]:1"] {
+            assert!(is_here(broker), "{broker}");
+        }
+    }
+
+    #[test]
+    fn tls_trusts_the_systems_authorities_by_looking_for_them() {
+        let config = Config { tls: Some(super::super::Tls::default()), ..Config::default() };
+        let client = settings(config).client().unwrap();
+        assert_eq!((client.get("security.protocol"), client.get("ssl.ca.location")), (Some("ssl"), Some("probe")));
+    }
+}

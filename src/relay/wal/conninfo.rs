@@ -1,0 +1,545 @@
+//! Where to connect: libpq's connection strings and variables, with libpq's meanings.
+//!
+//! Pure: the environment and the password file are handed in. One difference: `sslmode` is `verify-full` unless the host is
+//! on this machine, where libpq's `prefer` stays.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::units::Secret;
+
+/// Where to connect, and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The servers to try, in this order.
+    pub hosts: Vec<Host>,
+    /// The role.
+    pub user: String,
+    /// The database.
+    pub dbname: String,
+    /// How TLS is used.
+    pub ssl_mode: SslMode,
+    /// Only a server that takes writes will do.
+    pub needs_read_write: bool,
+    /// `sslrootcert`, `sslcert` and `sslkey`, where the connection string or the environment gives them.
+    pub tls_files: TlsFiles,
+    /// A password from the connection string, `PGPASSWORD` or the password file.
+    pub password: Option<Secret>,
+    /// `channel_binding`, where the connection string gives it.
+    pub channel_binding: Option<super::ChannelBinding>,
+    /// Further `options` of the session.
+    pub options: Option<String>,
+}
+
+/// One server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Host {
+    /// A name or address, and a port.
+    Tcp {
+        /// The name, which a certificate must carry.
+        name: String,
+        /// The address, if it is given apart from the name.
+        address: Option<IpAddr>,
+        /// The port.
+        port: u16,
+    },
+    /// A directory with a Unix socket.
+    Unix {
+        /// The directory.
+        directory: PathBuf,
+        /// The port, which is part of the socket's name.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { name, port, .. } => write!(f, "{name}:{port}"),
+            Self::Unix { directory, port } => write!(f, "{}/.s.PGSQL.{port}", directory.display()),
+        }
+    }
+}
+
+impl Host {
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Unix { .. } => true,
+            Self::Tcp { name, address, .. } => address
+                .or_else(|| name.parse().ok())
+                .map_or(name == "localhost", |address: IpAddr| address.is_loopback()),
+        }
+    }
+}
+
+/// How TLS is used, with libpq's meanings.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// If the server offers it; nobody is authenticated.
+    Prefer,
+    /// Always; the server is authenticated only if a root certificate is named.
+    Require,
+    /// Always, and the server's certificate comes from a trusted authority.
+    VerifyCa,
+    /// Always, and the certificate is this host's own.
+    VerifyFull,
+}
+
+/// Files of TLS.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TlsFiles {
+    /// The authorities to trust.
+    pub root_cert: Option<String>,
+    /// The client's certificate chain.
+    pub cert: Option<PathBuf>,
+    /// The client's key.
+    pub key: Option<PathBuf>,
+}
+
+/// The connection string cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadConninfo {
+    /// Its form is wrong.
+    #[error("{0}")]
+    Form(String),
+    /// A parameter does not exist.
+    #[error("unknown connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<&'static str>,
+    },
+    /// A value is not one of those allowed.
+    #[error("{name} is {value:?}; it can be {allowed}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+type Params = BTreeMap<String, String>;
+
+const KNOWN: [&str; 22] = [
+    "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert", "sslkey",
+    "target_session_attrs", "channel_binding", "options", "application_name", "connect_timeout", "client_encoding",
+    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+];
+
+const VARIABLES: [(&str, &str); 14] = [
+    ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
+    ("PGPORT", "port"),
+    ("PGDATABASE", "dbname"),
+    ("PGUSER", "user"),
+    ("PGPASSWORD", "password"),
+    ("PGPASSFILE", "passfile"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGOPTIONS", "options"),
+];
+
+impl Target {
+    /// Reads a connection string, the variables and the password file of this process.
+    pub fn resolve(text: &str) -> Result<Self, BadConninfo> {
+        Self::parse(text, &|name| std::env::var(name).ok(), &|path| read_passfile(path))
+    }
+
+    /// Reads a connection string; what it leaves out comes from the variables, then from libpq's defaults.
+    pub fn parse(
+        text: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+        passfile: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, BadConninfo> {
+        let mut params = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            uri(text)?
+        } else {
+            key_values(text)?
+        };
+        for (name, key) in VARIABLES {
+            if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
+                params.entry(key.to_owned()).or_insert(value);
+            }
+        }
+        let user = match params.get("user").cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME")) {
+            Some(user) => user,
+            None => return Err(BadConninfo::Form("no user: name one in postgres.url or PGUSER".to_owned())),
+        };
+        let dbname = params.get("dbname").cloned().unwrap_or_else(|| user.clone());
+        let hosts = hosts(&params)?;
+        let path = params.get("passfile").cloned().or_else(|| variable("HOME").map(|home| format!("{home}/.pgpass")));
+        let from_file = || {
+            let lines = passfile(&path?)?;
+            hosts.iter().find_map(|host| passfile_entry(&lines, host, &dbname, &user))
+        };
+        let password = params.get("password").cloned().or_else(from_file).map(Secret::new);
+        let is_here = hosts.iter().all(Host::is_here);
+        Ok(Self {
+            ssl_mode: ssl_mode(&params, is_here)?,
+            needs_read_write: needs_read_write(&params)?,
+            channel_binding: channel_binding(&params)?,
+            tls_files: TlsFiles {
+                root_cert: params.get("sslrootcert").cloned(),
+                cert: params.get("sslcert").map(PathBuf::from),
+                key: params.get("sslkey").map(PathBuf::from),
+            },
+            options: params.get("options").cloned(),
+            hosts,
+            user,
+            dbname,
+            password,
+        })
+    }
+}
+
+fn known(name: &str) -> Result<(), BadConninfo> {
+    if KNOWN.contains(&name) {
+        return Ok(());
+    }
+    let nearest = KNOWN.into_iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 3);
+    let nearest = nearest.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+    Err(BadConninfo::Unknown { name: name.to_owned(), nearest })
+}
+
+fn uri(text: &str) -> Result<Params, BadConninfo> {
+    let mut params = Params::new();
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
+    let mut set = |name: &str, value: &str| -> Result<(), BadConninfo> {
+        if !value.is_empty() {
+            params.insert(name.to_owned(), percent_decode(value)?);
+        }
+        Ok(())
+    };
+    set("user", user)?;
+    set("password", password.unwrap_or_default())?;
+    set("dbname", dbname)?;
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for host in hosts.split(',') {
+        let (name, port) = match host.strip_prefix('[') {
+            Some(bracketed) => {
+                let (name, behind) = bracketed
+                    .split_once(']')
+                    .ok_or_else(|| BadConninfo::Form("an IPv6 address without its closing bracket".to_owned()))?;
+                (name, behind.strip_prefix(':').unwrap_or_default())
+            }
+            None => host.rsplit_once(':').unwrap_or((host, "")),
+        };
+        names.push(name);
+        ports.push(port);
+    }
+    set("host", &names.join(","))?;
+    if ports.iter().any(|port| !port.is_empty()) {
+        set("port", &ports.join(","))?;
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| BadConninfo::Form("a parameter without = in the connection URI".to_owned()))?;
+        let name = match name {
+            "ssl" if value == "true" => {
+                set("sslmode", "require")?;
+                continue;
+            }
+            name => name,
+        };
+        known(name)?;
+        set(name, value)?;
+    }
+    Ok(params)
+}
+
+fn percent_decode(text: &str) -> Result<String, BadConninfo> {
+    let bad = || BadConninfo::Form("a % in the connection URI that is not followed by two hex digits".to_owned());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
+        let value = digit()? * 16 + digit()?;
+        decoded.push(u8::try_from(value).map_err(|_| bad())?);
+    }
+    String::from_utf8(decoded).map_err(|_| BadConninfo::Form("the connection URI is not UTF-8 once decoded".to_owned()))
+}
+
+fn key_values(text: &str) -> Result<Params, BadConninfo> {
+    let mut params = Params::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return Ok(params);
+        }
+        let mut name = String::new();
+        while let Some(char) = chars.next_if(|char| *char != '=' && !char.is_whitespace()) {
+            name.push(char);
+        }
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        if chars.next() != Some('=') {
+            return Err(BadConninfo::Form(format!("parameter {name:?} of the connection string has no =")));
+        }
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        let is_quoted = chars.next_if_eq(&'\'').is_some();
+        let mut value = String::new();
+        loop {
+            match chars.next() {
+                Some('\\') => value.extend(chars.next()),
+                Some('\'') if is_quoted => break,
+                Some(char) if !is_quoted && char.is_whitespace() => break,
+                Some(char) => value.push(char),
+                None if is_quoted => {
+                    return Err(BadConninfo::Form(format!("the value of {name:?} has no closing quote")));
+                }
+                None => break,
+            }
+        }
+        known(&name)?;
+        params.insert(name, value);
+    }
+}
+
+fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
+    let list = |name: &str| -> Vec<String> {
+        params.get(name).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = names.len().max(addresses.len()).max(1);
+    let mut hosts = Vec::new();
+    for place in 0..count {
+        let port = ports.get(place).or_else(|| ports.first().filter(|_| ports.len() == 1));
+        let port = port.map(String::as_str).filter(|port| !port.is_empty()).unwrap_or("5432");
+        let port: u16 = port.parse().map_err(|_| BadConninfo::Value {
+            name: "port",
+            value: port.to_owned(),
+            allowed: "a number from 1 to 65535",
+        })?;
+        let address = addresses.get(place).filter(|address| !address.is_empty());
+        let address = match address.map(|address| address.parse::<IpAddr>()) {
+            None => None,
+            Some(Ok(address)) => Some(address),
+            Some(Err(_)) => {
+                let value = addresses.get(place).cloned().unwrap_or_default();
+                return Err(BadConninfo::Value { name: "hostaddr", value, allowed: "an IP address" });
+            }
+        };
+        let name = names.get(place).map(String::as_str).unwrap_or_default();
+        match (name, address) {
+            ("", None) => hosts.extend(
+                ["/var/run/postgresql", "/tmp"].map(|directory| Host::Unix { directory: directory.into(), port }),
+            ),
+            (name, None) if name.starts_with('/') => hosts.push(Host::Unix { directory: name.into(), port }),
+            (name, address) => {
+                let name = if name.is_empty() { addresses.get(place).cloned().unwrap_or_default() } else { name.to_owned() };
+                hosts.push(Host::Tcp { name, address, port });
+            }
+        }
+    }
+    Ok(hosts)
+}
+
+fn ssl_mode(params: &Params, is_here: bool) -> Result<SslMode, BadConninfo> {
+    Ok(match params.get("sslmode").map(String::as_str) {
+        None if is_here => SslMode::Prefer,
+        None | Some("verify-full") => SslMode::VerifyFull,
+        Some("disable") => SslMode::Disable,
+        Some("allow" | "prefer") => SslMode::Prefer,
+        Some("require") => SslMode::Require,
+        Some("verify-ca") => SslMode::VerifyCa,
+        Some(other) => {
+            return Err(BadConninfo::Value {
+                name: "sslmode",
+                value: other.to_owned(),
+                allowed: "disable, prefer, require, verify-ca or verify-full",
+            });
+        }
+    })
+}
+
+fn needs_read_write(params: &Params) -> Result<bool, BadConninfo> {
+    match params.get("target_session_attrs").map(String::as_str) {
+        None | Some("any") => Ok(false),
+        Some("read-write" | "primary") => Ok(true),
+        Some(other) => Err(BadConninfo::Value {
+            name: "target_session_attrs",
+            value: other.to_owned(),
+            allowed: "any, read-write or primary",
+        }),
+    }
+}
+
+fn channel_binding(params: &Params) -> Result<Option<super::ChannelBinding>, BadConninfo> {
+    use super::ChannelBinding;
+    Ok(Some(match params.get("channel_binding").map(String::as_str) {
+        None => return Ok(None),
+        Some("disable") => ChannelBinding::Disable,
+        Some("prefer") => ChannelBinding::Prefer,
+        Some("require") => ChannelBinding::Require,
+        Some(other) => {
+            return Err(BadConninfo::Value {
+                name: "channel_binding",
+                value: other.to_owned(),
+                allowed: "disable, prefer or require",
+            });
+        }
+    }))
+}
+
+/// Reads the password file if it is private, as libpq does.
+fn read_passfile(path: &str) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(path, "the password file is ignored: others can read it; chmod 600 it");
+        return None;
+    }
+    std::fs::read_to_string(path).ok()
+}
+
+/// Finds the password in lines of `host:port:database:user:password`.
+fn passfile_entry(lines: &str, host: &Host, dbname: &str, user: &str) -> Option<String> {
+    let (name, port) = match host {
+        Host::Tcp { name, port, .. } => (name.as_str(), port.to_string()),
+        Host::Unix { port, .. } => ("localhost", port.to_string()),
+    };
+    lines.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut fields = vec![String::new()];
+        let mut chars = line.chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '\\' => fields.last_mut()?.extend(chars.next()),
+                ':' if fields.len() < 5 => fields.push(String::new()),
+                char => fields.last_mut()?.push(char),
+            }
+        }
+        let matches = |field: &str, value: &str| field == "*" || field == value;
+        match fields.as_slice() {
+            [for_host, for_port, for_dbname, for_user, password]
+                if matches(for_host, name)
+                    && matches(for_port, &port)
+                    && matches(for_dbname, dbname)
+                    && matches(for_user, user) =>
+            {
+                Some(password.clone())
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Target, BadConninfo> {
+        Target::parse(text, &|name| (name == "USER").then(|| "me".to_owned()), &|_| None)
+    }
+
+    fn tcp(name: &str, port: u16) -> Host {
+        Host::Tcp { name: name.into(), address: None, port }
+    }
+
+    #[test]
+    fn a_uri_and_its_key_value_form_mean_the_same() {
+        for text in [
+            "postgres://app:p%40ss%3A@db:6432/shop?sslmode=verify-ca&target_session_attrs=read-write",
+            "host=db port=6432 dbname=shop user = app password='p@ss:' sslmode=verify-ca target_session_attrs=read-write",
+        ] {
+            let target = parse(text).unwrap();
+            assert_eq!(target.hosts, [tcp("db", 6432)]);
+            assert_eq!((target.user.as_str(), target.dbname.as_str()), ("app", "shop"));
+            assert_eq!(target.password.unwrap().expose(), "p@ss:");
+            assert_eq!((target.ssl_mode, target.needs_read_write), (SslMode::VerifyCa, true));
+        }
+    }
+
+    #[test]
+    fn hosts_are_a_list_and_may_be_addresses_or_directories() {
+        let target = parse("postgres://a:1,[::1]:2,c/db").unwrap();
+        assert_eq!(target.hosts, [tcp("a", 1), tcp("::1", 2), tcp("c", 5432)]);
+        let unix = |directory: &str| Host::Unix { directory: directory.into(), port: 5432 };
+        assert_eq!(parse("postgres:///db?host=/run/pg").unwrap().hosts, [unix("/run/pg")]);
+        assert_eq!(parse("dbname=db").unwrap().hosts, [unix("/var/run/postgresql"), unix("/tmp")]);
+    }
+
+    #[test]
+    fn away_from_this_machine_the_server_is_verified_unless_told_otherwise() {
+        assert_eq!(parse("postgres://db/x").unwrap().ssl_mode, SslMode::VerifyFull);
+        assert_eq!(parse("postgres://db/x?sslmode=disable").unwrap().ssl_mode, SslMode::Disable);
+        for text in ["postgres://localhost/x", "postgres://127.0.0.1/x", "postgres://[::1]/x", "postgres:///x"] {
+            assert_eq!(parse(text).unwrap().ssl_mode, SslMode::Prefer, "{text}");
+        }
+        assert_eq!(parse("postgres://localhost,db/x").unwrap().ssl_mode, SslMode::VerifyFull);
+    }
+
+    #[test]
+    fn variables_fill_in_what_is_left_out() {
+        let variable = |name: &str| match name {
+            "PGHOST" => Some("other".to_owned()),
+            "PGUSER" => Some("app".to_owned()),
+            "PGSSLMODE" => Some("disable".to_owned()),
+            _ => None,
+        };
+        let target = Target::parse("postgres://db", &variable, &|_| None).unwrap();
+        assert_eq!((target.hosts, target.ssl_mode), (vec![tcp("db", 5432)], SslMode::Disable));
+        assert_eq!((target.user.as_str(), target.dbname.as_str()), ("app", "app"));
+    }
+
+    #[test]
+    fn the_password_file_is_read_as_libpq_reads_it() {
+        let lines = "# comment\nother:*:*:*:no\ndb:5432:*:app:a\\:b:c\n*:*:*:*:last\n";
+        let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned())).unwrap();
+        let with_file = |text: &str| {
+            Target::parse(text, &|name| (name == "HOME").then(|| "/h".to_owned()), &|_| Some(lines.to_owned()))
+                .unwrap()
+                .password
+                .unwrap()
+                .expose()
+                .to_owned()
+        };
+        assert_eq!(with_file("postgres://app@db/x"), "a:b:c");
+        assert_eq!(with_file("postgres://else@db/x"), "last");
+        assert!(target("postgres://app@db/x").password.is_none(), "no HOME, no file");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let rows = [
+            ("postgres://db/x?sslmod=disable", "unknown connection parameter \"sslmod\", did you mean \"sslmode\"?"),
+            ("host=db sslmode=on", "sslmode is \"on\"; it can be disable, prefer, require, verify-ca or verify-full"),
+            ("host=db port=x", "port is \"x\"; it can be a number from 1 to 65535"),
+            ("host", "parameter \"host\" of the connection string has no ="),
+            ("host='x", "the value of \"host\" has no closing quote"),
+            ("postgres://%zz@db", "a % in the connection URI that is not followed by two hex digits"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_a_target_or_an_error_and_never_a_panic(text in "(postgres://)?[ -~é]{0,60}") {
+            let _ = parse(&text);
+        }
+    }
+}
