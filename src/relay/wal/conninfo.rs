@@ -129,9 +129,28 @@ pub enum BadConninfo {
 type Params = BTreeMap<String, String>;
 
 const KNOWN: [&str; 22] = [
-    "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert", "sslkey",
-    "target_session_attrs", "channel_binding", "options", "application_name", "connect_timeout", "client_encoding",
-    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "passfile",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "channel_binding",
+    "options",
+    "application_name",
+    "connect_timeout",
+    "client_encoding",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
 ];
 
 const VARIABLES: [(&str, &str); 14] = [
@@ -347,7 +366,8 @@ fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
             ),
             (name, None) if name.starts_with('/') => hosts.push(Host::Unix { directory: name.into(), port }),
             (name, address) => {
-                let name = if name.is_empty() { addresses.get(place).cloned().unwrap_or_default() } else { name.to_owned() };
+                let name =
+                    if name.is_empty() { addresses.get(place).cloned().unwrap_or_default() } else { name.to_owned() };
                 hosts.push(Host::Tcp { name, address, port });
             }
         }

@@ -254,13 +254,17 @@ impl Diagnose for Error {
             Self::Conninfo(_) => "mend postgres.url",
             Self::Secret(_) => "provide the secret, or change postgres.password",
             Self::TlsSetup(_) => "check the files under [postgres.tls]",
-            Self::Tls { .. } => "check postgres.tls.root_cert and the host name in postgres.url against the certificate",
-            Self::TlsRefused { .. } => "turn on ssl in PostgreSQL, or set sslmode=disable in postgres.url if the way is private",
-            Self::Authentication(_) => "use SCRAM (password_encryption = 'scram-sha-256'), or allow less under [postgres]",
+            Self::Tls { .. } => {
+                "check postgres.tls.root_cert and the host name in postgres.url against the certificate"
+            }
+            Self::TlsRefused { .. } => {
+                "turn on ssl in PostgreSQL, or set sslmode=disable in postgres.url if the way is private"
+            }
+            Self::Authentication(_) => {
+                "use SCRAM (password_encryption = 'scram-sha-256'), or allow less under [postgres]"
+            }
             Self::Server(error) => match error.kind() {
-                Kind::Rights => {
-                    "check user and password, the role's LOGIN and REPLICATION attributes, and pg_hba.conf"
-                }
+                Kind::Rights => "check user and password, the role's LOGIN and REPLICATION attributes, and pg_hba.conf",
                 Kind::Missing => "run `walrelay setup --apply`",
                 Kind::SlotLost => "the log that the slot needed is gone: compare the outbox table before a new setup",
                 Kind::Contract => "mend what the server names, then restart",
@@ -270,7 +274,9 @@ impl Diagnose for Error {
             },
             Self::Malformed(_) => "check that postgres.url leads to a PostgreSQL server and not to something between",
             Self::TooLarge { .. } => "raise postgres.max_row_bytes",
-            Self::Io { .. } | Self::Closed | Self::Query(_) | Self::Timeout { .. } | Self::ReadOnly { .. } => return None,
+            Self::Io { .. } | Self::Closed | Self::Query(_) | Self::Timeout { .. } | Self::ReadOnly { .. } => {
+                return None;
+            }
         };
         Some(text.to_owned())
     }

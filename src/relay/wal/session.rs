@@ -234,7 +234,6 @@ pub(super) fn session_options(target: &Target, config: &Config) -> String {
     }
 }
 
-
 /// Gives how long a connection attempt may take in all.
 pub(super) fn attempt_limit(target: &Target, config: &Config) -> Duration {
     config.connect_timeout * u32::try_from(target.hosts.len()).unwrap_or(1)

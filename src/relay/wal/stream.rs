@@ -3,14 +3,19 @@
 //! Reading and writing may be given up at any await without losing a byte: what was read is in the buffer, what was not
 //! yet written stays queued. The position that is reported comes from the ledger and never goes back.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Buf as _;
 use bytes::BufMut as _;
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
+use tokio_util::io::poll_read_buf;
+use tokio_util::io::poll_write_buf;
 
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
@@ -47,13 +52,38 @@ impl Stream {
         Self { transport, received, queued: BytesMut::new(), position: from, frame_max }
     }
 
-    /// Reads once whatever the socket holds, and says how much it was. Cancel-safe.
-    pub async fn fill(&mut self) -> Result<usize, Error> {
+    /// Writes what is queued and, if `reads`, reads once whatever the socket holds. Returns how much was read; without
+    /// reading it returns when all is written, and with nothing to write it does not return. Cancel-safe.
+    pub async fn exchange(&mut self, reads: bool) -> Result<usize, Error> {
         if self.received.capacity() - self.received.len() < BUFFER / 4 {
             self.received.reserve(BUFFER);
         }
-        let read = self.transport.io().read_buf(&mut self.received).await.map_err(Error::io("read the stream"))?;
-        if read == 0 { Err(Error::Closed) } else { Ok(read) }
+        let (io, queued, received) = (self.transport.io(), &mut self.queued, &mut self.received);
+        let had_queued = !queued.is_empty();
+        let exchanged = poll_fn(|context| {
+            while !queued.is_empty() {
+                match poll_write_buf(Pin::new(&mut *io), context, queued) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+            }
+            if had_queued && queued.is_empty() {
+                if let Poll::Ready(Err(error)) = Pin::new(&mut *io).poll_flush(context) {
+                    return Poll::Ready(Err(error));
+                }
+                if !reads {
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            if reads { poll_read_buf(Pin::new(&mut *io), context, received).map_ok(Some) } else { Poll::Pending }
+        });
+        match exchanged.await.map_err(Error::io("follow the stream"))? {
+            Some(0) => Err(Error::Closed),
+            Some(read) => Ok(read),
+            None => Ok(0),
+        }
     }
 
     /// Gives what was read and not consumed.
@@ -110,36 +140,18 @@ impl Stream {
         self.queued.put_u8(u8::from(wants_answer));
     }
 
-    /// Says whether something waits to be written.
-    #[must_use]
-    pub fn has_queued(&self) -> bool {
-        !self.queued.is_empty()
-    }
-
-    /// Writes what is queued. Cancel-safe.
-    pub async fn flush(&mut self) -> Result<(), Error> {
-        let io = self.transport.io();
-        while !self.queued.is_empty() {
-            let written = io.write_buf(&mut self.queued).await.map_err(Error::io("send a status update"))?;
-            if written == 0 {
-                return Err(Error::Closed);
-            }
-        }
-        io.flush().await.map_err(Error::io("send a status update"))
-    }
-
     /// Ends the stream in order: a last status update, CopyDone, and the server's own end, all within `limit`.
     pub async fn finish(mut self, limit: Duration) -> Result<(), Error> {
         let goodbye = async {
             self.queue_status(false);
             // CopyDone.
             self.queued.put_slice(b"c\0\0\0\x04");
-            self.flush().await?;
+            self.exchange(false).await?;
             // The server may still be sending; its end is CommandComplete and ReadyForQuery, or just the end.
             loop {
                 self.received.clear();
                 self.received.reserve(BUFFER);
-                match self.fill().await {
+                match self.exchange(true).await {
                     Ok(_) if self.received.ends_with(b"Z\0\0\0\x05I") => break,
                     Ok(_) => {}
                     Err(Error::Closed) => return Ok(()),
@@ -148,7 +160,7 @@ impl Stream {
             }
             // Terminate.
             self.queued.put_slice(b"X\0\0\0\x04");
-            self.flush().await
+            self.exchange(false).await.map(drop)
         };
         match tokio::time::timeout(limit, goodbye).await {
             Ok(ended) => ended,
