@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// A pause that doubles.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     pause: Duration,
     /// A small pseudo-random state; nothing secret depends on it.
     state: u64,
@@ -17,18 +17,17 @@ pub struct Backoff {
 
 impl Backoff {
     /// Starts with the shortest pause.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
+    pub(super) const fn new(seed: u64) -> Self {
         Self { pause: FIRST, state: seed | 1 }
     }
 
     /// Begins again with the shortest pause.
-    pub const fn reset(&mut self) {
+    pub(super) const fn reset(&mut self) {
         self.pause = FIRST;
     }
 
     /// Gives the next pause: between half and the whole of one that doubles each time.
-    pub fn next_pause(&mut self) -> Duration {
+    pub(super) fn next_pause(&mut self) -> Duration {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
