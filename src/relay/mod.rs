@@ -8,6 +8,8 @@ pub mod ledger;
 
 pub mod publish;
 
+pub mod metrics;
+
 mod config;
 
 pub use config::Config;
@@ -17,3 +19,5 @@ pub use config::Mode;
 pub use config::OnPoison;
 pub use config::Shutdown;
 pub use config::Source;
+pub use metrics::Metrics;
+pub use metrics::State;
