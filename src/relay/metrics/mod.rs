@@ -125,10 +125,10 @@ pub enum Cause {
 /// How far the relay is behind the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
-    /// Log the server has and the relay has not received.
-    pub receive_bytes: u64,
-    /// Log the server has and the relay has not confirmed.
-    pub deliver_bytes: u64,
+    /// Log the server has and the relay has not received; absent before anything was received.
+    pub receive_bytes: Option<u64>,
+    /// Log the server has and the relay has not confirmed; absent before anything was confirmed.
+    pub deliver_bytes: Option<u64>,
     /// How old the news is that arrives; absent while nothing was heard, or on standby.
     pub receive_seconds: Option<f64>,
     /// How long the oldest event that is not in Kafka has waited; absent as above.
@@ -258,11 +258,11 @@ impl Metrics {
     /// Derives how far the relay is behind.
     #[must_use]
     pub fn lag(&self, now_micros: u64) -> Lag {
-        let end = lsn(&self.server_wal_end_lsn);
+        let behind = |position: Lsn| (!position.is_zero()).then(|| lsn(&self.server_wal_end_lsn).bytes_since(position));
         let receive = self.receive_lag(now_micros);
         Lag {
-            receive_bytes: end.bytes_since(lsn(&self.received_lsn)),
-            deliver_bytes: end.bytes_since(lsn(&self.flushed_lsn)),
+            receive_bytes: behind(lsn(&self.received_lsn)),
+            deliver_bytes: behind(lsn(&self.flushed_lsn)),
             receive_seconds: receive.map(seconds),
             deliver_seconds: receive.map(|receive| seconds(receive.max(self.oldest_wait(now_micros)))),
         }
@@ -355,12 +355,13 @@ mod tests {
     #[test]
     fn lag_in_bytes_is_the_distance_to_the_servers_end() {
         let metrics = Metrics::default();
+        assert_eq!(metrics.lag(0).deliver_bytes, None, "nothing was confirmed yet");
         heard(&metrics);
         metrics.flushed_lsn.set(70);
         let lag = metrics.lag(5_000 * SECOND);
-        assert_eq!((lag.receive_bytes, lag.deliver_bytes), (50, 80));
+        assert_eq!((lag.receive_bytes, lag.deliver_bytes), (Some(50), Some(80)));
         metrics.wal_end(Lsn::from_wire(10));
-        assert_eq!(metrics.lag(5_000 * SECOND).receive_bytes, 50, "an older end was believed");
+        assert_eq!(metrics.lag(5_000 * SECOND).receive_bytes, Some(50), "an older end was believed");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl SlotView {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
+/// A ratio needs no more than the 53 bits that survive.
 const fn approximate(bytes: u64) -> f64 {
     bytes as f64
 }
