@@ -36,6 +36,7 @@ struct Place {
     held_back: u64,
     level: Level,
     target: &'static str,
+    code: Option<String>,
     message: String,
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Repeated {
     pub(super) level: Level,
     /// Their target.
     pub(super) target: &'static str,
+    /// Their error code.
+    pub(super) code: Option<String>,
     /// Their message.
     pub(super) message: String,
     /// How many there were.
@@ -73,6 +76,7 @@ impl Limit {
             held_back: 0,
             level: *metadata.level(),
             target: metadata.target(),
+            code: code.map(str::to_owned),
             message: message.to_owned(),
         });
         if place.shown < SHOWN_MAX {
@@ -89,9 +93,10 @@ impl Limit {
         expired
             .map(|(_, place)| place)
             .filter(|place| place.held_back > 0)
-            .map(|Place { level, target, message, held_back, .. }| Repeated {
+            .map(|Place { level, target, code, message, held_back, .. }| Repeated {
                 level,
                 target,
+                code,
                 message,
                 count: held_back,
             })

@@ -70,8 +70,9 @@ impl Content {
     }
 
     /// Makes the content of a line of our own.
-    pub(super) fn new(message: &str, fields: &[(&'static str, u64)]) -> Self {
-        let fields = fields.iter().map(|(name, value)| (*name, Value::Bare(value.to_string()))).collect();
+    pub(super) fn new(message: &str, (name, count): (&'static str, u64), code: Option<String>) -> Self {
+        let mut fields = vec![(name, Value::Bare(count.to_string()))];
+        fields.extend(code.map(|code| ("code", Value::Text(code))));
         Self { message: message.to_owned(), fields, bytes_left: 0 }
     }
 

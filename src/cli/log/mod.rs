@@ -318,7 +318,7 @@ mod tests {
         let count = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
         assert_eq!(count("\"message\":\"brokers down\""), 5);
         assert_eq!(count("\"message\":\"progress\""), 100);
-        assert_eq!(count("\"suppressed\":95"), 1, "{lines:?}");
+        assert_eq!(count("\"suppressed\":95,\"code\":\"WR-6901\""), 1, "{lines:?}");
     }
 
     #[test]

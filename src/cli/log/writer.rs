@@ -55,8 +55,8 @@ pub(super) fn run(mut out: Box<dyn Write + Send>, orders: &Receiver<Order>, shar
 }
 
 fn tell_repeated(out: &mut dyn Write, shared: &Shared, repeated: Vec<Repeated>) {
-    for Repeated { level, target, message, count } in repeated {
-        let content = Content::new(&format!("repeated and not shown: {message}"), &[("suppressed", count)]);
+    for Repeated { level, target, code, message, count } in repeated {
+        let content = Content::new(&format!("repeated and not shown: {message}"), ("suppressed", count), code);
         put(out, &line::write(shared.look, SystemTime::now(), level, target, &content));
     }
 }
@@ -64,7 +64,7 @@ fn tell_repeated(out: &mut dyn Write, shared: &Shared, repeated: Vec<Repeated>) 
 fn tell_dropped(out: &mut dyn Write, shared: &Shared, told: &mut u64) {
     let dropped = shared.dropped.value();
     if dropped > *told {
-        let content = Content::new("log lines were lost, the output took no more", &[("lost", dropped - *told)]);
+        let content = Content::new("log lines were lost, the output took no more", ("lost", dropped - *told), None);
         put(out, &line::write(shared.look, SystemTime::now(), Level::WARN, module_path!(), &content));
         *told = dropped;
     }
