@@ -7,6 +7,8 @@
 mod page;
 mod process;
 
+use serde::Serialize;
+
 use crate::measure::Counter;
 use crate::relay;
 use crate::relay::State;
@@ -43,7 +45,7 @@ pub struct Sources {
 }
 
 /// What was built into this program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Build {
     /// The version of walrelay.
     pub version: &'static str,
@@ -53,6 +55,22 @@ pub struct Build {
     pub librdkafka: String,
     /// The version of OpenSSL.
     pub openssl: &'static str,
+}
+
+impl Sources {
+    /// Gathers what the relay of these names measures; nothing is known of the log yet.
+    #[must_use]
+    pub fn new(name: &str, slot: &str, publication: &str, relay: relay::Metrics) -> Self {
+        Self {
+            name: name.to_owned(),
+            slot: slot.to_owned(),
+            publication: publication.to_owned(),
+            build: Build::of_this_program(),
+            relay,
+            log_dropped: Counter::default(),
+            log_suppressed: Counter::default(),
+        }
+    }
 }
 
 impl Build {
@@ -287,15 +305,7 @@ mod tests {
     }
 
     fn sources() -> Sources {
-        Sources {
-            name: "or\"de\nrs\\".to_owned(),
-            slot: "s".to_owned(),
-            publication: "p".to_owned(),
-            build: Build::of_this_program(),
-            relay: relay::Metrics::default(),
-            log_dropped: Counter::default(),
-            log_suppressed: Counter::default(),
-        }
+        Sources::new("or\"de\nrs\\", "s", "p", relay::Metrics::default())
     }
 
     fn busy() -> Sources {
