@@ -1,1 +1,7 @@
-fn main() {}
+//! Arguments, configuration, verb, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walrelay::cli::main()
+}

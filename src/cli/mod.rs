@@ -1,5 +1,108 @@
-//! One file per verb.
+//! The command line: one file per verb.
+//!
+//! Data goes to standard output, everything else to standard error. Each failure prints its code, what happened and the
+//! next step, and ends with the exit code of its group.
 
+mod args;
 pub mod demo;
 pub mod healthcheck;
 pub mod log;
+mod output;
+mod report;
+mod run;
+mod setup;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::admin;
+use crate::config;
+use crate::config::Loaded;
+use crate::config::Sources;
+use crate::relay::setup::Wish;
+
+use args::Args;
+use args::ConfigVerb;
+use args::Format;
+use args::Verb;
+use output::Output;
+use report::Failed;
+
+/// Runs the verb that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut output = Output::new(args.color);
+    match dispatch(args, &mut output) {
+        Ok(code) => code,
+        Err(failed) => failed.tell(&mut output),
+    }
+}
+
+fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
+    let sources = Sources::of_process(args.config.clone(), args.set.clone());
+    match args.verb {
+        Verb::Run => run::run(load(&sources, output)?, output),
+        Verb::Setup { apply, with_outbox, role, accept_gap } => {
+            let wish = Wish { with_outbox, role, accept_gap };
+            setup::setup(&load(&sources, output)?, &wish, apply, output)
+        }
+        Verb::Demo { orders, format } => {
+            let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };
+            let options = demo::Options { orders, form, is_watched: output.is_coloured() };
+            let (out, notes) = output.both();
+            match demo::run(options, out, notes) {
+                Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
+                ended => ended.map(|()| ExitCode::SUCCESS).map_err(Failed::new),
+            }
+        }
+        Verb::Config { verb } => config_verb(verb, &sources, output),
+        Verb::Healthcheck { address, ready } => {
+            let address = match address {
+                Some(address) => address,
+                // The file says where; without one the default does.
+                None => {
+                    config::load(&sources).map_or_else(|_| admin::Config::default().listen, |it| it.config.http.listen)
+                }
+            };
+            let probe = if ready { healthcheck::Probe::Ready } else { healthcheck::Probe::Live };
+            let answer = healthcheck::healthcheck(address, probe);
+            output.line(&answer.to_string())?;
+            Ok(ExitCode::from(u8::from(!answer.is_well())))
+        }
+        Verb::Version { format } => version::version(format, output),
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "walrelay", &mut text);
+            output.text(&String::from_utf8_lossy(&text))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Loads the configuration and tells its warnings.
+fn load(sources: &Sources, output: &mut Output) -> Result<Loaded, Failed> {
+    let loaded = config::load(sources).map_err(Failed::new)?;
+    for warning in &loaded.warnings {
+        output.note(&format!("warning: {warning}"));
+    }
+    Ok(loaded)
+}
+
+fn config_verb(verb: ConfigVerb, sources: &Sources, output: &mut Output) -> Result<ExitCode, Failed> {
+    let loaded = load(sources, output)?;
+    match verb {
+        ConfigVerb::Validate => {
+            let file =
+                loaded.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+            output.line(&format!("{file} is valid"))?;
+        }
+        ConfigVerb::Show { format: Format::Json } => {
+            output.line(&serde_json::to_string_pretty(&loaded.to_json()).unwrap_or_default())?;
+        }
+        ConfigVerb::Show { format: Format::Human } => output.text(&loaded.to_toml())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

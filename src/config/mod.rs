@@ -1,1 +1,208 @@
 //! The configuration: one TOML file, the environment and `--set`, with every mistake told at once.
+//!
+//! ```text
+//!   file < WALRELAY_SECTION__KEY < --set section.key=value        (the later wins)
+//!        leaves, each with its origin -> each checked alone -> all together -> Config
+//! ```
+//!
+//! Each leaf is checked alone, over the defaults, so that one wrong value does not hide the next. Text is never
+//! interpolated: a secret is a reference to a file or a variable, read where it is used.
+
+mod check;
+mod layers;
+mod mistake;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::admin;
+use crate::cli::log;
+use crate::relay;
+use crate::relay::publish;
+use crate::relay::route;
+use crate::relay::wal;
+use crate::units::SecretRef;
+
+use layers::Leaves;
+pub use layers::Origin;
+pub use mistake::Mistake;
+pub use mistake::Mistakes;
+
+/// Where the file is looked for if none is named.
+const PLACES: [&str; 2] = ["config.toml", "/etc/walrelay/config.toml"];
+
+/// Every option of every room.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[relay]`
+    pub relay: relay::Config,
+    /// `[postgres]`
+    pub postgres: wal::Config,
+    /// `[source]`
+    pub source: relay::Source,
+    /// `[[outbox]]`
+    pub outbox: Vec<route::Config>,
+    /// `[kafka]`
+    pub kafka: publish::Config,
+    /// `[delivery]`
+    pub delivery: relay::Delivery,
+    /// `[http]`
+    pub http: admin::Config,
+    /// `[log]`
+    pub log: log::Config,
+    /// `[shutdown]`
+    pub shutdown: relay::Shutdown,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            relay: relay::Config::default(),
+            postgres: wal::Config::default(),
+            source: relay::Source::default(),
+            outbox: vec![route::Config::default()],
+            kafka: publish::Config::default(),
+            delivery: relay::Delivery::default(),
+            http: admin::Config::default(),
+            log: log::Config::default(),
+            shutdown: relay::Shutdown::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Gives the relay's share.
+    #[must_use]
+    pub fn relay_settings(&self) -> relay::Settings {
+        relay::Settings {
+            relay: self.relay.clone(),
+            source: self.source.clone(),
+            postgres: self.postgres.clone(),
+            outboxes: self.outbox.clone(),
+            kafka: self.kafka.clone(),
+            delivery: self.delivery.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+}
+
+/// Where options come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file, if one is named.
+    pub file: Option<PathBuf>,
+    /// `section.key=value`, each.
+    pub sets: Vec<String>,
+    /// The environment.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// Takes the environment of this process.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, sets: Vec<String>) -> Self {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+                .filter(|(name, _)| name.starts_with("WALRELAY_"))
+        });
+        Self { file, sets, variables: variables.collect() }
+    }
+}
+
+/// A configuration without mistakes.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The options.
+    pub config: Config,
+    /// The file they were read from, if there is one.
+    pub file: Option<PathBuf>,
+    /// What is not wrong, but should be known.
+    pub warnings: Vec<String>,
+    origins: BTreeMap<String, Origin>,
+}
+
+/// Reads all sources; gives every mistake if there is any.
+pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
+    let file = find(sources)?;
+    let mut mistakes = Vec::new();
+    let mut leaves = Leaves::default();
+    if let Some(path) = &file {
+        let text = read(path)?;
+        leaves.add_file(path, &text).map_err(|mistake| Mistakes(vec![mistake]))?;
+    }
+    leaves.add_variables(&sources.variables, &mut mistakes);
+    leaves.add_sets(&sources.sets, &mut mistakes);
+    leaves.check_each(&mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    let mut config = leaves.config().map_err(|mistake| Mistakes(vec![mistake]))?;
+    check::check(&config, &leaves, &mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    if let Some(folder) = file.as_deref().and_then(Path::parent) {
+        anchor(&mut config, folder);
+    }
+    let warnings = file.as_deref().map(|path| check::warnings(path, &config)).unwrap_or_default();
+    Ok(Loaded { config, file, warnings, origins: leaves.origins() })
+}
+
+fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistakes> {
+    if let Some(path) = &sources.file {
+        return Ok(Some(path.clone()));
+    }
+    if let Some((_, path)) = sources.variables.iter().find(|(name, _)| name == "WALRELAY_CONFIG") {
+        return Ok(Some(PathBuf::from(path)));
+    }
+    if let Some(path) = PLACES.into_iter().map(PathBuf::from).find(|path| path.exists()) {
+        return Ok(Some(path));
+    }
+    if sources.sets.is_empty() && sources.variables.is_empty() {
+        let text =
+            format!("no configuration: neither {} nor {} is there; name a file with --config", PLACES[0], PLACES[1]);
+        return Err(Mistakes(vec![Mistake::plain(text)]));
+    }
+    Ok(None)
+}
+
+fn read(path: &Path) -> Result<String, Mistakes> {
+    let told = |error: std::io::Error| Mistakes(vec![Mistake::plain(format!("read {}: {error}", path.display()))]);
+    fs::read_to_string(path).map_err(told)
+}
+
+/// Paths are meant from the folder of the file that names them.
+fn anchor(config: &mut Config, folder: &Path) {
+    let path = |path: &mut PathBuf| *path = folder.join(&*path);
+    let root = |root: &mut String| {
+        if root != "system" {
+            *root = folder.join(&*root).display().to_string();
+        }
+    };
+    let secret = |secret: &mut SecretRef| {
+        if let SecretRef::File(file) = secret {
+            *file = folder.join(&*file);
+        }
+    };
+    let postgres = &mut config.postgres;
+    postgres.password.iter_mut().for_each(secret);
+    root(&mut postgres.tls.root_cert);
+    postgres.tls.cert.iter_mut().chain(&mut postgres.tls.key).for_each(path);
+    if let Some(tls) = &mut config.kafka.tls {
+        root(&mut tls.root_cert);
+        tls.cert.iter_mut().chain(&mut tls.key).for_each(path);
+        tls.key_password.iter_mut().for_each(secret);
+    }
+    if let Some(sasl) = &mut config.kafka.sasl {
+        secret(&mut sasl.password);
+    }
+}

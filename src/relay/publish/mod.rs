@@ -14,6 +14,7 @@
 mod config;
 mod context;
 mod error;
+mod properties;
 mod settings;
 
 use std::collections::HashMap;
@@ -48,6 +49,7 @@ use context::Context;
 pub use error::Error;
 pub use error::Failure;
 pub use error::Verdict;
+pub use properties::check_properties;
 pub use settings::Settings;
 
 /// How many topic names are remembered by their index; beyond it each record asks the metrics.

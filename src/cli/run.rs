@@ -1,0 +1,108 @@
+//! `walrelay run`: from the configuration to the last confirmed position.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::Loaded;
+use crate::fault::Exit;
+use crate::metrics::Sources;
+use crate::relay;
+use crate::relay::Metrics;
+
+use super::log;
+use super::output::Output;
+use super::report::Failed;
+
+/// Set while a panic is to end the process at once.
+static PANIC_HOOK: OnceLock<()> = OnceLock::new();
+
+/// Relays until a signal, or until an error that a person must act on.
+pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Failed> {
+    let config = loaded.config;
+    let guard = log::start(&config.log).map_err(Failed::new)?;
+    end_on_panic();
+    let metrics = Metrics::default();
+    let mut sources =
+        Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone());
+    sources.log_dropped = guard.dropped();
+    sources.log_suppressed = guard.suppressed();
+    let admin = admin::start(&config.http, Arc::new(sources)).map_err(Failed::new)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        librdkafka = rdkafka::util::get_rdkafka_version().1,
+        openssl = openssl::version::version(),
+        http = %admin.address(),
+        "walrelay starts"
+    );
+    if !config.source.store_position {
+        tracing::warn!(
+            "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last saved \
+             the slot, and a slot that somebody else moved is not noticed"
+        );
+    }
+    let stop = CancellationToken::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
+    let runtime = runtime.map_err(Failed::new)?;
+    let settings = config.relay_settings();
+    let ended = runtime.block_on(async {
+        let signals = tokio::spawn(obey_signals(stop.clone()));
+        let ended = Box::pin(relay::run(settings, metrics.clone(), stop)).await;
+        signals.abort();
+        ended
+    });
+    // A probe of brokers may still be waiting on its thread; nobody waits for it.
+    runtime.shutdown_timeout(Duration::from_millis(10));
+    match ended {
+        Ok(()) => {
+            tracing::info!("everything is delivered and confirmed; stopped");
+            drop(admin);
+            drop(guard);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            metrics.failed(&error);
+            drop(admin);
+            drop(guard);
+            let failed = Failed::new(error);
+            Ok(failed.tell(output))
+        }
+    }
+}
+
+/// The first signal drains, the second one leaves at once.
+async fn obey_signals(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be heard");
+        return;
+    };
+    for times in 0.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if times > 0 {
+            tracing::warn!("second signal: leaving at once; what was on the way is published again at the next start");
+            std::process::exit(Exit::DrainTimeout as i32);
+        }
+        stop.cancel();
+    }
+}
+
+/// A thread that dies must not leave the others half alive.
+fn end_on_panic() {
+    PANIC_HOOK.get_or_init(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            default(info);
+            std::process::exit(Exit::Internal as i32);
+        }));
+    });
+}

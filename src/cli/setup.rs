@@ -1,0 +1,40 @@
+//! `walrelay setup`: prints the SQL that must have been run before `run`, or runs it.
+
+use std::process::ExitCode;
+
+use crate::config::Loaded;
+use crate::relay;
+use crate::relay::setup;
+use crate::relay::setup::Wish;
+
+use super::output::Output;
+use super::report::Failed;
+
+pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Output) -> Result<ExitCode, Failed> {
+    let settings = loaded.config.relay_settings();
+    if !applies {
+        output.text(&setup::script(&settings, wish).map_err(Failed::new)?)?;
+        output.note("nothing was changed: run this SQL, or `walrelay setup --apply`");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
+    let runtime = runtime.map_err(Failed::new)?;
+    let applied = runtime.block_on(async {
+        let mut tell = |step: &str| output.note(&format!("* {step}"));
+        let work = setup::apply(&settings, wish, &mut tell);
+        tokio::select! {
+            applied = Box::pin(work) => Some(applied),
+            // A slot that is being created is dropped by the server when its connection ends.
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    match applied {
+        Some(applied) => applied.map_err(Failed::new)?,
+        None => {
+            output.note("interrupted: what was done stays, run it again to finish");
+            return Ok(ExitCode::from(130));
+        }
+    }
+    output.note("ready for `walrelay run`");
+    Ok(ExitCode::SUCCESS)
+}

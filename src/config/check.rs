@@ -1,0 +1,122 @@
+//! What options must be together, and what should be known about them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::relay::publish;
+use crate::relay::publish::Mechanism;
+use crate::relay::route::Route;
+use crate::relay::wal::Target;
+use crate::units::SecretRef;
+
+use super::Config;
+use super::Mistake;
+use super::layers::Leaves;
+
+pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake>) {
+    let mut wrong = |path: &str, text: String| {
+        let text = format!("{path}: {text}");
+        let origin =
+            leaves.origin_under(path).or_else(|| leaves.origin_under(path.split('.').next().unwrap_or_default()));
+        mistakes.push(
+            origin.map_or_else(|| Mistake::plain(text.clone()), |origin| Mistake::new(origin.clone(), text.clone())),
+        );
+    };
+    if let Err(error) = Target::resolve(&config.postgres.url) {
+        wrong("postgres.url", error.to_string());
+    }
+    let is_slot_name = |name: &str| {
+        (1..=63).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    if !is_slot_name(&config.source.slot) {
+        wrong("source.slot", "a slot's name is 1 to 63 of a-z 0-9 _".to_owned());
+    }
+    if !(1..=63).contains(&config.source.publication.len()) {
+        wrong("source.publication", "a publication's name has 1 to 63 bytes".to_owned());
+    }
+    if config.relay.name.is_empty() || !config.relay.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        wrong("relay.name", "a name is printable ASCII without spaces".to_owned());
+    }
+    check_outboxes(config, &mut wrong);
+    check_kafka(config, &mut wrong);
+    check_limits(config, &mut wrong);
+}
+
+fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    if config.outbox.is_empty() {
+        wrong("outbox", "there must be at least one [[outbox]]".to_owned());
+    }
+    let mut tables = BTreeSet::new();
+    for (place, outbox) in config.outbox.iter().enumerate() {
+        let path = format!("outbox.{place}");
+        let parts: Vec<&str> = outbox.table.split('.').collect();
+        if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
+            wrong(&format!("{path}.table"), "a table is named schema.table".to_owned());
+        }
+        if !tables.insert(outbox.table.trim_start_matches("public.")) {
+            wrong(&format!("{path}.table"), format!("table {} stands in two [[outbox]]", outbox.table));
+        }
+        if let Err(error) = Route::new(outbox) {
+            let option = if outbox.topic.is_some() { "topic" } else { "key" };
+            wrong(&format!("{path}.{option}"), error.to_string());
+        }
+    }
+}
+
+fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let kafka = &config.kafka;
+    if kafka.brokers.is_empty() || kafka.brokers.iter().any(|broker| !broker.contains(':')) {
+        wrong("kafka.brokers", "there must be at least one broker, each host:port".to_owned());
+    }
+    if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
+        wrong("kafka.sasl.mechanism", "PLAIN sends the password as it is: it needs [kafka.tls]".to_owned());
+    }
+    for (name, text) in publish::check_properties(kafka) {
+        wrong(&format!("kafka.properties.{name}"), text);
+    }
+}
+
+fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let second = Duration::from_secs(1);
+    let durations = [
+        ("postgres.connect_timeout", config.postgres.connect_timeout, second / 10),
+        ("postgres.wal_sender_timeout", config.postgres.wal_sender_timeout, second),
+        ("source.stall_release_after", config.source.stall_release_after, second),
+        ("shutdown.drain", config.shutdown.drain, Duration::ZERO),
+    ];
+    for (path, value, least) in durations {
+        if value < least {
+            wrong(path, format!("must be at least {}", humantime::format_duration(least)));
+        }
+    }
+    for (path, value) in [
+        ("delivery.max_in_flight_bytes", config.delivery.max_in_flight_bytes),
+        ("postgres.max_row_bytes", config.postgres.max_row_bytes),
+    ] {
+        if !((64 << 10)..=(1 << 30)).contains(&value) {
+            wrong(path, "must be from 64KiB to 1GiB".to_owned());
+        }
+    }
+}
+
+/// What is not wrong, but should be known.
+pub(super) fn warnings(path: &Path, config: &Config) -> Vec<String> {
+    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+    let mut warnings = Vec::new();
+    if is_open(path) && super::show::redacted_url(&config.postgres.url) != config.postgres.url {
+        warnings.push(format!("{} holds a password and others can read it: chmod 600 it", path.display()));
+    }
+    let sasl = config.kafka.sasl.as_ref().map(|sasl| &sasl.password);
+    for secret in config.postgres.password.iter().chain(sasl) {
+        if let SecretRef::File(file) = secret
+            && is_open(file)
+        {
+            warnings.push(format!("the secret in {} can be read by others: chmod 600 it", file.display()));
+        }
+    }
+    warnings
+}

@@ -1,0 +1,247 @@
+//! The sources as leaves: a path, a value, and where it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize as _;
+use toml::Table;
+use toml::Value;
+
+use super::Config;
+use super::Mistake;
+use super::mistake;
+
+/// Where a value came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// The file.
+    File {
+        /// Its path.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// The line's text.
+        excerpt: String,
+        /// How much of it is meant.
+        width: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+    /// `--set`.
+    Set(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, column, .. } => write!(f, "{path}:{line}:{column}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::Set(text) => write!(f, "--set {text}"),
+        }
+    }
+}
+
+/// A path such as `outbox.0.table`, in its parts.
+type Keys = Vec<String>;
+
+#[derive(Clone, Debug)]
+struct Leaf {
+    value: Value,
+    origin: Origin,
+}
+
+/// All values that are given, the later over the earlier.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leaves(BTreeMap<Keys, Leaf>);
+
+impl Leaves {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), Mistake> {
+        let path = path.display().to_string();
+        let place = |span: Option<Range<usize>>| place(&path, text, span.unwrap_or_default());
+        let document = toml_edit::Document::parse(text)
+            .map_err(|error| Mistake::new(place(error.span()), error.message().replace('\n', ", ")))?;
+        let mut found = Vec::new();
+        collect(document.as_table(), &mut Vec::new(), &mut found);
+        for (keys, value, span) in found {
+            self.put(keys, Leaf { value, origin: place(span) });
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_variables(&mut self, variables: &[(String, String)], mistakes: &mut Vec<Mistake>) {
+        for (name, text) in variables {
+            let Some(path) = name.strip_prefix("WALRELAY_") else { continue };
+            // These two are not options: where the file is, and where throwaway servers find PostgreSQL.
+            if path == "CONFIG" || path == "PG_BIN" {
+                continue;
+            }
+            let origin = Origin::Variable(name.clone());
+            let keys: Keys = path.split("__").map(str::to_lowercase).collect();
+            if keys.len() < 2 {
+                let text = "not an option; options are WALRELAY_SECTION__KEY, such as WALRELAY_LOG__LEVEL".to_owned();
+                mistakes.push(Mistake::new(origin, text));
+                continue;
+            }
+            self.put(keys, Leaf { value: value_of(text), origin });
+        }
+    }
+
+    pub(super) fn add_sets(&mut self, sets: &[String], mistakes: &mut Vec<Mistake>) {
+        for set in sets {
+            match set.split_once('=') {
+                Some((path, text)) if path.contains('.') => {
+                    let origin = Origin::Set(path.to_owned());
+                    let keys = path.trim().split('.').map(str::to_owned).collect();
+                    self.put(keys, Leaf { value: value_of(text), origin });
+                }
+                _ => mistakes
+                    .push(Mistake::new(Origin::Set(set.clone()), "not of the form section.key=value".to_owned())),
+            }
+        }
+    }
+
+    /// Checks each leaf over the defaults, so that one mistake does not hide the next.
+    pub(super) fn check_each(&self, mistakes: &mut Vec<Mistake>) {
+        for (keys, leaf) in &self.0 {
+            let mut table = Table::new();
+            insert(&mut table, keys, leaf.value.clone());
+            if let Err(error) = Config::deserialize(Value::Table(table)) {
+                let error = error.to_string();
+                // That others are missing beside it is seen when all are together.
+                if !error.starts_with("missing field") {
+                    let keys = keys.join(".");
+                    mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {}", mistake::told(&error))));
+                }
+            }
+        }
+    }
+
+    pub(super) fn config(&self) -> Result<Config, Mistake> {
+        let mut table = Table::new();
+        for (keys, leaf) in &self.0 {
+            insert(&mut table, keys, leaf.value.clone());
+        }
+        Config::deserialize(Value::Table(table)).map_err(|error| {
+            let text = error.to_string();
+            let within = text.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+            let near = within.and_then(|within| self.origin_under(within));
+            let told = mistake::told(&text);
+            let told = within.map_or_else(|| told.clone(), |within| format!("{within}: {told}"));
+            near.map_or_else(|| Mistake::plain(told.clone()), |origin| Mistake::new(origin.clone(), told.clone()))
+        })
+    }
+
+    /// Finds where an option, or anything under it, is given.
+    pub(super) fn origin_under(&self, path: &str) -> Option<&Origin> {
+        let wanted: Keys = path.split('.').map(str::to_owned).collect();
+        self.0.iter().find(|(keys, _)| keys.starts_with(&wanted)).map(|(_, leaf)| &leaf.origin)
+    }
+
+    pub(super) fn origins(&self) -> BTreeMap<String, Origin> {
+        self.0.iter().map(|(keys, leaf)| (keys.join("."), leaf.origin.clone())).collect()
+    }
+
+    fn put(&mut self, mut keys: Keys, mut leaf: Leaf) {
+        // `linger.ms = 1` and `"linger.ms" = 1` mean the same.
+        if keys.len() > 2 && keys.starts_with(&["kafka".to_owned(), "properties".to_owned()]) {
+            let name = keys.split_off(2).join(".");
+            keys.push(name);
+            leaf.value = match leaf.value {
+                Value::Integer(number) => Value::String(number.to_string()),
+                Value::Boolean(flag) => Value::String(flag.to_string()),
+                other => other,
+            };
+        }
+        // A table replaces its leaves, and a leaf the table it stands in.
+        self.0.retain(|other, _| !other.starts_with(&keys) && !keys.starts_with(other));
+        self.0.insert(keys, leaf);
+    }
+}
+
+/// Reads a value as TOML where it is TOML, and as text where not.
+fn value_of(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn insert(table: &mut Table, keys: &[String], value: Value) {
+    let [first, rest @ ..] = keys else { return };
+    let [next, ..] = rest else {
+        table.insert(first.clone(), value);
+        return;
+    };
+    if let Ok(place) = next.parse::<usize>() {
+        let list = table.entry(first.clone()).or_insert_with(|| Value::Array(Vec::new()));
+        let Value::Array(list) = list else { return };
+        // A place far beyond the others is a mistake, not a wish for many empty tables.
+        let place = place.min(list.len());
+        if place == list.len() {
+            list.push(Value::Table(Table::new()));
+        }
+        if let Some(Value::Table(inner)) = list.get_mut(place) {
+            insert(inner, rest.get(1..).unwrap_or_default(), value);
+        }
+        return;
+    }
+    let inner = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(inner) = inner {
+        insert(inner, rest, value);
+    }
+}
+
+type Found = (Keys, Value, Option<Range<usize>>);
+
+fn collect(table: &dyn toml_edit::TableLike, above: &mut Keys, found: &mut Vec<Found>) {
+    for (key, item) in table.iter() {
+        above.push(key.to_owned());
+        let span = table.get_key_value(key).and_then(|(key, _)| key.span()).or_else(|| item.span());
+        match item {
+            toml_edit::Item::Table(inner) if !inner.is_empty() => collect(inner, above, found),
+            toml_edit::Item::Table(_) => found.push((above.clone(), Value::Table(Table::new()), span)),
+            toml_edit::Item::ArrayOfTables(list) => {
+                for (place, inner) in list.iter().enumerate() {
+                    above.push(place.to_string());
+                    if inner.is_empty() {
+                        // Its options are all defaults; the element itself must stay.
+                        let preset = Value::String("walrelay".to_owned());
+                        found.push(([above.as_slice(), &["preset".to_owned()]].concat(), preset, inner.span()));
+                    }
+                    collect(inner, above, found);
+                    above.pop();
+                }
+            }
+            toml_edit::Item::Value(value) => {
+                let place = if matches!(value, toml_edit::Value::InlineTable(_)) { span } else { item.span().or(span) };
+                // An unknown name is shown by its key, a wrong value by its value: the key's place serves both.
+                let key_place = table.get_key_value(key).and_then(|(key, _)| key.span());
+                found.push((above.clone(), plain(value), key_place.or(place)));
+            }
+            toml_edit::Item::None => {}
+        }
+        above.pop();
+    }
+}
+
+fn plain(value: &toml_edit::Value) -> Value {
+    let text = format!("value = {}", value.clone().decorated(" ", ""));
+    toml::from_str::<Table>(&text).ok().and_then(|mut table| table.remove("value")).unwrap_or(Value::Boolean(false))
+}
+
+fn place(path: &str, text: &str, span: Range<usize>) -> Origin {
+    let before = text.get(..span.start).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let excerpt = text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default();
+    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+    let width = text.get(span).unwrap_or_default().lines().next().unwrap_or_default().chars().count();
+    Origin::File {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column,
+        excerpt: excerpt.to_owned(),
+        width,
+    }
+}

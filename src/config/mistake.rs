@@ -1,0 +1,95 @@
+//! A mistake in the configuration: where, what, what is allowed.
+
+use std::fmt;
+
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+
+use super::Origin;
+
+/// One mistake.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mistake {
+    origin: Option<Origin>,
+    text: String,
+}
+
+impl Mistake {
+    pub(super) const fn new(origin: Origin, text: String) -> Self {
+        Self { origin: Some(origin), text }
+    }
+
+    pub(super) const fn plain(text: String) -> Self {
+        Self { origin: None, text }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(origin) = &self.origin else { return f.write_str(&self.text) };
+        write!(f, "{origin}: {}", self.text)?;
+        if let Origin::File { line, column, excerpt, width, .. } = origin {
+            let number = line.to_string();
+            let gutter = " ".repeat(number.len());
+            let before = " ".repeat(column.saturating_sub(1));
+            write!(f, "\n  {number} | {excerpt}\n  {gutter} | {before}{}", "^".repeat((*width).max(1)))?;
+        }
+        Ok(())
+    }
+}
+
+/// All mistakes of a configuration; never none.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub struct Mistakes(pub(super) Vec<Mistake>);
+
+impl Mistakes {
+    /// Gives each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} mistake{} in the configuration", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n{mistake}"))
+    }
+}
+
+impl Diagnose for Mistakes {
+    fn code(&self) -> Code {
+        Code::new(Exit::Configuration, 1)
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Fatal
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(
+            "mend them and run `walrelay config validate`; config.toml in the repository shows every option".to_owned(),
+        )
+    }
+}
+
+/// Turns what serde says into what a person needs: the nearest known name, or what is allowed.
+pub(super) fn told(error: &str) -> String {
+    let first = error.lines().next().unwrap_or_default();
+    let Some((what, expected)) = first.split_once(", expected ") else { return first.to_owned() };
+    let names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    let found = what.split('`').nth(1).unwrap_or_default();
+    let nearest = names
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(name, found), *name))
+        .filter(|(distance, _)| *distance <= 1 + found.len() / 3)
+        .min();
+    let what = what.replace("unknown field", "unknown option").replace("unknown variant", "unknown value");
+    match nearest {
+        Some((_, name)) => format!("{what}, did you mean `{name}`?"),
+        None if what.starts_with("unknown") => format!("{what}; known are {}", names.join(", ")),
+        None => format!("{what}, expected {expected}"),
+    }
+}

@@ -1,0 +1,93 @@
+//! What may stand under `[kafka.properties]`, checked without a connection.
+
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
+
+use super::Config;
+
+/// Properties that are set elsewhere or carry a guarantee, and what to do instead.
+const GUARDED: [(&str, &str); 31] = [
+    ("enable.idempotence", ORDER),
+    ("acks", ORDER),
+    ("request.required.acks", ORDER),
+    ("max.in.flight", ORDER),
+    ("max.in.flight.requests.per.connection", ORDER),
+    ("retries", ORDER),
+    ("message.send.max.retries", ORDER),
+    ("queuing.strategy", ORDER),
+    ("message.timeout.ms", TIME),
+    ("delivery.timeout.ms", TIME),
+    ("enable.gapless.guarantee", ORDER),
+    ("partitioner", "keys must stay on the partitions where Java's clients put them"),
+    ("allow.auto.create.topics", "walrelay never creates topics"),
+    ("transactional.id", "walrelay does not use Kafka's transactions"),
+    ("queue.buffering.max.kbytes", "set delivery.max_in_flight_bytes"),
+    ("queue.buffering.max.messages", "set delivery.max_in_flight_bytes"),
+    ("topic.metadata.propagation.max.ms", "a missing topic is waited for long enough to survive a broker's restart"),
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    ("client.id", "set relay.name"),
+    ("compression.type", "set kafka.compression"),
+    ("compression.codec", "set kafka.compression"),
+    ("security.protocol", "it follows from [kafka.tls] and [kafka.sasl]"),
+    ("sasl.mechanism", "set kafka.sasl.mechanism"),
+    ("sasl.mechanisms", "set kafka.sasl.mechanism"),
+    ("sasl.username", "set kafka.sasl.username"),
+    ("sasl.password", "set kafka.sasl.password"),
+    ("ssl.ca.location", "set kafka.tls.root_cert"),
+    ("ssl.certificate.location", "set kafka.tls.cert"),
+    ("ssl.key.location", "set kafka.tls.key"),
+    ("ssl.key.password", "set kafka.tls.key_password"),
+];
+const ORDER: &str = "it carries the guarantee that nothing is lost, doubled or put out of order";
+const TIME: &str = "a record that gives up after a time leaves a gap behind it";
+
+/// Gives each property that cannot be used, and why.
+#[must_use]
+pub fn check_properties(config: &Config) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    for (name, value) in &config.properties {
+        if let Some((_, why)) = GUARDED.iter().find(|(guarded, _)| guarded == name) {
+            wrong.push((name.clone(), format!("cannot be set here: {why}")));
+        } else if name == "debug" && value.contains("all") {
+            wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));
+        } else if let Err(error) = offline(name, value) {
+            wrong.push((name.clone(), error));
+        }
+    }
+    wrong
+}
+
+/// Lets librdkafka look at one property, without brokers.
+fn offline(name: &str, value: &str) -> Result<(), String> {
+    let made: Result<BaseProducer, KafkaError> = ClientConfig::new().set(name, value).create();
+    match made {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(_, text, ..)) => Err(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, value: &str) -> Vec<(String, String)> {
+        let properties = [(name.to_owned(), value.to_owned())].into();
+        check_properties(&Config { properties, ..Config::default() })
+    }
+
+    #[test]
+    fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
+        assert_eq!(check("acks", "1")[0].1, format!("cannot be set here: {ORDER}"));
+        assert_eq!(check("client.id", "x")[0].1, "cannot be set here: set relay.name");
+    }
+
+    #[test]
+    fn librdkafka_itself_judges_the_rest() {
+        assert_eq!(check("linger.ms", "5"), []);
+        assert!(check("linger.msx", "5")[0].1.contains("linger.msx"));
+        assert!(!check("linger.ms", "never").is_empty());
+    }
+}
