@@ -50,7 +50,7 @@ pub(super) enum Verb {
         #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         orders: u32,
         /// How records are printed
-        #[arg(long = "output", short, value_name = "FORMAT", default_value = "human")]
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
     /// Look at the configuration
@@ -70,7 +70,7 @@ pub(super) enum Verb {
     /// Print the versions of walrelay and of what is built in
     Version {
         /// How they are printed
-        #[arg(long = "output", short, value_name = "FORMAT", default_value = "human")]
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
     /// Print a completion script for a shell
@@ -85,7 +85,7 @@ pub(super) enum ConfigVerb {
     /// Print every effective option with where it comes from; secrets do not show
     Show {
         /// How they are printed
-        #[arg(long = "output", short, value_name = "FORMAT", default_value = "human")]
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
     /// Tell every mistake, each with its place
