@@ -42,3 +42,6 @@ pub use session::CreatedSlot;
 pub use session::Session;
 pub use session::SystemIdentity;
 pub use stream::Stream;
+
+#[cfg(test)]
+mod tests;
