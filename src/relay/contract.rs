@@ -11,20 +11,16 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 use crate::lsn::Lsn;
-use crate::relay::resume::Identity;
-use crate::relay::resume::Server;
 use crate::relay::route::Route;
 use crate::relay::row::Kind;
 use crate::relay::row::Role;
 use crate::relay::wal;
 
 /// What the relay needs to know of a source whose contract holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The server and its slot.
-    pub server: Server,
-    /// The server's version, as `server_version_num`.
-    pub version: u32,
+    /// What the slot has confirmed.
+    pub slot_confirmed: Lsn,
     /// A payload is `bytea`, whose text form is twice as long: ask for the binary form.
     pub wants_binary: bool,
 }
@@ -136,25 +132,19 @@ impl Diagnose for Error {
 
 /// Checks everything, in the order in which it is set up.
 pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Route]) -> Result<Facts, Error> {
-    let (identity, wal_end, version) = server(client).await?;
+    let version = version(client).await?;
     let mut wants_binary = false;
     for route in routes {
         wants_binary |= table(client, route).await?;
     }
     check_publication(client, publication, version, routes).await?;
-    let slot_confirmed = check_slot(client, slot, version).await?;
-    Ok(Facts { server: Server { identity, wal_end, slot_confirmed }, version, wants_binary })
+    Ok(Facts { slot_confirmed: check_slot(client, slot, version).await?, wants_binary })
 }
 
-/// Reads who the server is, where its log ends, and its version.
-pub async fn server(client: &Client) -> Result<(Identity, Lsn, u32), Error> {
-    let sql = "SELECT s.system_identifier::text, c.timeline_id::bigint,
-                      (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text,
-                      current_setting('server_version_num')::bigint
-               FROM pg_control_system() s, pg_control_checkpoint() c";
-    let row = one(client, sql, &[]).await?;
-    let identity = Identity { system_id: get(&row, 0)?, timeline: u32_of(get(&row, 1)?) };
-    Ok((identity, lsn(&get::<String>(&row, 2)?), u32_of(get(&row, 3)?)))
+/// Reads the server's version, as `server_version_num`.
+pub async fn version(client: &Client) -> Result<u32, Error> {
+    let row = one(client, "SELECT current_setting('server_version_num')::bigint", &[]).await?;
+    Ok(u32_of(get(&row, 0)?))
 }
 
 /// Looks at a slot: none if there is no such slot, else what it has confirmed.
@@ -204,7 +194,8 @@ async fn table(client: &Client, route: &Route) -> Result<bool, Error> {
         };
         let kind = Kind::of(type_id).filter(|kind| role.accepts(*kind));
         let Some(kind) = kind else {
-            let what = format!("has a column {:?} of type {type_name}, which cannot be the {}", wanted.column, role.name());
+            let what =
+                format!("has a column {:?} of type {type_name}, which cannot be the {}", wanted.column, role.name());
             return Err(Error::Table { table, what });
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
@@ -213,7 +204,8 @@ async fn table(client: &Client, route: &Route) -> Result<bool, Error> {
 }
 
 async fn check_publication(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
-    let sql = "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1";
+    let sql =
+        "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1";
     let Some(row) = client.query_opt(sql, &[&name]).await.map_err(query)? else {
         return Err(Error::PublicationMissing { publication: name.to_owned() });
     };

@@ -19,6 +19,11 @@ const PERSIST_PAUSE: Duration = Duration::from_secs(1);
 /// On an idle outbox the position is stored at most this often.
 const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
 
+/// So many requests for an answer, while the position stands still, are a server that waits for us to shut down.
+const STORM: u32 = 20;
+/// They come this fast: a healthy server asks once in half its timeout.
+const STORM_WITHIN: Duration = Duration::from_secs(10);
+
 /// What is to be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Persist {
@@ -56,6 +61,8 @@ pub struct Feedback {
     received_at: Instant,
     has_received: bool,
     progress_at: Instant,
+    asked_since: Instant,
+    asked_times: u32,
 }
 
 impl Feedback {
@@ -76,6 +83,8 @@ impl Feedback {
             received_at: now,
             has_received: true,
             progress_at: now,
+            asked_since: now,
+            asked_times: 0,
         }
     }
 
@@ -95,8 +104,13 @@ impl Feedback {
     }
 
     /// Notes that the server wants a status update.
-    pub const fn asked(&mut self) {
+    pub fn asked(&mut self, now: Instant) {
         self.reply_due = true;
+        if self.asked_times == 0 || now.duration_since(self.asked_since) > STORM_WITHIN {
+            self.asked_since = now;
+            self.asked_times = 0;
+        }
+        self.asked_times += 1;
     }
 
     /// Notes that this position is stored, or that nobody else has written since the one before.
@@ -122,6 +136,13 @@ impl Feedback {
         Some(persist)
     }
 
+    /// Gives the last position to store before an orderly end; none if it is stored already.
+    #[must_use]
+    pub fn exact(&self) -> Option<Persist> {
+        let is_stored = !self.pace.store_position || self.persisted >= Some(self.confirmed);
+        (!is_stored).then_some(Persist { confirmed: self.confirmed, is_idle: false })
+    }
+
     /// Gives the position that may be reported: stored, if positions are stored.
     #[must_use]
     pub fn reportable(&self) -> Option<Confirmed> {
@@ -138,7 +159,10 @@ impl Feedback {
         self.status_at = now;
         self.reply_due = false;
         self.has_received = false;
-        self.reported = self.reportable();
+        if self.reportable() > self.reported {
+            self.reported = self.reportable();
+            self.asked_times = 0;
+        }
         Some(wants_answer)
     }
 
@@ -160,6 +184,12 @@ impl Feedback {
     #[must_use]
     pub fn is_stalled(&self, now: Instant) -> bool {
         now.duration_since(self.progress_at) > self.pace.stall_release_after
+    }
+
+    /// Says whether the server asks again and again for a position that we cannot give: it is shutting down.
+    #[must_use]
+    pub const fn is_storm(&self) -> bool {
+        self.asked_times >= STORM
     }
 
     /// Says how long a position has been waiting to be stored.
@@ -270,13 +300,14 @@ mod tests {
         feedback.to_report(start + REPLY_PAUSE);
         let mut answers = 0;
         for millisecond in 0..1_000 {
-            feedback.asked();
-            feedback.received(start);
             let now = start + REPLY_PAUSE + Duration::from_millis(millisecond);
+            feedback.asked(now);
+            feedback.received(start);
             answers += u32::from(feedback.to_report(now).is_some());
         }
         assert!((9..=10).contains(&answers), "{answers} answers in a second");
-        feedback.asked();
+        assert!(feedback.is_storm(), "and the server is seen to wait for us");
+        feedback.asked(start + 2 * SECOND);
         feedback.settled(at(99), 1, false, start + 2 * SECOND);
         assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position moved");
     }

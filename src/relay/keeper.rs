@@ -83,7 +83,7 @@ impl Keeper {
         let ends = over.clone();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || drop(runtime.block_on(ends.run_until_cancelled(keep(work, wished, tell)))))?;
+            .spawn(move || _ = runtime.block_on(ends.run_until_cancelled(keep(work, wished, tell))))?;
         Ok(Self { wishes, news, over, thread: Some(thread) })
     }
 

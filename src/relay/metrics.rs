@@ -11,6 +11,7 @@ use crate::lsn::Lsn;
 use crate::measure::Counter;
 use crate::measure::Gauge;
 use crate::measure::Histogram;
+use crate::relay::pipeline::Tally;
 
 /// How many topics are counted by name. Beyond it they count together, as [`OTHER_TOPICS`].
 pub const TOPICS_MAX: usize = 200;
@@ -126,6 +127,7 @@ struct Shared {
     state: State,
     slot: Option<SlotView>,
     last_error: Option<LastError>,
+    tally: Tally,
 }
 
 /// The slot, as seen from an ordinary connection.
@@ -164,6 +166,20 @@ impl Metrics {
     #[must_use]
     pub fn state(&self) -> State {
         self.shared().state
+    }
+
+    /// Notes what the pipeline has seen so far.
+    pub fn note_tally(&self, tally: Tally, now_micros: u64) {
+        let before = std::mem::replace(&mut self.shared().tally, tally);
+        // A new pipeline counts from zero again.
+        let since = |now: u64, before: u64| if now >= before { now - before } else { now };
+        self.events_received.add(since(tally.events, before.events));
+        self.transactions.add(since(tally.transactions, before.transactions));
+        self.skipped_transactions.add(since(tally.skipped_transactions, before.skipped_transactions));
+        self.unexpected.add(since(tally.unexpected, before.unexpected));
+        if tally.frames != before.frames {
+            self.last_message_micros.set(now_micros);
+        }
     }
 
     /// Notes how the slot looks.

@@ -1,4 +1,17 @@
-//! PostgreSQL to Kafka: the loop, the only place where reading, deciding and publishing meet.
+//! PostgreSQL to Kafka.
+//!
+//! ```text
+//!   wal --> frame -> pgoutput -> transaction -> row -> route --> publish --> Kafka
+//!    ^            (pure; pipeline walks them)                       |
+//!    |                                                              v
+//!    +---- feedback <---- Confirmed ---- ledger <---- delivery reports
+//!              ^
+//!   position (keeper's own thread and connection): persist, then flush
+//! ```
+//!
+//! `follow` is the loop over one connection, the only place where reading, deciding and publishing meet; `supervise` says
+//! what comes after a connection: wait, start again, park, or stop with an error that a person must act on. `run` creates
+//! nothing in either server and skips nothing.
 
 // In the order in which data meets them.
 pub mod wal;
@@ -11,22 +24,33 @@ pub mod row;
 
 pub mod route;
 
-pub mod publish;
-
 pub mod ledger;
 
+pub mod pipeline;
+
+pub mod publish;
+
+// And back.
 pub mod feedback;
+pub mod position;
 pub mod resume;
 
 pub mod contract;
 pub mod keeper;
-pub mod position;
-
 pub mod metrics;
+pub mod setup;
 
-pub mod pipeline;
-
+mod backoff;
+mod coalesce;
 mod config;
+mod error;
+mod follow;
+mod supervise;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::relay::metrics::Metrics;
+use crate::relay::route::Route;
 
 pub use config::Config;
 pub use config::Delivery;
@@ -35,3 +59,39 @@ pub use config::Mode;
 pub use config::OnPoison;
 pub use config::Shutdown;
 pub use config::Source;
+pub use error::Error;
+
+/// All options of the relay, by room.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[relay]`
+    pub relay: Config,
+    /// `[source]`
+    pub source: Source,
+    /// `[postgres]`
+    pub postgres: wal::Config,
+    /// `[[outbox]]`
+    pub outboxes: Vec<route::Config>,
+    /// `[kafka]`
+    pub kafka: publish::Config,
+    /// `[delivery]`
+    pub delivery: Delivery,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+}
+
+impl Settings {
+    /// Makes the routes of all outbox tables.
+    pub fn routes(&self) -> Result<Vec<Route>, Error> {
+        let route = |config: &route::Config| {
+            Route::new(config).map_err(|source| Error::Outbox { table: config.table.clone(), source })
+        };
+        self.outboxes.iter().map(route).collect()
+    }
+}
+
+/// Relays until `stop` is cancelled and everything on the way has been delivered and confirmed, or until an error that a
+/// person must act on. Everything else is waited for.
+pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
+    supervise::run(settings, metrics, stop).await
+}

@@ -92,6 +92,19 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     })
 }
 
+/// Writes the row of a slot anew: the slot was just made, adopted, or its gap accepted.
+pub async fn replace(client: &Client, slot: &str, identity: &Identity, position: Lsn) -> Result<(), Error> {
+    let sql = "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position)
+               VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn)
+               ON CONFLICT (slot) DO UPDATE SET system_id = excluded.system_id, timeline = excluded.timeline,
+                   consistent_point = excluded.consistent_point, created_at = now(), position = excluded.position,
+                   stored_at = now()";
+    let timeline = i64::from(identity.timeline);
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&slot, &identity.system_id, &timeline, &position.to_string()];
+    client.execute(sql, &values).await.map_err(|error| failed("write", error)).map(drop)
+}
+
 /// Writes the row, and knows whether somebody else has written to the database since.
 #[derive(Debug)]
 pub struct Store {

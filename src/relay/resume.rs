@@ -75,7 +75,9 @@ pub enum Lost {
         stored: Lsn,
     },
     /// The server's log ends before the stored position: it was restored from a backup.
-    #[error("the server's log ends at {wal_end}, before the stored position {stored}: it was restored to an earlier time")]
+    #[error(
+        "the server's log ends at {wal_end}, before the stored position {stored}: it was restored to an earlier time"
+    )]
     ServerBehind {
         /// The end of the log.
         wal_end: Lsn,

@@ -179,6 +179,12 @@ impl Ledger {
         self.oldest == self.next
     }
 
+    /// Says whether a record failed: nothing behind it will ever be confirmed.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.reports.is_poisoned()
+    }
+
     /// Counts the bytes on the way.
     #[must_use]
     pub fn bytes(&self) -> u64 {

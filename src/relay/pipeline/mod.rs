@@ -206,6 +206,8 @@ impl Diagnose for Error {
 /// What has been seen so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
+    /// Frames of any kind.
+    pub frames: u64,
     /// Rows of outbox tables.
     pub events: u64,
     /// Transactions with at least their begin and commit.
@@ -245,7 +247,7 @@ pub struct Pipeline {
     server_end: Lsn,
     reply_requested: bool,
     is_stopping: bool,
-    is_cautious: bool,
+    cautious_until: Option<Lsn>,
     last_committed_micros: i64,
     tally: Tally,
 }
@@ -267,7 +269,7 @@ impl Pipeline {
             server_end: start,
             reply_requested: false,
             is_stopping: false,
-            is_cautious: false,
+            cautious_until: None,
             last_committed_micros: 0,
             tally: Tally::default(),
         }
@@ -305,6 +307,7 @@ impl Pipeline {
                 return Ok(Ran { used, stopped });
             }
             used += length;
+            self.tally.frames += 1;
         }
     }
 
@@ -323,14 +326,25 @@ impl Pipeline {
         self.is_stopping = true;
     }
 
-    /// Keeps at most one record on the way from now on, so that a failure names its record.
-    pub fn be_cautious(&mut self, cautious: bool) {
-        self.is_cautious = cautious;
+    /// Keeps at most one record on the way until the confirmed position lies behind this one, so that a failure names its
+    /// record.
+    pub fn be_cautious(&mut self, until: Lsn) {
+        self.cautious_until = Some(until);
     }
 
     /// Takes note of what has been delivered.
     pub fn confirmation(&mut self) -> Confirmed {
-        self.ledger.settle()
+        let confirmed = self.ledger.settle();
+        if self.cautious_until.is_some_and(|until| confirmed.lsn() >= until) {
+            self.cautious_until = None;
+        }
+        confirmed
+    }
+
+    /// Says whether at most one record is on the way.
+    #[must_use]
+    pub const fn is_cautious(&self) -> bool {
+        self.cautious_until.is_some()
     }
 
     /// Says once whether the server has asked for a status update.
@@ -378,6 +392,12 @@ impl Pipeline {
     #[must_use]
     pub const fn handed_over(&self) -> Lsn {
         self.handed_over
+    }
+
+    /// Gives a position that lies behind everything handed over so far, the open transaction included.
+    #[must_use]
+    pub fn frontier(&self) -> Lsn {
+        self.place.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
     /// Gives the commit time of the last transaction, in microseconds of the Unix clock; 0 before the first.
@@ -470,7 +490,7 @@ impl Pipeline {
         let record = route.record(&row, begun.committed_at, &mut self.scratch).map_err(poison)?;
         let cost = record.size() + RECORD_OVERHEAD;
         let on_the_way = self.ledger.bytes();
-        let budget = if self.is_cautious { 0 } else { self.limits.in_flight_bytes };
+        let budget = if self.cautious_until.is_some() { 0 } else { self.limits.in_flight_bytes };
         if on_the_way > 0 && on_the_way + cost as u64 > budget {
             return Ok(Some(Stopped::Full));
         }

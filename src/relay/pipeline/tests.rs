@@ -215,7 +215,7 @@ fn c6_c10_d12_what_cannot_be_followed_stops_with_its_place() {
 fn in_caution_one_record_at_a_time_is_on_the_way() {
     let stream = Stream::default().begin(100).relation(1, "outbox_events").row(1, "a", "k").row(1, "b", "k");
     let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken::default());
-    pipeline.be_cautious(true);
+    pipeline.be_cautious(Lsn::from_wire(100));
     let ran = pipeline.run(&stream.0, &mut sink).unwrap();
     assert_eq!((ids(&sink), ran.stopped), (vec!["a"], Stopped::Full));
 }

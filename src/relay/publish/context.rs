@@ -6,7 +6,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -23,6 +22,7 @@ use tokio::sync::Notify;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
 use crate::relay::metrics::Metrics;
+use crate::relay::metrics::now_micros;
 
 use super::Failure;
 
@@ -94,11 +94,6 @@ fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     Some(String::from_utf8_lossy(value).chars().take(64).flat_map(char::escape_default).collect())
 }
 
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 pub(super) struct Context(pub(super) Arc<Shared>);
 
 impl ProducerContext for Context {
@@ -112,6 +107,10 @@ impl ProducerContext for Context {
 impl ClientContext for Context {
     /// With brokers away librdkafka repeats itself several times a second: one line in a while says as much.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "CONFWARN" {
+            // It warns of our own settings, which are meant.
+            return;
+        }
         let now = now_micros();
         let last = self.0.logged_micros.load(Relaxed);
         if now.saturating_sub(last) < LOG_PAUSE_MICROS {

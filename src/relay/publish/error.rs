@@ -56,7 +56,9 @@ impl Diagnose for Error {
                 Self::Configuration { .. } => "mend [kafka] or [kafka.properties] in the configuration",
                 Self::Option(_) => "mend [kafka] in the configuration",
                 Self::Secret(_) => "provide the secret, or change where it is read from",
-                Self::Unreachable { .. } => "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run",
+                Self::Unreachable { .. } => {
+                    "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
+                }
             }
             .to_owned(),
         )
@@ -147,7 +149,9 @@ impl Diagnose for Failure {
                  walrelay does not skip the event"
             ),
             Verdict::Topic => format!("create the topic {topic}; walrelay never creates one"),
-            Verdict::Rights => format!("grant Write and Describe on {topic} to walrelay's principal; it goes on by itself"),
+            Verdict::Rights => {
+                format!("grant Write and Describe on {topic} to walrelay's principal; it goes on by itself")
+            }
         })
     }
 }

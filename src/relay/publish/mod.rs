@@ -47,6 +47,7 @@ pub use config::Tls;
 use context::Context;
 pub use error::Error;
 pub use error::Failure;
+pub use error::Verdict;
 pub use settings::Settings;
 
 /// How many topic names are remembered by their index; beyond it each record asks the metrics.
@@ -69,12 +70,7 @@ impl fmt::Debug for Publisher {
 
 impl Publisher {
     /// Makes a producer that reports to this ledger and wakes its relay. It connects by itself, whenever it can.
-    pub fn new(
-        settings: &Settings,
-        reports: Arc<Reports>,
-        wake: Arc<Notify>,
-        metrics: Metrics,
-    ) -> Result<Self, Error> {
+    pub fn new(settings: &Settings, reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Result<Self, Error> {
         let config: ClientConfig = settings.client()?;
         let shared = Arc::new(context::Shared::new(reports, wake, metrics));
         let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared)))
@@ -152,9 +148,9 @@ impl Sink for Publisher {
 /// Asks the brokers who they are. Blocks for at most `timeout`.
 pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let config = settings.client()?;
-    let producer: rdkafka::producer::BaseProducer = config.create().map_err(|source| Error::Configuration { source })?;
-    let metadata =
-        producer.client().fetch_metadata(None, timeout).map_err(|source| Error::Unreachable { source })?;
+    let producer: rdkafka::producer::BaseProducer =
+        config.create().map_err(|source| Error::Configuration { source })?;
+    let metadata = producer.client().fetch_metadata(None, timeout).map_err(|source| Error::Unreachable { source })?;
     let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
     Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
 }

@@ -1,0 +1,304 @@
+//! The loop over one replication connection.
+//!
+//! Leave, settle, keep time, and only then take on more work: all of it that is already here. Reads and writes may be given
+//! up at any await without losing a byte. The frames of a buffer are walked to completion between two awaits, so a status
+//! is never later than one buffer takes.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::relay::Error;
+use crate::relay::coalesce::Coalesce;
+use crate::relay::feedback::Feedback;
+use crate::relay::feedback::Pace;
+use crate::relay::feedback::Persist;
+use crate::relay::keeper::Keeper;
+use crate::relay::keeper::News;
+use crate::relay::metrics::Metrics;
+use crate::relay::metrics::State;
+use crate::relay::metrics::now_micros;
+use crate::relay::pipeline::Pipeline;
+use crate::relay::pipeline::Stopped;
+use crate::relay::publish::Publisher;
+use crate::relay::wal;
+use crate::relay::wal::ServerError;
+use crate::relay::wal::Stream;
+
+/// How long records on the way may still arrive once the server is shutting down. It waits for us meanwhile.
+const PARK_GRACE: Duration = Duration::from_secs(2);
+/// How long the orderly end of the stream may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the numbers are written where others read them.
+const NOTE_INTERVAL: Duration = Duration::from_millis(250);
+/// A position that waits this long to be stored is told of.
+const PERSIST_ALARM: Duration = Duration::from_secs(10);
+
+/// Why a connection ended that need not have failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Left {
+    /// A stop was asked for, and everything is delivered and confirmed.
+    Stopped,
+    /// The server is shutting down; everything on the way has arrived.
+    ServerLeaves,
+    /// The server is shutting down, and records are still on the way.
+    ServerLeavesAhead,
+    /// Kafka has made no progress for too long.
+    Stalled,
+    /// A record failed, or the producer did: ask it why.
+    SinkFailed,
+}
+
+/// What outlives a connection: as long as both live, what was handed over is not handed over again.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) pipeline: Pipeline,
+    pub(super) publisher: Publisher,
+}
+
+/// One connection and everything it needs.
+pub(super) struct Follow<'a> {
+    pub(super) stream: Stream,
+    pub(super) held: &'a mut Held,
+    pub(super) keeper: Keeper,
+    pub(super) pace: Pace,
+    pub(super) drain: Duration,
+    pub(super) wake: Arc<Notify>,
+    pub(super) metrics: &'a Metrics,
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// What the loop is doing besides reading.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Events flow.
+    Flowing,
+    /// A stop was asked for; it must be over at this time.
+    Draining(Instant),
+    /// The exact last position is being stored.
+    Storing(Instant),
+    /// The server is shutting down; records on the way may arrive until this time.
+    Parking(Instant),
+}
+
+impl Follow<'_> {
+    /// Runs until the connection must be left.
+    pub(super) async fn run(mut self) -> Result<Left, Error> {
+        let start = Instant::now();
+        let mut feedback = Feedback::new(self.pace, self.held.pipeline.confirmation(), start);
+        let mut coalesce = Coalesce::new(start);
+        let mut phase = Phase::Flowing;
+        let mut full_since: Option<Instant> = None;
+        let mut noted_at = start;
+        // What an earlier connection left in the pipeline's hands is walked before anything is read.
+        loop {
+            let now = Instant::now();
+            self.settle(&mut feedback, now);
+            if self.held.publisher.failure().is_some() {
+                return Ok(Left::SinkFailed);
+            }
+            if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
+                return self.leave(left).await;
+            }
+            self.report(&mut feedback, now);
+            if feedback.is_stalled(now) && phase == Phase::Flowing {
+                return Ok(Left::Stalled);
+            }
+            if feedback.is_silent(now) && full_since.is_none() {
+                return Err(Error::Silent { limit: self.pace.wal_sender_timeout });
+            }
+            if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
+                phase = self.park(now);
+            }
+            if now.duration_since(noted_at) >= NOTE_INTERVAL {
+                noted_at = now;
+                self.note(&feedback, now);
+            }
+
+            let deadline = self.deadline(phase, &feedback, noted_at);
+            let is_at_border = self.held.pipeline.is_at_border();
+            let reads =
+                full_since.is_none() && !is_at_border && !matches!(phase, Phase::Parking(_) | Phase::Storing(_));
+            if full_since.is_none() && !reads {
+                self.held.pipeline.ledger().await_all();
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if phase == Phase::Flowing => {
+                    tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "stopping: draining");
+                    self.metrics.set_state(State::Draining);
+                    self.held.pipeline.stop();
+                    phase = Phase::Draining(now + self.drain);
+                }
+                news = self.keeper.news() => self.hear(news, &mut phase, &mut feedback, now)?,
+                () = self.wake.notified() => {
+                    if let Some(since) = full_since.take() {
+                        self.count_wait(since);
+                        full_since = self.walk(&mut feedback)?;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                read = self.stream.exchange(reads) => {
+                    let read = read.map_err(Error::wal("follow the log"))?;
+                    if read > 0 {
+                        let now = Instant::now();
+                        feedback.received(now);
+                        full_since = self.walk(&mut feedback)?;
+                        if let Some(moment) = coalesce.after_read(read, now) {
+                            // This thread has nothing else to do: a timer of the runtime is a hundred times coarser.
+                            thread::sleep(moment);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Walks every whole frame of the buffer. Gives the time from which the log is not read, if the budget is used up.
+    fn walk(&mut self, feedback: &mut Feedback) -> Result<Option<Instant>, Error> {
+        loop {
+            let Held { pipeline, publisher } = &mut *self.held;
+            let ran = pipeline.run(self.stream.buffer(), publisher)?;
+            let (used, stopped) = (ran.used, ran.stopped);
+            let server_error = match stopped {
+                Stopped::ServerError(fields) => Some(ServerError::parse(fields)),
+                Stopped::Drained(_) | Stopped::Full | Stopped::SinkBroken | Stopped::AtBorder | Stopped::Ended => None,
+            };
+            let needs = if let Stopped::Drained(needs) = stopped { needs } else { 0 };
+            let is_full = stopped == Stopped::Full;
+            let has_ended = stopped == Stopped::Ended;
+            self.stream.consume(used);
+            if pipeline.take_reply_request() {
+                feedback.asked(Instant::now());
+            }
+            if let Some(error) = server_error {
+                return Err(Error::Wal { action: "follow the log", source: error.into() });
+            }
+            if has_ended {
+                return Err(Error::Wal { action: "follow the log", source: wal::Error::Closed });
+            }
+            if needs > 0 {
+                self.stream.make_room(needs).map_err(Error::wal("make room for a row"))?;
+            }
+            if !is_full {
+                return Ok(None);
+            }
+            // Unless half has arrived in the meantime, wait to be woken.
+            if !pipeline.ledger().await_half() {
+                return Ok(Some(Instant::now()));
+            }
+            if pipeline.ledger().is_poisoned() {
+                return Ok(Some(Instant::now()));
+            }
+            pipeline.confirmation();
+        }
+    }
+
+    fn settle(&mut self, feedback: &mut Feedback, now: Instant) {
+        let pipeline = &mut self.held.pipeline;
+        let confirmed = pipeline.confirmation();
+        let delivered = pipeline.reports().left_records();
+        feedback.settled(confirmed, delivered, pipeline.ledger().records() > 0, now);
+    }
+
+    /// Moves from phase to phase. Says when the connection is to be left.
+    fn advance(&mut self, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<Option<Left>, Error> {
+        let pipeline = &self.held.pipeline;
+        match *phase {
+            Phase::Flowing => {
+                if let Some(persist) = feedback.to_persist(now) {
+                    self.keeper.store(persist);
+                }
+                Ok(None)
+            }
+            Phase::Draining(until) if pipeline.is_at_border() && pipeline.is_drained() => {
+                let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
+                self.keeper.store(persist);
+                *phase = Phase::Storing(until);
+                Ok(None)
+            }
+            Phase::Storing(_) if feedback.exact().is_none() => Ok(Some(Left::Stopped)),
+            Phase::Draining(until) | Phase::Storing(until) if now >= until => {
+                Err(Error::DrainTimeout { records: pipeline.ledger().records(), limit: self.drain })
+            }
+            Phase::Parking(until) => {
+                let has_arrived = pipeline.ledger().records() == 0;
+                let left = if has_arrived { Left::ServerLeaves } else { Left::ServerLeavesAhead };
+                Ok((has_arrived || now >= until).then_some(left))
+            }
+            Phase::Draining(_) | Phase::Storing(_) => Ok(None),
+        }
+    }
+
+    fn report(&mut self, feedback: &mut Feedback, now: Instant) {
+        if let Some(confirmed) = feedback.reportable() {
+            self.stream.confirm(confirmed);
+        }
+        if let Some(wants_answer) = feedback.to_report(now) {
+            self.stream.queue_status(wants_answer);
+        }
+    }
+
+    fn hear(&mut self, news: News, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<(), Error> {
+        match news {
+            News::Stored(Persist { confirmed, .. }) => feedback.persisted(confirmed),
+            News::PassedOver => feedback.passed_over(),
+            News::ServerLeaves if matches!(phase, Phase::Flowing) => *phase = self.park(now),
+            News::ServerLeaves => {}
+            News::Broken(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Stops reading: the server is shutting down and waits for us.
+    fn park(&self, now: Instant) -> Phase {
+        tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "PostgreSQL is shutting down: letting go");
+        Phase::Parking(now + PARK_GRACE)
+    }
+
+    async fn leave(mut self, left: Left) -> Result<Left, Error> {
+        if left == Left::Stopped {
+            let feedback_position = self.held.pipeline.confirmation();
+            self.stream.confirm(feedback_position);
+            self.metrics.flushed_lsn.set(self.stream.position().to_wire());
+            self.stream.finish(GOODBYE).await.map_err(Error::wal("end the stream"))?;
+        }
+        Ok(left)
+    }
+
+    fn deadline(&self, phase: Phase, feedback: &Feedback, noted_at: Instant) -> Instant {
+        let next = feedback.deadline().min(noted_at + NOTE_INTERVAL);
+        match phase {
+            Phase::Flowing => next,
+            Phase::Draining(until) | Phase::Storing(until) | Phase::Parking(until) => next.min(until),
+        }
+    }
+
+    fn count_wait(&self, since: Instant) {
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.metrics.backpressure_micros.add(micros);
+    }
+
+    /// Writes the numbers where others read them.
+    fn note(&self, feedback: &Feedback, now: Instant) {
+        let (metrics, pipeline) = (self.metrics, &self.held.pipeline);
+        let now_unix = u64::try_from(now_micros()).unwrap_or_default();
+        metrics.ticked_micros.set(now_unix);
+        metrics.received_lsn.set(pipeline.handed_over().to_wire());
+        metrics.server_lsn.set(pipeline.server_end().to_wire());
+        metrics.flushed_lsn.set(self.stream.position().to_wire());
+        metrics.in_flight_records.set(pipeline.ledger().records());
+        metrics.in_flight_bytes.set(pipeline.ledger().bytes());
+        metrics.last_commit_micros.set(u64::try_from(pipeline.last_committed_micros()).unwrap_or_default());
+        let oldest = pipeline.ledger().oldest_committed_micros().unwrap_or_default();
+        metrics.oldest_in_flight_micros.set(u64::try_from(oldest).unwrap_or_default());
+        metrics.note_tally(pipeline.tally(), now_unix);
+        if feedback.persist_waits(now) > PERSIST_ALARM {
+            tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
+        }
+    }
+}

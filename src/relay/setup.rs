@@ -1,0 +1,320 @@
+//! What must exist before `run`: publication, slot, stored position, in this order.
+//!
+//! The order is the point: a slot made before its publication fails at the first change, and nothing heals it. `script`
+//! prints the statements; `apply` runs them one by one, may be run again, and checks and adopts what is already there.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+use crate::lsn::Lsn;
+use crate::relay::Error as RelayError;
+use crate::relay::Failover;
+use crate::relay::Settings;
+use crate::relay::contract;
+use crate::relay::contract::quote;
+use crate::relay::position;
+use crate::relay::resume::Identity;
+use crate::relay::route::Route;
+use crate::relay::wal;
+use crate::relay::wal::Session;
+use crate::relay::wal::Target;
+
+/// The outbox table of the walrelay preset.
+pub const OUTBOX_SQL: &str = include_str!("../../sql/outbox.sql");
+/// The table of stored positions.
+pub const POSITION_SQL: &str = include_str!("../../sql/position.sql");
+
+/// How often it is told who holds up the creation of the slot.
+const TELL_BLOCKERS: Duration = Duration::from_secs(10);
+
+/// What is wanted besides publication, slot and position.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Make the outbox tables as well.
+    pub with_outbox: bool,
+    /// Grant this role what `run` needs.
+    pub role: Option<String>,
+    /// Start at the slot's position although events before it may be missing.
+    pub accept_gap: bool,
+}
+
+/// Something cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// As in `run`.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// A statement fails.
+    #[error("{what}")]
+    Statement {
+        /// What it should do.
+        what: String,
+        /// Why it fails.
+        #[source]
+        source: wal::Error,
+    },
+    /// The slot is gone or moved, and a position is still stored for it.
+    #[error(
+        "a position ({stored}) is stored for slot {slot:?}, which {found}: events in between may be missing in Kafka"
+    )]
+    Gap {
+        /// The slot.
+        slot: String,
+        /// The stored position.
+        stored: Lsn,
+        /// What was found.
+        found: String,
+    },
+    /// A failover slot needs PostgreSQL 17.
+    #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
+    NoFailover {
+        /// The major version found.
+        version: u32,
+    },
+}
+
+impl Diagnose for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Relay(error) => error.code(),
+            Self::Statement { source, .. } => source.code(),
+            Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
+            Self::NoFailover { .. } => Code::new(Exit::Configuration, 50),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Fatal
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Relay(error) => error.help(),
+            Self::Statement { .. } => Some(
+                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION (--set \
+                 postgres.url=...), or have the printed SQL run by one"
+                    .to_owned(),
+            ),
+            Self::Gap { .. } => Some(
+                "compare the outbox table with Kafka; then accept the gap with `walrelay setup --apply --accept-gap`"
+                    .to_owned(),
+            ),
+            Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
+        }
+    }
+}
+
+/// Prints what `apply` would run, as one SQL script.
+pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
+    let routes = settings.routes()?;
+    let source = &settings.source;
+    let slot = literal(&source.slot);
+    let mut parts = Vec::new();
+    if wish.with_outbox {
+        parts.extend(routes.iter().map(outbox));
+    }
+    parts.push(format!(
+        "-- Before the slot: a slot made first fails at its first change.\n{};\n",
+        create_publication(&source.publication, &routes)
+    ));
+    parts.push(format!(
+        "-- Waits for transactions that are running.\nSELECT pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput');\n"
+    ));
+    if source.store_position {
+        parts.push(POSITION_SQL.to_owned());
+        parts.push(format!(
+            "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position)\n\
+             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, s.confirmed_flush_lsn\n\
+             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, pg_catalog.pg_control_checkpoint() p\n\
+             WHERE s.slot_name = {slot};\n"
+        ));
+    }
+    if let Some(role) = &wish.role {
+        parts.push(grants(role, source.store_position));
+    }
+    Ok(parts.join("\n"))
+}
+
+/// Sets everything up, and tells each step.
+pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let routes = settings.routes()?;
+    let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
+    let target = target.map_err(RelayError::wal("read the configuration"))?;
+    let name = format!("{} setup", settings.relay.name);
+    let mut session = Session::connect(&target, &settings.postgres, &name)
+        .await
+        .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
+    let ordinary = wal::connect_ordinary(&target, &settings.postgres, &name)
+        .await
+        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+    let client = &ordinary.client;
+    if wish.with_outbox {
+        for route in &routes {
+            let (schema, table) = route.table();
+            run(client, &format!("create table {schema}.{table}"), &outbox(route)).await?;
+            tell(&format!("outbox table {schema}.{table} is there"));
+        }
+    }
+    publication(client, settings, &routes, tell).await?;
+    if settings.source.store_position {
+        run(client, "create the table of stored positions", POSITION_SQL).await?;
+    }
+    let slot_at = slot(client, &mut session, settings, wish, tell).await?;
+    if settings.source.store_position {
+        position(client, &mut session, settings, wish, slot_at, tell).await?;
+    }
+    if let Some(role) = &wish.role {
+        run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
+        tell(&format!("role {role} has what run needs"));
+    }
+    contract::verify(client, &settings.source.slot, &settings.source.publication, &routes)
+        .await
+        .map_err(RelayError::from)?;
+    Ok(())
+}
+
+async fn publication(
+    client: &Client,
+    settings: &Settings,
+    routes: &[Route],
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
+    let name = &settings.source.publication;
+    if contract::has_publication(client, name).await.map_err(RelayError::from)? {
+        tell(&format!("publication {name} is there already"));
+        return Ok(());
+    }
+    run(client, &format!("create publication {name}"), &create_publication(name, routes)).await?;
+    tell(&format!("publication {name} created"));
+    Ok(())
+}
+
+/// Makes the slot, or adopts it. Gives its position.
+async fn slot(
+    client: &Client,
+    session: &mut Session,
+    settings: &Settings,
+    wish: &Wish,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Lsn, Error> {
+    let name = &settings.source.slot;
+    let version = session.server_version();
+    let found = contract::slot_position(client, name, version).await.map_err(RelayError::from)?;
+    if let Some(position) = found {
+        tell(&format!("slot {name} is there already, at {position}"));
+        return Ok(position);
+    }
+    if settings.source.store_position
+        && !wish.accept_gap
+        && let Some(stored) = stored(client, name).await?
+    {
+        return Err(Error::Gap { slot: name.clone(), stored, found: "does not exist any more".to_owned() });
+    }
+    let failover = match settings.source.failover {
+        Failover::Off => false,
+        Failover::Auto => version >= 170_000,
+        Failover::On if version >= 170_000 => true,
+        Failover::On => return Err(Error::NoFailover { version: version / 10_000 }),
+    };
+    let mut creation = std::pin::pin!(session.create_slot(name, failover));
+    let created = loop {
+        tokio::select! {
+            created = &mut creation => break created,
+            () = tokio::time::sleep(TELL_BLOCKERS) => tell(&blockers(client).await),
+        }
+    };
+    let created = created.map_err(|source| Error::Statement { what: format!("create slot {name}"), source })?;
+    tell(&format!("slot {name} created at {}", created.consistent_point));
+    Ok(created.consistent_point)
+}
+
+/// Stores the slot's position, or checks the one that is stored.
+async fn position(
+    client: &Client,
+    session: &mut Session,
+    settings: &Settings,
+    wish: &Wish,
+    slot_at: Lsn,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
+    let name = &settings.source.slot;
+    let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
+    let identity = Identity { system_id: system.system_id, timeline: system.timeline };
+    match stored(client, name).await? {
+        Some(stored) if slot_at > stored && !wish.accept_gap => {
+            return Err(Error::Gap { slot: name.clone(), stored, found: format!("stands ahead of it, at {slot_at}") });
+        }
+        Some(stored) if slot_at <= stored => {
+            tell(&format!("position {stored} is stored already"));
+            return Ok(());
+        }
+        Some(_) | None => {}
+    }
+    let replace = position::replace(client, name, &identity, slot_at);
+    replace.await.map_err(RelayError::from)?;
+    tell(&format!("position {slot_at} stored"));
+    Ok(())
+}
+
+async fn stored(client: &Client, slot: &str) -> Result<Option<Lsn>, Error> {
+    match position::load(client, slot).await {
+        Ok(stored) => Ok(Some(stored.position)),
+        Err(position::Error::Missing { .. }) => Ok(None),
+        Err(error) => Err(RelayError::from(error).into()),
+    }
+}
+
+/// Names the sessions that a new slot waits for.
+async fn blockers(client: &Client) -> String {
+    let sql = "SELECT coalesce(string_agg(pid::text || ' (' || application_name || ', ' || state || ')', ', '
+                                          ORDER BY xact_start), 'none that is visible')
+               FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()";
+    let found = client.query_one(sql, &[]).await.and_then(|row| row.try_get::<_, String>(0));
+    match found {
+        Ok(pids) => format!("the slot waits for running transactions: {pids}"),
+        Err(_) => "the slot waits for running transactions".to_owned(),
+    }
+}
+
+async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
+    client
+        .batch_execute(sql)
+        .await
+        .map_err(|error| Error::Statement { what: what.to_owned(), source: wal::Error::from(error) })
+}
+
+fn outbox(route: &Route) -> String {
+    let (schema, table) = route.table();
+    OUTBOX_SQL.replace("public.outbox_events", &format!("{}.{}", quote(schema), quote(table)))
+}
+
+fn create_publication(name: &str, routes: &[Route]) -> String {
+    let tables = routes.iter().map(|route| format!("{}.{}", quote(route.table().0), quote(route.table().1)));
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {}\n    WITH (publish = 'insert', publish_via_partition_root = true)",
+        quote(name),
+        tables.collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn grants(role: &str, store_position: bool) -> String {
+    let role = quote(role);
+    let mut sql = format!(
+        "-- REPLICATION reads the whole cluster: keep this role for walrelay alone.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
+    );
+    if store_position {
+        sql.push_str(&format!(
+            "GRANT USAGE ON SCHEMA walrelay TO {role};\nGRANT SELECT, INSERT, UPDATE ON walrelay.position TO {role};\n"
+        ));
+    }
+    sql
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
