@@ -365,7 +365,8 @@ impl Diagnose for Error {
                 "set ssl = on in postgresql.conf, or put sslmode=disable into postgres.url if the way there is private"
             }
             Self::Authentication(_) => {
-                "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and                  scram-sha-256 in pg_hba.conf; or accept less under [postgres]"
+                "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and \
+                 scram-sha-256 in pg_hba.conf; or accept less under [postgres]"
             }
             Self::NoFailover { .. } => "set source.failover = \"auto\" or \"off\"",
             Self::Server(error) => error.kind().help()?,

@@ -13,7 +13,9 @@ use super::inbox::Inbox;
 use super::transport::Transport;
 
 /// Before the stream no honest message is larger.
-const LENGTH_MAX: usize = 1 << 20;
+const LENGTH_MAX: i32 = 1 << 20;
+/// The room for one.
+const ROOM_MAX: usize = (1 << 20) + 1;
 
 /// A message of the server, outside the stream.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Answer {
 
 impl Messages {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, inbox: Inbox::new(LENGTH_MAX) }
+        Self { transport, inbox: Inbox::new(ROOM_MAX) }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -83,12 +85,12 @@ impl Messages {
 pub(super) const HEADER: usize = 5;
 
 /// Gives the tag and the whole length of the message at the front, as soon as its header is there.
-pub(super) fn header(unread: &[u8], limit: usize) -> Result<Option<(u8, usize)>, Malformed> {
+pub(super) fn header(unread: &[u8], limit: i32) -> Result<Option<(u8, usize)>, Malformed> {
     let mut cursor = Cursor::new(unread);
     let (Ok(tag), Ok(value)) = (cursor.u8("message tag"), cursor.i32("message length")) else { return Ok(None) };
     match usize::try_from(value) {
         // The length counts itself, but not the tag.
-        Ok(length) if (4..limit).contains(&length) => Ok(Some((tag, length + 1))),
+        Ok(length) if (4..=limit).contains(&value) => Ok(Some((tag, length + 1))),
         _ => Err(Malformed::Impossible { field: "message length", value: value.into() }),
     }
 }
