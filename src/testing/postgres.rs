@@ -1,0 +1,227 @@
+//! A throwaway PostgreSQL, from the server programs of this machine.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Error;
+
+/// How a throwaway server differs from the usual.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Wait for the disk, so that a crash keeps what was committed.
+    pub is_durable: bool,
+    /// Further lines of `postgresql.conf`.
+    pub settings: Vec<String>,
+    /// Lines that come first in `pg_hba.conf`.
+    pub hba: Vec<String>,
+}
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StopMode {
+    /// Sessions are ended, replication is waited for.
+    Fast,
+    /// As in a crash.
+    Immediate,
+}
+
+/// A PostgreSQL that lives as long as this value.
+#[derive(Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    user: Option<(u32, u32)>,
+}
+
+impl Postgres {
+    /// Makes a data directory and starts a server on it.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        let bin = find_programs().ok_or(Error::PostgresMissing)?;
+        let port = free_port().map_err(Error::io("find a free port"))?;
+        let folder = env::temp_dir().join(format!("walrelay-pg-{}-{port}", std::process::id()));
+        fs::create_dir_all(&folder).map_err(Error::io("make a temporary folder"))?;
+        let user = server_user();
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).map_err(Error::io("give the folder away"))?;
+        }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(Error::io("close the folder"))?;
+        let server = Self { bin, folder, port, user };
+        server.initialize(&options)?;
+        server.resume()?;
+        Ok(server)
+    }
+
+    fn initialize(&self, options: &Options) -> Result<(), Error> {
+        let data = self.data();
+        self.program(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+        )?;
+        let sync = if options.is_durable { "on" } else { "off" };
+        let mut settings = format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_level = logical\n\
+             max_wal_senders = 20\nmax_replication_slots = 20\nfsync = {sync}\nshared_buffers = 64MB\nmax_wal_size = 4GB\n\
+             log_min_messages = log\n",
+            self.port,
+            self.folder.display()
+        );
+        for line in &options.settings {
+            settings.push_str(line);
+            settings.push('\n');
+        }
+        append(&Path::new(&data).join("postgresql.auto.conf"), &settings).map_err(Error::io("write the settings"))?;
+        if !options.hba.is_empty() {
+            let path = Path::new(&data).join("pg_hba.conf");
+            let rest = fs::read_to_string(&path).map_err(Error::io("read pg_hba.conf"))?;
+            let lines = format!("{}\n{rest}", options.hba.join("\n"));
+            fs::write(&path, lines).map_err(Error::io("write pg_hba.conf"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the server again after a stop.
+    pub fn resume(&self) -> Result<(), Error> {
+        let log = self.folder.join("log").display().to_string();
+        self.program("pg_ctl", &["start", "-w", "-t", "60", "-D", &self.data(), "-l", &log]).map(drop)
+    }
+
+    /// Stops the server, and says how long that took.
+    pub fn stop(&self, mode: StopMode) -> Result<Duration, Error> {
+        let began = Instant::now();
+        let mode = match mode {
+            StopMode::Fast => "fast",
+            StopMode::Immediate => "immediate",
+        };
+        self.program("pg_ctl", &["stop", "-w", "-t", "120", "-D", &self.data(), "-m", mode])?;
+        Ok(began.elapsed())
+    }
+
+    /// Gives the connection string of the database `postgres`, as superuser.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// Gives the connection string of a database, as superuser.
+    #[must_use]
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Gives the port on the loopback address.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Gives the folder of the server, its Unix socket and its log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Gives the folder of the server programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Gives the process id of the postmaster.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(Path::new(&self.data()).join("postmaster.pid")).ok()?;
+        text.lines().next()?.parse().ok()
+    }
+
+    fn data(&self) -> String {
+        self.folder.join("data").display().to_string()
+    }
+
+    fn program(&self, name: &str, arguments: &[&str]) -> Result<String, Error> {
+        let mut command = Command::new(self.bin.join(name));
+        // Not the folder we stand in: another user may not enter it.
+        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).env("LC_ALL", "C");
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        // Into a file: a server that stays keeps a pipe open for ever.
+        let said = self.folder.join(format!("{name}.out"));
+        let file = fs::File::create(&said).map_err(Error::io("open a file for output"))?;
+        let both = file.try_clone().map_err(Error::io("open a file for output"))?;
+        let status = command.stdout(file).stderr(both).status().map_err(Error::io("run a program of PostgreSQL"))?;
+        let output = fs::read_to_string(&said).unwrap_or_default();
+        if status.success() {
+            return Ok(output);
+        }
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(5).collect();
+        let output = format!("{} {}", output.trim(), tail.into_iter().rev().collect::<Vec<_>>().join("; "));
+        Err(Error::Program { program: name.to_owned(), output })
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // It may be stopped already.
+        let _ = self.stop(StopMode::Immediate);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
+}
+
+/// Finds the folder that holds `initdb` and `pg_ctl`.
+fn find_programs() -> Option<PathBuf> {
+    let has_programs = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("pg_ctl").exists();
+    if let Some(named) = env::var_os("WALRELAY_PG_BIN") {
+        return Some(PathBuf::from(named)).filter(has_programs);
+    }
+    let mut versions: Vec<(u32, PathBuf)> = Vec::new();
+    for root in ["/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt"] {
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let digits: String = entry.file_name().to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+            versions.push((digits.parse().unwrap_or_default(), entry.path().join("bin")));
+        }
+    }
+    versions.sort();
+    let installed = versions.into_iter().rev().map(|(_, folder)| folder);
+    let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    installed.chain(on_path).find(has_programs)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// PostgreSQL refuses to run as root: then it runs as `postgres`, or as whoever owns nothing.
+fn server_user() -> Option<(u32, u32)> {
+    if fs::metadata("/proc/self").ok()?.uid() != 0 {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = |wanted: &str| {
+        passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let is_wanted = fields.next() == Some(wanted);
+            let uid = fields.nth(1)?.parse().ok()?;
+            let gid = fields.next()?.parse().ok()?;
+            is_wanted.then_some((uid, gid))
+        })
+    };
+    ids("postgres").or_else(|| ids("nobody")).or(Some((65_534, 65_534)))
+}
