@@ -8,6 +8,8 @@ pub mod units;
 
 pub mod relay;
 
+pub mod metrics;
+
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -19,11 +19,13 @@ use crate::relay::feedback::Pace;
 use crate::relay::feedback::Persist;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::News;
+use crate::relay::metrics::Cause;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::pipeline::Stopped;
+use crate::relay::pipeline::Tally;
 use crate::relay::publish::Publisher;
 use crate::relay::wal;
 use crate::relay::wal::ServerError;
@@ -70,6 +72,9 @@ pub(super) struct Follow<'a> {
     pub(super) wake: Arc<Notify>,
     pub(super) metrics: &'a Metrics,
     pub(super) stop: &'a CancellationToken,
+    /// What was written last where others read it.
+    pub(super) noted: Tally,
+    pub(super) delivered: u64,
 }
 
 /// What the loop is doing besides reading.
@@ -130,7 +135,7 @@ impl Follow<'_> {
                 biased;
                 () = self.stop.cancelled(), if phase == Phase::Flowing => {
                     tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "stopping: draining");
-                    self.metrics.set_state(State::Draining);
+                    self.metrics.enter(State::Draining);
                     self.held.pipeline.stop();
                     phase = Phase::Draining(now + self.drain);
                 }
@@ -279,26 +284,38 @@ impl Follow<'_> {
     }
 
     fn count_wait(&self, since: Instant) {
-        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.metrics.backpressure_micros.add(micros);
+        self.metrics.held_back(Cause::Inflight, since.elapsed());
     }
 
     /// Writes the numbers where others read them.
-    fn note(&self, feedback: &Feedback, now: Instant) {
+    fn note(&mut self, feedback: &Feedback, now: Instant) {
+        let noted = self.noted;
         let (metrics, pipeline) = (self.metrics, &self.held.pipeline);
-        let now_unix = u64::try_from(now_micros()).unwrap_or_default();
-        metrics.ticked_micros.set(now_unix);
-        metrics.received_lsn.set(pipeline.handed_over().to_wire());
-        metrics.server_lsn.set(pipeline.server_end().to_wire());
+        let (tally, clock, now_unix) = (pipeline.tally(), pipeline.clock(), now_micros());
+        metrics.tick();
+        if tally.frames != noted.frames {
+            metrics.heard(pipeline.received_end(), pipeline.server_end(), unsigned(clock.server_micros), now_unix);
+            metrics.receive_lag_micros.set(unsigned(clock.lag_micros));
+            metrics.last_event_commit_micros.set(unsigned(clock.committed_micros));
+        }
         metrics.flushed_lsn.set(self.stream.position().to_wire());
-        metrics.in_flight_records.set(pipeline.ledger().records());
-        metrics.in_flight_bytes.set(pipeline.ledger().bytes());
-        metrics.last_commit_micros.set(u64::try_from(pipeline.last_committed_micros()).unwrap_or_default());
-        let oldest = pipeline.ledger().oldest_committed_micros().unwrap_or_default();
-        metrics.oldest_in_flight_micros.set(u64::try_from(oldest).unwrap_or_default());
-        metrics.note_tally(pipeline.tally(), now_unix);
+        let ledger = pipeline.ledger();
+        metrics.in_flight(ledger.records(), ledger.bytes(), ledger.oldest_committed_micros().map(unsigned));
+        metrics.events_received.add(tally.events - noted.events);
+        metrics.transactions.add(tally.transactions - noted.transactions);
+        metrics.keepalives.add(tally.keepalives - noted.keepalives);
+        metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);
+        let delivered = pipeline.reports().left_records();
+        if delivered != std::mem::replace(&mut self.delivered, delivered) {
+            metrics.last_delivery_micros.set(now_unix);
+        }
+        self.noted = tally;
         if feedback.persist_waits(now) > PERSIST_ALARM {
             tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
         }
     }
+}
+
+fn unsigned(micros: i64) -> u64 {
+    u64::try_from(micros).unwrap_or_default()
 }

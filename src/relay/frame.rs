@@ -16,6 +16,8 @@ const HEADER: usize = 5;
 pub enum Frame<'a> {
     /// A piece of the log: one pgoutput message.
     Data {
+        /// When the server sent it, by its own clock.
+        sent_at: i64,
         /// The pgoutput message.
         message: &'a [u8],
     },
@@ -23,6 +25,8 @@ pub enum Frame<'a> {
     Keepalive {
         /// The position.
         wal_end: Lsn,
+        /// When the server sent it, by its own clock.
+        sent_at: i64,
         /// The server wants a status update now.
         reply_requested: bool,
     },
@@ -96,15 +100,15 @@ fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
             // Start and end are equal in logical replication, and 0 for all but the last write of a callback.
             cursor.u64("data start")?;
             cursor.u64("data end")?;
-            cursor.i64("data send time")?;
-            Ok(Frame::Data { message: cursor.rest() })
+            let sent_at = cursor.i64("data send time")?;
+            Ok(Frame::Data { sent_at, message: cursor.rest() })
         }
         b'k' => {
             let wal_end = Lsn::from_wire(cursor.u64("keepalive position")?);
-            cursor.i64("keepalive send time")?;
+            let sent_at = cursor.i64("keepalive send time")?;
             let reply_requested = cursor.u8("keepalive reply flag")? != 0;
             cursor.finish("keepalive")?;
-            Ok(Frame::Keepalive { wal_end, reply_requested })
+            Ok(Frame::Keepalive { wal_end, sent_at, reply_requested })
         }
         kind => Ok(Frame::Aside(kind)),
     }
@@ -133,7 +137,7 @@ mod tests {
             let needs = if end < HEADER { HEADER } else { bytes.len() };
             assert_eq!(next(&bytes[..end], LIMIT), Ok(Next::Partial(needs)), "after {end} bytes");
         }
-        let whole = Frame::Keepalive { wal_end: Lsn::from_wire(0x10), reply_requested: true };
+        let whole = Frame::Keepalive { wal_end: Lsn::from_wire(0x10), sent_at: 0, reply_requested: true };
         assert_eq!(next(&bytes, LIMIT), Ok(Next::Whole(whole, bytes.len())));
     }
 

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Diagnose;
 use crate::fault::Fate;
 use crate::fault::chain;
-use crate::lsn::Lsn;
 use crate::relay::feedback::Persist;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::SlotView;
+use crate::relay::metrics::WalStatus;
+use crate::relay::metrics::now_micros;
 use crate::relay::position;
 use crate::relay::position::Outcome;
 use crate::relay::position::Store;
@@ -170,7 +171,7 @@ async fn serve(
                 }
             }
             _ = looks.tick() => match look(client, &work.slot).await {
-                Ok(view) => work.metrics.note_slot(view),
+                Ok(view) => work.metrics.slot.set(Some(view)),
                 Err(error) => {
                     work.metrics.slot_poll_errors.increment();
                     tracing::debug!(error = %error, "the slot cannot be looked at");
@@ -182,18 +183,22 @@ async fn serve(
 
 /// Looks at the slot.
 async fn look(client: &Client, slot: &str) -> Result<SlotView, tokio_postgres::Error> {
-    let sql = "SELECT active, coalesce(wal_status, ''),
+    let sql = "SELECT active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
                       pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                            ELSE pg_current_wal_lsn() END, restart_lsn)::bigint,
-                      safe_wal_size, confirmed_flush_lsn::text
+                      safe_wal_size, coalesce(wal_status, '')
                FROM pg_replication_slots WHERE slot_name = $1";
     let row = client.query_one(sql, &[&slot]).await?;
-    let confirmed: Option<String> = row.try_get(4)?;
+    let position = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    let retained: Option<i64> = row.try_get(4)?;
     Ok(SlotView {
-        is_active: row.try_get(0)?,
-        wal_status: row.try_get(1)?,
-        retained_bytes: row.try_get::<_, Option<i64>>(2)?.and_then(|bytes| u64::try_from(bytes).ok()),
-        safe_bytes: row.try_get::<_, Option<i64>>(3)?.and_then(|bytes| u64::try_from(bytes).ok()),
-        confirmed: confirmed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO),
+        polled_micros: now_micros(),
+        active: row.try_get(0)?,
+        active_pid: row.try_get(1)?,
+        restart: position(row.try_get(2)?),
+        confirmed: position(row.try_get(3)?),
+        retained_wal_bytes: retained.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+        safe_wal_bytes: row.try_get(5)?,
+        wal_status: WalStatus::from_word(row.try_get(6)?),
     })
 }

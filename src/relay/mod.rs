@@ -49,7 +49,6 @@ mod supervise;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::metrics::Metrics;
 use crate::relay::route::Route;
 
 pub use config::Config;
@@ -60,6 +59,8 @@ pub use config::OnPoison;
 pub use config::Shutdown;
 pub use config::Source;
 pub use error::Error;
+pub use metrics::Metrics;
+pub use metrics::State;
 
 /// All options of the relay, by room.
 #[derive(Clone, Debug)]

@@ -94,7 +94,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     );
     // Mistakes in the options are told now, not after the servers have come up.
     kafka.client()?;
-    metrics.in_flight_bytes_limit.set(settings.delivery.max_in_flight_bytes);
+    metrics.inflight_limit_bytes.set(settings.delivery.max_in_flight_bytes);
     let mut supervisor = Supervisor {
         routes: settings.routes()?,
         target,
@@ -106,12 +106,12 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         remembered: None,
         cautious_until: None,
         rights_refused: 0,
-        backoff: Backoff::new(now_micros().unsigned_abs() ^ u64::from(std::process::id()) << 32),
+        backoff: Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32),
         told: None,
         settings,
     };
     let ended = supervisor.supervise().await;
-    supervisor.metrics.set_state(State::Stopped);
+    supervisor.metrics.enter(State::Stopped);
     ended
 }
 
@@ -146,7 +146,7 @@ impl Supervisor {
     async fn tick_during(&self, wait: impl Future<Output = ()>) {
         let mut wait = std::pin::pin!(wait);
         loop {
-            self.metrics.ticked_micros.set(u64::try_from(now_micros()).unwrap_or_default());
+            self.metrics.tick();
             tokio::select! {
                 () = &mut wait => return,
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -159,7 +159,7 @@ impl Supervisor {
         let mut probe = tokio::task::spawn_blocking(move || publish::probe(&kafka, PROBE_LIMIT));
         let stop = self.stop.clone();
         let probed = loop {
-            self.metrics.ticked_micros.set(u64::try_from(now_micros()).unwrap_or_default());
+            self.metrics.tick();
             tokio::select! {
                 () = stop.cancelled() => return Ok(Next::Again),
                 probed = &mut probe => break probed,
@@ -169,12 +169,12 @@ impl Supervisor {
         match probed {
             Ok(Ok(cluster)) => {
                 tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
-                self.metrics.kafka_connected.set_flag(true);
+                self.metrics.kafka.connected();
                 Ok(Next::Again)
             }
             Ok(Err(error)) if error.fate() == Fate::Fatal => Err(error.into()),
             Ok(Err(error)) => {
-                self.metrics.kafka_connected.set_flag(false);
+                self.metrics.kafka.lost();
                 self.tell(&Error::from(error));
                 let pause = self.backoff.next_pause();
                 let stop = self.stop.clone();
@@ -223,10 +223,11 @@ impl Supervisor {
         })
         .map_err(Error::Thread)?;
         tracing::info!(from = %start.lsn(), slot, publication, "streaming");
-        self.metrics.postgres_connected.set_flag(true);
-        self.metrics.set_state(State::Streaming);
+        self.metrics.postgres.connected();
+        self.metrics.enter(State::Streaming);
         let began = Instant::now();
         let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
+        let (noted, delivered) = (held.pipeline.tally(), held.pipeline.reports().left_records());
         let follow = Follow {
             stream,
             held,
@@ -240,9 +241,11 @@ impl Supervisor {
             wake: Arc::clone(&self.wake),
             metrics: &self.metrics,
             stop: &self.stop,
+            noted,
+            delivered,
         };
         let ended = Box::pin(follow.run()).await;
-        self.metrics.postgres_connected.set_flag(false);
+        self.metrics.postgres.lost();
         self.remember(server.identity);
         if began.elapsed() > Duration::from_secs(10) {
             self.backoff.reset();
@@ -287,7 +290,6 @@ impl Supervisor {
     fn prepare(&mut self, start: Lsn, frame_bytes: usize) -> Result<(), Error> {
         if let Some(held) = &mut self.held {
             held.pipeline.reconnect();
-            self.metrics.postgres_reconnects.increment();
             return Ok(());
         }
         let limits = Limits { in_flight_bytes: self.settings.delivery.max_in_flight_bytes, frame_bytes };
@@ -311,20 +313,18 @@ impl Supervisor {
         match ended {
             Ok(Left::Stopped) => Ok(Next::Over),
             Ok(Left::ServerLeaves) => {
-                self.metrics.set_state(State::SourceReconnecting);
-                self.metrics.parks.increment();
+                self.metrics.enter(State::SourceReconnecting);
                 Ok(Next::Pause(self.backoff.next_pause()))
             }
             Ok(Left::ServerLeavesAhead) => {
-                self.metrics.set_state(State::SourceReconnecting);
-                self.metrics.parks.increment();
+                self.metrics.enter(State::SourceReconnecting);
                 self.let_go();
                 Ok(Next::AwaitKafka)
             }
             Ok(Left::Stalled) => {
+                self.metrics.kafka.lost();
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
-                self.metrics.set_state(State::SinkBlocked);
-                self.metrics.parks.increment();
+                self.metrics.enter(State::SinkBlocked);
                 self.let_go();
                 Ok(Next::AwaitKafka)
             }
@@ -340,7 +340,6 @@ impl Supervisor {
         let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka) };
         let was_cautious = held.pipeline.is_cautious();
         self.let_go();
-        self.metrics.producer_rebuilds.increment();
         match failure.verdict {
             // A permanent error fails a whole batch: only alone is a record known to be the culprit.
             Verdict::Record if !was_cautious => {
@@ -354,7 +353,7 @@ impl Supervisor {
             Verdict::Record | Verdict::Topic => Err(failure.into()),
             Verdict::Rights | Verdict::Transient => {
                 self.cautious_until = was_cautious.then_some(frontier);
-                self.metrics.set_state(State::SinkBlocked);
+                self.metrics.enter(State::SinkBlocked);
                 self.tell(&failure.into());
                 Ok(Next::Pause(self.backoff.next_pause()))
             }
@@ -367,7 +366,7 @@ impl Supervisor {
         {
             // Whoever holds it may publish what we still have in our queue.
             self.let_go();
-            self.metrics.set_state(State::Standby);
+            self.metrics.enter(State::Standby);
             self.tell(&error);
             return Ok(Next::Pause(STANDBY_PAUSE + self.backoff.next_pause() / 30));
         }
@@ -378,7 +377,7 @@ impl Supervisor {
         if error.fate() == Fate::Fatal && !(is_about_rights && self.rights_refused < RIGHTS_ATTEMPTS) {
             return Err(error);
         }
-        self.metrics.set_state(State::SourceReconnecting);
+        self.metrics.enter(State::SourceReconnecting);
         self.tell(&error);
         Ok(Next::Pause(self.backoff.next_pause()))
     }
@@ -401,7 +400,7 @@ impl Supervisor {
     fn tell(&mut self, error: &Error) {
         let text = chain(error);
         let code = error.code().to_string();
-        self.metrics.note_error(code.clone(), text.clone());
+        self.metrics.failed(error);
         let is_news = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() > TELL_INTERVAL);
         if is_news {
             tracing::warn!(code, error = text, help = error.help(), "waiting");

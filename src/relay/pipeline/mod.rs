@@ -210,6 +210,8 @@ pub struct Tally {
     pub frames: u64,
     /// Rows of outbox tables.
     pub events: u64,
+    /// Keepalives.
+    pub keepalives: u64,
     /// Transactions with at least their begin and commit.
     pub transactions: u64,
     /// Transactions skipped because this pipeline had already handed them over.
@@ -218,6 +220,17 @@ pub struct Tally {
     pub unexpected: u64,
     /// Frames that mean nothing to us.
     pub asides: u64,
+}
+
+/// Times of the server, by its own clock, in microseconds of the Unix clock; 0 before the first.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Clock {
+    /// When it sent the last message.
+    pub server_micros: i64,
+    /// When the last transaction committed.
+    pub committed_micros: i64,
+    /// How long after its commit the last transaction was sent; 0 once the server has nothing more.
+    pub lag_micros: i64,
 }
 
 /// A table of the stream.
@@ -248,7 +261,7 @@ pub struct Pipeline {
     reply_requested: bool,
     is_stopping: bool,
     cautious_until: Option<Lsn>,
-    last_committed_micros: i64,
+    clock: Clock,
     tally: Tally,
 }
 
@@ -270,7 +283,7 @@ impl Pipeline {
             reply_requested: false,
             is_stopping: false,
             cautious_until: None,
-            last_committed_micros: 0,
+            clock: Clock::default(),
             tally: Tally::default(),
         }
     }
@@ -289,8 +302,14 @@ impl Pipeline {
                 Err(error) => return Err(self.unreadable(error)),
             };
             let stopped = match frame {
-                Frame::Data { message } => self.message(message, sink)?,
-                Frame::Keepalive { wal_end, reply_requested } => {
+                Frame::Data { sent_at, message } => {
+                    self.clock.server_micros = route::unix_micros(sent_at);
+                    self.message(message, sink)?
+                }
+                Frame::Keepalive { wal_end, sent_at, reply_requested } => {
+                    self.clock.server_micros = route::unix_micros(sent_at);
+                    self.clock.lag_micros = 0;
+                    self.tally.keepalives += 1;
                     self.server_end = self.server_end.max(wal_end);
                     self.reply_requested |= reply_requested;
                     self.ledger.idle(wal_end);
@@ -388,6 +407,12 @@ impl Pipeline {
         self.server_end
     }
 
+    /// Gives the position up to which the log has been received on this connection.
+    #[must_use]
+    pub fn received_end(&self) -> Lsn {
+        if self.place == Place::Between { self.server_end } else { self.last_end.max(self.handed_over) }
+    }
+
     /// Gives the end of the last transaction handed over whole.
     #[must_use]
     pub const fn handed_over(&self) -> Lsn {
@@ -400,10 +425,10 @@ impl Pipeline {
         self.place.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
-    /// Gives the commit time of the last transaction, in microseconds of the Unix clock; 0 before the first.
+    /// Gives what the server's clock said last.
     #[must_use]
-    pub const fn last_committed_micros(&self) -> i64 {
-        self.last_committed_micros
+    pub const fn clock(&self) -> Clock {
+        self.clock
     }
 
     fn message<'b>(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<Option<Stopped<'b>>, Error> {
@@ -429,8 +454,10 @@ impl Pipeline {
         self.place.enter(begun)?;
         self.is_skipping = is_skipping;
         if !is_skipping {
-            self.last_committed_micros = route::unix_micros(begun.committed_at);
-            self.ledger.open(self.last_committed_micros);
+            let committed = route::unix_micros(begun.committed_at);
+            self.clock.committed_micros = committed;
+            self.clock.lag_micros = self.clock.server_micros.saturating_sub(committed).max(0);
+            self.ledger.open(committed);
         }
         Ok(None)
     }

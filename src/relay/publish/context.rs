@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::relay::metrics::now_micros;
 use super::Failure;
 
 /// How long the same kind of log line of librdkafka is kept back after one was written.
-const LOG_PAUSE_MICROS: i64 = 30_000_000;
+const LOG_PAUSE_MICROS: u64 = 30_000_000;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -35,12 +35,12 @@ pub(super) struct Shared {
     wake: Arc<Notify>,
     metrics: Metrics,
     failure: Mutex<Option<Failure>>,
-    logged_micros: AtomicI64,
+    logged_micros: AtomicU64,
 }
 
 impl Shared {
     pub(super) fn new(reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Self {
-        Self { reports, wake, metrics, failure: Mutex::new(None), logged_micros: AtomicI64::new(0) }
+        Self { reports, wake, metrics, failure: Mutex::new(None), logged_micros: AtomicU64::new(0) }
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
@@ -59,12 +59,16 @@ impl Shared {
     }
 
     pub(super) fn index_topic(&self, topic: &str) -> u16 {
-        self.metrics.topics.index(topic)
+        let indexed = self.metrics.topics.index(topic);
+        if indexed.is_first_overflow {
+            tracing::warn!("there are so many topics that further ones are counted together");
+        }
+        indexed.index
     }
 
     pub(super) fn observe(&self, committed_micros: i64) {
-        let since = now_micros().saturating_sub(committed_micros);
-        self.metrics.commit_to_ack.observe(Duration::from_micros(u64::try_from(since).unwrap_or_default()));
+        let since = now_micros().saturating_sub(u64::try_from(committed_micros).unwrap_or_default());
+        self.metrics.commit_to_ack.observe(Duration::from_micros(since));
     }
 
     fn report(&self, result: &DeliveryResult<'_>, ticket: Ticket) {

@@ -1,0 +1,135 @@
+//! From a request to an answer.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Method;
+use hyper::Request;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Body;
+use hyper::body::Bytes;
+use hyper::header;
+use hyper::header::HeaderValue;
+
+use crate::metrics;
+
+use super::Status;
+use super::View;
+use super::page;
+
+/// How long the relay's loop may stand still before the relay counts as dead. It goes round at least once a second.
+const STANDSTILL_MAX: Duration = Duration::from_secs(30);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page needs its own style and nothing else, so a browser need not allow anything else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
+
+struct Answer {
+    status: StatusCode,
+    kind: &'static str,
+    body: String,
+}
+
+/// Answers a request.
+pub(super) fn to<B: Body>(request: &Request<B>, view: &dyn View) -> Response<Full<Bytes>> {
+    let answer = if request.method() != Method::GET {
+        Answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: only GET\n")
+    } else if !request.body().is_end_stream() {
+        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "no request body is read here\n")
+    } else {
+        route(request.uri().path(), request.uri().query().unwrap_or_default(), view)
+    };
+    answer.into_response()
+}
+
+fn route(path: &str, query: &str, view: &dyn View) -> Answer {
+    match path {
+        "/livez" => live(view.since_tick()),
+        "/readyz" => ready(&view.status(), query.split('&').any(|part| matches!(part, "verbose" | "verbose="))),
+        "/metrics" => Answer { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, body: view.exposition() },
+        "/status" => json(&view.status()),
+        "/version" => json(&view.status().build),
+        "/" => Answer { status: StatusCode::OK, kind: HTML, body: page::write(&view.status()) },
+        _ => Answer::text(StatusCode::NOT_FOUND, "not found: there are / /livez /readyz /metrics /status /version\n"),
+    }
+}
+
+fn live(since_tick: Duration) -> Answer {
+    let seconds = since_tick.as_secs_f64();
+    if since_tick < STANDSTILL_MAX {
+        return Answer::text(StatusCode::OK, &format!("alive: the loop went round {seconds:.1} s ago\n"));
+    }
+    let body = format!("not alive: the loop has not gone round for {seconds:.0} s\n");
+    Answer::text(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// Only the state counts: a relay whose broker is away is told by its state, once that holds it up.
+fn ready(status: &Status, is_verbose: bool) -> Answer {
+    let mut body = String::new();
+    if is_verbose {
+        let mark = |is_met| if is_met { "[+]" } else { "[-]" };
+        let _ = writeln!(body, "{} state: {} (required: streaming or standby)", mark(status.ready), status.state);
+        for (peer, is_up) in [("postgres", status.connected.postgres), ("kafka", status.connected.kafka)] {
+            let word = if is_up { "connected" } else { "not connected" };
+            let _ = writeln!(body, "{} {peer}: {word} (for information)", mark(is_up));
+        }
+    }
+    let (code, word) =
+        if status.ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let _ = writeln!(body, "{word}: {}", status.state);
+    Answer::text(code, &body)
+}
+
+fn json(value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(text) => Answer { status: StatusCode::OK, kind: JSON, body: text + "\n" },
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+impl Answer {
+    fn text(status: StatusCode, body: &str) -> Self {
+        Self { status, kind: TEXT, body: body.to_owned() }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.kind == HTML {
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+        }
+        match self.status {
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alive_ends_when_the_loop_has_stood_still_for_thirty_seconds() {
+        for (since_tick, expected) in [(0, StatusCode::OK), (29, StatusCode::OK), (30, StatusCode::SERVICE_UNAVAILABLE)]
+        {
+            assert_eq!(live(Duration::from_secs(since_tick)).status, expected, "{since_tick} s");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The one page for people: what the relay does, how far behind it is, what went wrong last.
+//!
+//! It needs no script and nothing from elsewhere, follows the reader's light or dark, and fits a phone.
+
+use std::fmt::Write;
+
+use super::Status;
+
+const STYLE: &str = ":root{color-scheme:light dark}\
+    body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}\
+    h1{font-size:1.3rem}table{border-collapse:collapse;width:100%}\
+    th,td{text-align:left;padding:.25rem .75rem .25rem 0;vertical-align:top;overflow-wrap:anywhere}\
+    th{font-weight:normal;opacity:.7;width:40%}\
+    .good{border-left:.4rem solid #2a8f4b;padding-left:.6rem}.bad{border-left:.4rem solid #c4372c;padding-left:.6rem}";
+
+/// The most topics that are listed; `/status` has them all.
+const TOPICS_MAX: usize = 20;
+
+/// Writes the page.
+pub(super) fn write(status: &Status) -> String {
+    let name = escaped(&status.name);
+    let mut html = String::with_capacity(4_096);
+    let mood = if status.ready { "good" } else { "bad" };
+    html.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
+    html.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
+    html.push_str("<meta http-equiv=\"refresh\" content=\"5\">");
+    let _ = write!(html, "<title>walrelay {name}</title><style>{STYLE}</style></head><body>");
+    let _ = write!(html, "<h1 class=\"{mood}\">{name}: {}</h1><table>", status.state.replace('_', " "));
+    overview(&mut html, status);
+    html.push_str("</table>");
+    if let Some(error) = &status.last_error {
+        let at = error.at.as_deref().unwrap_or("unknown time");
+        let _ = write!(html, "<h2>Last error</h2><p class=\"bad\"><b>{}</b> {}", escaped(&error.code), escaped(at));
+        let _ = write!(html, "<br>{}", escaped(&error.text));
+        if let Some(help) = &error.help {
+            let _ = write!(html, "<br>{}", escaped(help));
+        }
+        html.push_str("</p>");
+    }
+    topics(&mut html, status);
+    let _ = write!(
+        html,
+        "<p>walrelay {}. Also: <a href=\"/status\">status</a>, <a href=\"/metrics\">metrics</a>, \
+         <a href=\"/readyz?verbose\">readiness</a></p></body></html>",
+        escaped(status.version)
+    );
+    html
+}
+
+fn overview(html: &mut String, status: &Status) {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let peer = |is_up| if is_up { "connected" } else { "not connected" };
+    let lag = &status.lag;
+    let rows = [
+        ("Since", text(status.state_since.clone())),
+        ("Role", text(status.role.map(str::to_owned))),
+        ("PostgreSQL", peer(status.connected.postgres).to_owned()),
+        ("Kafka", peer(status.connected.kafka).to_owned()),
+        ("Lag", text(lag.deliver_seconds.map(|seconds| format!("{seconds:.1} s")))),
+        ("Log not confirmed", text(lag.deliver_bytes.map(size))),
+        ("On the way", format!("{} events, {}", status.in_flight.messages, size(status.in_flight.bytes))),
+        ("Confirmed", text(status.confirmed_lsn.map(|lsn| lsn.to_string()))),
+        ("Server's log ends", text(status.server_wal_end_lsn.map(|lsn| lsn.to_string()))),
+        ("Last delivery", text(status.last_delivery.clone())),
+        ("Slot", slot(status)),
+    ];
+    for (name, value) in rows {
+        row(html, name, &value);
+    }
+}
+
+fn slot(status: &Status) -> String {
+    let Some(view) = &status.slot_view else { return status.slot.clone() };
+    let word = view.wal_status.unwrap_or("unknown");
+    let held = if view.active { "active" } else { "not active" };
+    format!("{}: {held}, log {word}, {} kept", status.slot, size(view.retained_wal_bytes))
+}
+
+fn topics(html: &mut String, status: &Status) {
+    if status.published.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Published since the start</h2><table>");
+    for (topic, published) in status.published.iter().take(TOPICS_MAX) {
+        row(html, topic, &format!("{} events, {}", published.events, size(published.bytes)));
+    }
+    if let Some(more @ 1..) = status.published.len().checked_sub(TOPICS_MAX) {
+        row(html, "further topics", &more.to_string());
+    }
+    html.push_str("</table>");
+}
+
+fn row(html: &mut String, name: &str, value: &str) {
+    let _ = write!(html, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+fn escaped(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            other => html.push(other),
+        }
+    }
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::View;
+    use super::*;
+    use crate::fault::Code;
+    use crate::fault::Diagnose;
+    use crate::fault::Exit;
+    use crate::fault::Fate;
+    use crate::metrics::Sources;
+    use crate::relay;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("expected a topic, found <script>alert(1)</script>")]
+    struct Hostile;
+
+    impl Diagnose for Hostile {
+        fn code(&self) -> Code {
+            Code::new(Exit::Poison, 2)
+        }
+
+        fn fate(&self) -> Fate {
+            Fate::Fatal
+        }
+
+        fn help(&self) -> Option<String> {
+            Some("look & \"see\"".to_owned())
+        }
+    }
+
+    #[test]
+    fn foreign_text_cannot_become_markup() {
+        let sources = Sources::new("<b>'", "s", "p", relay::Metrics::default());
+        sources.relay.failed(&Hostile);
+        let _ = sources.relay.topics.index("<img src=x>");
+        let html = write(&sources.status());
+        for forbidden in ["<script", "<img", "<b>'", "src=\"", "url("] {
+            assert!(!html.contains(forbidden), "{forbidden} is in {html}");
+        }
+        for expected in ["WR-6802", "&lt;script&gt;", "look &amp; &quot;see&quot;", "&lt;b&gt;&#39;: starting"] {
+            assert!(html.contains(expected), "{expected} is not in {html}");
+        }
+    }
+}

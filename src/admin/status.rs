@@ -1,0 +1,254 @@
+//! The state of the relay as `/status` tells it. Field names are a contract with whoever reads the JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use serde::Serialize;
+
+use crate::lsn::Lsn;
+use crate::measure::Gauge;
+use crate::metrics;
+use crate::metrics::Build;
+use crate::metrics::Sources;
+use crate::relay;
+use crate::relay::metrics::Role;
+use crate::relay::metrics::SlotView;
+use crate::relay::metrics::WalStatus;
+use crate::relay::metrics::now_micros;
+use crate::relay::metrics::unsigned;
+
+use super::View;
+
+/// The relay at one moment. What is not known is `null`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The name of the relay.
+    pub name: String,
+    /// The version of walrelay.
+    pub version: &'static str,
+    /// All that was built into it.
+    pub build: Build,
+    /// What it is doing.
+    pub state: &'static str,
+    /// Since when, RFC 3339.
+    pub state_since: Option<String>,
+    /// Whether it does its duty.
+    pub ready: bool,
+    /// `active` or `standby`.
+    pub role: Option<&'static str>,
+    /// The slot it is configured for.
+    pub slot: String,
+    /// The publication it is configured for.
+    pub publication: String,
+    /// Which peers are there.
+    pub connected: Connected,
+    /// Up to where the log has been received.
+    pub received_lsn: Option<Lsn>,
+    /// Up to where it has been confirmed.
+    pub confirmed_lsn: Option<Lsn>,
+    /// Where it ends.
+    pub server_wal_end_lsn: Option<Lsn>,
+    /// How far behind the server the relay is.
+    pub lag: Lag,
+    /// What is on its way to Kafka.
+    pub in_flight: InFlight,
+    /// When a broker last acknowledged an event.
+    pub last_delivery: Option<String>,
+    /// What was published, by topic.
+    pub published: BTreeMap<String, Published>,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+    /// The slot as the server shows it.
+    pub slot_view: Option<Slot>,
+}
+
+/// Which peers are there.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Connected {
+    /// The walsender.
+    pub postgres: bool,
+    /// The brokers.
+    pub kafka: bool,
+}
+
+/// How far behind the server the relay is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Lag {
+    /// Log not received.
+    pub receive_bytes: Option<u64>,
+    /// Log not confirmed.
+    pub deliver_bytes: Option<u64>,
+    /// How late the last transaction arrived.
+    pub receive_seconds: Option<f64>,
+    /// How long the oldest undelivered event has waited.
+    pub deliver_seconds: Option<f64>,
+}
+
+/// What is on its way to Kafka.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct InFlight {
+    /// Events.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The most bytes that may be.
+    pub limit_bytes: u64,
+}
+
+/// What was published to one topic.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Published {
+    /// Events acknowledged by a broker.
+    pub events: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastError {
+    /// The stable code.
+    pub code: String,
+    /// What happened.
+    pub text: String,
+    /// The next step.
+    pub help: Option<String>,
+    /// When, RFC 3339.
+    pub at: Option<String>,
+}
+
+/// The slot as the server shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slot {
+    /// When it was polled.
+    pub polled_at: Option<String>,
+    /// Whether a walsender uses it.
+    pub active: bool,
+    /// The process of that walsender.
+    pub active_pid: Option<i32>,
+    /// From where the log is kept.
+    pub restart_lsn: Option<Lsn>,
+    /// What the server believes to be confirmed.
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// The log kept because of it.
+    pub retained_wal_bytes: u64,
+    /// The log that may still be written before it is in danger.
+    pub safe_wal_bytes: Option<i64>,
+    /// How much of the limit is used.
+    pub wal_limit_used_ratio: Option<f64>,
+    /// How safe its log is.
+    pub wal_status: Option<&'static str>,
+}
+
+impl View for Sources {
+    fn since_tick(&self) -> Duration {
+        self.relay.since_tick()
+    }
+
+    fn exposition(&self) -> String {
+        metrics::exposition(self)
+    }
+
+    fn status(&self) -> Status {
+        let relay = &self.relay;
+        let state = relay.state.load();
+        Status {
+            name: self.name.clone(),
+            version: self.build.version,
+            build: self.build.clone(),
+            state: state.word(),
+            state_since: time(unsigned(&relay.state_since_micros)),
+            ready: state.is_ready(),
+            role: state.role().map(Role::word),
+            slot: self.slot.clone(),
+            publication: self.publication.clone(),
+            connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
+            received_lsn: position(&relay.received_lsn),
+            confirmed_lsn: position(&relay.flushed_lsn),
+            server_wal_end_lsn: position(&relay.server_wal_end_lsn),
+            lag: lag(relay),
+            in_flight: InFlight {
+                messages: unsigned(&relay.inflight_messages),
+                bytes: unsigned(&relay.inflight_bytes),
+                limit_bytes: unsigned(&relay.inflight_limit_bytes),
+            },
+            last_delivery: time(unsigned(&relay.last_delivery_micros)),
+            published: published(relay),
+            last_error: last_error(relay),
+            slot_view: relay.slot.load().as_ref().map(slot),
+        }
+    }
+}
+
+fn lag(relay: &relay::Metrics) -> Lag {
+    let relay::metrics::Lag { receive_bytes, deliver_bytes, receive_seconds, deliver_seconds } =
+        relay.lag(now_micros());
+    Lag { receive_bytes, deliver_bytes, receive_seconds, deliver_seconds }
+}
+
+fn published(relay: &relay::Metrics) -> BTreeMap<String, Published> {
+    let topics = relay.topics.published_by_topic().into_iter();
+    topics.map(|each| (each.topic, Published { events: each.events, bytes: each.bytes })).collect()
+}
+
+fn last_error(relay: &relay::Metrics) -> Option<LastError> {
+    let last = relay.failures.last()?;
+    Some(LastError { code: last.code.to_string(), text: last.text, help: last.help, at: time(last.at_micros) })
+}
+
+fn slot(view: &SlotView) -> Slot {
+    Slot {
+        polled_at: time(view.polled_micros),
+        active: view.active,
+        active_pid: view.active_pid,
+        restart_lsn: view.restart,
+        confirmed_flush_lsn: view.confirmed,
+        retained_wal_bytes: view.retained_wal_bytes,
+        safe_wal_bytes: view.safe_wal_bytes,
+        wal_limit_used_ratio: view.limit_used_ratio(),
+        wal_status: view.wal_status.map(WalStatus::word),
+    }
+}
+
+fn position(gauge: &Gauge) -> Option<Lsn> {
+    Some(relay::metrics::lsn(gauge)).filter(|lsn| !lsn.is_zero())
+}
+
+/// Writes a time; 0 is no time, and neither is what lies beyond the calendar.
+fn time(micros: u64) -> Option<String> {
+    const YEAR_10_000_MICROS: u64 = 253_402_300_800_000_000;
+    if micros == 0 || YEAR_10_000_MICROS <= micros {
+        return None;
+    }
+    Some(humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_micros(micros)).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_tells_what_is_known_and_null_for_the_rest() {
+        let sources = Sources::new("orders", "s", "p", relay::Metrics::default());
+        let json = serde_json::to_value(sources.status()).unwrap();
+        assert_eq!((&json["state"], &json["role"]), (&"starting".into(), &serde_json::Value::Null));
+        assert_eq!(json["received_lsn"], serde_json::Value::Null);
+
+        let relay = &sources.relay;
+        relay.heard("16/B374D848".parse().unwrap(), "16/B374D850".parse().unwrap(), 1, 1_700_000_000_000_000);
+        relay.delivered(relay.topics.index("t").index, 5, 1, 1_700_000_000_000_000);
+        let json = serde_json::to_value(sources.status()).unwrap();
+        assert_eq!(json["received_lsn"], "16/B374D848");
+        assert_eq!(json["lag"]["receive_bytes"], 8);
+        assert_eq!(json["published"]["t"]["events"], 1);
+        assert_eq!(json["last_delivery"], "2023-11-14T22:13:20.000Z");
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_is_none() {
+        assert_eq!(time(0), None);
+        assert_eq!(time(u64::MAX), None);
+        assert_eq!(time(1_500_000).as_deref(), Some("1970-01-01T00:00:01.500Z"));
+    }
+}

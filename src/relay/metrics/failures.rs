@@ -1,0 +1,132 @@
+//! What went wrong: how often by code, and what came last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::fault;
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Fate;
+
+/// The longest text that is kept of a failure, in characters.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// One failure, as it is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// Its code.
+    pub code: Code,
+    /// What happened, with its causes.
+    pub text: String,
+    /// The next step.
+    pub help: Option<String>,
+    /// When, in microseconds since 1970.
+    pub at_micros: u64,
+}
+
+/// How often one kind of failure was noted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FailureCount {
+    /// The code.
+    pub code: Code,
+    /// Whether trying again was worth it.
+    pub retryable: bool,
+    /// How often.
+    pub count: u64,
+}
+
+/// All failures of the relay. The codes are constants of the program, so there can only be so many.
+#[derive(Clone, Debug, Default)]
+pub struct Failures(Arc<Mutex<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    counts: BTreeMap<(Code, bool), u64>,
+    last: Option<Failure>,
+}
+
+impl Failures {
+    /// Notes a failure.
+    pub fn note(&self, error: &dyn Diagnose, now_micros: u64) {
+        let failure = Failure {
+            code: error.code(),
+            text: capped(&fault::chain(error)),
+            help: error.help().map(|help| capped(&help)),
+            at_micros: now_micros,
+        };
+        let retryable = match error.fate() {
+            Fate::Transient => true,
+            Fate::Fatal => false,
+        };
+        let mut notes = self.lock();
+        *notes.counts.entry((failure.code, retryable)).or_default() += 1;
+        notes.last = Some(failure);
+    }
+
+    /// Gives the last failure.
+    #[must_use]
+    pub fn last(&self) -> Option<Failure> {
+        self.lock().last.clone()
+    }
+
+    /// Gives the counts by code.
+    #[must_use]
+    pub fn counts(&self) -> Vec<FailureCount> {
+        let notes = self.lock();
+        notes
+            .counts
+            .iter()
+            .map(|((code, retryable), count)| FailureCount { code: *code, retryable: *retryable, count: *count })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn capped(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Exit;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("send status")]
+    struct Refused(#[source] std::io::Error);
+
+    impl Diagnose for Refused {
+        fn code(&self) -> Code {
+            Code::new(Exit::Unavailable, 3)
+        }
+
+        fn fate(&self) -> Fate {
+            Fate::Transient
+        }
+
+        fn help(&self) -> Option<String> {
+            Some("x".repeat(5_000))
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_and_the_last_is_kept_with_its_causes() {
+        let failures = Failures::default();
+        assert_eq!(failures.last(), None);
+        failures.note(&Refused(std::io::Error::other("first")), 1);
+        failures.note(&Refused(std::io::Error::other("second")), 2);
+        let last = failures.last().unwrap();
+        assert_eq!((last.text.as_str(), last.at_micros), ("send status: second", 2));
+        assert_eq!(last.help.map(|help| help.len()), Some(TEXT_CHARS_MAX));
+        assert_eq!(
+            failures.counts(),
+            [FailureCount { code: Code::new(Exit::Unavailable, 3), retryable: true, count: 2 }]
+        );
+    }
+}
