@@ -10,8 +10,8 @@ pub struct ServerError {
     pub message: String,
     /// The detail.
     pub detail: Option<String>,
-    /// Where in the server it happened.
-    pub context: Option<String>,
+    /// It happened in pgoutput, while a change was decoded.
+    is_from_plugin: bool,
 }
 
 impl ServerError {
@@ -27,7 +27,7 @@ impl ServerError {
                 b'C' => found.state = one_line(&text),
                 b'M' => found.message = one_line(&text),
                 b'D' => found.detail = Some(one_line(&text)),
-                b'W' => found.context = Some(one_line(&text)),
+                b'W' => found.is_from_plugin = is_from_plugin(&text),
                 _ => {}
             }
         }
@@ -39,7 +39,7 @@ impl ServerError {
             state: one_line(state),
             message: one_line(message),
             detail: detail.map(one_line),
-            context: context.map(one_line),
+            is_from_plugin: context.is_some_and(is_from_plugin),
         }
     }
 
@@ -74,8 +74,7 @@ impl ServerError {
     }
 
     fn is_missing_publication(&self) -> bool {
-        self.message.starts_with("publication ")
-            || self.context.as_deref().is_some_and(|context| context.contains("output plugin"))
+        self.message.starts_with("publication ") || self.is_from_plugin
     }
 
     fn is_lost_slot(&self) -> bool {
@@ -85,6 +84,10 @@ impl ServerError {
             || detail.contains("invalidated")
             || detail.contains("exceeded the maximum reserved size")
     }
+}
+
+fn is_from_plugin(context: &str) -> bool {
+    context.contains("output plugin")
 }
 
 /// What a peer says, fit for one line of a log.
@@ -149,6 +152,13 @@ mod tests {
         let error = ServerError::parse(b"SFATAL\0C28P01\0Mno\0Dbecause\0\0");
         assert_eq!(error.to_string(), "no (SQLSTATE 28P01, because)");
     }
+    #[test]
+    fn a_missing_object_is_the_slot_unless_the_plugin_misses_it() {
+        let missing = |context: &str| ServerError::new("42704", "does not exist", None, Some(context)).kind();
+        assert!(matches!(missing(""), Kind::Missing));
+        assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::Contract));
+    }
+
     #[test]
     fn an_error_prints_on_one_line_and_without_the_row() {
         let error = ServerError::parse(b"C23505\0Mduplicate\x1b[31m\nkey\0DKey (id)=(secret) already exists.\0\0");
