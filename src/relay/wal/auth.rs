@@ -1,4 +1,7 @@
 //! Authentication: SCRAM, bound to the TLS session; anything weaker only where it is allowed.
+//!
+//! The server's own proof is checked, and a server that leaves it out is refused. The iteration count is capped inside
+//! `postgres-protocol`, so a hostile server cannot make us compute for ever.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
@@ -10,91 +13,132 @@ use crate::cursor::Cursor;
 use crate::units::Secret;
 
 use super::ChannelBinding;
+use super::Config;
 use super::Error;
+use super::Target;
 use super::message::Answer;
 use super::message::Messages;
 
+/// AuthenticationOk and the requests we know, by their numbers in the protocol.
+const OK: i32 = 0;
+const CLEARTEXT: i32 = 3;
+const MD5: i32 = 5;
+const SASL: i32 = 10;
+const SASL_CONTINUE: i32 = 11;
+const SASL_FINAL: i32 = 12;
+
 /// Who we are, and what we accept.
+#[derive(Debug)]
 pub(super) struct Login<'a> {
-    pub(super) user: &'a str,
-    pub(super) password: Option<Secret>,
-    pub(super) allow_weak: bool,
-    pub(super) channel_binding: ChannelBinding,
+    target: &'a Target,
+    config: &'a Config,
+    channel_binding: ChannelBinding,
+    /// The connection string asks for channel binding: then, as in libpq, nothing else will do, not even trust.
+    is_strict: bool,
 }
 
-impl Login<'_> {
-    fn password(&self) -> Result<&str, Error> {
-        let missing = || Error::Authentication("the server asks for a password, and none is configured".to_owned());
-        self.password.as_ref().map(Secret::expose).ok_or_else(missing)
+impl<'a> Login<'a> {
+    /// Collects who we are and what we accept.
+    pub(super) fn new(target: &'a Target, config: &'a Config) -> Self {
+        Self {
+            target,
+            config,
+            channel_binding: target.channel_binding.unwrap_or(config.tls.channel_binding),
+            is_strict: target.channel_binding == Some(ChannelBinding::Require),
+        }
+    }
+
+    /// Reads the password as it is now: a rotated secret is in use from the next connection on.
+    fn password(&self) -> Result<Secret, Error> {
+        match &self.config.password {
+            Some(reference) => Ok(reference.read()?),
+            None => {
+                self.target.password.clone().ok_or_else(|| refusal("the server asks for a password, and there is none"))
+            }
+        }
+    }
+
+    fn allow_weak(&self, asked: &str) -> Result<(), Error> {
+        if self.is_strict {
+            return Err(refusal(format!("the server asks for the password in {asked}, without channel binding")));
+        }
+        if self.config.allow_weak_auth {
+            return Ok(());
+        }
+        Err(refusal(format!(
+            "the server asks for the password in {asked}, which postgres.allow_weak_auth does not allow"
+        )))
     }
 }
 
-/// Answers whatever the server asks until it is content.
+fn refusal(reason: impl Into<String>) -> Error {
+    Error::Authentication(reason.into())
+}
+
+/// Answers what the server asks until it is content.
 pub(super) async fn authenticate(messages: &mut Messages, login: &Login<'_>) -> Result<(), Error> {
-    loop {
-        let Answer::Authentication(method, data) = messages.next().await? else { continue };
-        match method {
-            0 => return Ok(()),
-            10 => scram(messages, login, &data).await?,
-            3 | 5 if !login.allow_weak => {
-                let asked = if method == 3 { "clear text" } else { "MD5" };
-                return Err(Error::Authentication(format!(
-                    "the server asks for the password in {asked}, which postgres.allow_weak_auth does not allow"
-                )));
-            }
-            3 => send_password(messages, login.password()?.as_bytes()).await?,
-            5 => {
-                let salt: [u8; 4] = data
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| Error::Authentication("the server's MD5 salt is not four bytes".to_owned()))?;
-                let hash = md5_hash(login.user.as_bytes(), login.password()?.as_bytes(), salt);
-                send_password(messages, hash.as_bytes()).await?;
-            }
-            other => return Err(Error::Authentication(format!("the server asks for method {other}, unknown here"))),
+    let (method, data) = request(messages).await?;
+    match method {
+        OK if login.is_strict => return Err(refusal("the server asks for nothing, without channel binding")),
+        OK => return Ok(()),
+        SASL => scram(messages, login, &data).await?,
+        CLEARTEXT => {
+            login.allow_weak("clear text")?;
+            send_password(messages, login.password()?.expose().as_bytes()).await?;
         }
+        MD5 => {
+            login.allow_weak("MD5")?;
+            let salt: [u8; 4] =
+                data.as_slice().try_into().map_err(|_| refusal("the server's MD5 salt is not four bytes"))?;
+            let hash = md5_hash(login.target.user.as_bytes(), login.password()?.expose().as_bytes(), salt);
+            send_password(messages, hash.as_bytes()).await?;
+        }
+        other => return Err(refusal(format!("the server asks for method {other}, which is not known here"))),
+    }
+    expect(messages, OK).await.map(drop)
+}
+
+async fn request(messages: &mut Messages) -> Result<(i32, Vec<u8>), Error> {
+    loop {
+        match messages.next().await? {
+            Answer::Authentication(method, data) => return Ok((method, data)),
+            Answer::Aside => {}
+            other @ (Answer::Parameter(..)
+            | Answer::Key(_)
+            | Answer::RowDescription
+            | Answer::Row(_)
+            | Answer::Complete
+            | Answer::CopyBoth
+            | Answer::Ready) => return Err(other.unexpected("authentication request")),
+        }
+    }
+}
+
+async fn expect(messages: &mut Messages, wanted: i32) -> Result<Vec<u8>, Error> {
+    match request(messages).await? {
+        (method, data) if method == wanted => Ok(data),
+        (method, _) => Err(refusal(format!("the server sends message {method} where {wanted} belongs"))),
     }
 }
 
 async fn send_password(messages: &mut Messages, password: &[u8]) -> Result<(), Error> {
     let mut out = BytesMut::new();
-    frontend::password_message(password, &mut out).map_err(Error::io("send the password"))?;
+    frontend::password_message(password, &mut out).map_err(Error::io("write the password"))?;
     messages.send(&out).await
 }
 
 async fn scram(messages: &mut Messages, login: &Login<'_>, offered: &[u8]) -> Result<(), Error> {
     let (mechanism, binding) = choose(messages, login, offered)?;
-    let mut scram = ScramSha256::new(login.password()?.as_bytes(), binding);
+    let mut scram = ScramSha256::new(login.password()?.expose().as_bytes(), binding);
+    let failed = |error: std::io::Error| refusal(format!("SCRAM: {error}"));
     let mut out = BytesMut::new();
-    frontend::sasl_initial_response(mechanism, scram.message(), &mut out).map_err(Error::io("send SCRAM"))?;
+    frontend::sasl_initial_response(mechanism, scram.message(), &mut out).map_err(failed)?;
     messages.send(&out).await?;
-    let refused = |error: std::io::Error| Error::Authentication(format!("SCRAM: {error}"));
-
-    // The iteration count is capped inside: a hostile server cannot make us compute for ever.
-    scram.update(&expect(messages, 11).await?).map_err(refused)?;
+    scram.update(&expect(messages, SASL_CONTINUE).await?).map_err(failed)?;
     out.clear();
-    frontend::sasl_response(scram.message(), &mut out).map_err(Error::io("send SCRAM"))?;
+    frontend::sasl_response(scram.message(), &mut out).map_err(failed)?;
     messages.send(&out).await?;
-    // The server proves that it knows the password, too.
-    scram.finish(&expect(messages, 12).await?).map_err(refused)
-}
-
-async fn expect(messages: &mut Messages, wanted: i32) -> Result<Vec<u8>, Error> {
-    loop {
-        match messages.next().await? {
-            Answer::Authentication(method, data) if method == wanted => return Ok(data),
-            Answer::Authentication(method, _) => {
-                return Err(Error::Authentication(format!("SCRAM breaks off: message {method} instead of {wanted}")));
-            }
-            Answer::Parameter(..)
-            | Answer::RowDescription
-            | Answer::Row(_)
-            | Answer::Complete
-            | Answer::CopyBoth
-            | Answer::Ready
-            | Answer::Aside => {}
-        }
-    }
+    scram.finish(&expect(messages, SASL_FINAL).await?).map_err(failed)
 }
 
 fn choose(
@@ -108,25 +152,23 @@ fn choose(
         has_plain |= name == sasl::SCRAM_SHA_256;
         has_plus |= name == sasl::SCRAM_SHA_256_PLUS;
     }
-    let transport = &messages.transport;
-    let may_bind = login.channel_binding != ChannelBinding::Disable;
-    match &transport.end_point {
-        Some(end_point) if has_plus && may_bind => {
-            Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(end_point.clone())))
-        }
-        _ if transport.is_tls && login.channel_binding == ChannelBinding::Require => Err(Error::Authentication(
-            "the server offers no channel binding, so something between may have ended TLS (a proxy or pooler does); \
-             set postgres.tls.channel_binding = \"prefer\" if that is meant"
-                .to_owned(),
+    let end_point = messages.transport.end_point_hash().filter(|_| login.channel_binding != ChannelBinding::Disable);
+    let is_required =
+        login.is_strict || (messages.transport.is_tls() && login.channel_binding == ChannelBinding::Require);
+    match end_point {
+        Some(hash) if has_plus => Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))),
+        None if is_required && messages.transport.is_tls() => Err(refusal(
+            "the server's certificate has no hash that channel binding could use; \
+             set postgres.tls.channel_binding = \"prefer\" if that is meant",
         )),
-        _ if has_plain => {
-            let binding = match transport.end_point {
-                // We could bind, the server did not offer to: say so, and a downgrade is noticed by the server.
-                Some(_) if may_bind => sasl::ChannelBinding::unrequested(),
-                _ => sasl::ChannelBinding::unsupported(),
-            };
-            Ok((sasl::SCRAM_SHA_256, binding))
-        }
-        _ => Err(Error::Authentication("the server offers no mechanism that we know".to_owned())),
+        None if is_required => Err(refusal("channel binding is asked for, and there is no TLS to bind to")),
+        Some(_) if is_required => Err(refusal(
+            "the server offers no channel binding: a proxy or pooler that ends TLS may stand between; \
+             set postgres.tls.channel_binding = \"prefer\" if that is meant",
+        )),
+        // We could bind and the server did not offer to: saying so lets the server notice that its offer was removed.
+        Some(_) if has_plain => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
+        None if has_plain => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
+        Some(_) | None => Err(refusal("the server offers no SASL mechanism that is known here")),
     }
 }

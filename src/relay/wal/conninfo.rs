@@ -3,12 +3,16 @@
 //! Pure: the environment and the password file are handed in. One difference: `sslmode` is `verify-full` unless the host is
 //! on this machine, where libpq's `prefer` stays.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::units::Secret;
+
+use super::params;
+use super::params::Params;
+use super::passfile;
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct Target {
     pub channel_binding: Option<super::ChannelBinding>,
     /// Further `options` of the session.
     pub options: Option<String>,
+    /// `connect_timeout`, where the connection string gives it.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// One server.
@@ -107,7 +113,7 @@ pub enum BadConninfo {
     #[error("{0}")]
     Form(String),
     /// A parameter does not exist.
-    #[error("unknown connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    #[error("unknown or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
     Unknown {
         /// Its name.
         name: String,
@@ -126,34 +132,7 @@ pub enum BadConninfo {
     },
 }
 
-type Params = BTreeMap<String, String>;
-
-const KNOWN: [&str; 22] = [
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "passfile",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "target_session_attrs",
-    "channel_binding",
-    "options",
-    "application_name",
-    "connect_timeout",
-    "client_encoding",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-];
-
-const VARIABLES: [(&str, &str); 14] = [
+const VARIABLES: [(&str, &str); 15] = [
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),
     ("PGPORT", "port"),
@@ -168,12 +147,18 @@ const VARIABLES: [(&str, &str); 14] = [
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ("PGCHANNELBINDING", "channel_binding"),
     ("PGOPTIONS", "options"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
 ];
 
 impl Target {
     /// Reads a connection string, the variables and the password file of this process.
     pub fn resolve(text: &str) -> Result<Self, BadConninfo> {
-        Self::parse(text, &|name| std::env::var(name).ok(), &|path| read_passfile(path))
+        let variable = |name: &str| match std::env::var(name) {
+            Ok(value) => Some(value),
+            Err(_) if name == "USER" => passfile::system_user(),
+            Err(_) => None,
+        };
+        Self::parse(text, &variable, &|path| passfile::read(path))
     }
 
     /// Reads a connection string; what it leaves out comes from the variables, then from libpq's defaults.
@@ -182,26 +167,20 @@ impl Target {
         variable: &dyn Fn(&str) -> Option<String>,
         passfile: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BadConninfo> {
-        let mut params = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            uri(text)?
-        } else {
-            key_values(text)?
-        };
+        let mut params = params::read(text)?;
         for (name, key) in VARIABLES {
             if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
                 params.entry(key.to_owned()).or_insert(value);
             }
         }
-        let user = match params.get("user").cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME")) {
-            Some(user) => user,
-            None => return Err(BadConninfo::Form("no user: name one in postgres.url or PGUSER".to_owned())),
-        };
+        let user = params.get("user").cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+        let user = user.ok_or_else(|| BadConninfo::Form("no user: name one in postgres.url or PGUSER".to_owned()))?;
         let dbname = params.get("dbname").cloned().unwrap_or_else(|| user.clone());
         let hosts = hosts(&params)?;
         let path = params.get("passfile").cloned().or_else(|| variable("HOME").map(|home| format!("{home}/.pgpass")));
         let from_file = || {
             let lines = passfile(&path?)?;
-            hosts.iter().find_map(|host| passfile_entry(&lines, host, &dbname, &user))
+            hosts.iter().find_map(|host| passfile::entry(&lines, host, &dbname, &user))
         };
         let password = params.get("password").cloned().or_else(from_file).map(Secret::new);
         let is_here = hosts.iter().all(Host::is_here);
@@ -209,6 +188,7 @@ impl Target {
             ssl_mode: ssl_mode(&params, is_here)?,
             needs_read_write: needs_read_write(&params)?,
             channel_binding: channel_binding(&params)?,
+            connect_timeout: connect_timeout(&params)?,
             tls_files: TlsFiles {
                 root_cert: params.get("sslrootcert").cloned(),
                 cert: params.get("sslcert").map(PathBuf::from),
@@ -223,129 +203,24 @@ impl Target {
     }
 }
 
-fn known(name: &str) -> Result<(), BadConninfo> {
-    if KNOWN.contains(&name) {
-        return Ok(());
-    }
-    let nearest = KNOWN.into_iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 3);
-    let nearest = nearest.min_by_key(|known| strsim::damerau_levenshtein(known, name));
-    Err(BadConninfo::Unknown { name: name.to_owned(), nearest })
-}
-
-fn uri(text: &str) -> Result<Params, BadConninfo> {
-    let mut params = Params::new();
-    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
-    let mut set = |name: &str, value: &str| -> Result<(), BadConninfo> {
-        if !value.is_empty() {
-            params.insert(name.to_owned(), percent_decode(value)?);
-        }
-        Ok(())
-    };
-    set("user", user)?;
-    set("password", password.unwrap_or_default())?;
-    set("dbname", dbname)?;
-    let (mut names, mut ports) = (Vec::new(), Vec::new());
-    for host in hosts.split(',') {
-        let (name, port) = match host.strip_prefix('[') {
-            Some(bracketed) => {
-                let (name, behind) = bracketed
-                    .split_once(']')
-                    .ok_or_else(|| BadConninfo::Form("an IPv6 address without its closing bracket".to_owned()))?;
-                (name, behind.strip_prefix(':').unwrap_or_default())
-            }
-            None => host.rsplit_once(':').unwrap_or((host, "")),
-        };
-        names.push(name);
-        ports.push(port);
-    }
-    set("host", &names.join(","))?;
-    if ports.iter().any(|port| !port.is_empty()) {
-        set("port", &ports.join(","))?;
-    }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| BadConninfo::Form("a parameter without = in the connection URI".to_owned()))?;
-        let name = match name {
-            "ssl" if value == "true" => {
-                set("sslmode", "require")?;
-                continue;
-            }
-            name => name,
-        };
-        known(name)?;
-        set(name, value)?;
-    }
-    Ok(params)
-}
-
-fn percent_decode(text: &str) -> Result<String, BadConninfo> {
-    let bad = || BadConninfo::Form("a % in the connection URI that is not followed by two hex digits".to_owned());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
-        let value = digit()? * 16 + digit()?;
-        decoded.push(u8::try_from(value).map_err(|_| bad())?);
-    }
-    String::from_utf8(decoded).map_err(|_| BadConninfo::Form("the connection URI is not UTF-8 once decoded".to_owned()))
-}
-
-fn key_values(text: &str) -> Result<Params, BadConninfo> {
-    let mut params = Params::new();
-    let mut chars = text.chars().peekable();
-    loop {
-        while chars.next_if(|char| char.is_whitespace()).is_some() {}
-        if chars.peek().is_none() {
-            return Ok(params);
-        }
-        let mut name = String::new();
-        while let Some(char) = chars.next_if(|char| *char != '=' && !char.is_whitespace()) {
-            name.push(char);
-        }
-        while chars.next_if(|char| char.is_whitespace()).is_some() {}
-        if chars.next() != Some('=') {
-            return Err(BadConninfo::Form(format!("parameter {name:?} of the connection string has no =")));
-        }
-        while chars.next_if(|char| char.is_whitespace()).is_some() {}
-        let is_quoted = chars.next_if_eq(&'\'').is_some();
-        let mut value = String::new();
-        loop {
-            match chars.next() {
-                Some('\\') => value.extend(chars.next()),
-                Some('\'') if is_quoted => break,
-                Some(char) if !is_quoted && char.is_whitespace() => break,
-                Some(char) => value.push(char),
-                None if is_quoted => {
-                    return Err(BadConninfo::Form(format!("the value of {name:?} has no closing quote")));
-                }
-                None => break,
-            }
-        }
-        known(&name)?;
-        params.insert(name, value);
-    }
-}
-
 fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
     let list = |name: &str| -> Vec<String> {
         params.get(name).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
     };
     let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
     let count = names.len().max(addresses.len()).max(1);
+    let fits = |list: &[String]| list.len() == count;
+    if !(names.is_empty() || fits(&names)) || !(addresses.is_empty() || fits(&addresses)) {
+        return Err(BadConninfo::Form(format!("{} names and {} addresses of hosts", names.len(), addresses.len())));
+    }
+    if !(ports.len() <= 1 || fits(&ports)) {
+        return Err(BadConninfo::Form(format!("{} ports for {count} hosts", ports.len())));
+    }
     let mut hosts = Vec::new();
     for place in 0..count {
         let port = ports.get(place).or_else(|| ports.first().filter(|_| ports.len() == 1));
         let port = port.map(String::as_str).filter(|port| !port.is_empty()).unwrap_or("5432");
-        let port: u16 = port.parse().map_err(|_| BadConninfo::Value {
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| BadConninfo::Value {
             name: "port",
             value: port.to_owned(),
             allowed: "a number from 1 to 65535",
@@ -366,8 +241,8 @@ fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
             ),
             (name, None) if name.starts_with('/') => hosts.push(Host::Unix { directory: name.into(), port }),
             (name, address) => {
-                let name =
-                    if name.is_empty() { addresses.get(place).cloned().unwrap_or_default() } else { name.to_owned() };
+                let name = if name.is_empty() { addresses.get(place).map_or("", String::as_str) } else { name };
+                let name = name.to_owned();
                 hosts.push(Host::Tcp { name, address, port });
             }
         }
@@ -422,46 +297,16 @@ fn channel_binding(params: &Params) -> Result<Option<super::ChannelBinding>, Bad
     }))
 }
 
-/// Reads the password file if it is private, as libpq does.
-fn read_passfile(path: &str) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        tracing::warn!(path, "the password file is ignored: others can read it; chmod 600 it");
-        return None;
+fn connect_timeout(params: &Params) -> Result<Option<Duration>, BadConninfo> {
+    let Some(text) = params.get("connect_timeout") else { return Ok(None) };
+    match text.trim().parse::<u32>() {
+        // libpq waits for ever then; the relay does not.
+        Ok(0) => Ok(None),
+        Ok(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
+        Err(_) => {
+            Err(BadConninfo::Value { name: "connect_timeout", value: text.clone(), allowed: "a number of seconds" })
+        }
     }
-    std::fs::read_to_string(path).ok()
-}
-
-/// Finds the password in lines of `host:port:database:user:password`.
-fn passfile_entry(lines: &str, host: &Host, dbname: &str, user: &str) -> Option<String> {
-    let (name, port) = match host {
-        Host::Tcp { name, port, .. } => (name.as_str(), port.to_string()),
-        Host::Unix { port, .. } => ("localhost", port.to_string()),
-    };
-    lines.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
-        let mut fields = vec![String::new()];
-        let mut chars = line.chars();
-        while let Some(char) = chars.next() {
-            match char {
-                '\\' => fields.last_mut()?.extend(chars.next()),
-                ':' if fields.len() < 5 => fields.push(String::new()),
-                char => fields.last_mut()?.push(char),
-            }
-        }
-        let matches = |field: &str, value: &str| field == "*" || field == value;
-        match fields.as_slice() {
-            [for_host, for_port, for_dbname, for_user, password]
-                if matches(for_host, name)
-                    && matches(for_port, &port)
-                    && matches(for_dbname, dbname)
-                    && matches(for_user, user) =>
-            {
-                Some(password.clone())
-            }
-            _ => None,
-        }
-    })
 }
 
 #[cfg(test)]
@@ -512,6 +357,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_spares_the_look_up_and_the_name_stays_for_the_certificate() {
+        let target = parse("host=db hostaddr=10.0.0.7 connect_timeout=3").unwrap();
+        let address = "10.0.0.7".parse().ok();
+        assert_eq!(target.hosts, [Host::Tcp { name: "db".into(), address, port: 5432 }]);
+        assert_eq!(target.connect_timeout, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
     fn variables_fill_in_what_is_left_out() {
         let variable = |name: &str| match name {
             "PGHOST" => Some("other".to_owned()),
@@ -541,12 +394,25 @@ mod tests {
         assert!(target("postgres://app@db/x").password.is_none(), "no HOME, no file");
     }
 
+    const HINT: &str =
+        "an @ behind the host: write / ? # @ and : in the user's name and password as %2F %3F %23 %40 and %3A";
+
     #[test]
-    fn mistakes_are_named() {
+    fn mistakes_are_named_and_a_broken_password_is_not_shown() {
         let rows = [
-            ("postgres://db/x?sslmod=disable", "unknown connection parameter \"sslmod\", did you mean \"sslmode\"?"),
+            (
+                "postgres://db/x?sslmod=disable",
+                "unknown or unsupported connection parameter \"sslmod\", did you mean \"sslmode\"?",
+            ),
             ("host=db sslmode=on", "sslmode is \"on\"; it can be disable, prefer, require, verify-ca or verify-full"),
             ("host=db port=x", "port is \"x\"; it can be a number from 1 to 65535"),
+            ("postgres://me:se/cret@db/x", HINT),
+            ("postgres://me:se?cret=1@db/x", HINT),
+            ("postgres://[::1]5432/x", "something between a host's ] and its port"),
+            ("host=a,b port=1,2,3", "3 ports for 2 hosts"),
+            ("host=a,b hostaddr=127.0.0.1", "2 names and 1 addresses of hosts"),
+            ("host=a port=0", "port is \"0\"; it can be a number from 1 to 65535"),
+            ("host=a connect_timeout=soon", "connect_timeout is \"soon\"; it can be a number of seconds"),
             ("host", "parameter \"host\" of the connection string has no ="),
             ("host='x", "the value of \"host\" has no closing quote"),
             ("postgres://%zz@db", "a % in the connection URI that is not followed by two hex digits"),

@@ -1,18 +1,22 @@
 //! What can go wrong with PostgreSQL, sorted by what happens next.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use openssl::error::ErrorStack;
 
-use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::fault::chain;
 use crate::units::SecretError;
 
 use super::BadConninfo;
+use super::ServerError;
+use super::server::Kind;
 
 /// A connection to PostgreSQL cannot be made, used or kept.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +37,34 @@ pub enum Error {
         source: io::Error,
     },
     /// The attempt took too long.
-    #[error("connect to {host} within {seconds} s")]
+    #[error("{host} did not let us in within {limit:.1?}")]
     Timeout {
         /// The server.
         host: String,
         /// The limit.
-        seconds: u64,
+        limit: Duration,
+    },
+    /// None of several hosts will do.
+    #[error("no host will do: {}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
+    NoHost(Vec<Error>),
+    /// A certificate or key cannot be read.
+    #[error("read {}", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
     },
     /// TLS cannot be set up as asked.
-    #[error("set up TLS towards PostgreSQL")]
-    TlsSetup(#[source] ErrorStack),
+    #[error("{what}")]
+    TlsSetup {
+        /// What was tried.
+        what: String,
+        /// What OpenSSL says.
+        #[source]
+        source: ErrorStack,
+    },
     /// The TLS handshake failed.
     #[error("TLS with {host}: {reason}")]
     Tls {
@@ -72,6 +94,24 @@ pub enum Error {
     /// The connection ended without a word.
     #[error("the server closed the connection")]
     Closed,
+    /// The server did not end the stream in time; what was confirmed last may come again.
+    #[error("the server did not end the stream within {limit:.1?}")]
+    NoEnd {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A server of this version has no failover slots.
+    #[error("PostgreSQL {version} has no slots that a standby keeps; 17 is the first that has")]
+    NoFailover {
+        /// The major version.
+        version: u32,
+    },
+    /// An answer lacks what it must have, or comes where it has no business.
+    #[error("the server sent no usable {field}")]
+    Answer {
+        /// What was expected.
+        field: &'static str,
+    },
     /// The server's bytes are not its protocol.
     #[error("read the server's answer")]
     Malformed(#[from] Malformed),
@@ -88,80 +128,14 @@ pub enum Error {
     Query(#[source] Box<tokio_postgres::Error>),
 }
 
-/// An error that the server reports.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{message} (SQLSTATE {state}{})", detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default())]
-pub struct ServerError {
-    /// The SQLSTATE.
-    pub state: String,
-    /// The message.
-    pub message: String,
-    /// The detail.
-    pub detail: Option<String>,
-}
-
-impl ServerError {
-    /// Reads the fields of an ErrorResponse.
-    #[must_use]
-    pub fn parse(fields: &[u8]) -> Self {
-        let mut found = Self { state: "XX000".to_owned(), message: "no message".to_owned(), detail: None };
-        let mut cursor = Cursor::new(fields);
-        while let Ok(kind) = cursor.u8("error field kind") {
-            let Ok(text) = cursor.text("error field") else { break };
-            match kind {
-                b'C' => text.clone_into(&mut found.state),
-                b'M' => text.clone_into(&mut found.message),
-                b'D' => found.detail = Some(text.to_owned()),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    /// What a server in this state needs: one table of SQLSTATEs.
-    fn kind(&self) -> Kind {
-        match self.state.as_str() {
-            "55006" => Kind::SlotActive,
-            "42704" => Kind::Missing,
-            "55000" if self.is_lost_slot() => Kind::SlotLost,
-            "55000" if self.message.contains("shut") => Kind::Away,
-            "55000" => Kind::Contract,
-            "57P01" => Kind::Shutdown,
-            "28000" | "28P01" | "42501" => Kind::Rights,
-            "42P01" | "3F000" | "42703" | "3D000" => Kind::Contract,
-            "42601" | "22023" | "0A000" | "08P01" => Kind::Ours,
-            "XX000" if self.message.contains("memory alloc") => Kind::RowTooLarge,
-            // 08, 53, 57, 58 and whatever is new: it may pass, and is told each time.
-            _ => Kind::Away,
-        }
-    }
-
-    fn is_lost_slot(&self) -> bool {
-        let detail = self.detail.as_deref().unwrap_or_default();
-        self.message.starts_with("can no longer")
-            || self.message.starts_with("cannot read from logical replication slot")
-            || detail.contains("invalidated")
-            || detail.contains("exceeded the maximum reserved size")
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    SlotActive,
-    Missing,
-    SlotLost,
-    Contract,
-    Shutdown,
-    Rights,
-    RowTooLarge,
-    Ours,
-    Away,
-}
-
 impl Error {
     pub(super) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+
+    pub(super) fn unknown(what: &'static str, kind: u8) -> Self {
+        Malformed::UnknownKind { what, kind }.into()
     }
 
     /// Says whether the server is shutting down, or an administrator ended the connection.
@@ -176,6 +150,13 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "55006")
     }
 
+    /// Gives the process that holds the slot, if another connection holds it.
+    #[must_use]
+    pub fn slot_holder(&self) -> Option<u32> {
+        let Self::Server(ServerError { state, message, .. }) = self else { return None };
+        if state == "55006" { message.rsplit_once(' ')?.1.parse().ok() } else { None }
+    }
+
     /// Says whether the connection cannot be made because of credentials or rights, which may just be changing.
     #[must_use]
     pub fn is_about_rights(&self) -> bool {
@@ -186,11 +167,7 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return Self::Server(ServerError {
-                state: db.code().code().to_owned(),
-                message: db.message().to_owned(),
-                detail: db.detail().map(str::to_owned),
-            });
+            return Self::Server(ServerError::new(db.code().code(), db.message(), db.detail(), db.where_()));
         }
         if error.is_closed() {
             return Self::Closed;
@@ -203,15 +180,17 @@ impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Conninfo(_) => Code::new(Exit::Configuration, 20),
-            Self::Secret(_) => Code::new(Exit::Configuration, 21),
-            Self::TlsSetup(_) => Code::new(Exit::Configuration, 22),
-            Self::Io { .. } | Self::Closed | Self::Query(_) => Code::new(Exit::Unavailable, 1),
+            Self::Secret(_) => Code::new(Exit::Rights, 5),
+            Self::TlsSetup { .. } | Self::TlsFile { .. } => Code::new(Exit::Configuration, 22),
+            Self::Io { .. } | Self::Closed | Self::Query(_) | Self::NoEnd { .. } => Code::new(Exit::Unavailable, 1),
             Self::Timeout { .. } => Code::new(Exit::Unavailable, 2),
             Self::ReadOnly { .. } => Code::new(Exit::Unavailable, 3),
+            Self::NoHost(failures) => decisive(failures).map_or(Code::new(Exit::Unavailable, 1), Diagnose::code),
             Self::Tls { .. } => Code::new(Exit::Rights, 1),
             Self::TlsRefused { .. } => Code::new(Exit::Rights, 2),
             Self::Authentication(_) => Code::new(Exit::Rights, 3),
-            Self::Malformed(_) => Code::new(Exit::Internal, 10),
+            Self::NoFailover { .. } => Code::new(Exit::Contract, 6),
+            Self::Malformed(_) | Self::Answer { .. } => Code::new(Exit::Internal, 10),
             Self::TooLarge { .. } => Code::new(Exit::Poison, 2),
             Self::Server(error) => match error.kind() {
                 Kind::SlotActive => Code::new(Exit::Unavailable, 4),
@@ -221,7 +200,7 @@ impl Diagnose for Error {
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
                 Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
-                Kind::Ours => Code::new(Exit::Internal, 11),
+                Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
                 Kind::Away => Code::new(Exit::Unavailable, 6),
             },
         }
@@ -229,22 +208,33 @@ impl Diagnose for Error {
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Io { .. } | Self::Closed | Self::Query(_) | Self::Timeout { .. } | Self::ReadOnly { .. } => {
-                Fate::Transient
-            }
+            Self::Io { .. }
+            | Self::Closed
+            | Self::Query(_)
+            | Self::NoEnd { .. }
+            | Self::Timeout { .. }
+            | Self::ReadOnly { .. } => Fate::Transient,
+            Self::NoHost(failures) => decisive(failures).map_or(Fate::Transient, Diagnose::fate),
             Self::Conninfo(_)
             | Self::Secret(_)
-            | Self::TlsSetup(_)
+            | Self::TlsSetup { .. }
+            | Self::TlsFile { .. }
             | Self::Tls { .. }
             | Self::TlsRefused { .. }
             | Self::Authentication(_)
+            | Self::NoFailover { .. }
             | Self::Malformed(_)
+            | Self::Answer { .. }
             | Self::TooLarge { .. } => Fate::Fatal,
             Self::Server(error) => match error.kind() {
                 Kind::SlotActive | Kind::Shutdown | Kind::Away => Fate::Transient,
-                Kind::Missing | Kind::SlotLost | Kind::Contract | Kind::Rights | Kind::RowTooLarge | Kind::Ours => {
-                    Fate::Fatal
-                }
+                Kind::Missing
+                | Kind::SlotLost
+                | Kind::Contract
+                | Kind::Rights
+                | Kind::RowTooLarge
+                | Kind::Pooler
+                | Kind::Ours => Fate::Fatal,
             },
         }
     }
@@ -253,33 +243,38 @@ impl Diagnose for Error {
         let text = match self {
             Self::Conninfo(_) => "mend postgres.url",
             Self::Secret(_) => "provide the secret, or change postgres.password",
-            Self::TlsSetup(_) => "check the files under [postgres.tls]",
+            Self::TlsSetup { .. } | Self::TlsFile { .. } => "check the files under [postgres.tls]",
+            Self::NoHost(failures) => return decisive(failures)?.help(),
             Self::Tls { .. } => {
-                "check postgres.tls.root_cert and the host name in postgres.url against the certificate"
+                "check postgres.tls.root_cert, and the host name in postgres.url against the names in the certificate"
             }
             Self::TlsRefused { .. } => {
-                "turn on ssl in PostgreSQL, or set sslmode=disable in postgres.url if the way is private"
+                "set ssl = on in postgresql.conf, or put sslmode=disable into postgres.url if the way there is private"
             }
             Self::Authentication(_) => {
-                "use SCRAM (password_encryption = 'scram-sha-256'), or allow less under [postgres]"
+                "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and \
+                 scram-sha-256 in pg_hba.conf; or accept less under [postgres]"
             }
-            Self::Server(error) => match error.kind() {
-                Kind::Rights => "check user and password, the role's LOGIN and REPLICATION attributes, and pg_hba.conf",
-                Kind::Missing => "run `walrelay setup --apply`",
-                Kind::SlotLost => "the log that the slot needed is gone: compare the outbox table before a new setup",
-                Kind::Contract => "mend what the server names, then restart",
-                Kind::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
-                Kind::Ours => "please report this",
-                Kind::SlotActive | Kind::Shutdown | Kind::Away => return None,
-            },
-            Self::Malformed(_) => "check that postgres.url leads to a PostgreSQL server and not to something between",
+            Self::NoFailover { .. } => "set source.failover = \"auto\" or \"off\"",
+            Self::Server(error) => error.kind().help()?,
+            Self::Malformed(_) | Self::Answer { .. } => {
+                "check that postgres.url leads to a PostgreSQL server itself and not to something between"
+            }
             Self::TooLarge { .. } => "raise postgres.max_row_bytes",
-            Self::Io { .. } | Self::Closed | Self::Query(_) | Self::Timeout { .. } | Self::ReadOnly { .. } => {
-                return None;
-            }
+            Self::Io { .. }
+            | Self::Closed
+            | Self::Query(_)
+            | Self::NoEnd { .. }
+            | Self::Timeout { .. }
+            | Self::ReadOnly { .. } => return None,
         };
         Some(text.to_owned())
     }
+}
+
+/// Of several hosts one that may come back decides: as long as there is one, waiting can help.
+fn decisive(failures: &[Error]) -> Option<&Error> {
+    failures.iter().find(|error| error.fate() == Fate::Transient).or(failures.last())
 }
 
 #[cfg(test)]
@@ -300,6 +295,11 @@ mod tests {
                 "WR-6602",
                 Fate::Fatal,
             ),
+            ("42704", "publication \"p\" does not exist", None, "WR-6505", Fate::Fatal),
+            ("28000", "no pg_hba.conf entry for host", None, "WR-6704", Fate::Fatal),
+            ("08P01", "unsupported startup parameter: replication", None, "WR-7011", Fate::Fatal),
+            ("25006", "cannot execute INSERT in a read-only transaction", None, "WR-6906", Fate::Transient),
+            ("99999", "what nobody has seen yet", None, "WR-6906", Fate::Transient),
             ("55000", "replication slot \"s\" was not created in this database", None, "WR-6505", Fate::Fatal),
             ("55006", "replication slot \"s\" is active for PID 7", None, "WR-6904", Fate::Transient),
             ("57P01", "terminating connection due to administrator command", None, "WR-6905", Fate::Transient),
@@ -309,15 +309,23 @@ mod tests {
             ("XX000", "could not open file", None, "WR-6906", Fate::Transient),
         ];
         for (state, message, detail, code, fate) in rows {
-            let detail = detail.map(str::to_owned);
-            let error = Error::Server(ServerError { state: state.into(), message: message.into(), detail });
+            let error = Error::Server(ServerError::new(state, message, detail, None));
             assert_eq!((error.code().to_string().as_str(), error.fate()), (code, fate), "{state} {message}");
         }
     }
 
     #[test]
-    fn an_error_response_is_read_by_its_fields() {
-        let error = ServerError::parse(b"SFATAL\0C28P01\0Mno\0Dbecause\0\0");
-        assert_eq!(error.to_string(), "no (SQLSTATE 28P01, because)");
+    fn the_holder_of_a_slot_is_named() {
+        let held = ServerError::new("55006", "replication slot \"s\" is active for PID 4711", None, None);
+        assert_eq!(Error::Server(held).slot_holder(), Some(4_711));
+    }
+
+    #[test]
+    fn while_one_host_may_come_back_waiting_helps() {
+        let refused = || Error::TlsRefused { host: "a".to_owned() };
+        assert_eq!(Error::NoHost(vec![refused(), Error::Closed, refused()]).fate(), Fate::Transient);
+        let all = Error::NoHost(vec![refused(), refused()]);
+        assert_eq!((all.fate(), all.code().to_string().as_str()), (Fate::Fatal, "WR-6702"));
+        assert_eq!(all.to_string().matches("refuses TLS").count(), 2);
     }
 }

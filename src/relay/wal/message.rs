@@ -1,8 +1,7 @@
 //! The messages of the handshake and of commands: few, small, and not on the hot path.
 
-use bytes::Buf as _;
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
+use std::future::poll_fn;
+
 use tokio::io::AsyncWriteExt as _;
 
 use crate::cursor::Cursor;
@@ -10,10 +9,13 @@ use crate::cursor::Malformed;
 
 use super::Error;
 use super::ServerError;
+use super::inbox::Inbox;
 use super::transport::Transport;
 
 /// Before the stream no honest message is larger.
-const LENGTH_MAX: usize = 1 << 20;
+const LENGTH_MAX: i32 = 1 << 20;
+/// The room for one.
+const ROOM_MAX: usize = (1 << 20) + 1;
 
 /// A message of the server, outside the stream.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) enum Answer {
     Authentication(i32, Vec<u8>),
     /// A setting of the session.
     Parameter(String, String),
+    /// What would cancel a query on this connection.
+    Key(Vec<u8>),
     /// The columns of the rows that follow; their names are not needed.
     RowDescription,
     /// A row, in text.
@@ -40,47 +44,54 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Messages {
     pub(super) transport: Transport,
-    pub(super) received: BytesMut,
+    pub(super) inbox: Inbox,
+}
+
+impl Answer {
+    /// Complains about a message that has no business here.
+    pub(super) const fn unexpected(&self, field: &'static str) -> Error {
+        Error::Answer { field }
+    }
 }
 
 impl Messages {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, received: BytesMut::with_capacity(8 << 10) }
+        Self { transport, inbox: Inbox::new(ROOM_MAX) }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let io = self.transport.io();
-        io.write_all(bytes).await.map_err(Error::io("send to PostgreSQL"))?;
-        io.flush().await.map_err(Error::io("send to PostgreSQL"))
+        self.transport.write_all(bytes).await.map_err(Error::io("send to PostgreSQL"))?;
+        self.transport.flush().await.map_err(Error::io("send to PostgreSQL"))
     }
 
     /// Waits for the next message. An error of the server is an error here.
     pub(super) async fn next(&mut self) -> Result<Answer, Error> {
-        let length = loop {
-            if let Some(length) = self.whole()? {
-                break length;
+        loop {
+            let unread = self.inbox.unread();
+            if let Some((_, length)) = header(unread, LENGTH_MAX)? {
+                if let Some(message) = unread.get(..length) {
+                    let answer = parse(message);
+                    self.inbox.consume(length);
+                    return answer;
+                }
+                self.inbox.make_room(length)?;
             }
-            let read = self.transport.io().read_buf(&mut self.received).await;
-            if read.map_err(Error::io("read from PostgreSQL"))? == 0 {
-                return Err(Error::Closed);
-            }
-        };
-        let answer = parse(self.received.get(..length).unwrap_or_default());
-        self.received.advance(length);
-        answer
-    }
-
-    fn whole(&self) -> Result<Option<usize>, Error> {
-        let mut cursor = Cursor::new(&self.received);
-        let (Ok(_), Ok(value)) = (cursor.u8("message tag"), cursor.i32("message length")) else { return Ok(None) };
-        let length = match usize::try_from(value) {
-            Ok(length) if length >= 4 => length + 1,
-            _ => return Err(Malformed::Impossible { field: "message length", value: value.into() }.into()),
-        };
-        if length > LENGTH_MAX {
-            return Err(Error::TooLarge { length, limit: LENGTH_MAX });
+            poll_fn(|context| self.inbox.poll_fill(context, &mut self.transport)).await?;
         }
-        Ok((self.received.len() >= length).then_some(length))
+    }
+}
+
+/// The tag and the length in front of every message.
+pub(super) const HEADER: usize = 5;
+
+/// Gives the tag and the whole length of the message at the front, as soon as its header is there.
+pub(super) fn header(unread: &[u8], limit: i32) -> Result<Option<(u8, usize)>, Malformed> {
+    let mut cursor = Cursor::new(unread);
+    let (Ok(tag), Ok(value)) = (cursor.u8("message tag"), cursor.i32("message length")) else { return Ok(None) };
+    match usize::try_from(value) {
+        // The length counts itself, but not the tag.
+        Ok(length) if (4..=limit).contains(&value) => Ok(Some((tag, length + 1))),
+        _ => Err(Malformed::Impossible { field: "message length", value: value.into() }),
     }
 }
 
@@ -98,6 +109,7 @@ fn parse(message: &[u8]) -> Result<Answer, Error> {
             Answer::Parameter(name, cursor.text("parameter value")?.to_owned())
         }
         b'E' => return Err(ServerError::parse(cursor.rest()).into()),
+        b'K' => Answer::Key(cursor.rest().to_vec()),
         b'T' => Answer::RowDescription,
         b'D' => {
             let count = cursor.count("column count")?;
@@ -108,7 +120,8 @@ fn parse(message: &[u8]) -> Result<Answer, Error> {
                     cursor = ahead;
                     row.push(None);
                 } else {
-                    row.push(Some(String::from_utf8_lossy(cursor.sized("value")?).into_owned()));
+                    let value = std::str::from_utf8(cursor.sized("value")?);
+                    row.push(Some(value.map_err(|_| Malformed::NotUtf8 { field: "value" })?.to_owned()));
                 }
             }
             Answer::Row(row)
@@ -116,7 +129,7 @@ fn parse(message: &[u8]) -> Result<Answer, Error> {
         b'C' => Answer::Complete,
         b'W' => Answer::CopyBoth,
         b'Z' => Answer::Ready,
-        b'K' | b'N' | b'I' | b'A' | b'v' => Answer::Aside,
+        b'N' | b'I' | b'A' | b'v' => Answer::Aside,
         kind => return Err(Malformed::UnknownKind { what: "message", kind }.into()),
     })
 }

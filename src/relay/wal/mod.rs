@@ -2,18 +2,26 @@
 //!
 //! ```text
 //!   Target --connect--> Session (commands) --start--> Stream (CopyBoth) --finish-->
+//!             |
+//!             +-------> Ordinary (queries, through tokio-postgres)
 //! ```
 //!
-//! Our own, on `postgres-protocol`: the rules that decide about loss live exactly here. A connection streams once and is
-//! then closed. Ordinary queries go through `tokio-postgres`, under the same TLS and authentication rules. `Stream::confirm`
-//! takes nothing but a [`crate::relay::ledger::Confirmed`].
+//! Our own, on `postgres-protocol`: the rules that decide about loss live exactly here. Both kinds of connection go through
+//! one door (`connect`), so TLS and authentication have one set of rules. A replication connection streams once and is then
+//! closed. `Stream::confirm` takes nothing but a [`crate::relay::ledger::Confirmed`]. Nothing here decides when to retry;
+//! [`Error`] says whether it can help.
 
 mod auth;
 mod config;
+mod connect;
 mod conninfo;
 mod error;
+mod inbox;
 mod message;
 mod ordinary;
+mod params;
+mod passfile;
+mod server;
 mod session;
 mod stream;
 mod tls;
@@ -26,11 +34,16 @@ pub use conninfo::BadConninfo;
 pub use conninfo::Host;
 pub use conninfo::SslMode;
 pub use conninfo::Target;
+pub use conninfo::TlsFiles;
 pub use error::Error;
-pub use error::ServerError;
+pub use ordinary::Ended;
 pub use ordinary::Ordinary;
 pub use ordinary::connect_ordinary;
+pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;
 pub use session::SystemIdentity;
 pub use stream::Stream;
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,31 @@
-//! Ordinary queries: `tokio-postgres`, under the same rules as the replication connection.
+//! Ordinary queries: `tokio-postgres` on a connection that came through our own door.
+//!
+//! `tokio-postgres` answers whatever a server asks, a password in clear text as well. So it gets a connection that is
+//! already authenticated: its own startup message goes nowhere, and the greeting it waits for is repeated to it.
 
 use std::fmt;
-use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
 
-use openssl::ssl::SslConnector;
-use openssl::ssl::SslMethod;
-use openssl::ssl::SslVerifyMode;
-use postgres_openssl::MakeTlsConnector;
+use bytes::Buf as _;
+use bytes::BufMut as _;
+use bytes::BytesMut;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::NoTls;
 
-use super::ChannelBinding;
 use super::Config;
 use super::Error;
-use super::Host;
-use super::SslMode;
 use super::Target;
-use super::session;
-use super::tls;
+use super::connect;
+use super::connect::Connected;
+use super::connect::Purpose;
+use super::transport::Transport;
 
 /// An ordinary connection.
 pub struct Ordinary {
@@ -42,7 +48,7 @@ pub struct Ended(JoinHandle<Option<Error>>);
 impl Future for Ended {
     type Output = Option<Error>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(Result::unwrap_or_default)
     }
 }
@@ -53,77 +59,132 @@ impl Drop for Ended {
     }
 }
 
-/// Connects for ordinary queries.
+/// Connects for ordinary queries. Nothing on the search path but PostgreSQL's own catalogue: names of others are written
+/// with their schema.
 pub async fn connect_ordinary(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
-    let connector = match tls::connector(target, config)? {
-        Some(connector) => connector,
-        // Never used: the mode is disable. The type wants one.
-        None => SslConnector::builder(SslMethod::tls_client()).map_err(Error::TlsSetup)?.build(),
-    };
-    let mut connector = MakeTlsConnector::new(connector);
-    let mode = target.ssl_mode;
-    connector.set_callback(move |ssl, _| {
-        ssl.set_verify_hostname(tls::checks_name(mode));
-        if mode == SslMode::Prefer {
-            ssl.set_verify(SslVerifyMode::NONE);
-        }
-        Ok(())
-    });
-    let limit = session::attempt_limit(target, config);
-    let attempt = client_config(target, config, application_name)?;
-    let (client, connection) = match tokio::time::timeout(limit, attempt.connect(connector)).await {
-        Ok(connected) => connected?,
-        Err(_) => {
-            let host = target.hosts.first().map(ToString::to_string).unwrap_or_default();
-            return Err(Error::Timeout { host, seconds: limit.as_secs() });
-        }
-    };
+    let connected = connect::connect(target, config, application_name, Purpose::Queries).await?;
+    let (client, connection) = tokio_postgres::Config::new()
+        .user(&target.user)
+        .ssl_mode(tokio_postgres::config::SslMode::Disable)
+        .connect_raw(Resumed::new(connected), NoTls)
+        .await?;
     let ended = Ended(tokio::spawn(async move { connection.await.err().map(Error::from) }));
-    // Names are resolved where they are meant, whatever the role's settings are.
-    client.batch_execute("SET search_path = pg_catalog").await?;
     Ok(Ordinary { client, ended })
 }
 
-fn client_config(target: &Target, config: &Config, application_name: &str) -> Result<tokio_postgres::Config, Error> {
-    use tokio_postgres::config as theirs;
-    let mut client = tokio_postgres::Config::new();
-    client
-        .user(&target.user)
-        .dbname(&target.dbname)
-        .application_name(application_name)
-        .connect_timeout(config.connect_timeout)
-        .tcp_user_timeout(config.connect_timeout * 3);
-    for host in &target.hosts {
-        match host {
-            Host::Unix { directory, port } => client.host_path(directory).port(*port),
-            Host::Tcp { name, port, .. } => client.host(name).port(*port),
-        };
+/// A connection whose handshake is over, for a client that wants to shake hands.
+struct Resumed {
+    transport: Transport,
+    /// What the client is told first: the greeting once more, then what the server has sent since.
+    greeting: BytesMut,
+    startup: Startup,
+}
+
+/// How much of the client's startup message has been swallowed.
+enum Startup {
+    /// Part of its length.
+    Length(BytesMut),
+    /// The length is known; this much is left.
+    Body(usize),
+    /// All of it.
+    Over,
+}
+
+impl Resumed {
+    fn new(connected: Connected) -> Self {
+        let mut greeting = BytesMut::new();
+        message(&mut greeting, b'R', &[&[0; 4]]);
+        for (name, value) in &connected.parameters {
+            message(&mut greeting, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"]);
+        }
+        if let Some(key) = &connected.key {
+            message(&mut greeting, b'K', &[key]);
+        }
+        message(&mut greeting, b'Z', &[b"I"]);
+        greeting.extend_from_slice(connected.messages.inbox.unread());
+        Self { transport: connected.messages.transport, greeting, startup: Startup::Length(BytesMut::new()) }
     }
-    if target.hosts.iter().all(|host| matches!(host, Host::Tcp { address: Some(_), .. })) {
-        for host in &target.hosts {
-            if let Host::Tcp { address: Some(address), .. } = host {
-                client.hostaddr(*address);
+}
+
+fn message(out: &mut BytesMut, tag: u8, parts: &[&[u8]]) {
+    let length = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+    out.put_u8(tag);
+    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    for part in parts {
+        out.put_slice(part);
+    }
+}
+
+impl Startup {
+    /// Swallows what belongs to the startup message.
+    fn swallow(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Over => 0,
+            Self::Length(seen) => {
+                let taken = bytes.len().min(4 - seen.len());
+                seen.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+                if seen.len() == 4 {
+                    *self = Self::Body(usize::try_from(seen.get_u32()).map_or(0, |length| length.saturating_sub(4)));
+                }
+                taken
+            }
+            Self::Body(left) => {
+                let taken = bytes.len().min(*left);
+                *left -= taken;
+                if *left == 0 {
+                    *self = Self::Over;
+                }
+                taken
             }
         }
     }
-    if let Some(password) = session::password(target, config)? {
-        client.password(password.expose());
+}
+
+impl AsyncRead for Resumed {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.greeting.is_empty() {
+            return Pin::new(&mut self.transport).poll_read(context, into);
+        }
+        let count = into.remaining().min(self.greeting.len());
+        into.put_slice(&self.greeting.split_to(count));
+        Poll::Ready(Ok(()))
     }
-    if let Some(options) = &target.options {
-        client.options(options);
+}
+
+impl AsyncWrite for Resumed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.startup.swallow(bytes) {
+            0 => Pin::new(&mut self.transport).poll_write(context, bytes),
+            swallowed => Poll::Ready(Ok(swallowed)),
+        }
     }
-    client.ssl_mode(match target.ssl_mode {
-        SslMode::Disable => theirs::SslMode::Disable,
-        SslMode::Prefer => theirs::SslMode::Prefer,
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => theirs::SslMode::Require,
-    });
-    // Required only where the replication connection has already required it, over TLS.
-    client.channel_binding(match target.channel_binding.unwrap_or(config.tls.channel_binding) {
-        ChannelBinding::Disable => theirs::ChannelBinding::Disable,
-        ChannelBinding::Prefer | ChannelBinding::Require => theirs::ChannelBinding::Prefer,
-    });
-    if target.needs_read_write {
-        client.target_session_attrs(TargetSessionAttrs::ReadWrite);
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(context)
     }
-    Ok(client)
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_startup_message_is_swallowed_in_whatever_pieces_it_comes() {
+        let startup = [0, 0, 0, 9, 0, 3, 0, 0, 0];
+        for piece in 1..=startup.len() {
+            let mut state = Startup::Length(BytesMut::new());
+            let mut bytes: &[u8] = &[&startup[..], b"Q"].concat();
+            while !matches!(state, Startup::Over) {
+                let taken = state.swallow(&bytes[..piece.min(bytes.len())]);
+                assert!(taken > 0);
+                bytes = &bytes[taken..];
+            }
+            assert_eq!(bytes, b"Q");
+            assert_eq!(state.swallow(bytes), 0);
+        }
+    }
 }

@@ -1,30 +1,25 @@
 //! A replication connection that takes commands.
 
-use std::time::Duration;
-
-use bytes::BytesMut;
-use postgres_protocol::message::frontend;
-
 use crate::lsn::Lsn;
-use crate::units::Secret;
 
 use super::Config;
 use super::Error;
-use super::Host;
 use super::Stream;
 use super::Target;
-use super::auth;
-use super::auth::Login;
+use super::connect;
+use super::connect::Connected;
+use super::connect::Purpose;
 use super::message::Answer;
-use super::message::Messages;
-use super::tls;
-use super::transport::Transport;
+
+/// The first version that takes options in parentheses.
+const PARENTHESES: u32 = 150_000;
+/// The first version with slots that a standby keeps.
+const FAILOVER: u32 = 170_000;
 
 /// A replication connection that takes commands.
 #[derive(Debug)]
 pub struct Session {
-    messages: Messages,
-    server_version: u32,
+    connected: Connected,
     row_bytes_max: usize,
 }
 
@@ -35,7 +30,7 @@ pub struct SystemIdentity {
     pub system_id: String,
     /// The timeline.
     pub timeline: u32,
-    /// The end of the flushed log.
+    /// The end of the flushed log. Nothing may start here: what committed before it would be skipped.
     pub wal_end: Lsn,
 }
 
@@ -49,130 +44,39 @@ pub struct CreatedSlot {
 impl Session {
     /// Connects to the first server of the list that will do, and authenticates.
     pub async fn connect(target: &Target, config: &Config, application_name: &str) -> Result<Self, Error> {
-        let connector = tls::connector(target, config)?;
-        let mut last = None;
-        for host in &target.hosts {
-            let attempt = Self::connect_to(host, target, config, application_name, connector.as_ref());
-            match tokio::time::timeout(config.connect_timeout, attempt).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => {
-                    let seconds = config.connect_timeout.as_secs();
-                    last = Some(Error::Timeout { host: host.to_string(), seconds });
-                }
-            }
-        }
-        Err(last.unwrap_or(Error::Closed))
-    }
-
-    async fn connect_to(
-        host: &Host,
-        target: &Target,
-        config: &Config,
-        application_name: &str,
-        connector: Option<&openssl::ssl::SslConnector>,
-    ) -> Result<Self, Error> {
-        let transport = Transport::open(host, target.ssl_mode, connector).await?;
-        let mut messages = Messages::new(transport);
-        let options = session_options(target, config);
-        let parameters = [
-            ("user", target.user.as_str()),
-            ("database", &target.dbname),
-            ("replication", "database"),
-            ("application_name", application_name),
-            ("client_encoding", "UTF8"),
-            ("options", &options),
-        ];
-        let mut out = BytesMut::new();
-        frontend::startup_message(parameters, &mut out).map_err(Error::io("send the startup message"))?;
-        messages.send(&out).await?;
-        let login = Login {
-            user: &target.user,
-            password: password(target, config)?,
-            allow_weak: config.allow_weak_auth,
-            channel_binding: target.channel_binding.unwrap_or(config.tls.channel_binding),
-        };
-        auth::authenticate(&mut messages, &login).await?;
+        let connected = connect::connect(target, config, application_name, Purpose::Replication).await?;
         let row_bytes_max = usize::try_from(config.max_row_bytes).unwrap_or(usize::MAX);
-        let mut session = Self { messages, server_version: 0, row_bytes_max };
-        session.greet().await?;
-        if target.needs_read_write {
-            let rows = session.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
-            if cell(&rows, 0) == Some("t") {
-                return Err(Error::ReadOnly { host: host.to_string() });
-            }
-        }
-        Ok(session)
+        Ok(Self { connected, row_bytes_max })
     }
 
-    async fn greet(&mut self) -> Result<(), Error> {
-        loop {
-            match self.messages.next().await? {
-                Answer::Ready => return Ok(()),
-                Answer::Parameter(name, value) if name == "server_version" => {
-                    self.server_version = version_number(&value);
-                }
-                Answer::Parameter(..)
-                | Answer::Authentication(..)
-                | Answer::RowDescription
-                | Answer::Row(_)
-                | Answer::Complete
-                | Answer::CopyBoth
-                | Answer::Aside => {}
-            }
-        }
-    }
-
-    /// Gives the server's version, as `server_version_num`; the minor number is not needed.
-    #[must_use]
-    pub const fn server_version(&self) -> u32 {
-        self.server_version
-    }
-
-    /// Says whether TLS is in force.
-    #[must_use]
-    pub const fn is_tls(&self) -> bool {
-        self.messages.transport.is_tls
-    }
-
-    /// Runs a command and gives its rows, in text.
+    /// Runs a command and gives its rows, in text. After an error of the server the next command may come.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
-        self.send(sql).await?;
-        let mut rows = Vec::new();
-        loop {
-            match self.messages.next().await? {
-                Answer::Row(row) => rows.push(row),
-                Answer::Ready => return Ok(rows),
-                Answer::Authentication(..)
-                | Answer::Parameter(..)
-                | Answer::RowDescription
-                | Answer::Complete
-                | Answer::CopyBoth
-                | Answer::Aside => {}
-            }
-        }
+        self.connected.query(sql).await
     }
 
     /// Asks who the server is.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
         let rows = self.query("IDENTIFY_SYSTEM").await?;
         Ok(SystemIdentity {
-            system_id: cell(&rows, 0).unwrap_or_default().to_owned(),
-            timeline: cell(&rows, 1).and_then(|text| text.parse().ok()).unwrap_or_default(),
-            wal_end: position(&rows, 2),
+            system_id: cell(&rows, 0, "system identifier")?.to_owned(),
+            timeline: number(cell(&rows, 1, "timeline")?).ok_or(Error::Answer { field: "timeline" })?,
+            wal_end: position(&rows, 2)?,
         })
     }
 
     /// Creates a slot. Waits for every transaction that is running, so it has no time limit.
     pub async fn create_slot(&mut self, name: &str, failover: bool) -> Result<CreatedSlot, Error> {
-        let name = quote(name);
-        let command = match (self.server_version, failover) {
-            (..150_000, _) => format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT"),
-            (_, true) => format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER true)"),
-            (_, false) => format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'nothing')"),
+        let version = self.server_version();
+        if failover && version < FAILOVER {
+            return Err(Error::NoFailover { version: version / 10_000 });
+        }
+        let options = match (version < PARENTHESES, failover) {
+            (true, _) => "NOEXPORT_SNAPSHOT",
+            (false, false) => "(SNAPSHOT 'nothing')",
+            (false, true) => "(SNAPSHOT 'nothing', FAILOVER true)",
         };
-        let rows = self.query(&command).await?;
-        Ok(CreatedSlot { consistent_point: position(&rows, 1) })
+        let rows = self.query(&format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote(name))).await?;
+        Ok(CreatedSlot { consistent_point: position(&rows, 1)? })
     }
 
     /// Drops a slot; waits until nobody uses it.
@@ -182,79 +86,70 @@ impl Session {
 
     /// Starts the stream of a slot at a position.
     pub async fn start(mut self, slot: &str, from: Lsn, publication: &str, binary: bool) -> Result<Stream, Error> {
-        // A list of identifiers inside a string literal: both quotings apply.
-        let publications = quote(publication).replace('\'', "''");
-        let binary = if binary { ", binary 'true'" } else { "" };
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{publications}'{binary})",
-            quote(slot)
-        );
-        self.send(&command).await?;
+        self.connected.command(&start_command(slot, from, publication, binary)).await?;
         loop {
-            match self.messages.next().await? {
-                Answer::CopyBoth => break,
-                Answer::Ready => return Err(Error::Closed),
-                Answer::Authentication(..)
-                | Answer::Parameter(..)
+            match self.connected.messages.next().await? {
+                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, from, self.row_bytes_max)),
+                Answer::Parameter(..) | Answer::Aside => {}
+                other @ (Answer::Authentication(..)
+                | Answer::Key(_)
                 | Answer::RowDescription
                 | Answer::Row(_)
                 | Answer::Complete
-                | Answer::Aside => {}
+                | Answer::Ready) => return Err(other.unexpected("answer to START_REPLICATION")),
             }
         }
-        Ok(Stream::new(self.messages, from, self.row_bytes_max))
     }
 
-    async fn send(&mut self, sql: &str) -> Result<(), Error> {
-        let mut out = BytesMut::new();
-        frontend::query(sql, &mut out).map_err(Error::io("send a command"))?;
-        self.messages.send(&out).await
+    /// Gives the server's version as `server_version_num` writes it; 0 if the server does not say.
+    #[must_use]
+    pub fn server_version(&self) -> u32 {
+        self.connected.parameter("server_version").map_or(0, version_number)
     }
-}
 
-/// Reads the password as it is now: a rotated secret takes effect at the next connect.
-pub(super) fn password(target: &Target, config: &Config) -> Result<Option<Secret>, Error> {
-    match &config.password {
-        Some(reference) => Ok(Some(reference.read()?)),
-        None => Ok(target.password.clone()),
+    /// Says whether TLS is in force.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.connected.messages.transport.is_tls()
     }
 }
 
-/// What the session needs, without any change of the server: limits, and a text form that does not depend on settings.
-pub(super) fn session_options(target: &Target, config: &Config) -> String {
-    let ours = format!(
-        "-c wal_sender_timeout={}ms -c logical_decoding_work_mem={}kB -c DateStyle=ISO -c IntervalStyle=iso_8601 \
-         -c TimeZone=UTC -c extra_float_digits=3 -c bytea_output=hex",
-        config.wal_sender_timeout.as_millis(),
-        (config.logical_decoding_work_mem / 1_024).max(64),
-    );
-    match &target.options {
-        Some(options) => format!("{options} {ours}"),
-        None => ours,
-    }
-}
-
-/// Gives how long a connection attempt may take in all.
-pub(super) fn attempt_limit(target: &Target, config: &Config) -> Duration {
-    config.connect_timeout * u32::try_from(target.hosts.len()).unwrap_or(1)
-}
-
-fn cell(rows: &[Vec<Option<String>>], column: usize) -> Option<&str> {
-    rows.first()?.get(column)?.as_deref()
-}
-
-fn position(rows: &[Vec<Option<String>>], column: usize) -> Lsn {
-    cell(rows, column).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO)
+fn start_command(slot: &str, from: Lsn, publication: &str, binary: bool) -> String {
+    // A list of identifiers inside a string literal: both quotings apply. The replication grammar knows no backslash.
+    let publications = quote(publication).replace('\'', "''");
+    let binary = if binary { ", binary 'true'" } else { "" };
+    let slot = quote(slot);
+    format!(
+        "START_REPLICATION SLOT {slot} LOGICAL {from} (proto_version '1', publication_names '{publications}'{binary})"
+    )
 }
 
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Turns `15.18 (Debian ...)` or `18beta1` into 150000 or 180000.
+fn cell<'a>(rows: &'a [Vec<Option<String>>], column: usize, field: &'static str) -> Result<&'a str, Error> {
+    let row = rows.first().ok_or(Error::Answer { field })?;
+    row.get(column).and_then(Option::as_deref).ok_or(Error::Answer { field })
+}
+
+fn position(rows: &[Vec<Option<String>>], column: usize) -> Result<Lsn, Error> {
+    let field = "log position";
+    cell(rows, column, field)?.parse().map_err(|_| Error::Answer { field })
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok()
+}
+
+/// Turns `15.18 (Debian 15.18-0+deb12u1)` into 150018 and `18beta1` into 180000.
 fn version_number(text: &str) -> u32 {
-    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse::<u32>().unwrap_or_default() * 10_000
+    let leading = |text: &str| {
+        let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+        text.get(..digits).and_then(number).unwrap_or_default()
+    };
+    let minor = text.split_once('.').map_or(0, |(_, minor)| leading(minor));
+    leading(text).saturating_mul(10_000).saturating_add(minor)
 }
 
 #[cfg(test)]
@@ -263,13 +158,20 @@ mod tests {
 
     #[test]
     fn a_version_is_read_from_whatever_the_vendor_writes() {
-        for (text, expected) in [("15.18 (Debian 15.18-0+deb12u1)", 150_000), ("18beta1", 180_000), ("", 0)] {
-            assert_eq!(version_number(text), expected);
+        let rows =
+            [("15.18 (Debian 15.18-0+deb12u1)", 150_018), ("18beta1", 180_000), ("16.3", 160_003), ("", 0), ("é", 0)];
+        for (text, expected) in rows {
+            assert_eq!(version_number(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn a_name_is_quoted_as_an_identifier() {
-        assert_eq!(quote("a\"b"), "\"a\"\"b\"");
+    fn slot_and_publication_are_quoted_for_the_place_where_they_stand() {
+        let command = start_command("a\"b", Lsn::from_wire(0x16_0000_00FF), "o'r\"d", true);
+        assert_eq!(
+            command,
+            "START_REPLICATION SLOT \"a\"\"b\" LOGICAL 16/FF \
+             (proto_version '1', publication_names '\"o''r\"\"d\"', binary 'true')"
+        );
     }
 }

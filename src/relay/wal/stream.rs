@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::Pin;
+use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -13,32 +14,34 @@ use std::time::SystemTime;
 use bytes::Buf as _;
 use bytes::BufMut as _;
 use bytes::BytesMut;
+use postgres_protocol::message::frontend;
 use tokio::io::AsyncWrite as _;
-use tokio_util::io::poll_read_buf;
-use tokio_util::io::poll_write_buf;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
 use super::Error;
+use super::ServerError;
+use super::inbox::Inbox;
+use super::message;
 use super::message::Messages;
 use super::transport::Transport;
 
-/// The room for reading that is kept free.
-const BUFFER: usize = 256 << 10;
 /// What a frame has besides its row.
 const FRAME_SLACK: usize = 64 << 10;
-/// Status updates that may wait to be written.
-const QUEUED_MAX: usize = 4 * STATUS_BYTES;
+/// A status update on the wire: tag, length, kind, three positions, a time, a flag.
 const STATUS_BYTES: usize = 39;
-/// PostgreSQL's clock starts this long after the Unix clock.
+/// Status updates that may wait to be written: with a server that does not read, more of the same would not help.
+const QUEUED_MAX: usize = 4 * STATUS_BYTES;
+/// PostgreSQL's clock starts this long after the Unix clock, on 2000-01-01.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// A stream of the log.
 #[derive(Debug)]
 pub struct Stream {
     transport: Transport,
-    received: BytesMut,
+    inbox: Inbox,
     queued: BytesMut,
     position: Lsn,
     frame_max: usize,
@@ -46,70 +49,36 @@ pub struct Stream {
 
 impl Stream {
     pub(super) fn new(messages: Messages, from: Lsn, row_bytes_max: usize) -> Self {
-        let Messages { transport, mut received } = messages;
-        received.reserve(BUFFER);
+        let Messages { transport, mut inbox } = messages;
         let frame_max = row_bytes_max.saturating_add(FRAME_SLACK);
-        Self { transport, received, queued: BytesMut::new(), position: from, frame_max }
+        inbox.set_limit(frame_max);
+        Self { transport, inbox, queued: BytesMut::new(), position: from, frame_max }
     }
 
-    /// Writes what is queued and, if `reads`, reads once whatever the socket holds. Returns how much was read; without
-    /// reading it returns when all is written, and with nothing to write it does not return. Cancel-safe.
+    /// Writes what is queued and, if `reads`, reads whatever the socket holds. Returns how much was read, which is 0 only
+    /// if there is no room. Without reading it returns 0 when all is written, and with nothing to write it does not
+    /// return. Cancel-safe.
     pub async fn exchange(&mut self, reads: bool) -> Result<usize, Error> {
-        if self.received.capacity() - self.received.len() < BUFFER / 4 {
-            self.received.reserve(BUFFER);
-        }
-        let (io, queued, received) = (self.transport.io(), &mut self.queued, &mut self.received);
-        let had_queued = !queued.is_empty();
-        let exchanged = poll_fn(|context| {
-            while !queued.is_empty() {
-                match poll_write_buf(Pin::new(&mut *io), context, queued) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => break,
-                }
+        poll_fn(|context| {
+            let had_queued = !self.queued.is_empty();
+            let written = self.poll_write(context)?;
+            match written {
+                Poll::Ready(()) if had_queued && !reads => Poll::Ready(Ok(0)),
+                Poll::Ready(()) | Poll::Pending if reads => self.inbox.poll_fill(context, &mut self.transport),
+                Poll::Ready(()) | Poll::Pending => Poll::Pending,
             }
-            if had_queued && queued.is_empty() {
-                if let Poll::Ready(Err(error)) = Pin::new(&mut *io).poll_flush(context) {
-                    return Poll::Ready(Err(error));
-                }
-                if !reads {
-                    return Poll::Ready(Ok(None));
-                }
-            }
-            if reads { poll_read_buf(Pin::new(&mut *io), context, received).map_ok(Some) } else { Poll::Pending }
-        });
-        match exchanged.await.map_err(Error::io("follow the stream"))? {
-            Some(0) => Err(Error::Closed),
-            Some(read) => Ok(read),
-            None => Ok(0),
-        }
-    }
-
-    /// Gives what was read and not consumed.
-    #[must_use]
-    pub fn buffer(&self) -> &[u8] {
-        &self.received
-    }
-
-    /// Gives the largest frame that may be read.
-    #[must_use]
-    pub const fn frame_max(&self) -> usize {
-        self.frame_max
+        })
+        .await
     }
 
     /// Lets go of the first bytes.
     pub fn consume(&mut self, used: usize) {
-        self.received.advance(used.min(self.received.len()));
+        self.inbox.consume(used);
     }
 
     /// Makes room for a frame of this whole length, unless it is larger than may be read.
     pub fn make_room(&mut self, length: usize) -> Result<(), Error> {
-        if length > self.frame_max {
-            return Err(Error::TooLarge { length, limit: self.frame_max });
-        }
-        self.received.reserve(length.saturating_sub(self.received.len()));
-        Ok(())
+        self.inbox.make_room(length)
     }
 
     /// Raises the position that status updates report.
@@ -117,16 +86,9 @@ impl Stream {
         self.position = self.position.max(confirmed.lsn());
     }
 
-    /// Gives the position that status updates report.
-    #[must_use]
-    pub const fn position(&self) -> Lsn {
-        self.position
-    }
-
     /// Queues a status update: write = flush = apply.
     pub fn queue_status(&mut self, wants_answer: bool) {
         if self.queued.len() > QUEUED_MAX - STATUS_BYTES {
-            // The server does not read; more of the same would not help.
             return;
         }
         self.queued.put_u8(b'd');
@@ -140,31 +102,87 @@ impl Stream {
         self.queued.put_u8(u8::from(wants_answer));
     }
 
-    /// Ends the stream in order: a last status update, CopyDone, and the server's own end, all within `limit`.
+    /// Ends the stream in order, within `limit`: a last status update, CopyDone, and the server's own end. The server
+    /// takes messages in their order, so its end proves that it has taken the last position.
     pub async fn finish(mut self, limit: Duration) -> Result<(), Error> {
-        let goodbye = async {
-            self.queue_status(false);
-            // CopyDone.
-            self.queued.put_slice(b"c\0\0\0\x04");
-            self.exchange(false).await?;
-            // The server may still be sending; its end is CommandComplete and ReadyForQuery, or just the end.
-            loop {
-                self.received.clear();
-                self.received.reserve(BUFFER);
-                match self.exchange(true).await {
-                    Ok(_) if self.received.ends_with(b"Z\0\0\0\x05I") => break,
-                    Ok(_) => {}
-                    Err(Error::Closed) => return Ok(()),
-                    Err(error) => return Err(error),
+        match tokio::time::timeout(limit, self.say_goodbye()).await {
+            Ok(ended) => ended,
+            Err(_) => Err(Error::NoEnd { limit }),
+        }
+    }
+
+    /// Gives what was read and not consumed.
+    #[must_use]
+    pub fn buffer(&self) -> &[u8] {
+        self.inbox.unread()
+    }
+
+    /// Gives the largest frame that may be read.
+    #[must_use]
+    pub const fn frame_max(&self) -> usize {
+        self.frame_max
+    }
+
+    /// Gives the position that status updates report.
+    #[must_use]
+    pub const fn position(&self) -> Lsn {
+        self.position
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, Error> {
+        let failed = Error::io("send a status update");
+        while !self.queued.is_empty() {
+            match Pin::new(&mut self.transport).poll_write(context, &self.queued) {
+                Poll::Ready(Ok(0)) => return Err(failed(ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.queued.advance(written),
+                Poll::Ready(Err(error)) => return Err(failed(error)),
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    async fn say_goodbye(&mut self) -> Result<(), Error> {
+        self.queued.reserve(STATUS_BYTES);
+        self.queue_status(false);
+        frontend::copy_done(&mut self.queued);
+        // What the server still had on the way to us, and its own end: CopyDone, CommandComplete, ReadyForQuery.
+        loop {
+            while let Some((tag, body_start, length)) = self.front()? {
+                match tag {
+                    b'Z' => return self.close().await,
+                    b'E' => {
+                        let body = self.inbox.unread().get(body_start..length).unwrap_or_default();
+                        return Err(ServerError::parse(body).into());
+                    }
+                    _ => self.inbox.consume(length),
                 }
             }
-            // Terminate.
-            self.queued.put_slice(b"X\0\0\0\x04");
-            self.exchange(false).await.map(drop)
-        };
-        match tokio::time::timeout(limit, goodbye).await {
-            Ok(ended) => ended,
-            Err(_) => Ok(()),
+            match self.exchange(true).await {
+                Ok(_) => {}
+                // A server that shuts down closes without ReadyForQuery.
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// Looks at the first message if it is whole, and makes room for it if it is not.
+    fn front(&mut self) -> Result<Option<(u8, usize, usize)>, Error> {
+        let unread = self.inbox.unread();
+        let Some((tag, length)) = message::header(unread, i32::MAX)? else { return Ok(None) };
+        if unread.len() < length {
+            self.inbox.make_room(length)?;
+            return Ok(None);
+        }
+        Ok(Some((tag, message::HEADER, length)))
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        frontend::terminate(&mut self.queued);
+        self.exchange(false).await?;
+        // The server may be faster and be gone already.
+        let _ = self.transport.shutdown().await;
+        Ok(())
     }
 }

@@ -1,82 +1,160 @@
-//! TLS with libpq's meanings of `sslmode`, through OpenSSL, for both kinds of connection.
+//! TLS towards PostgreSQL: libpq's modes on OpenSSL.
+//!
+//! Certificates and keys are read at each connect, so a rotated file is in use from the next connection on.
 
+use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
+use std::pin::Pin;
 
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::ssl::ErrorCode;
 use openssl::ssl::SslConnector;
-use openssl::ssl::SslFiletype;
+use openssl::ssl::SslConnectorBuilder;
 use openssl::ssl::SslMethod;
 use openssl::ssl::SslRef;
 use openssl::ssl::SslVerifyMode;
 use openssl::ssl::SslVersion;
+use openssl::x509::X509;
 use openssl::x509::X509VerifyResult;
+use openssl::x509::store::X509StoreBuilder;
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
 
-use super::Config;
 use super::Error;
+use super::Host;
 use super::SslMode;
 use super::Target;
+use super::Tls;
 
-/// Makes a connector, or none if TLS is off.
-pub(super) fn connector(target: &Target, config: &Config) -> Result<Option<SslConnector>, Error> {
-    if target.ssl_mode == SslMode::Disable {
-        return Ok(None);
-    }
-    build(target, config).map(Some).map_err(Error::TlsSetup)
+/// The value of `root_cert` that stands for the authorities this machine trusts.
+const SYSTEM: &str = "system";
+
+/// What is needed to open TLS sessions.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    connector: SslConnector,
+    checks_host: bool,
 }
 
-fn build(target: &Target, config: &Config) -> Result<SslConnector, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    let root = target.tls_files.root_cert.as_deref().unwrap_or(&config.tls.root_cert);
-    if root == "system" {
-        // The compiled-in directory of a vendored OpenSSL does not exist: look in the usual places.
-        let found = openssl_probe::probe();
-        if found.cert_file.is_some() || !found.cert_dir.is_empty() {
-            let directory = found.cert_dir.first().map(AsRef::<Path>::as_ref);
-            builder.load_verify_locations(found.cert_file.as_deref(), directory)?;
+impl Connector {
+    /// Sets up TLS as the target's `sslmode` says. The options win over the files of the connection string.
+    pub(super) fn new(target: &Target, options: &Tls) -> Result<Self, Error> {
+        let files = &target.tls_files;
+        let roots = Some(options.root_cert.as_str()).filter(|roots| *roots != SYSTEM);
+        let roots = roots.or(files.root_cert.as_deref());
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(setup("start OpenSSL"))?;
+        builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(setup("refuse TLS before 1.2"))?;
+        // One system call for each read of the socket, not two for each TLS record.
+        builder.set_read_ahead(true);
+        let checks_server = match target.ssl_mode {
+            SslMode::Disable | SslMode::Prefer => false,
+            // libpq: a root certificate that is named is also used.
+            SslMode::Require => roots.is_some(),
+            SslMode::VerifyCa | SslMode::VerifyFull => true,
+        };
+        if checks_server {
+            trust(&mut builder, roots.unwrap_or(SYSTEM))?;
+            builder.set_verify(SslVerifyMode::PEER);
+        } else {
+            builder.set_verify(SslVerifyMode::NONE);
         }
-    } else {
-        builder.set_ca_file(root)?;
+        if let Some(cert) = options.cert.as_ref().or(files.cert.as_ref()) {
+            let key = options.key.as_ref().or(files.key.as_ref()).unwrap_or(cert);
+            identify(&mut builder, cert, key)?;
+        }
+        Ok(Self { connector: builder.build(), checks_host: target.ssl_mode == SslMode::VerifyFull })
     }
-    let verifies = match target.ssl_mode {
-        SslMode::VerifyCa | SslMode::VerifyFull => true,
-        // libpq: with a root certificate at hand, require verifies it.
-        SslMode::Require => root != "system",
-        SslMode::Disable | SslMode::Prefer => false,
+}
+
+fn setup(what: impl Into<String>) -> impl FnOnce(ErrorStack) -> Error {
+    let what = what.into();
+    move |source| Error::TlsSetup { what, source }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
+}
+
+/// Trusts the authorities in a file and no others, or those of this machine.
+fn trust(builder: &mut SslConnectorBuilder, roots: &str) -> Result<(), Error> {
+    if roots == SYSTEM {
+        // OpenSSL comes with the binary, so its compiled-in paths are not this machine's.
+        let found = openssl_probe::probe();
+        let directory = found.cert_dir.first().map(PathBuf::as_path);
+        if found.cert_file.is_none() && directory.is_none() {
+            return Ok(());
+        }
+        return builder
+            .load_verify_locations(found.cert_file.as_deref(), directory)
+            .map_err(setup("load the authorities this machine trusts"));
+    }
+    let what = format!("load the authorities in {roots}");
+    let authorities = X509::stack_from_pem(&read(Path::new(roots))?).map_err(setup(what.as_str()))?;
+    if authorities.is_empty() {
+        return Err(Error::TlsSetup { what: format!("{what}: there is no certificate"), source: ErrorStack::get() });
+    }
+    let mut store = X509StoreBuilder::new().map_err(setup(what.as_str()))?;
+    for authority in authorities {
+        store.add_cert(authority).map_err(setup(what.as_str()))?;
+    }
+    builder.set_cert_store(store.build());
+    Ok(())
+}
+
+/// Shows our own certificate.
+fn identify(builder: &mut SslConnectorBuilder, cert: &Path, key: &Path) -> Result<(), Error> {
+    read(cert)?;
+    let what = format!("load the client certificate {}", cert.display());
+    builder.set_certificate_chain_file(cert).map_err(setup(what))?;
+    let what = format!("load the client key {}", key.display());
+    // Without a callback OpenSSL would ask for a passphrase on the terminal.
+    let key = PKey::private_key_from_pem_callback(&read(key)?, |_| Ok(0)).map_err(setup(what.as_str()))?;
+    builder.set_private_key(&key).and_then(|()| builder.check_private_key()).map_err(setup(what))
+}
+
+/// Opens a TLS session on a socket whose server is ready for it.
+pub(super) async fn handshake(
+    connector: &Connector,
+    host: &Host,
+    socket: TcpStream,
+) -> Result<SslStream<TcpStream>, Error> {
+    let what = || format!("open TLS with {host}");
+    let name = match host {
+        Host::Tcp { name, .. } => name.as_str(),
+        Host::Unix { .. } => "localhost",
     };
-    builder.set_verify(if verifies { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
-    if let Some(cert) = target.tls_files.cert.as_ref().or(config.tls.cert.as_ref()) {
-        builder.set_certificate_chain_file(cert)?;
+    let mut session = connector.connector.configure().map_err(setup(what()))?;
+    session.set_verify_hostname(connector.checks_host);
+    let session = session.into_ssl(name).map_err(setup(what()))?;
+    let mut stream = SslStream::new(session, socket).map_err(setup(what()))?;
+    let Err(error) = Pin::new(&mut stream).connect().await else {
+        return Ok(stream);
+    };
+    let verdict = stream.ssl().verify_result();
+    if verdict != X509VerifyResult::OK {
+        let reason = format!("the server's certificate does not pass: {}", verdict.error_string());
+        return Err(Error::Tls { host: host.to_string(), reason });
     }
-    if let Some(key) = target.tls_files.key.as_ref().or(config.tls.key.as_ref()) {
-        builder.set_private_key_file(key, SslFiletype::PEM)?;
-        builder.check_private_key()?;
+    let is_broken = error.code() == ErrorCode::SYSCALL || error.code() == ErrorCode::ZERO_RETURN;
+    if is_broken || error.io_error().is_some() {
+        let cause = error.into_io_error().unwrap_or_else(|_| std::io::ErrorKind::UnexpectedEof.into());
+        return Err(Error::io(what())(cause));
     }
-    Ok(builder.build())
+    Err(Error::Tls { host: host.to_string(), reason: error.to_string() })
 }
 
-/// Says whether the host's name is checked against the certificate.
-pub(super) fn checks_name(mode: SslMode) -> bool {
-    mode == SslMode::VerifyFull
-}
-
-/// Tells which check failed.
-pub(super) fn reason(ssl: &SslRef, error: &openssl::ssl::Error) -> String {
-    match ssl.verify_result() {
-        X509VerifyResult::OK => error.to_string(),
-        failed => format!("the server's certificate is not trusted: {}", failed.error_string()),
-    }
-}
-
-/// Gives the hash of the server's certificate, as `tls-server-end-point` (RFC 5929) defines it.
-pub(super) fn end_point(ssl: &SslRef) -> Option<Vec<u8>> {
-    let certificate = ssl.peer_certificate()?;
-    let algorithms = certificate.signature_algorithm().object().nid().signature_algorithms()?;
-    let digest = match algorithms.digest {
+/// Hashes the server's certificate for channel binding (RFC 5929, `tls-server-end-point`).
+pub(super) fn end_point_hash(session: &SslRef) -> Option<Vec<u8>> {
+    let certificate = session.peer_certificate()?;
+    let digest = certificate.signature_algorithm().object().nid().signature_algorithms()?.digest;
+    let digest = match digest {
+        // The RFC replaces the two that are broken.
         Nid::MD5 | Nid::SHA1 => MessageDigest::sha256(),
-        nid => MessageDigest::from_nid(nid)?,
+        digest => MessageDigest::from_nid(digest)?,
     };
     certificate.digest(digest).ok().map(|hash| hash.to_vec())
 }

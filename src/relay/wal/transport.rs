@@ -1,17 +1,21 @@
-//! From a host to bytes: TCP or a Unix socket, with or without TLS.
+//! A byte stream to PostgreSQL: a TCP or Unix socket, with or without TLS.
 
-use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 
-use openssl::ssl::SslConnector;
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
 use socket2::SockRef;
 use socket2::TcpKeepalive;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_openssl::SslStream;
@@ -20,106 +24,122 @@ use super::Error;
 use super::Host;
 use super::SslMode;
 use super::tls;
+use super::tls::Connector;
 
-/// A dead peer is noticed within about this time.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
-/// The kernel's buffer for what comes: a walsender that runs ahead is cheaper than one that waits.
-const RECEIVE_BUFFER: usize = 1 << 20;
-/// Asks for TLS: a length of 8 and a code that no protocol version has.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+/// A dead peer is noticed by the kernel after idle + interval * retries seconds, whatever the relay does.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// How long bytes of ours may stay unacknowledged before the kernel gives the connection up.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes both ways.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// A connection to a server.
-pub(super) struct Transport {
-    io: Box<dyn Duplex>,
-    /// The channel binding data, if TLS is in force.
-    pub(super) end_point: Option<Vec<u8>>,
-    pub(super) is_tls: bool,
-}
-
-impl fmt::Debug for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("is_tls", &self.is_tls).finish_non_exhaustive()
-    }
+/// The stream.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A Unix socket; TLS is never used on it, as in libpq.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<SslStream<TcpStream>>),
 }
 
 impl Transport {
-    pub(super) async fn open(host: &Host, mode: SslMode, connector: Option<&SslConnector>) -> Result<Self, Error> {
-        match host {
-            Host::Unix { directory, port } => {
-                let path = directory.join(format!(".s.PGSQL.{port}"));
-                let socket = UnixStream::connect(path).await.map_err(Error::io(format!("connect to {host}")))?;
-                Ok(Self { io: Box::new(socket), end_point: None, is_tls: false })
-            }
-            Host::Tcp { name, .. } => {
-                let socket = tcp(host).await.map_err(Error::io(format!("connect to {host}")))?;
-                match connector {
-                    None => Ok(Self { io: Box::new(socket), end_point: None, is_tls: false }),
-                    Some(connector) => secure(socket, name, host, mode, connector).await,
-                }
-            }
+    /// Connects to a Unix socket.
+    pub(super) async fn unix(host: &Host, path: &std::path::Path) -> Result<Self, Error> {
+        let socket = UnixStream::connect(path).await.map_err(Error::io(format!("connect to {host}")))?;
+        Ok(Self::Unix(socket))
+    }
+
+    /// Connects to an address and agrees on TLS.
+    pub(super) async fn tcp(
+        host: &Host,
+        address: SocketAddr,
+        mode: SslMode,
+        connector: Option<&Connector>,
+    ) -> Result<Self, Error> {
+        let mut socket = TcpStream::connect(address).await.map_err(Error::io(format!("connect to {host}")))?;
+        tune(&socket).map_err(Error::io(format!("set up the connection to {host}")))?;
+        let Some(connector) = connector.filter(|_| mode != SslMode::Disable) else {
+            return Ok(Self::Tcp(socket));
+        };
+        match ask_for_tls(host, &mut socket).await? {
+            b'S' => Ok(Self::Tls(Box::new(tls::handshake(connector, host, socket).await?))),
+            b'N' if mode == SslMode::Prefer => Ok(Self::Tcp(socket)),
+            b'N' => Err(Error::TlsRefused { host: host.to_string() }),
+            // An error message of a server that has no room for us even before TLS; nothing in it can be trusted.
+            b'E' => Err(Error::io(format!("ask {host} for TLS"))(io::ErrorKind::ConnectionRefused.into())),
+            kind => Err(Error::unknown("answer to the TLS request", kind)),
         }
     }
 
-    pub(super) const fn io(&mut self) -> &mut Box<dyn Duplex> {
-        &mut self.io
+    /// Gives the hash that binds an authentication to this TLS session, if there is one.
+    pub(super) fn end_point_hash(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Tls(stream) => tls::end_point_hash(stream.ssl()),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Says whether TLS protects the stream.
+    pub(super) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 }
 
-async fn tcp(host: &Host) -> std::io::Result<TcpStream> {
-    let Host::Tcp { name, address, port } = host else {
-        return Err(std::io::Error::other("not a TCP host"));
-    };
-    let socket = match address {
-        Some(address) => TcpStream::connect(SocketAddr::new(*address, *port)).await?,
-        None => TcpStream::connect((name.as_str(), *port)).await?,
-    };
+/// The answer is read as a single byte straight from the socket: whatever somebody may have put behind it is then taken
+/// for TLS and fails there, instead of being believed as if it had come through TLS.
+async fn ask_for_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    socket.write_all(&request).await.map_err(Error::io(format!("ask {host} for TLS")))?;
+    socket.read_u8().await.map_err(Error::io(format!("ask {host} for TLS")))
+}
+
+/// The receive buffer is left to the kernel: setting it would end its autotuning, which goes further on a long link.
+fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let options = SockRef::from(&socket);
-    let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER / 3).with_interval(DEAD_AFTER / 6).with_retries(4);
-    options.set_tcp_keepalive(&keepalive)?;
-    options.set_tcp_user_timeout(Some(DEAD_AFTER))?;
-    // The kernel may grant less; that is no reason to fail.
-    let _ = options.set_recv_buffer_size(RECEIVE_BUFFER);
-    Ok(socket)
+    let socket = SockRef::from(socket);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok(())
 }
 
-async fn secure(
-    mut socket: TcpStream,
-    name: &str,
-    host: &Host,
-    mode: SslMode,
-    connector: &SslConnector,
-) -> Result<Transport, Error> {
-    socket.write_all(&SSL_REQUEST).await.map_err(Error::io("ask for TLS"))?;
-    // One byte, and no more: what follows in plain text would be trusted as if it came through TLS.
-    let mut answer = [0];
-    socket.read_exact(&mut answer).await.map_err(Error::io("ask for TLS"))?;
-    match answer {
-        [b'S'] => {}
-        [b'N'] if mode == SslMode::Prefer => {
-            return Ok(Transport { io: Box::new(socket), end_point: None, is_tls: false });
-        }
-        [b'N'] => return Err(Error::TlsRefused { host: host.to_string() }),
-        _ => {
-            let reason = "the server's answer to the request for TLS is neither yes nor no".to_owned();
-            return Err(Error::Tls { host: host.to_string(), reason });
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, into),
         }
     }
-    let ssl = connector
-        .configure()
-        .and_then(|mut configuration| {
-            configuration.set_verify_hostname(tls::checks_name(mode));
-            configuration.into_ssl(name)
-        })
-        .map_err(Error::TlsSetup)?;
-    let mut stream = SslStream::new(ssl, socket).map_err(Error::TlsSetup)?;
-    if let Err(error) = Pin::new(&mut stream).connect().await {
-        return Err(Error::Tls { host: host.to_string(), reason: tls::reason(stream.ssl(), &error) });
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
     }
-    let end_point = tls::end_point(stream.ssl());
-    Ok(Transport { io: Box::new(stream), end_point, is_tls: true })
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
 }

@@ -1,0 +1,169 @@
+//! The two forms of a connection string, as named parameters.
+
+use std::collections::BTreeMap;
+
+use super::BadConninfo;
+
+/// Parameters by their names in libpq.
+pub(super) type Params = BTreeMap<String, String>;
+
+/// What is understood, then what is taken and has no effect here: our own name, encoding and socket settings stand, and
+/// there is no GSS encryption.
+const KNOWN: [&str; 28] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "passfile",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "channel_binding",
+    "options",
+    "connect_timeout",
+    "application_name",
+    "fallback_application_name",
+    "client_encoding",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "gssencmode",
+    "krbsrvname",
+    "gsslib",
+    "sslcompression",
+    "sslsni",
+];
+
+/// Reads a connection URI or a key/value string.
+pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") { uri(text) } else { key_values(text) }
+}
+
+fn known(name: &str) -> Result<(), BadConninfo> {
+    if KNOWN.contains(&name) {
+        return Ok(());
+    }
+    let nearest = KNOWN.into_iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 3);
+    let nearest = nearest.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+    Err(BadConninfo::Unknown { name: name.to_owned(), nearest })
+}
+
+fn uri(text: &str) -> Result<Params, BadConninfo> {
+    let mut params = Params::new();
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
+    if !authority.contains('@') && text.contains('@') {
+        // Most likely the password holds a character that ends it. The parts must not be shown.
+        return Err(BadConninfo::Form(
+            "an @ behind the host: write / ? # @ and : in the user's name and password as %2F %3F %23 %40 and %3A"
+                .to_owned(),
+        ));
+    }
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
+    let mut set = |name: &str, value: &str| -> Result<(), BadConninfo> {
+        if !value.is_empty() {
+            params.insert(name.to_owned(), percent_decode(value)?);
+        }
+        Ok(())
+    };
+    set("user", user)?;
+    set("password", password.unwrap_or_default())?;
+    set("dbname", dbname)?;
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for host in hosts.split(',') {
+        let (name, port) = match host.strip_prefix('[') {
+            Some(bracketed) => {
+                let (name, behind) = bracketed
+                    .split_once(']')
+                    .ok_or_else(|| BadConninfo::Form("an IPv6 address without its closing bracket".to_owned()))?;
+                match behind.strip_prefix(':') {
+                    Some(port) => (name, port),
+                    None if behind.is_empty() => (name, ""),
+                    None => return Err(BadConninfo::Form("something between a host's ] and its port".to_owned())),
+                }
+            }
+            None => host.rsplit_once(':').unwrap_or((host, "")),
+        };
+        names.push(name);
+        ports.push(port);
+    }
+    set("host", &names.join(","))?;
+    if ports.iter().any(|port| !port.is_empty()) {
+        set("port", &ports.join(","))?;
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| BadConninfo::Form("a parameter without = in the connection URI".to_owned()))?;
+        let name = match name {
+            "ssl" if value == "true" => {
+                set("sslmode", "require")?;
+                continue;
+            }
+            name => name,
+        };
+        known(name)?;
+        set(name, value)?;
+    }
+    Ok(params)
+}
+
+fn percent_decode(text: &str) -> Result<String, BadConninfo> {
+    let bad = || BadConninfo::Form("a % in the connection URI that is not followed by two hex digits".to_owned());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
+        let value = digit()? * 16 + digit()?;
+        decoded.push(u8::try_from(value).map_err(|_| bad())?);
+    }
+    String::from_utf8(decoded).map_err(|_| BadConninfo::Form("the connection URI is not UTF-8 once decoded".to_owned()))
+}
+
+fn key_values(text: &str) -> Result<Params, BadConninfo> {
+    let mut params = Params::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return Ok(params);
+        }
+        let mut name = String::new();
+        while let Some(char) = chars.next_if(|char| *char != '=' && !char.is_whitespace()) {
+            name.push(char);
+        }
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        if chars.next() != Some('=') {
+            return Err(BadConninfo::Form(format!("parameter {name:?} of the connection string has no =")));
+        }
+        while chars.next_if(|char| char.is_whitespace()).is_some() {}
+        let is_quoted = chars.next_if_eq(&'\'').is_some();
+        let mut value = String::new();
+        loop {
+            match chars.next() {
+                Some('\\') => value.extend(chars.next()),
+                Some('\'') if is_quoted => break,
+                Some(char) if !is_quoted && char.is_whitespace() => break,
+                Some(char) => value.push(char),
+                None if is_quoted => {
+                    return Err(BadConninfo::Form(format!("the value of {name:?} has no closing quote")));
+                }
+                None => break,
+            }
+        }
+        known(&name)?;
+        params.insert(name, value);
+    }
+}

@@ -1,0 +1,167 @@
+//! What the server says when it says no, and what its SQLSTATE asks for.
+
+/// An error that the server reports.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message} (SQLSTATE {state}{})", self.printable_detail().map(|detail| format!(", {detail}")).unwrap_or_default())]
+pub struct ServerError {
+    /// The SQLSTATE.
+    pub state: String,
+    /// The message.
+    pub message: String,
+    /// The detail.
+    pub detail: Option<String>,
+    /// It happened in pgoutput, while a change was decoded.
+    is_from_plugin: bool,
+}
+
+impl ServerError {
+    /// Reads the fields of an ErrorResponse.
+    #[must_use]
+    pub fn parse(fields: &[u8]) -> Self {
+        let mut found = Self::new("XX000", "no message", None, None);
+        for field in fields.split(|byte| *byte == 0) {
+            let Some((kind, text)) = field.split_first() else { continue };
+            // A server that fails before it knows the encoding sends its own.
+            let text = String::from_utf8_lossy(text);
+            match kind {
+                b'C' => found.state = one_line(&text),
+                b'M' => found.message = one_line(&text),
+                b'D' => found.detail = Some(one_line(&text)),
+                b'W' => found.is_from_plugin = is_from_plugin(&text),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    pub(super) fn new(state: &str, message: &str, detail: Option<&str>, context: Option<&str>) -> Self {
+        Self {
+            state: one_line(state),
+            message: one_line(message),
+            detail: detail.map(one_line),
+            is_from_plugin: context.is_some_and(is_from_plugin),
+        }
+    }
+
+    /// The detail of a broken constraint or a bad value quotes the row.
+    fn printable_detail(&self) -> Option<&str> {
+        let quotes_rows = ["22", "23", "44", "P0"].iter().any(|class| self.state.starts_with(class));
+        self.detail.as_deref().filter(|_| !quotes_rows)
+    }
+
+    /// What a server in this state needs: one table of SQLSTATEs. The wordings differ between versions, so a message
+    /// decides only within its state, and only by a part of it.
+    pub(super) fn kind(&self) -> Kind {
+        match self.state.as_str() {
+            "55006" => Kind::SlotActive,
+            "42704" if self.is_missing_publication() => Kind::Contract,
+            "42704" => Kind::Missing,
+            "55000" if self.is_lost_slot() => Kind::SlotLost,
+            "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
+            "55000" => Kind::Contract,
+            "57P01" => Kind::Shutdown,
+            "42501" => Kind::Rights,
+            "3D000" | "3F000" | "42P01" | "42703" => Kind::Contract,
+            "08P01" => Kind::Pooler,
+            "42601" | "22023" | "0A000" => Kind::Ours,
+            "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
+            "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
+            state if state.starts_with("28") => Kind::Rights,
+            // Connections, resources, operators, the server's own files, read-only nodes, conflicts with recovery; and
+            // what nobody has seen yet: stopping for it would be worse than trying again.
+            _ => Kind::Away,
+        }
+    }
+
+    fn is_missing_publication(&self) -> bool {
+        self.message.starts_with("publication ") || self.is_from_plugin
+    }
+
+    fn is_lost_slot(&self) -> bool {
+        let detail = self.detail.as_deref().unwrap_or_default();
+        self.message.starts_with("can no longer")
+            || self.message.starts_with("cannot read from logical replication slot")
+            || detail.contains("invalidated")
+            || detail.contains("exceeded the maximum reserved size")
+    }
+}
+
+fn is_from_plugin(context: &str) -> bool {
+    context.contains("output plugin")
+}
+
+/// What a peer says, fit for one line of a log.
+fn one_line(text: &str) -> String {
+    const LENGTH_MAX: usize = 1_000;
+    let mut line = String::new();
+    for char in text.chars().take(LENGTH_MAX) {
+        if char.is_control() {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
+}
+
+/// What has happened to the server, or to us on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    SlotActive,
+    Missing,
+    SlotLost,
+    Contract,
+    Shutdown,
+    Rights,
+    RowTooLarge,
+    Pooler,
+    Ours,
+    Away,
+}
+
+impl Kind {
+    pub(super) const fn help(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Rights => {
+                "check user and password, the role's LOGIN and REPLICATION attributes (ALTER ROLE ... LOGIN REPLICATION), \
+                 and its line in pg_hba.conf"
+            }
+            Self::Missing => {
+                "run `walrelay setup --apply` if this is the first start, and `walrelay recover` if it is not"
+            }
+            Self::SlotLost => {
+                "the log that the slot needed is gone: run `walrelay recover`, and raise max_slot_wal_keep_size"
+            }
+            Self::Contract => "mend what the server names (`walrelay check` shows the SQL), then restart",
+            Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
+            Self::Pooler => {
+                "let postgres.url lead to PostgreSQL itself: a pooler such as PgBouncer takes no replication connection"
+            }
+            Self::Ours => "please report this",
+            Self::SlotActive | Self::Shutdown | Self::Away => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_response_is_read_by_its_fields() {
+        let error = ServerError::parse(b"SFATAL\0C28P01\0Mno\0Dbecause\0\0");
+        assert_eq!(error.to_string(), "no (SQLSTATE 28P01, because)");
+    }
+    #[test]
+    fn a_missing_object_is_the_slot_unless_the_plugin_misses_it() {
+        let missing = |context: &str| ServerError::new("42704", "does not exist", None, Some(context)).kind();
+        assert!(matches!(missing(""), Kind::Missing));
+        assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::Contract));
+    }
+
+    #[test]
+    fn an_error_prints_on_one_line_and_without_the_row() {
+        let error = ServerError::parse(b"C23505\0Mduplicate\x1b[31m\nkey\0DKey (id)=(secret) already exists.\0\0");
+        assert_eq!(error.to_string(), "duplicate\\u{1b}[31m\\nkey (SQLSTATE 23505)");
+    }
+}

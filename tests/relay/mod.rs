@@ -1,0 +1,3 @@
+//! The relay's rooms that speak to PostgreSQL.
+
+mod wal;
