@@ -1,5 +1,9 @@
-//! The integration tests: one binary, against real servers. They need PostgreSQL's server programs on this machine.
+//! The integration tests: one binary, against real servers. They need PostgreSQL's server programs, Java and Kafka's jars on
+//! this machine; `make test` provides them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod architecture;
+mod cli;
 mod relay;
+mod support;

@@ -1,3 +1,7 @@
-//! The relay's rooms that speak to PostgreSQL.
+//! The relay against real servers.
 
+mod delivery;
+mod lifecycle;
+mod poison;
+mod shutdown;
 mod wal;

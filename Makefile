@@ -1,0 +1,29 @@
+# The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
+
+.PHONY: help demo test lint services bench
+
+help:
+	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
+	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
+	@echo "make lint      format and lints, warnings as errors"
+	@echo "make services  fetch Kafka's jars for the tests"
+	@echo "make bench     the relay against the floor of this machine"
+
+demo:
+	@scripts/setup demo
+	@cargo build --quiet
+	@target/debug/walrelay demo $(DEMO)
+
+test: services
+	cargo test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+services:
+	@scripts/setup test
+	@scripts/services
+
+bench: services
+	@scripts/bench

@@ -1,0 +1,161 @@
+//! The program as a person meets it.
+
+use std::process::Command;
+
+use serde_json::Value;
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use crate::support::program::Program;
+use crate::support::source::Sql;
+
+/// A program whose Kafka is nobody: what is asked of it ends before.
+fn program(url: &str, more: &str) -> Program {
+    Program::new(url, "127.0.0.1:1", more)
+}
+
+fn walrelay(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_walrelay")).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_demo_prints_what_a_consumer_reads_and_ends_by_itself() {
+    let (code, out, notes) = walrelay(&["demo", "--orders", "4"]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert_eq!(out.matches("event_type: OrderCreated").count(), 4, "{out}");
+    assert_eq!(out.matches("event_type: OrderShipped").count(), 2, "{out}");
+    assert!(out.contains("order-events[") && !out.contains('\x1b'), "{out}");
+
+    let (code, out, notes) = walrelay(&["demo", "--orders", "2", "-o", "json"]);
+    assert_eq!(code, Some(0), "{notes}");
+    let records: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0]["key"], "o-1");
+    assert_eq!(records[0]["headers"]["event_type"], "OrderCreated");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let program = env!("CARGO_BIN_EXE_walrelay");
+    let script =
+        format!("set -o pipefail; '{program}' completions bash | head -1; '{program}' demo --orders 30 | head -1");
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !notes.contains("panicked"), "{notes}");
+}
+
+#[test]
+fn three_mistakes_are_told_at_once_with_64() {
+    let more = "[shutdown]\ndrian = \"20s\"\n\n[source]\nstall_release_after = 30\n\n[log]\nformat = \"jsno\"\n";
+    let ended = program("postgres://postgres@127.0.0.1:1/postgres", more).verb(&["run"]);
+    assert_eq!(ended.code, Some(64));
+    for expected in ["did you mean `drain`?", "a duration with its unit", "did you mean `json`?", "config.toml:11:1"] {
+        assert!(ended.notes.contains(expected), "{expected} in {}", ended.notes);
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_next_step() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    let mut run = |code: i32, expected: &[&str]| {
+        program.start();
+        assert_eq!(program.wait(), Some(code), "{}", program.log());
+        let log = program.log();
+        let said = log.rsplit("error[").next().unwrap();
+        expected.iter().for_each(|text| assert!(said.contains(text), "{text} in {said}"));
+    };
+    let sql = Sql::connect(&postgres.url());
+    run(65, &["WR-6504", "table public.outbox_events does not exist", "walrelay setup"]);
+    sql.run(include_str!("../../sql/outbox.sql"));
+    run(65, &["WR-6502", "publication \"walrelay\" does not exist", "walrelay setup --apply"]);
+    sql.run("CREATE PUBLICATION walrelay FOR TABLE outbox_events");
+    run(65, &["WR-6503", "ALTER PUBLICATION \"walrelay\" SET (publish = 'insert')"]);
+    sql.run("ALTER PUBLICATION walrelay SET (publish = 'insert', publish_via_partition_root = true)");
+    run(66, &["WR-6601", "replication slot \"walrelay\" does not exist", "walrelay setup --apply"]);
+    sql.run("SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput')");
+    run(71, &["stored position", "walrelay setup --apply"]);
+}
+
+#[test]
+fn e11_a_wrong_password_ends_with_67_after_three_tries() {
+    let options = Options { hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
+    let postgres = Postgres::start(options).unwrap();
+    Sql::connect(&postgres.url()).run("CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'");
+    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let url = format!("postgres://relay:wrong@127.0.0.1:{}/postgres", postgres.port());
+    let mut program = Program::new(&url, &broker.bootstrap(), "");
+    program.start();
+    assert_eq!(program.wait(), Some(67), "{}", program.log());
+    assert!(program.log().contains("28P01") && !program.log().contains("wrong@"), "{}", program.log());
+}
+
+#[test]
+fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    program.setup();
+    let sql = Sql::connect(&postgres.url());
+    sql.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    sql.text("SELECT end_lsn::text FROM pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
+    program.start();
+    assert_eq!(program.wait(), Some(66), "{}", program.log());
+    assert!(program.log().contains("WR-6611"), "{}", program.log());
+    sql.run("SELECT pg_drop_replication_slot('walrelay')");
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(66), "setup does not paper over it: {}", ended.notes);
+    let ended = program.verb(&["setup", "--apply", "--accept-gap"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+}
+
+#[test]
+fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let one = program(&postgres.url(), "");
+    let printed = one.verb(&["setup", "--with-outbox"]);
+    assert_eq!(printed.code, Some(0), "{}", printed.notes);
+    let sql = Sql::connect(&postgres.url());
+    sql.run(&printed.out);
+    // What the SQL made is adopted, and nothing is made twice.
+    for _ in 0..2 {
+        let ended = one.verb(&["setup", "--apply"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.notes);
+        assert!(
+            ended.notes.contains("is there already") && ended.notes.contains("is stored already"),
+            "{}",
+            ended.notes
+        );
+    }
+}
+
+#[test]
+fn the_configuration_shows_without_its_secrets_and_reads_back() {
+    let one = program("postgres://app:hunter2@127.0.0.1:1/shop", "[shutdown]\ndrain = \"7s\"\n");
+    let shown = one.verb(&["--set", "log.level=debug", "config", "show"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.notes);
+    assert!(!shown.out.contains("hunter2"), "{}", shown.out);
+    assert!(shown.out.contains("drain = \"7s\"  # ") && shown.out.contains("level = \"debug\"  # --set log.level"));
+    let json: Value = serde_json::from_str(&one.verb(&["config", "show", "-o", "json"]).out).unwrap();
+    assert_eq!(json["shutdown.drain"]["value"], "7s");
+    assert_eq!(one.verb(&["config", "validate"]).code, Some(0));
+}
+
+#[test]
+fn a_running_relay_answers_its_healthcheck_and_a_stopped_one_does_not() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    program.setup();
+    assert_eq!(program.verb(&["healthcheck"]).code, Some(1));
+    program.start_streaming();
+    assert_eq!(program.verb(&["healthcheck"]).code, Some(0));
+    assert_eq!(program.verb(&["healthcheck", "--ready"]).code, Some(0));
+    let (status, metrics) = program.get("/metrics").unwrap();
+    assert_eq!(status, 200);
+    assert!(metrics.contains("walrelay_state{") && metrics.contains("process_resident_memory_bytes"));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}

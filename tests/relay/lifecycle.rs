@@ -1,0 +1,107 @@
+//! It waits for both sides, comes back to both, and keeps what was stored.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
+
+use super::delivery::prepared;
+use crate::support::kafka::Kafka;
+use crate::support::reader;
+use crate::support::source;
+use crate::support::source::Sql;
+
+#[test]
+fn it_starts_while_postgres_is_away_and_streams_when_it_comes() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("late-postgres", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "late-postgres", "");
+    sql.run("SELECT emit('k1')");
+    postgres.stop(StopMode::Fast).unwrap();
+    program.start();
+    program.await_state("source_reconnecting");
+    assert_eq!(program.get("/livez").unwrap().0, 200, "alive without PostgreSQL");
+    assert_eq!(program.get("/readyz").unwrap().0, 503, "but not ready");
+    postgres.resume().unwrap();
+    program.await_state("streaming");
+    assert_eq!(program.get("/readyz").unwrap().0, 200);
+    let sql = Sql::connect(&postgres.url());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "late-postgres").len(), 1);
+}
+
+#[test]
+fn e1_a_walsender_that_is_terminated_costs_no_event_and_repeats_none() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("terminated", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "terminated", "");
+    program.start_streaming();
+    let writers = source::writers(&postgres.url(), 2, 6_000, 100);
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(150));
+        sql.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL");
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "terminated"), &sql.truth(), 3);
+    // Only a transaction that was being received comes again, at most 51 rows of it for each cut.
+    assert!(verdict.repeated <= 5 * 51, "{verdict:?}");
+}
+
+#[test]
+fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_forgets() {
+    let options = Options { is_durable: true, ..Options::default() };
+    let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
+    kafka.create_topic("crashed", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "crashed", "");
+    program.start_streaming();
+    source::writers(&postgres.url(), 1, 500, 50).into_iter().for_each(|writer| writer.join().unwrap());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(program.terminate(), Some(0));
+    drop(sql);
+    postgres.stop(StopMode::Immediate).unwrap();
+    postgres.resume().unwrap();
+    program.start_streaming();
+    let sql = Sql::connect(&postgres.url());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "crashed"), &sql.truth(), 3);
+    assert_eq!(verdict.repeated, 0, "the stored position survives what the slot forgets");
+}
+
+#[test]
+fn b7_a_second_relay_stands_by_and_takes_over() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("standby", 1);
+    let (mut first, sql) = prepared(&postgres, &kafka.bootstrap(), "standby", "");
+    let (mut second, _) = prepared(&postgres, &kafka.bootstrap(), "standby", "");
+    first.start_streaming();
+    second.start();
+    second.await_state("standby");
+    first.kill();
+    second.await_state("streaming");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "standby").len(), 1);
+}
+
+#[test]
+fn f1_f2_brokers_that_die_and_come_back_cost_no_event_and_repeat_none() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
+    kafka.create_topic("brokers", 6);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "brokers", "");
+    program.start_streaming();
+    let writers = source::writers(&postgres.url(), 2, 10_000, 200);
+    for place in [0, 1, 2] {
+        std::thread::sleep(Duration::from_millis(500));
+        kafka.kill(place);
+        std::thread::sleep(Duration::from_secs(1));
+        kafka.resume(place);
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(90));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "brokers"), &sql.truth(), 6);
+    assert_eq!(verdict.repeated, 0, "{}", program.log());
+}

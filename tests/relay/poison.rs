@@ -1,0 +1,83 @@
+//! What cannot be published stops the relay with its name, and nothing after it is confirmed.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use super::delivery::prepared;
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::reader;
+use crate::support::source::Sql;
+
+const INSERT: &str =
+    "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload, headers) VALUES";
+const ID: &str = "00000000-0000-7000-8000-000000000001";
+
+#[test]
+fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_and_its_id() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poison-row", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-row", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let before = sql.confirmed();
+    sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', '1', '{{\"event_id\": \"forged\"}}')"));
+    sql.run("SELECT emit('k1')");
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    let log = program.log();
+    assert!(log.contains("error[WR-6801]") && log.contains(ID) && log.contains("walrelay's own"), "{log}");
+    assert!(!log.contains("forged"), "nothing of the row is told: {log}");
+    assert!(sql.confirmed() >= before);
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "poison-row").len(), 1, "nothing after it is published");
+    // The next start meets it again: it is not skipped.
+    program.start();
+    assert_eq!(program.wait(), Some(68));
+}
+
+#[test]
+fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poison-size", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-size", "");
+    program.start_streaming();
+    sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', to_jsonb(repeat('x', 2000000)), NULL)"));
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    assert!(program.log().contains(ID) && program.log().contains("message.max.bytes"), "{}", program.log());
+}
+
+#[test]
+fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic_with("poison-broker", 1, &[("max.message.bytes", "20000")]);
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"poison-broker\"\n\n";
+    let text = format!("{outbox}[kafka.properties]\n\"linger.ms\" = 200\n");
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &text);
+    program.setup();
+    let sql = Sql::connect(&postgres.url());
+    sql.prepare();
+    program.start_streaming();
+    // Incompressible, so that it is as large for the broker as it is for us.
+    let noise = "(SELECT to_jsonb(string_agg(md5(random()::text), '')) FROM generate_series(1, 2000))";
+    sql.run(&format!(
+        "BEGIN; SELECT emit('k1'); {INSERT} ('{ID}', 'Order', 'k1', 'E', {noise}, NULL); SELECT emit('k1'); COMMIT"
+    ));
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    let log = program.log();
+    assert!(log.contains("error[WR-6810]") && log.contains(ID), "{log}");
+    assert!(log.contains("one record at a time"), "{log}");
+}
+
+#[test]
+fn c10_a_mapped_column_that_is_gone_stops_with_65() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poison-column", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-column", "");
+    program.start_streaming();
+    sql.run("ALTER TABLE outbox_events RENAME COLUMN event_type TO kind");
+    sql.run("INSERT INTO outbox_events (aggregate_type, aggregate_id, kind, payload) VALUES ('Order', 'k1', 'E', '1')");
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    assert!(program.log().contains("event_type"), "{}", program.log());
+}

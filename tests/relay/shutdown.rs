@@ -1,0 +1,127 @@
+//! A shutdown of PostgreSQL never waits for us, whatever Kafka does; and a stop of ours drains.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
+
+use super::delivery::prepared;
+use crate::support::kafka::Kafka;
+use crate::support::reader;
+use crate::support::source;
+use crate::support::source::Sql;
+
+/// What `pg_ctl stop -m fast` may take.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+#[test]
+fn e5_a_fast_shutdown_returns_at_once_while_other_tables_are_written() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("stop-idle", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-idle", "");
+    program.start_streaming();
+    sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
+    let took = postgres.stop(StopMode::Fast).unwrap();
+    assert!(took < STOP_LIMIT, "{took:?}");
+    postgres.resume().unwrap();
+    program.await_state("streaming");
+}
+
+#[test]
+fn e3_after_a_fast_shutdown_under_load_nothing_is_missing_or_repeated() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("stop-load", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-load", "");
+    program.start_streaming();
+    let writers = source::writers(&postgres.url(), 2, 200_000, 100);
+    std::thread::sleep(Duration::from_millis(1_500));
+    drop(sql);
+    let took = postgres.stop(StopMode::Fast).unwrap();
+    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    // The writers' connections were ended; what they had committed counts.
+    writers.into_iter().for_each(|writer| drop(writer.join()));
+    postgres.resume().unwrap();
+    program.await_state("streaming");
+    let sql = Sql::connect(&postgres.url());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "stop-load"), &sql.truth(), 3);
+    assert!(verdict.events > 100, "{verdict:?}");
+    assert!(verdict.repeated <= 51, "{verdict:?}");
+}
+
+#[test]
+fn e4_a_fast_shutdown_returns_while_kafka_is_down_and_nothing_is_missing_afterwards() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("stop-down", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-down", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    kafka.kill(0);
+    source::writers(&postgres.url(), 2, 2_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
+    drop(sql);
+    let took = postgres.stop(StopMode::Fast).unwrap();
+    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    postgres.resume().unwrap();
+    kafka.resume(0);
+    program.await_state("streaming");
+    let sql = Sql::connect(&postgres.url());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "stop-down"), &sql.truth(), 3);
+}
+
+#[test]
+fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("parked", 3);
+    let more = "[source]\nstall_release_after = \"2s\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "parked", more);
+    program.start_streaming();
+    kafka.kill(0);
+    source::writers(&postgres.url(), 1, 500, 100).into_iter().for_each(|writer| writer.join().unwrap());
+    program.await_state("sink_blocked");
+    assert_eq!(program.get("/livez").unwrap().0, 200);
+    assert_eq!(program.get("/readyz").unwrap().0, 503);
+    program.await_that("the slot to be free", |_| sql.text("SELECT active::text FROM pg_replication_slots") == "false");
+    kafka.resume(0);
+    program.await_state("streaming");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "parked"), &sql.truth(), 3);
+}
+
+#[test]
+fn g2_a_stop_that_cannot_drain_says_so_and_loses_nothing() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("undrained", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "undrained", "[shutdown]\ndrain = \"1s\"\n");
+    program.start_streaming();
+    kafka.kill(0);
+    sql.run("SELECT emit('k1')");
+    program.await_that("a record on the way", |program| {
+        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
+    });
+    assert_eq!(program.terminate(), Some(75), "{}", program.log());
+    kafka.resume(0);
+    program.start_streaming();
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "undrained"), &sql.truth(), 3);
+}
+
+#[test]
+fn g3_a_second_signal_leaves_at_once() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("impatient", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "impatient", "[shutdown]\ndrain = \"80s\"\n");
+    program.start_streaming();
+    kafka.kill(0);
+    sql.run("SELECT emit('k1')");
+    program.await_that("a record on the way", |program| {
+        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
+    });
+    program.signal("TERM");
+    program.await_state("draining");
+    assert_eq!(program.get("/readyz").unwrap().0, 503);
+    assert_eq!(program.terminate(), Some(75), "{}", program.log());
+}

@@ -1,0 +1,211 @@
+//! A real Apache Kafka in KRaft mode, from the jars in `.services/kafka`.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::admin::AdminOptions;
+use rdkafka::admin::NewTopic;
+use rdkafka::admin::TopicReplication;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
+/// Brokers that live as long as this value.
+pub struct Kafka {
+    nodes: Vec<Node>,
+    folder: PathBuf,
+    replication: i32,
+}
+
+struct Node {
+    port: u16,
+    process: Option<Child>,
+}
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+impl Kafka {
+    /// One broker that all tests share; each uses topics of its own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(1))
+    }
+
+    /// So many brokers for one test.
+    pub fn start(count: usize) -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("walrelay-kafka-{}-{number}", std::process::id()));
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let voters: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(id, (_, controller))| format!("{}@127.0.0.1:{controller}", id + 1))
+            .collect();
+        let replication = i32::try_from(count.min(3)).unwrap();
+        let mut kafka = Self { nodes: Vec::new(), folder, replication };
+        for (place, (port, controller)) in ports.iter().enumerate() {
+            let home = kafka.home(place);
+            fs::create_dir_all(&home).unwrap();
+            let least = (count - 1).max(1);
+            let properties = format!(
+                "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+                 log.dirs={home}/data\nauto.create.topics.enable=false\noffsets.topic.num.partitions=5\n\
+                 offsets.topic.replication.factor={replication}\ntransaction.state.log.num.partitions=5\n\
+                 transaction.state.log.replication.factor={replication}\ntransaction.state.log.min.isr=1\n\
+                 min.insync.replicas={least}\nlog.cleaner.dedupe.buffer.size=8388608\n\
+                 group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n",
+                id = place + 1,
+                voters = voters.join(","),
+                home = home.display(),
+            );
+            fs::write(home.join("server.properties"), properties).unwrap();
+            let file = home.join("server.properties").display().to_string();
+            let formatted = java(&["kafka.tools.StorageTool", "format", "-t", "d2FscmVsYXktdGVzdHMtMQ", "-c", &file])
+                .output()
+                .unwrap_or_else(|error| panic!("run java: {error}; install it: {INSTALL}"));
+            assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+            kafka.nodes.push(Node { port: *port, process: None });
+        }
+        for place in 0..count {
+            kafka.launch(place);
+        }
+        for place in 0..count {
+            kafka.await_started(place);
+        }
+        kafka
+    }
+
+    /// Where clients start from.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        addresses.join(",")
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    /// Makes a topic with settings of its own.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replication));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let created = runtime.block_on(admin.create_topics(&[topic], &AdminOptions::new())).unwrap();
+        for result in created {
+            result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
+        }
+    }
+
+    /// Kills a broker, as if its machine lost power.
+    pub fn kill(&mut self, place: usize) {
+        self.signal(place, "KILL");
+        if let Some(mut process) = self.nodes[place].process.take() {
+            drop(process.stdin.take());
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts a broker that was killed.
+    pub fn resume(&mut self, place: usize) {
+        let _ = fs::remove_file(self.home(place).join("log"));
+        self.launch(place);
+        self.await_started(place);
+    }
+
+    /// Freezes a broker, or lets it go on.
+    pub fn freeze(&self, place: usize, frozen: bool) {
+        self.signal(place, if frozen { "STOP" } else { "CONT" });
+    }
+
+    fn signal(&self, place: usize, signal: &str) {
+        let pid = fs::read_to_string(self.home(place).join("pid")).unwrap();
+        let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap();
+        assert!(sent.success(), "kill -{signal} {pid}");
+    }
+
+    fn home(&self, place: usize) -> PathBuf {
+        self.folder.join(format!("node{}", place + 1))
+    }
+
+    fn launch(&mut self, place: usize) {
+        let home = self.home(place);
+        let log = fs::File::create(home.join("log")).unwrap();
+        let java = java(&["kafka.Kafka", &home.join("server.properties").display().to_string()]);
+        // The shell's standard input ends when this process does, however it ends; then the broker is killed.
+        let script = "pidfile=$1; shift; \"$@\" </dev/null & echo $! > \"$pidfile\"; cat > /dev/null; kill -9 $!";
+        let process = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(home.join("pid"))
+            .arg(java.get_program())
+            .args(java.get_args())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.nodes[place].process = Some(process);
+    }
+
+    fn await_started(&self, place: usize) {
+        let began = Instant::now();
+        let log = self.home(place).join("log");
+        while !fs::read_to_string(&log).unwrap_or_default().contains("Kafka Server started") {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the broker has not started: {}",
+                fs::read_to_string(&log).unwrap_or_default()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut process) = node.process.take() {
+                if let Some(mut stdin) = process.stdin.take() {
+                    let _ = stdin.flush();
+                }
+                let _ = process.wait();
+            }
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+const INSTALL: &str = "sudo apt-get install openjdk-17-jre-headless maven, then make services";
+
+fn java(arguments: &[&str]) -> Command {
+    let jars = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".services/kafka");
+    assert!(jars.exists(), "Kafka's jars are missing: run `make services` ({INSTALL})");
+    let mut command = Command::new("java");
+    command
+        .args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        .arg(format!("{}/*", jars.display()))
+        .args(arguments);
+    command
+}
+
+/// Finds a port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,182 @@
+//! The real program, as a process of its own with a configuration file of its own.
+
+use std::fs;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::kafka::free_port;
+
+/// A configuration file and the processes started on it.
+pub struct Program {
+    folder: PathBuf,
+    port: u16,
+    process: Option<Child>,
+}
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+impl Program {
+    /// Writes a configuration for this source and this sink; `more` is TOML that follows it.
+    pub fn new(url: &str, brokers: &str, more: &str) -> Self {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("walrelay-run-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let port = free_port();
+        let brokers: Vec<String> = brokers.split(',').map(|broker| format!("\"{broker}\"")).collect();
+        let text = format!(
+            "[postgres]\nurl = \"{url}\"\n\n[kafka]\nbrokers = [{}]\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n\n{more}\n",
+            brokers.join(", ")
+        );
+        fs::write(folder.join("config.toml"), text).unwrap();
+        Self { folder, port, process: None }
+    }
+
+    /// Runs a verb to its end.
+    pub fn verb(&self, arguments: &[&str]) -> Ended {
+        let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
+        Ended {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            notes: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Sets the source up.
+    pub fn setup(&self) {
+        let ended = self.verb(&["setup", "--apply", "--with-outbox"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    }
+
+    /// Starts `run`.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
+        let process = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.process = Some(process);
+    }
+
+    /// Starts `run` and waits until events flow.
+    pub fn start_streaming(&mut self) {
+        self.start();
+        self.await_state("streaming");
+    }
+
+    /// Waits until `/status` names this state.
+    pub fn await_state(&mut self, state: &str) {
+        let wanted = format!("\"state\":\"{state}\"");
+        self.await_that(&format!("the state {state}"), |program| {
+            program.get("/status").is_some_and(|(_, body)| body.replace(' ', "").contains(&wanted))
+        });
+    }
+
+    /// Waits until something is so.
+    pub fn await_that(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            if let Some(code) = self.ended() {
+                panic!("waiting for {what}, the program ended with {code:?}: {}", self.log());
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{what} has not come: {}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks one of the endpoints: status and body.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let status = text.split(' ').nth(1)?.parse().ok()?;
+        Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// Reads one number of `/metrics`; the label is part of what the line must contain.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, body) = self.get("/metrics")?;
+        let line = body.lines().find(|line| line.starts_with(name) && !line.starts_with('#'))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        if let Some(process) = &self.process {
+            let _ = Command::new("kill").args([&format!("-{signal}"), &process.id().to_string()]).status();
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Kills it without a chance to do anything.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait();
+    }
+
+    /// Waits for the end, and gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            match self.process.as_mut()?.try_wait().unwrap() {
+                Some(status) => {
+                    self.process = None;
+                    return status.code();
+                }
+                None => assert!(began.elapsed() < Duration::from_secs(90), "it does not end: {}", self.log()),
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Says whether it has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        self.process.as_mut()?.try_wait().unwrap().map(|status| status.code())
+    }
+
+    /// Gives the process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// Gives everything it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walrelay"));
+        command.arg("--config").arg(self.folder.join("config.toml")).args(arguments);
+        command
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// How a verb ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub notes: String,
+}
