@@ -2,6 +2,7 @@
 //! this machine; `make test` provides them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(missing_docs, unreachable_pub, reason = "the tests are one program of their own")]
 
 mod architecture;
 mod cli;

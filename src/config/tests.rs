@@ -1,1 +1,160 @@
+use std::collections::BTreeSet;
 
+use super::*;
+
+const SHIPPED: &str = include_str!("../../config.toml");
+
+fn loaded(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Loaded, Mistakes> {
+    let folder = std::env::temp_dir().join(format!("walrelay-config-{}", uuid::Uuid::now_v7()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("walrelay.toml");
+    fs::write(&file, text).unwrap();
+    let sources = Sources {
+        file: Some(file),
+        sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+        variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let loaded = load(&sources);
+    fs::remove_dir_all(folder).unwrap();
+    loaded
+}
+
+fn mistakes(text: &str) -> String {
+    let told = loaded(text, &[], &[]).unwrap_err().to_string();
+    // Without the folder, which differs each time.
+    told.lines()
+        .map(|line| line.split_once("walrelay.toml:").map_or(line, |(_, rest)| rest).to_owned() + "\n")
+        .collect()
+}
+
+const WITH_USER: &str = "[postgres]\nurl = \"postgres://app@localhost/shop\"\n";
+
+#[test]
+fn the_shipped_file_is_the_defaults() {
+    let shipped: Config = toml::from_str(SHIPPED).unwrap();
+    assert_eq!(shipped, Config::default());
+}
+
+#[test]
+fn every_option_stands_in_the_shipped_file() {
+    let Ok(toml::Value::Table(defaults)) = toml::Value::try_from(Config::default()) else { panic!("not a table") };
+    fn names(table: &toml::Table, found: &mut BTreeSet<String>) {
+        for (name, value) in table {
+            found.insert(name.clone());
+            match value {
+                toml::Value::Table(inner) => names(inner, found),
+                toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_table).for_each(|t| names(t, found)),
+                _ => {}
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    names(&defaults, &mut found);
+    for name in found {
+        assert!(SHIPPED.contains(&name), "{name} is not in config.toml");
+    }
+    // And what is commented out can be turned on.
+    let all: String = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest)
+                if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) =>
+            {
+                rest
+            }
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let all = all.replace("url = \"postgres:///postgres\"", "url = \"postgres://app@localhost/shop\"");
+    let loaded = loaded(&all, &[], &[]).unwrap();
+    assert!(loaded.config.kafka.sasl.is_some() && loaded.config.postgres.tls.cert.is_some());
+}
+
+#[test]
+fn the_later_source_wins_and_each_value_knows_its_own() {
+    let text = format!("{WITH_USER}[shutdown]\ndrain = \"1s\"\n[log]\nlevel = \"warn\"\n[relay]\nname = \"file\"\n");
+    let variables = [("WALRELAY_SHUTDOWN__DRAIN", "2s"), ("WALRELAY_LOG__LEVEL", "debug"), ("HOME", "/x")];
+    let loaded = loaded(&text, &variables, &["shutdown.drain=3s", "outbox.0.topic=orders"]).unwrap();
+    assert_eq!(loaded.config.shutdown.drain, std::time::Duration::from_secs(3));
+    assert_eq!(loaded.config.log.level, "debug");
+    assert_eq!(loaded.config.outbox[0].topic.as_deref(), Some("orders"));
+    let shown = loaded.to_toml();
+    assert!(shown.contains("drain = \"3s\"  # --set shutdown.drain"), "{shown}");
+    assert!(shown.contains("level = \"debug\"  # WALRELAY_LOG__LEVEL"), "{shown}");
+    assert!(shown.contains("walrelay.toml:8:1"), "{shown}");
+    assert!(shown.contains("slot = \"walrelay\"  # default"), "{shown}");
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_place() {
+    let text = format!(
+        "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\nstall_release_after = 30\nslot = \"A b\"\n[kafak]\n"
+    );
+    let told = mistakes(&text);
+    let expected = [
+        "4:1: shutdown.drian: unknown option `drian`, did you mean `drain`?",
+        "  4 | drian = \"20s\"",
+        "    | ^^^^^",
+        "6:1: source.stall_release_after: invalid type: integer `30`, expected a duration with its unit",
+        "kafak: unknown option `kafak`, did you mean `kafka`?",
+    ];
+    for line in expected {
+        assert!(told.contains(line), "{line:?} in {told}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_told_with_its_place() {
+    let rows = [
+        ("[source]\nslot = \"A b\"\n", "4:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _"),
+        ("[kafka]\nbrokers = []\n", "4:1: kafka.brokers: there must be at least one broker"),
+        ("[kafka.properties]\nacks = 1\nlinger.ms = 3\n", "4:1: kafka.properties.acks: cannot be set here"),
+        ("[kafka.properties]\nlinger.mx = 3\n", "kafka.properties.linger.mx"),
+        ("[[outbox]]\ntopic = \"{kind}\"\n", "4:1: outbox.0.topic: \"kind\" is not one of id,"),
+        (
+            "[[outbox]]\ntable = \"a\"\n[[outbox]]\ntable = \"public.a\"\n",
+            "6:1: outbox.1.table: table public.a stands in two",
+        ),
+        ("[kafka.sasl]\nmechanism = \"PLAIN\"\n", "missing field `username`"),
+        ("[shutdown\n", "3:10:"),
+    ];
+    for (text, expected) in rows {
+        let told = mistakes(&format!("{WITH_USER}{text}"));
+        assert!(told.contains(expected), "{expected:?} in {told}");
+    }
+}
+
+#[test]
+fn a_dotted_property_means_the_same_quoted_or_bare() {
+    for line in ["linger.ms = 3", "\"linger.ms\" = \"3\""] {
+        let loaded = loaded(&format!("{WITH_USER}[kafka.properties]\n{line}\n"), &[], &[]).unwrap();
+        assert_eq!(loaded.config.kafka.properties.get("linger.ms").map(String::as_str), Some("3"));
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_and_holds_no_secret() {
+    let text = "[postgres]\nurl = \"postgres://app:hunter2@localhost/shop\"\npassword = { env = \"X\" }\n\
+                [kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\n[kafka.properties]\nssl.keystore.password = \"hunter2\"\n\
+                [[outbox]]\ntable = \"a.b\"\n[outbox.columns]\nid = \"event\"\n";
+    let first = loaded(text, &[], &[]).unwrap();
+    let shown = first.to_toml();
+    assert!(!shown.contains("hunter2") && !first.to_json().to_string().contains("hunter2"), "{shown}");
+    let second: Config = toml::from_str(&shown).unwrap();
+    assert_eq!(second.outbox, first.config.outbox);
+    assert_eq!(second.kafka.brokers, first.config.kafka.brokers);
+    assert_eq!(second.postgres.password, first.config.postgres.password);
+}
+
+#[test]
+fn an_unknown_variable_of_ours_is_a_mistake() {
+    let told = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s"), ("WALRELAY_X", "1")], &["nonsense"]);
+    let told = told.unwrap_err().to_string();
+    assert!(
+        told.contains("WALRELAY_SHUTDOWN__DRIAN: shutdown.drian: unknown option `drian`, did you mean `drain`?"),
+        "{told}"
+    );
+    assert!(told.contains("WALRELAY_X: not an option"), "{told}");
+    assert!(told.contains("--set nonsense: not of the form section.key=value"), "{told}");
+}

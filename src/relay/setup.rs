@@ -114,7 +114,10 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
     let routes = settings.routes()?;
     let source = &settings.source;
     let slot = literal(&source.slot);
-    let mut parts = Vec::new();
+    let mut parts = vec![
+        "-- Run this statement by statement (psql does): a slot is not made in a transaction that has written.\n"
+            .to_owned(),
+    ];
     if wish.with_outbox {
         parts.extend(routes.iter().map(outbox));
     }

@@ -118,8 +118,13 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
     let one = program(&postgres.url(), "");
     let printed = one.verb(&["setup", "--with-outbox"]);
     assert_eq!(printed.code, Some(0), "{}", printed.notes);
-    let sql = Sql::connect(&postgres.url());
-    sql.run(&printed.out);
+    let file = std::env::temp_dir().join(format!("walrelay-setup-{}.sql", std::process::id()));
+    std::fs::write(&file, &printed.out).unwrap();
+    let psql = Command::new(postgres.programs().join("psql"))
+        .args([&postgres.url(), "-v", "ON_ERROR_STOP=1", "-f", &file.display().to_string()])
+        .output()
+        .unwrap();
+    assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
     // What the SQL made is adopted, and nothing is made twice.
     for _ in 0..2 {
         let ended = one.verb(&["setup", "--apply"]);

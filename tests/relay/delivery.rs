@@ -20,7 +20,7 @@ fn events() -> i32 {
 }
 
 /// A source that is set up, and its configuration; the topic is the test's own.
-pub fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
+pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
     let outbox = format!("[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n{more}");
     let program = Program::new(&postgres.url(), brokers, &outbox);
     program.setup();

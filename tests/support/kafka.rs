@@ -130,11 +130,6 @@ impl Kafka {
         self.await_started(place);
     }
 
-    /// Freezes a broker, or lets it go on.
-    pub fn freeze(&self, place: usize, frozen: bool) {
-        self.signal(place, if frozen { "STOP" } else { "CONT" });
-    }
-
     fn signal(&self, place: usize, signal: &str) {
         let pid = fs::read_to_string(self.home(place).join("pid")).unwrap();
         let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap();

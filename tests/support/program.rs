@@ -147,11 +147,6 @@ impl Program {
         self.process.as_mut()?.try_wait().unwrap().map(|status| status.code())
     }
 
-    /// Gives the process id.
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
-    }
-
     /// Gives everything it has said.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()

@@ -1,0 +1,102 @@
+//! Why a stream cannot be followed, and what a person does about it.
+
+use crate::cursor::Malformed;
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+use crate::lsn::Lsn;
+use crate::relay::route::Reason;
+use crate::relay::row::Mismatch;
+use crate::relay::transaction::Violation;
+
+/// The stream cannot be followed any further.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not what the protocol says.
+    #[error("decode the stream")]
+    Malformed(#[from] Malformed),
+    /// The messages come in an order that the protocol does not have.
+    #[error("follow the stream")]
+    Violation(#[from] Violation),
+    /// A table is not what the configuration says.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// Rows come from a table that no outbox names.
+    #[error("rows come from table {0}, which no [[outbox]] names")]
+    UnknownTable(String),
+    /// A row is too large to be read.
+    #[error(
+        "a row of {length} bytes, in the transaction that commits at {at}, is larger than the {limit} bytes of max_row_bytes"
+    )]
+    RowTooLarge {
+        /// The size of its frame.
+        length: usize,
+        /// The limit.
+        limit: usize,
+        /// The position of its transaction, 0/0 if unknown.
+        at: Lsn,
+    },
+    /// A row cannot become a record.
+    #[error(
+        "event {event_id} of table {table}, in the transaction that commits at {at}, cannot be published: {reason}"
+    )]
+    Poison {
+        /// The table.
+        table: String,
+        /// The event.
+        event_id: String,
+        /// The position of its transaction.
+        at: Lsn,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Diagnose for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Malformed(_) => Code::new(Exit::Internal, 1),
+            Self::Violation(_) => Code::new(Exit::Internal, 2),
+            Self::Mismatch(_) => Code::new(Exit::Contract, 10),
+            Self::UnknownTable(_) => Code::new(Exit::Contract, 11),
+            Self::RowTooLarge { .. } => Code::new(Exit::Poison, 2),
+            Self::Poison { .. } => Code::new(Exit::Poison, 1),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Fatal
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::Malformed(_) | Self::Violation(_) => {
+                "nothing was confirmed past this point: restart; if it comes again, check for a proxy between walrelay and \
+                 PostgreSQL and report it"
+                    .to_owned()
+            }
+            Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::UnknownTable(table) => {
+                format!("add an [[outbox]] with table = {table:?}, or take the table out of the publication")
+            }
+            Self::RowTooLarge { .. } => {
+                "raise postgres.max_row_bytes if the memory is there; walrelay does not skip the row".to_owned()
+            }
+            Self::Poison { table, event_id, reason, .. } => match reason {
+                Reason::TooLarge { .. } => "raise message.max.bytes under [kafka.properties] and max.message.bytes of the \
+                                            topic; walrelay does not skip the event"
+                    .to_owned(),
+                Reason::Null(_)
+                | Reason::Illegal { .. }
+                | Reason::Topic(_)
+                | Reason::TopicNotAllowed(_)
+                | Reason::Headers(_)
+                | Reason::Partition(_) => format!(
+                    "the row stays in {table} (id {event_id}) and in the log: mend the routing options if they are wrong, \
+                     then restart; walrelay does not skip the event"
+                ),
+            },
+        })
+    }
+}
