@@ -17,6 +17,8 @@ use crate::relay::wal;
 
 /// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+/// A page's header may stand between the end of one record and where the next begins; no transaction is this small.
+const PAGE_SLACK: u64 = 64;
 
 /// The stored position cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +112,17 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
 pub struct Store {
     slot: String,
     identity: Identity,
-    /// The next transaction id and the position after our last write.
-    after: Option<(String, Lsn)>,
+    /// Our last write, if nothing of anybody else lies between its position and it.
+    quiet: Option<Quiet>,
+}
+
+/// A write of ours that covered everything before it.
+#[derive(Clone, Debug)]
+struct Quiet {
+    /// The transaction id after ours.
+    next_xid: String,
+    /// The position that was stored.
+    position: Lsn,
 }
 
 /// What became of a position.
@@ -127,35 +138,50 @@ impl Store {
     /// Prepares to write the row of a slot of this server.
     #[must_use]
     pub const fn new(slot: String, identity: Identity) -> Self {
-        Self { slot, identity, after: None }
+        Self { slot, identity, quiet: None }
     }
 
     /// Stores a position, or passes over it.
     pub async fn save(&mut self, client: &Client, persist: Persist) -> Result<Outcome, Error> {
         let position = persist.confirmed.lsn();
         if persist.is_idle
-            && let Some((next_xid, after)) = &self.after
-            && position.bytes_since(*after) < LOG_BYTES_MAX
-            && *next_xid == next_transaction(client).await?
+            && let Some(quiet) = &self.quiet
+            && position.bytes_since(quiet.position) < LOG_BYTES_MAX
+            && quiet.next_xid == next_transaction(client).await?
         {
             return Ok(Outcome::PassedOver);
         }
-        let sql = "UPDATE walrelay.position
+        self.quiet = self.write(client, position).await?;
+        Ok(Outcome::Stored)
+    }
+
+    /// Writes the row. In the same statement it looks at what came before: if no transaction was running, ours took the
+    /// very next id, and the log ended where the stored position is, then whatever follows that takes no id is noise.
+    async fn write(&self, client: &Client, position: Lsn) -> Result<Option<Quiet>, Error> {
+        let sql = "WITH before AS (
+                       SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, pg_snapshot_xmax(s) AS next
+                       FROM pg_current_snapshot() s)
+                   UPDATE walrelay.position
                    SET position = $2::text::pg_lsn, timeline = $4, stored_at = now()
-                   WHERE slot = $1::text::name AND system_id = $3 AND (position <= $2::text::pg_lsn OR timeline <> $4)";
+                   FROM before
+                   WHERE slot = $1::text::name AND system_id = $3 AND (position <= $2::text::pg_lsn OR timeline <> $4)
+                   RETURNING before.wal_end::text, before.oldest = before.next AND before.next = pg_current_xact_id(),
+                             (pg_current_xact_id()::text::numeric + 1)::text";
         let timeline = i64::from(self.identity.timeline);
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&self.slot, &position.to_string(), &self.identity.system_id, &timeline];
-        let written = client.execute(sql, &values).await.map_err(|error| failed("write", error))?;
-        if written != 1 {
-            return Err(Error::Changed { slot: self.slot.clone() });
-        }
-        self.after = Some((next_transaction(client).await?, position));
-        Ok(Outcome::Stored)
+        let row = client.query_opt(sql, &values).await.map_err(|error| failed("write", error))?;
+        let Some(row) = row else { return Err(Error::Changed { slot: self.slot.clone() }) };
+        let told = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
+        let wal_end: Lsn = told(0)?.parse().unwrap_or(Lsn::ZERO);
+        let was_alone: bool = row.try_get(1).map_err(|error| failed("write", error))?;
+        let next_xid = told(2)?;
+        let is_quiet = was_alone && wal_end.bytes_since(position) <= PAGE_SLACK;
+        Ok(is_quiet.then_some(Quiet { next_xid, position }))
     }
 }
 
-/// Gives the next transaction id. A transaction that writes takes one; reading this takes none.
+/// Gives the id after that of the last transaction that has ended. Reading this takes none.
 async fn next_transaction(client: &Client) -> Result<String, Error> {
     let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed("read", error))?;
