@@ -150,11 +150,9 @@ impl Leaves {
         if keys.len() > 2 && keys.starts_with(&["kafka".to_owned(), "properties".to_owned()]) {
             let name = keys.split_off(2).join(".");
             keys.push(name);
-            leaf.value = match leaf.value {
-                Value::Integer(number) => Value::String(number.to_string()),
-                Value::Boolean(flag) => Value::String(flag.to_string()),
-                other => other,
-            };
+            if matches!(leaf.value, Value::Integer(_) | Value::Boolean(_)) {
+                leaf.value = Value::String(leaf.value.to_string());
+            }
         }
         // A table replaces its leaves, and a leaf the table it stands in.
         self.0.retain(|other, _| !other.starts_with(&keys) && !keys.starts_with(other));

@@ -77,8 +77,13 @@ impl Loaded {
             Value::Array(list) if list.iter().any(Value::is_table) => {
                 list.iter().enumerate().for_each(|(place, value)| self.leaves(value, join(&place.to_string()), leaves));
             }
-            leaf => {
-                let entry = json!({ "value": leaf, "origin": self.origin(&path) });
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Array(_) => {
+                let entry = json!({ "value": value, "origin": self.origin(&path) });
                 leaves.insert(path, entry);
             }
         }

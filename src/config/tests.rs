@@ -41,11 +41,8 @@ fn every_option_stands_in_the_shipped_file() {
     fn names(table: &toml::Table, found: &mut BTreeSet<String>) {
         for (name, value) in table {
             found.insert(name.clone());
-            match value {
-                toml::Value::Table(inner) => names(inner, found),
-                toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_table).for_each(|t| names(t, found)),
-                _ => {}
-            }
+            let inner = value.as_array().into_iter().flatten().chain([value]).filter_map(toml::Value::as_table);
+            inner.for_each(|inner| names(inner, found));
         }
     }
     let mut found = BTreeSet::new();
