@@ -1,16 +1,44 @@
-//! walrelay: a transactional outbox out of PostgreSQL into Kafka.
+//! walrelay: a transactional outbox out of PostgreSQL into Kafka, and the application's half of it.
+//!
+//! ```text
+//!   application                                                                     application
+//!   outbox --insert, in the caller's transaction--> table --WAL--> relay --> Kafka --> consumer --> handler + inbox
+//! ```
+//!
+//! Each half stands alone behind a cargo feature; an application that only writes events builds neither librdkafka nor
+//! OpenSSL:
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `outbox` | typed events into the outbox table, on tokio-postgres |
+//! | `sqlx` | the same, on sqlx |
+//! | `consumer` | Kafka to handlers: lanes, retries, dead letters, inbox |
+//! | `otel` | the trace context of the current span into the outbox, and a linked span around each handler |
+//! | `testing` | throwaway servers and a harness, for applications' own tests |
+//! | `relay` | PostgreSQL to Kafka, and the program `walrelay` around it |
 
-pub mod cursor;
 pub mod fault;
+
+#[cfg(feature = "relay")]
+pub mod cursor;
+#[cfg(feature = "relay")]
 pub mod lsn;
+#[cfg(feature = "relay")]
 pub mod measure;
+#[cfg(feature = "relay")]
 pub mod units;
 
+#[cfg(feature = "relay")]
 pub mod relay;
 
+#[cfg(feature = "relay")]
 pub mod metrics;
 
+#[cfg(feature = "relay")]
 pub mod admin;
+#[cfg(feature = "relay")]
 pub mod cli;
+#[cfg(feature = "relay")]
 pub mod config;
+#[cfg(feature = "testing")]
 pub mod testing;
