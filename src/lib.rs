@@ -17,6 +17,8 @@
 //! | `testing` | throwaway servers and a harness, for applications' own tests |
 //! | `relay` | PostgreSQL to Kafka, and the program `walrelay` around it |
 
+#[cfg(feature = "event")]
+pub mod event;
 pub mod fault;
 
 #[cfg(feature = "relay")]

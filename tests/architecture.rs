@@ -13,6 +13,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("units", &[]),
     ("measure", &[]),
+    ("event", &["fault"]),
+    ("event/decode", &["fault", "event"]),
+    ("event/encode", &["fault"]),
+    ("event/reason", &[]),
+    ("event/time", &[]),
+    ("event/trace", &[]),
     // Level 1a: pure, each after what stands before it in the data flow.
     ("relay/frame", &["lsn", "cursor"]),
     ("relay/pgoutput", &["lsn", "cursor"]),
@@ -62,6 +68,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Rooms that decide and never wait.
 const PURE: &[&str] = &[
+    "event/decode",
+    "event/encode",
+    "event/reason",
+    "event/time",
     "relay/frame",
     "relay/pgoutput",
     "relay/transaction",

@@ -1,0 +1,118 @@
+//! Typed events: what an application says, as it stands in the outbox table and in a Kafka record.
+//!
+//! ```text
+//!   enum of the application --encode--> event_type + JSON payload --> row --> record --decode--> the enum again
+//! ```
+//!
+//! An event is an enum with `#[serde(tag = "event_type")]`. What always holds: the tag stays in the payload, the same name
+//! stands in the header `event_type`, and a reader can tell a type it does not know from a payload that is broken. Nothing
+//! of a payload goes into an error.
+//!
+//! It deliberately has no registry of types, no versions and no I/O.
+//!
+//! ```
+//! use serde::Deserialize;
+//! use serde::Serialize;
+//! use walrelay::event::Decoded;
+//! use walrelay::event::decode;
+//! use walrelay::event::encode;
+//!
+//! #[derive(Debug, Deserialize, PartialEq, Serialize)]
+//! #[serde(tag = "event_type")]
+//! enum OrderEvent {
+//!     OrderCreated { total_cents: u64 },
+//!     OrderShipped { parcel: String },
+//! }
+//!
+//! let encoded = encode(&OrderEvent::OrderCreated { total_cents: 1250 })?;
+//! assert_eq!(encoded.event_type, "OrderCreated");
+//! assert_eq!(encoded.payload, r#"{"event_type":"OrderCreated","total_cents":1250}"#);
+//!
+//! let decoded = decode::<OrderEvent>(Some("OrderCreated"), encoded.payload.as_bytes())?;
+//! assert_eq!(decoded, Decoded::Known(OrderEvent::OrderCreated { total_cents: 1250 }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod decode;
+mod encode;
+mod reason;
+mod time;
+pub mod trace;
+
+use std::fmt::Display;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+pub use decode::DecodeError;
+pub use decode::Decoded;
+pub use decode::Name;
+pub use decode::Unknown;
+pub use decode::decode;
+pub use encode::EncodeError;
+pub use encode::Encoded;
+pub use encode::encode;
+pub use time::format_rfc3339;
+pub use time::parse_rfc3339;
+pub use trace::TraceContext;
+
+/// The header of the event's id. The relay sets it, from the row's column.
+pub const EVENT_ID: &str = "event_id";
+/// The header of the event's type. The relay sets it, from the row's column.
+pub const EVENT_TYPE: &str = "event_type";
+/// The header of the commit time, RFC 3339 in UTC. The relay sets it.
+pub const PRODUCED_AT: &str = "produced_at";
+/// The header of the aggregate's type. The writer adds it to the row's headers.
+pub const AGGREGATE_TYPE: &str = "aggregate_type";
+/// The header of the moment the event tells of, RFC 3339 in UTC. The writer adds it to the row's headers.
+pub const OCCURRED_AT: &str = "occurred_at";
+/// The W3C header of the trace and the span. The writer adds it to the row's headers.
+pub const TRACEPARENT: &str = "traceparent";
+/// The W3C header of what tracing systems add. The writer adds it to the row's headers.
+pub const TRACESTATE: &str = "tracestate";
+/// The W3C header of what the application carries along. The writer adds it to the row's headers.
+pub const BAGGAGE: &str = "baggage";
+
+/// An event and what is said about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Envelope<E> {
+    /// Which event; a repeated delivery has the same id.
+    pub event_id: Uuid,
+    /// What kind of thing the event is about; the topic comes from it.
+    pub aggregate_type: String,
+    /// Which one the event is about; the record's key, and so the order, comes from it.
+    pub aggregate_id: String,
+    /// When it happened.
+    pub occurred_at: SystemTime,
+    /// The trace and the span it happened in.
+    pub trace: Option<TraceContext>,
+    /// The event itself.
+    pub event: E,
+}
+
+impl<E> Envelope<E> {
+    /// Wraps an event that happens now: a new id, and with the feature `otel` the trace context of the current span.
+    #[must_use]
+    pub fn new(aggregate_type: impl Into<String>, aggregate_id: impl Display, event: E) -> Self {
+        Self {
+            event_id: Uuid::now_v7(),
+            aggregate_type: aggregate_type.into(),
+            aggregate_id: aggregate_id.to_string(),
+            occurred_at: SystemTime::now(),
+            trace: trace::current(),
+            event,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_the_aggregate_may_be_anything_with_a_text() {
+        let (first, second) = (Envelope::new("Order", 7, ()), Envelope::new("Order", Uuid::nil(), ()));
+        assert!(first.event_id < second.event_id && first.event_id.get_version_num() == 7);
+        assert_eq!((first.aggregate_id.as_str(), second.aggregate_id), ("7", Uuid::nil().to_string()));
+    }
+}
