@@ -33,6 +33,9 @@ pub mod units;
 #[cfg(feature = "relay")]
 pub mod relay;
 
+#[cfg(any(feature = "outbox", feature = "sqlx"))]
+pub mod outbox;
+
 #[cfg(feature = "relay")]
 pub mod metrics;
 

@@ -51,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/publish", &["fault", "units", "relay/route", "relay/ledger", "relay/pipeline", "relay/metrics"]),
     ("relay/contract", &["lsn", "fault", "relay/wal", "relay/route", "relay/row"]),
     ("relay/position", &["lsn", "fault", "relay/wal", "relay/feedback", "relay/resume"]),
+    ("outbox", &["fault", "event"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),

@@ -6,7 +6,7 @@
 //!
 //! An event is an enum with `#[serde(tag = "event_type")]`. What always holds: the tag stays in the payload, the same name
 //! stands in the header `event_type`, and a reader can tell a type it does not know from a payload that is broken. Nothing
-//! of a payload goes into an error.
+//! of a payload goes into an error. `docs/events.md` says how events may change.
 //!
 //! It deliberately has no registry of types, no versions and no I/O.
 //!
@@ -104,6 +104,11 @@ impl<E> Envelope<E> {
         }
     }
 }
+
+/// The page about events; its examples are compiled.
+#[cfg(all(doctest, feature = "outbox"))]
+#[doc = include_str!("../../docs/events.md")]
+mod page {}
 
 #[cfg(test)]
 mod tests {

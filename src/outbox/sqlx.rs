@@ -1,0 +1,84 @@
+//! The writer on sqlx: the same statement, in sqlx's transaction. Runtime and TLS of sqlx are the application's choice.
+//!
+//! ```no_run
+//! # use walrelay::{event::Envelope, outbox};
+//! #[derive(serde::Serialize)]
+//! #[serde(tag = "event_type")]
+//! enum OrderEvent {
+//!     OrderCreated { total_cents: i64 },
+//! }
+//!
+//! async fn create(pool: &sqlx::PgPool, id: &str, total_cents: i64) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut tx = pool.begin().await?;
+//!     sqlx::query("INSERT INTO orders (id, total_cents) VALUES ($1, $2)").bind(id).bind(total_cents).execute(&mut *tx).await?;
+//!     outbox::sqlx::append(&mut tx, &Envelope::new("Order", id, OrderEvent::OrderCreated { total_cents })).await?;
+//!     tx.commit().await?;
+//!     Ok(())
+//! }
+//! ```
+
+use serde::Serialize;
+use sqlx::AssertSqlSafe;
+use sqlx::Postgres;
+use sqlx::Transaction;
+use uuid::Uuid;
+
+use crate::event::Envelope;
+
+use super::Error;
+use super::Outbox;
+use super::rows::Rows;
+
+/// Appends an event to `public.outbox_events`, as [`Outbox::append_sqlx`] does.
+pub async fn append<E: Serialize>(tx: &mut Transaction<'_, Postgres>, envelope: &Envelope<E>) -> Result<Uuid, Error> {
+    Outbox::default().append_sqlx(tx, envelope).await
+}
+
+/// Appends events to `public.outbox_events`, as [`Outbox::append_many_sqlx`] does.
+pub async fn append_many<E: Serialize>(
+    tx: &mut Transaction<'_, Postgres>,
+    envelopes: &[Envelope<E>],
+) -> Result<(), Error> {
+    Outbox::default().append_many_sqlx(tx, envelopes).await
+}
+
+impl Outbox {
+    /// Appends an event in the caller's transaction of sqlx, and gives its id. It is there when the transaction commits.
+    pub async fn append_sqlx<E: Serialize>(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        envelope: &Envelope<E>,
+    ) -> Result<Uuid, Error> {
+        self.append_many_sqlx(tx, std::slice::from_ref(envelope)).await?;
+        Ok(envelope.event_id)
+    }
+
+    /// Appends events in the caller's transaction of sqlx, in their order: a statement for each thousand.
+    pub async fn append_many_sqlx<E: Serialize>(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        envelopes: &[Envelope<E>],
+    ) -> Result<(), Error> {
+        for rows in Rows::cut(envelopes)? {
+            // Names in it are quoted, values are not in it.
+            let written = sqlx::query(AssertSqlSafe(self.sql()))
+                .bind(rows.ids)
+                .bind(rows.aggregate_types)
+                .bind(rows.aggregate_ids)
+                .bind(rows.event_types)
+                .bind(rows.payloads)
+                .bind(rows.headers)
+                .bind(rows.moments)
+                .execute(&mut **tx);
+            written.await.map_err(|error| failed(self.table(), error))?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(table: &str, error: sqlx::Error) -> Error {
+    match error.as_database_error() {
+        Some(db) => Error::server(table, &db.code().unwrap_or_default(), db.message()),
+        None => Error::Connection { table: table.to_owned(), source: Box::new(error) },
+    }
+}

@@ -1,0 +1,175 @@
+//! Which table and which columns, and the one statement that fills them.
+
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+
+/// PostgreSQL cuts longer names.
+const NAME_BYTES_MAX: usize = 63;
+
+/// A table to append to. The default is `public.outbox_events` with the columns of the preset `walrelay`; it must be what the
+/// relay's `[[outbox]]` says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outbox {
+    table: String,
+    sql: String,
+}
+
+/// The names of the columns, by what they hold. Each is of type `text`, or of the type in the preset's table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Columns {
+    /// The event's id: `uuid`.
+    pub id: String,
+    /// What kind of thing the event is about.
+    pub aggregate_type: String,
+    /// Which one the event is about.
+    pub aggregate_id: String,
+    /// What happened.
+    pub event_type: String,
+    /// The event itself: `jsonb` or `json`.
+    pub payload: String,
+    /// The writer's own headers, with the trace context: `jsonb` or `json`. Without it they are left out.
+    pub headers: Option<String>,
+    /// When it happened: `timestamptz`. Without it the moment is left out.
+    pub created_at: Option<String>,
+}
+
+/// A table or column cannot have this name.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected a name of 1 to {NAME_BYTES_MAX} bytes without U+0000 for the {what}, found {name:?}")]
+pub struct BadName {
+    what: &'static str,
+    name: String,
+}
+
+impl Diagnose for BadName {
+    fn code(&self) -> Code {
+        Code::new(Exit::Configuration, 60)
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Fatal
+    }
+
+    fn help(&self) -> Option<String> {
+        Some("name the table as `schema.table`, and the columns as they are, without quotes".to_owned())
+    }
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            id: "id".to_owned(),
+            aggregate_type: "aggregate_type".to_owned(),
+            aggregate_id: "aggregate_id".to_owned(),
+            event_type: "event_type".to_owned(),
+            payload: "payload".to_owned(),
+            headers: Some("headers".to_owned()),
+            created_at: Some("created_at".to_owned()),
+        }
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::build("public", "outbox_events", &Columns::default())
+    }
+}
+
+impl Outbox {
+    /// Names another table, as `schema.table` or a table of `public`, and its columns. Names stand as they are, without
+    /// quotes, as in the relay's configuration.
+    ///
+    /// ```
+    /// use walrelay::outbox::Columns;
+    /// use walrelay::outbox::Outbox;
+    ///
+    /// let columns = Columns { payload: "body".to_owned(), headers: None, ..Columns::default() };
+    /// let outbox = Outbox::new("shop.events", &columns)?;
+    /// # Ok::<(), walrelay::outbox::BadName>(())
+    /// ```
+    pub fn new(table: &str, columns: &Columns) -> Result<Self, BadName> {
+        let (schema, table) = table.split_once('.').unwrap_or(("public", table));
+        check("schema", schema)?;
+        check("table", table)?;
+        for (name, _) in columns.sources() {
+            check("column", name)?;
+        }
+        Ok(Self::build(schema, table, columns))
+    }
+
+    fn build(schema: &str, table: &str, columns: &Columns) -> Self {
+        let (names, values): (Vec<_>, Vec<_>) = columns.sources().map(|(name, value)| (quote(name), value)).unzip();
+        // Text on the way in, so that no client needs to know the types; a row for each place of the seven arrays.
+        let sql = format!(
+            "INSERT INTO {}.{} ({}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
+             $5::text[], $6::text[], $7::text[]) WITH ORDINALITY \
+             AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, place) ORDER BY e.place",
+            quote(schema),
+            quote(table),
+            names.join(", "),
+            values.join(", ")
+        );
+        Self { table: format!("{schema}.{table}"), sql }
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+}
+
+impl Columns {
+    /// Gives each column and what goes into it.
+    fn sources(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let more = [(&self.headers, "e.headers::jsonb"), (&self.created_at, "e.occurred_at::timestamptz")];
+        let more = more.into_iter().filter_map(|(name, value)| Some((name.as_deref()?, value)));
+        [
+            (self.id.as_str(), "e.id::uuid"),
+            (&self.aggregate_type, "e.aggregate_type"),
+            (&self.aggregate_id, "e.aggregate_id"),
+            (&self.event_type, "e.event_type"),
+            (&self.payload, "e.payload::jsonb"),
+        ]
+        .into_iter()
+        .chain(more)
+    }
+}
+
+fn check(what: &'static str, name: &str) -> Result<(), BadName> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
+        return Ok(());
+    }
+    Err(BadName { what, name: name.chars().take(NAME_BYTES_MAX).collect() })
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_only_ever_a_name() {
+        let columns =
+            Columns { id: "i\"d; DROP".into(), headers: None, created_at: Some("At".into()), ..Columns::default() };
+        let outbox = Outbox::new("shop.ev\"ents", &columns).unwrap();
+        let expected = "INSERT INTO \"shop\".\"ev\"\"ents\" (\"i\"\"d; DROP\", \"aggregate_type\", \"aggregate_id\", \
+                        \"event_type\", \"payload\", \"At\") SELECT e.id::uuid,";
+        assert!(outbox.sql().starts_with(expected), "{}", outbox.sql());
+        assert_eq!(Outbox::new("outbox_events", &Columns::default()), Ok(Outbox::default()));
+        let long = "x".repeat(64);
+        for table in ["", ".events", "shop.", "a\0b", &long] {
+            assert!(Outbox::new(table, &Columns::default()).is_err(), "{table:?}");
+        }
+        let columns = Columns { headers: Some(String::new()), ..Columns::default() };
+        let told = Outbox::new("events", &columns).unwrap_err();
+        assert_eq!(told.to_string(), "expected a name of 1 to 63 bytes without U+0000 for the column, found \"\"");
+    }
+}
