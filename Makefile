@@ -15,11 +15,11 @@ demo:
 	@target/debug/walrelay demo $(DEMO)
 
 test: services
-	cargo test
+	cargo test --all-features
 
 lint:
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --all-features -- -D warnings
 
 services:
 	@scripts/setup test

@@ -2,6 +2,8 @@
 
 pub mod kafka;
 pub mod murmur2;
+#[cfg(feature = "otel")]
+pub mod otlp;
 pub mod program;
 pub mod reader;
 pub mod source;
