@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/position", &["lsn", "fault", "relay/wal", "relay/feedback", "relay/resume"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
+    ("relay/patience", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
     ("relay/follow", &["relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),
