@@ -274,9 +274,14 @@ impl InHand {
 
 /// Sorts what a query failed for. A plan that no longer fits its table is made anew on the next connection.
 fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> RelayError {
-    move |error| match wal::Error::from(error) {
-        wal::Error::Server(error) if error.state == "0A000" => Error::Altered.into(),
-        source => RelayError::Wal { action, source },
+    move |error| {
+        let source = wal::Error::from(error);
+        if let wal::Error::Server(error) = &source
+            && error.state == "0A000"
+        {
+            return Error::Altered.into();
+        }
+        RelayError::Wal { action, source }
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
         for seed in 0..40 {
             let mut sweep = Sweep::starting_at(seed);
             sweep.begin();
-            let mut seen = Vec::new();
+            let mut seen: Vec<i32> = Vec::new();
             while sweep.is_under_way() {
                 let claimed: Vec<i32> = sweep.candidates().into_iter().take(CLAIM_MAX).collect();
                 seen.extend(&claimed);
