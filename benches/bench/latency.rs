@@ -33,19 +33,20 @@ const SECONDS: u64 = 12;
 const WARM_UP: Duration = Duration::from_secs(2);
 const WRITERS: u64 = 2;
 
-pub(crate) fn measure(rate: u64, kafka: &Kafka) {
-    let topic = format!("latency-{rate}");
+/// Measures one source. Polled records carry the time of their insert instead of their commit's, a little earlier.
+pub(crate) fn measure(rate: u64, source: &str, more: &str, running: &str, kafka: &Kafka) {
+    let topic = format!("latency-{source}-{rate}");
     kafka.create_topic(&topic, PARTITIONS);
     let postgres = Postgres::start(Options::default()).unwrap();
     let port = free_port();
-    let config = subjects::config(&postgres, &kafka.bootstrap(), &format!("topic = \"{topic}\"\n"), port);
+    let config = subjects::config(&postgres, &kafka.bootstrap(), &format!("topic = \"{topic}\"\n{more}"), port);
     subjects::walrelay(&config, &["setup", "--apply", "--with-outbox"]);
     let mut relay = Command::new(env!("CARGO_BIN_EXE_walrelay"))
         .args(["--config", &config, "run"])
         .stderr(fs::File::create(format!("{config}.log")).unwrap())
         .spawn()
         .unwrap();
-    while !fs::read_to_string(format!("{config}.log")).unwrap().contains("\"streaming\"") {
+    while !fs::read_to_string(format!("{config}.log")).unwrap().contains(running) {
         thread::sleep(Duration::from_millis(20));
     }
     let is_over = Arc::new(AtomicBool::new(false));
@@ -69,7 +70,7 @@ pub(crate) fn measure(rate: u64, kafka: &Kafka) {
     latencies.sort_by(f64::total_cmp);
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     eprintln!(
-        "{rate}/s (achieved {achieved:.0}/s), commit to consumer: p50 {:.2} ms, p90 {:.2}, p99 {:.2}, max {:.2} of {} events",
+        "{source}: {rate}/s (achieved {achieved:.0}/s), commit to consumer: p50 {:.2} ms, p90 {:.2}, p99 {:.2}, max {:.2} of {} events",
         at(0.5),
         at(0.9),
         at(0.99),
@@ -77,7 +78,7 @@ pub(crate) fn measure(rate: u64, kafka: &Kafka) {
         latencies.len()
     );
     line(&json!({
-        "bench": "latency", "rate": rate, "achieved": achieved, "events": latencies.len(),
+        "bench": "latency", "source": source, "rate": rate, "achieved": achieved, "events": latencies.len(),
         "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": at(1.0),
     }));
 }

@@ -5,11 +5,15 @@
 //! latency from commit to consumer at steady rates. A table for people goes to standard error, one JSON line for each run to
 //! standard output.
 //!
-//! `cargo bench --bench bench -- [drain] [latency] [--scale 0.1]`
+//! `poll` compares the polling source with the log source, and is run only when it is named.
+//!
+//! `cargo bench --bench bench -- [drain] [latency] [poll] [--scale 0.1]`
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command for developers"
@@ -17,6 +21,7 @@
 
 mod bare;
 mod latency;
+mod poll;
 mod subjects;
 
 #[path = "../../tests/support/kafka.rs"]
@@ -65,7 +70,8 @@ fn compare(arguments: &[String]) {
         .position(|argument| argument == "--scale")
         .map_or(1.0, |at| arguments[at + 1].parse().unwrap());
     let wants = |what: &str| {
-        !arguments.iter().any(|it| it == "drain" || it == "latency") || arguments.iter().any(|it| it == what)
+        !arguments.iter().any(|it| it == "drain" || it == "latency" || it == "poll")
+            || arguments.iter().any(|it| it == what)
     };
     let kafka = Kafka::start(1);
     kafka.create_topic("order-events", PARTITIONS);
@@ -82,8 +88,12 @@ fn compare(arguments: &[String]) {
     }
     if wants("latency") {
         for rate in [1_000, 5_000] {
-            latency::measure(rate, &kafka);
+            let (name, more, running) = poll::SOURCES[0];
+            latency::measure(rate, name, more, running, &kafka);
         }
+    }
+    if arguments.iter().any(|it| it == "poll") {
+        poll::compare(scale, &kafka);
     }
 }
 

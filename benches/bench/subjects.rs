@@ -38,6 +38,21 @@ impl Run {
     }
 }
 
+/// Writes so many transactions of so many rows, each with so many bytes of payload.
+pub(crate) const FILL: &str = "CREATE PROCEDURE fill(txs int, n int, bytes int) LANGUAGE plpgsql AS $$
+    DECLARE pad text;
+    BEGIN
+        FOR t IN 1..txs LOOP
+            INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload)
+            SELECT 'Order', 'o-' || ((t * n + i) % 1000), 'OrderCreated',
+                   to_jsonb(left(md5(random()::text) || md5(random()::text) || md5(random()::text)
+                              || md5(random()::text) || md5(random()::text) || md5(random()::text)
+                              || md5(random()::text), bytes))
+            FROM generate_series(1, n) i;
+            COMMIT;
+        END LOOP;
+    END $$";
+
 /// A database whose log holds the events of one shape, and a slot before them.
 pub(crate) struct Source<'a> {
     postgres: &'a Postgres,
@@ -60,21 +75,7 @@ impl<'a> Source<'a> {
             copies: Cell::new(0),
         };
         let start = source.query("SELECT confirmed_flush_lsn::text FROM pg_replication_slots");
-        source.execute(
-            "CREATE PROCEDURE fill(txs int, n int, bytes int) LANGUAGE plpgsql AS $$
-             DECLARE pad text;
-             BEGIN
-                 FOR t IN 1..txs LOOP
-                     INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload)
-                     SELECT 'Order', 'o-' || ((t * n + i) % 1000), 'OrderCreated',
-                            to_jsonb(left(md5(random()::text) || md5(random()::text) || md5(random()::text)
-                                       || md5(random()::text) || md5(random()::text) || md5(random()::text)
-                                       || md5(random()::text), bytes))
-                     FROM generate_series(1, n) i;
-                     COMMIT;
-                 END LOOP;
-             END $$",
-        );
+        source.execute(FILL);
         source.execute(&format!("CALL fill({transactions}, {rows}, {bytes})"));
         let end = source.query("SELECT pg_current_wal_lsn()::text");
         Self { start, end, ..source }
@@ -177,22 +178,32 @@ impl<'a> Source<'a> {
     }
 
     fn execute(&self, sql: &str) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&self.postgres.url(), NoTls).await.unwrap();
-            tokio::spawn(connection);
-            client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        });
+        execute(&self.postgres.url(), sql);
     }
 
     fn query(&self, sql: &str) -> String {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&self.postgres.url(), NoTls).await.unwrap();
-            tokio::spawn(connection);
-            client.query_one(sql, &[]).await.unwrap().get(0)
-        })
+        query(&self.postgres.url(), sql)
     }
+}
+
+/// Runs statements on a connection of their own.
+pub(crate) fn execute(url: &str, sql: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    });
+}
+
+/// Asks for one text.
+pub(crate) fn query(url: &str, sql: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    })
 }
 
 /// A mock cluster in a process of its own.

@@ -269,16 +269,12 @@ fn c10_a_table_that_is_not_made_for_polling_stops_with_65_and_says_what_it_lacks
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-unfit", "");
     for (sql_text, part) in [
         ("ALTER TABLE outbox_events ALTER COLUMN sequence SET CACHE 20", "20 numbers at a time"),
-        ("ALTER TABLE outbox_events DROP COLUMN sequence", "has no column \\\"sequence\\\""),
+        ("ALTER TABLE outbox_events DROP COLUMN sequence", "that is a number and NOT NULL"),
     ] {
         sql.run(sql_text);
         program.start();
         assert_eq!(program.wait(), Some(65), "{}", program.log());
-        assert!(
-            program.log().replace("\\\\", "\\").contains(&part.replace('\\', "")) || program.log().contains(part),
-            "{}",
-            program.log()
-        );
+        assert!(program.log().contains(part), "{part}: {}", program.log());
     }
 }
 
