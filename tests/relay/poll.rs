@@ -279,6 +279,51 @@ fn c10_a_table_that_is_not_made_for_polling_stops_with_65_and_says_what_it_lacks
 }
 
 #[test]
+fn x29_rows_that_lie_at_the_same_place_of_two_partitions_are_told_apart() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poll-parts", 1);
+    let sql = Sql::connect(&postgres.url());
+    sql.run(
+        "CREATE SEQUENCE numbers;
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
+             payload jsonb, created_at timestamptz DEFAULT now(), day date, sequence bigint NOT NULL DEFAULT nextval('numbers'))
+             PARTITION BY RANGE (day);
+         CREATE TABLE outbox_1 PARTITION OF outbox_events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+         CREATE TABLE outbox_2 PARTITION OF outbox_events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+         INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, day) VALUES
+             ('Order', 'a', 'E', '1', '2026-01-05'), ('Order', 'b', 'E', '2', '2026-02-05')",
+    );
+    let mut program = polling(&postgres.url(), &kafka.bootstrap(), "poll-parts", "");
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    assert_eq!(sql.text("SELECT count(DISTINCT ctid)::text FROM outbox_events"), "1", "both lie at the same place");
+    let operator = Sql::connect(&postgres.url());
+    operator.run("BEGIN; SELECT FROM outbox_1 FOR UPDATE");
+    program.start_streaming();
+    let open = "SELECT string_agg(aggregate_id, ' ') FROM outbox_events WHERE published_at IS NULL";
+    await_text(&sql, open, "a", &program);
+    operator.run("COMMIT");
+    await_text(&sql, open, "", &program);
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "poll-parts").len(), 2);
+}
+
+#[test]
+fn c11_a_table_that_is_altered_meanwhile_is_read_on() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poll-altered", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-altered", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    sql.run(
+        "ALTER TABLE outbox_events ALTER COLUMN event_type TYPE varchar(50), ADD COLUMN more text; SELECT emit('k1')",
+    );
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    reader::check(&reader::read_all(&kafka.bootstrap(), "poll-altered"), &sql.truth(), 1);
+    assert!(program.log().contains("WR-6908"), "{}", program.log());
+}
+
+#[test]
 fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_after_what_comes_before_it() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-poison", 1);

@@ -199,10 +199,12 @@ impl Poller {
         let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &self.settings.relay.name)
             .await
             .map_err(RelayError::wal("connect to PostgreSQL"))?;
-        let outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
+        let mut outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
         let mut classes = Vec::new();
-        for outbox in &outboxes {
-            classes.push(verify::verify(&ordinary.client, outbox).await?);
+        for outbox in &mut outboxes {
+            let found = verify::verify(&ordinary.client, outbox).await?;
+            outbox.names.read.retain(|column| found.columns.contains(column));
+            classes.push(found.id);
         }
         let idle_limit = self.settings.source.poll.batch_timeout + IDLE_GRACE;
         Source::prepare(ordinary, &outboxes, &classes, idle_limit).await

@@ -11,8 +11,17 @@ use super::Error;
 use super::Outbox;
 use super::setup;
 
-/// Checks one outbox: its columns, the sequence and our rights. Gives the table's id.
-pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<u32, RelayError> {
+/// A table that is fit.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Its id.
+    pub(super) id: u32,
+    /// Its columns; some that the route reads need not be there.
+    pub(super) columns: Vec<String>,
+}
+
+/// Checks one outbox: its columns, the sequence and our rights.
+pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, RelayError> {
     contract::columns(client, &outbox.route).await?;
     let names = &outbox.names;
     let (schema, name) = outbox.route.table();
@@ -28,7 +37,9 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<u32, Rela
                       (SELECT max(q.seqcache) FROM pg_depend d JOIN pg_sequence q ON q.seqrelid = d.objid
                        WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = s.attnum),
                       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = s.attnum
-                              AND i.indpred IS NOT NULL)
+                              AND i.indpred IS NOT NULL),
+                      ARRAY (SELECT a.attname::text FROM pg_attribute a
+                             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_attribute s ON s.attrelid = c.oid AND s.attname = $3 AND NOT s.attisdropped
                LEFT JOIN pg_attribute p ON p.attrelid = c.oid AND p.attname = $4 AND NOT p.attisdropped
@@ -70,5 +81,5 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<u32, Rela
              prints it"
         );
     }
-    row.try_get(0).map_err(failed)
+    Ok(Found { id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)? })
 }
