@@ -26,4 +26,4 @@ services:
 	@scripts/services
 
 bench: services
-	@scripts/bench
+	@scripts/bench $(BENCH)

@@ -54,10 +54,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("outbox", &["fault", "event"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
+    ("relay/patience", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
     ("relay/follow", &["relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),
     ("relay/setup", &["lsn", "fault", "relay"]),
+    ("relay/poll/sweep", &[]),
+    ("relay/poll/choice", &[]),
+    ("relay/poll/sql", &["relay/contract", "relay/route"]),
+    ("relay/poll/outlet", &["lsn", "relay/ledger", "relay/pipeline", "relay/route"]),
+    ("relay/poll", &["lsn", "fault", "relay"]),
     ("relay", &["relay"]),
     // Level 3: they know everybody.
     ("metrics", &["lsn", "fault", "measure", "relay"]),
@@ -84,6 +90,10 @@ const PURE: &[&str] = &[
     "relay/resume",
     "relay/backoff",
     "relay/coalesce",
+    "relay/poll/sweep",
+    "relay/poll/choice",
+    "relay/poll/sql",
+    "relay/poll/outlet",
 ];
 const BANNED_IN_PURE: &[&str] = &["async ", "tokio", "rdkafka", "Instant::now", "SystemTime::now", "tracing"];
 
@@ -126,10 +136,11 @@ fn sources() -> Vec<Source> {
     found
 }
 
-/// The room of a path: the two first parts where the table knows them, else the first.
+/// The room of a path: as many of its first parts, up to three, as the table knows, else the first.
 fn room(parts: &[&str]) -> String {
-    let two = parts.iter().take(2).copied().collect::<Vec<_>>().join("/");
-    if MAY_USE.iter().any(|(room, _)| *room == two) { two } else { parts[0].to_owned() }
+    let first = |count| parts.iter().take(count).copied().collect::<Vec<_>>().join("/");
+    let known = [3, 2].map(first).into_iter().find(|known| MAY_USE.iter().any(|(room, _)| room == known));
+    known.unwrap_or_else(|| parts[0].to_owned())
 }
 
 fn arrows(code: &str) -> Vec<String> {

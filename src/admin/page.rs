@@ -51,29 +51,37 @@ fn overview(html: &mut String, status: &Status) {
     let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let peer = |is_up| if is_up { "connected" } else { "not connected" };
     let lag = &status.lag;
+    let of_the_log = [
+        ("Log not confirmed", text(lag.deliver_bytes.map(size))),
+        ("Confirmed", text(status.confirmed_lsn.map(|lsn| lsn.to_string()))),
+        ("Server's log ends", text(status.server_wal_end_lsn.map(|lsn| lsn.to_string()))),
+    ];
     let rows = [
         ("Since", text(status.state_since.clone())),
         ("Role", text(status.role.map(str::to_owned))),
         ("PostgreSQL", peer(status.connected.postgres).to_owned()),
         ("Kafka", peer(status.connected.kafka).to_owned()),
         ("Lag", text(lag.deliver_seconds.map(|seconds| format!("{seconds:.1} s")))),
-        ("Log not confirmed", text(lag.deliver_bytes.map(size))),
         ("On the way", format!("{} events, {}", status.in_flight.messages, size(status.in_flight.bytes))),
-        ("Confirmed", text(status.confirmed_lsn.map(|lsn| lsn.to_string()))),
-        ("Server's log ends", text(status.server_wal_end_lsn.map(|lsn| lsn.to_string()))),
         ("Last delivery", text(status.last_delivery.clone())),
-        ("Slot", slot(status)),
     ];
     for (name, value) in rows {
         row(html, name, &value);
     }
+    match &status.slot {
+        Some(name) => {
+            of_the_log.iter().for_each(|(name, value)| row(html, name, value));
+            row(html, "Slot", &slot(name, status));
+        }
+        None => row(html, "Not published", &text(status.unpublished.map(|count| format!("{count} events")))),
+    }
 }
 
-fn slot(status: &Status) -> String {
-    let Some(view) = &status.slot_view else { return status.slot.clone() };
+fn slot(name: &str, status: &Status) -> String {
+    let Some(view) = &status.slot_view else { return name.to_owned() };
     let word = view.wal_status.unwrap_or("unknown");
     let held = if view.active { "active" } else { "not active" };
-    format!("{}: {held}, log {word}, {} kept", status.slot, size(view.retained_wal_bytes))
+    format!("{name}: {held}, log {word}, {} kept", size(view.retained_wal_bytes))
 }
 
 fn topics(html: &mut String, status: &Status) {

@@ -37,10 +37,12 @@ pub struct Status {
     pub ready: bool,
     /// `active` or `standby`.
     pub role: Option<&'static str>,
-    /// The slot it is configured for.
-    pub slot: String,
-    /// The publication it is configured for.
-    pub publication: String,
+    /// `wal` or `poll`.
+    pub mode: &'static str,
+    /// The slot it is configured for; none where it polls.
+    pub slot: Option<String>,
+    /// The publication it is configured for; none where it polls.
+    pub publication: Option<String>,
     /// Which peers are there.
     pub connected: Connected,
     /// Up to where the log has been received.
@@ -51,6 +53,8 @@ pub struct Status {
     pub server_wal_end_lsn: Option<Lsn>,
     /// How far behind the server the relay is.
     pub lag: Lag,
+    /// Rows not published, where it polls.
+    pub unpublished: Option<u64>,
     /// What is on its way to Kafka.
     pub in_flight: InFlight,
     /// When a broker last acknowledged an event.
@@ -161,6 +165,7 @@ impl View for Sources {
             state_since: time(unsigned(&relay.state_since_micros)),
             ready: state.is_ready(),
             role: state.role().map(Role::word),
+            mode: if self.slot.is_some() { "wal" } else { "poll" },
             slot: self.slot.clone(),
             publication: self.publication.clone(),
             connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
@@ -168,6 +173,7 @@ impl View for Sources {
             confirmed_lsn: position(&relay.flushed_lsn),
             server_wal_end_lsn: position(&relay.server_wal_end_lsn),
             lag: lag(relay),
+            unpublished: (unsigned(&relay.unpublished_counted_micros) != 0).then(|| unsigned(&relay.unpublished)),
             in_flight: InFlight {
                 messages: unsigned(&relay.inflight_messages),
                 bytes: unsigned(&relay.inflight_bytes),

@@ -15,6 +15,7 @@ use crate::fault::Exit;
 use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::Metrics;
+use crate::relay::Mode;
 
 use super::log;
 use super::output::Output;
@@ -29,8 +30,10 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
     let guard = log::start(&config.log).map_err(Failed::new)?;
     end_on_panic();
     let metrics = Metrics::default();
-    let mut sources =
-        Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone());
+    let mut sources = match config.source.mode {
+        Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
+        Mode::Poll => Sources::of_polling(&config.relay.name, metrics.clone()),
+    };
     sources.log_dropped = guard.dropped();
     sources.log_suppressed = guard.suppressed();
     let admin = admin::start(&config.http, Arc::new(sources)).map_err(Failed::new)?;
@@ -41,7 +44,7 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
         http = %admin.address(),
         "walrelay starts"
     );
-    if !config.source.store_position {
+    if config.source.mode == Mode::Wal && !config.source.store_position {
         tracing::warn!(
             "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last saved \
              the slot, and a slot that somebody else moved is not noticed"

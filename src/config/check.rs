@@ -16,6 +16,9 @@ use super::Config;
 use super::Mistake;
 use super::layers::Leaves;
 
+/// The most rows that one transaction of the polling source may hold.
+const BATCH_MAX: u32 = 10_000;
+
 pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake>) {
     let mut wrong = |path: &str, text: String| {
         let text = format!("{path}: {text}");
@@ -86,12 +89,17 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         ("postgres.connect_timeout", config.postgres.connect_timeout, second / 10),
         ("postgres.wal_sender_timeout", config.postgres.wal_sender_timeout, second),
         ("source.stall_release_after", config.source.stall_release_after, second),
+        ("source.poll.interval", config.source.poll.interval, second / 1_000),
+        ("source.poll.batch_timeout", config.source.poll.batch_timeout, second),
         ("shutdown.drain", config.shutdown.drain, Duration::ZERO),
     ];
     for (path, value, least) in durations {
         if value < least {
             wrong(path, format!("must be at least {}", humantime::format_duration(least)));
         }
+    }
+    if !(1..=BATCH_MAX).contains(&config.source.poll.batch_max) {
+        wrong("source.poll.batch_max", format!("must be from 1 to {BATCH_MAX}"));
     }
     for (path, value) in [
         ("delivery.max_in_flight_bytes", config.delivery.max_in_flight_bytes),

@@ -30,10 +30,10 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Sources {
     /// The name of the relay.
     pub name: String,
-    /// The slot it reads.
-    pub slot: String,
-    /// The publication it reads.
-    pub publication: String,
+    /// The slot it reads; none where it polls.
+    pub slot: Option<String>,
+    /// The publication it reads; none where it polls.
+    pub publication: Option<String>,
     /// What was built into this program.
     pub build: Build,
     /// What the relay measures.
@@ -63,13 +63,19 @@ impl Sources {
     pub fn new(name: &str, slot: &str, publication: &str, relay: relay::Metrics) -> Self {
         Self {
             name: name.to_owned(),
-            slot: slot.to_owned(),
-            publication: publication.to_owned(),
+            slot: Some(slot.to_owned()),
+            publication: Some(publication.to_owned()),
             build: Build::of_this_program(),
             relay,
             log_dropped: Counter::default(),
             log_suppressed: Counter::default(),
         }
+    }
+
+    /// Gathers what a relay measures that polls its outbox: it has no slot and no publication.
+    #[must_use]
+    pub fn of_polling(name: &str, relay: relay::Metrics) -> Self {
+        Self { slot: None, publication: None, ..Self::new(name, "", "", relay) }
     }
 }
 
@@ -93,7 +99,10 @@ pub fn exposition(sources: &Sources) -> String {
     about(&mut page, sources);
     position(&mut page, &sources.relay);
     times(&mut page, &sources.relay);
-    slot(&mut page, &sources.relay);
+    if sources.slot.is_some() {
+        slot(&mut page, &sources.relay);
+    }
+    backlog(&mut page, &sources.relay);
     flow(&mut page, &sources.relay);
     throttle(&mut page, &sources.relay);
     process::write(&mut page);
@@ -212,9 +221,18 @@ fn slot(page: &mut Page, relay: &relay::Metrics) {
     page.rows(Level, "walrelay_slot_wal_status", "1 for how safe the log is that the slot needs.", status);
 }
 
+fn backlog(page: &mut Page, relay: &relay::Metrics) {
+    let is_known = unsigned(&relay.unpublished_counted_micros) != 0;
+    page.level_if(
+        "walrelay_unpublished_events",
+        "Rows of the outbox that are not published, counted up to 10000 a table; absent unless it is polled.",
+        is_known.then(|| float(unsigned(&relay.unpublished))),
+    );
+}
+
 fn flow(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, counter) in [
-        ("walrelay_events_received_total", "Events read from the log.", &relay.events_received),
+        ("walrelay_events_received_total", "Events read from the source.", &relay.events_received),
         ("walrelay_transactions_total", "Transactions with events, read to their end.", &relay.transactions),
         ("walrelay_keepalives_total", "Keepalives received from PostgreSQL.", &relay.keepalives),
         ("walrelay_messages_skipped_total", "Irrelevant messages of PostgreSQL passed over.", &relay.messages_skipped),
@@ -358,9 +376,25 @@ mod tests {
     }
 
     #[test]
+    fn where_it_polls_there_is_a_backlog_and_no_slot() {
+        let relay = relay::Metrics::default();
+        relay.unpublished.set(7);
+        relay.unpublished_counted_micros.set(1);
+        let text = exposition(&Sources::of_polling("r", relay));
+        assert!(text.contains("walrelay_unpublished_events{relay=\"r\"} 7\n"), "{text}");
+        assert!(!text.contains("walrelay_slot"), "{text}");
+    }
+
+    #[test]
     fn what_is_not_known_is_absent() {
         let text = exposition(&sources());
-        for name in ["walrelay_slot_active", "walrelay_lag_", "walrelay_oldest_inflight", "walrelay_errors_total"] {
+        for name in [
+            "walrelay_slot_active",
+            "walrelay_unpublished",
+            "walrelay_lag_",
+            "walrelay_oldest_inflight",
+            "walrelay_errors_total",
+        ] {
             assert!(!text.contains(name), "{name} is in\n{text}");
         }
     }

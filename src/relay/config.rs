@@ -32,6 +32,22 @@ pub struct Source {
     pub stall_release_after: Duration,
     /// Keep the confirmed position in a row of the source database.
     pub store_position: bool,
+    /// How an outbox is polled; mode `poll` alone looks here.
+    pub poll: Poll,
+}
+
+/// How an outbox is polled.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Poll {
+    /// How long an outbox without further rows is left alone.
+    #[serde(with = "units::duration")]
+    pub interval: Duration,
+    /// The most rows of one batch, which is one transaction.
+    pub batch_max: u32,
+    /// How long Kafka may take for a batch before the transaction is given up.
+    #[serde(with = "units::duration")]
+    pub batch_timeout: Duration,
 }
 
 /// How the outbox is read.
@@ -41,6 +57,8 @@ pub enum Mode {
     /// From the write-ahead log, by logical replication.
     #[default]
     Wal,
+    /// From the table, by queries, where the right to replicate is refused.
+    Poll,
 }
 
 /// Whether the slot survives a failover.
@@ -100,7 +118,14 @@ impl Default for Source {
             failover: Failover::default(),
             stall_release_after: Duration::from_secs(30),
             store_position: true,
+            poll: Poll::default(),
         }
+    }
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self { interval: Duration::from_millis(100), batch_max: 1_000, batch_timeout: Duration::from_secs(10) }
     }
 }
 

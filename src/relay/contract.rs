@@ -135,7 +135,7 @@ pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Ro
     let version = version(client).await?;
     let mut wants_binary = false;
     for route in routes {
-        wants_binary |= table(client, route).await?;
+        wants_binary |= columns(client, route).await?;
     }
     check_publication(client, publication, version, routes).await?;
     Ok(Facts { slot_confirmed: check_slot(client, slot, version).await?, wants_binary })
@@ -162,7 +162,8 @@ pub async fn has_publication(client: &Client, publication: &str) -> Result<bool,
     Ok(get::<i64>(&one(client, sql, &[&publication]).await?, 0)? > 0)
 }
 
-async fn table(client: &Client, route: &Route) -> Result<bool, Error> {
+/// Checks the columns of a table. Says whether its payload wants the binary form.
+pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     let (schema, name) = route.table();
     let table = format!("{schema}.{name}");
     let sql = "SELECT a.attname::text, (CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END)::bigint,

@@ -8,6 +8,7 @@ use crate::fault::Exit;
 use crate::fault::Fate;
 use crate::relay::contract;
 use crate::relay::pipeline;
+use crate::relay::poll;
 use crate::relay::position;
 use crate::relay::publish;
 use crate::relay::resume::Lost;
@@ -47,6 +48,9 @@ pub enum Error {
     /// The stream cannot be followed.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
+    /// The outbox cannot be polled.
+    #[error(transparent)]
+    Poll(#[from] poll::Error),
     /// A producer cannot be made.
     #[error(transparent)]
     Publish(#[from] publish::Error),
@@ -91,6 +95,7 @@ impl Diagnose for Error {
                 Lost::ServerBehind { .. } => Code::new(Exit::PositionLost, 12),
             },
             Self::Pipeline(error) => error.code(),
+            Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
@@ -106,6 +111,7 @@ impl Diagnose for Error {
             Self::Contract(error) => error.fate(),
             Self::Position(error) => error.fate(),
             Self::Pipeline(error) => error.fate(),
+            Self::Poll(error) => error.fate(),
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
             Self::Silent { .. } => Fate::Transient,
@@ -124,6 +130,7 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::Pipeline(error) => error.help(),
+            Self::Poll(error) => error.help(),
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Silent { .. } => None,

@@ -9,6 +9,8 @@
 //!   position (keeper's own thread and connection): persist, then flush
 //! ```
 //!
+//! Where the right to replicate is refused, `poll` reads the table itself, and shares route, publish and all that waits.
+//!
 //! `follow` is the loop over one connection, the only place where reading, deciding and publishing meet; `supervise` says
 //! what comes after a connection: wait, start again, park, or stop with an error that a person must act on. `run` creates
 //! nothing in either server and skips nothing.
@@ -35,6 +37,9 @@ pub mod feedback;
 pub mod position;
 pub mod resume;
 
+// The other source.
+pub mod poll;
+
 pub mod contract;
 pub mod keeper;
 pub mod metrics;
@@ -45,6 +50,7 @@ mod coalesce;
 mod config;
 mod error;
 mod follow;
+mod patience;
 mod supervise;
 
 use tokio_util::sync::CancellationToken;
@@ -56,6 +62,7 @@ pub use config::Delivery;
 pub use config::Failover;
 pub use config::Mode;
 pub use config::OnPoison;
+pub use config::Poll;
 pub use config::Shutdown;
 pub use config::Source;
 pub use error::Error;
@@ -84,8 +91,12 @@ pub struct Settings {
 impl Settings {
     /// Makes the routes of all outbox tables.
     pub fn routes(&self) -> Result<Vec<Route>, Error> {
+        let make = match self.source.mode {
+            Mode::Wal => Route::new,
+            Mode::Poll => Route::for_polling,
+        };
         let route = |config: &route::Config| {
-            Route::new(config).map_err(|source| Error::Outbox { table: config.table.clone(), source })
+            make(config).map_err(|source| Error::Outbox { table: config.table.clone(), source })
         };
         self.outboxes.iter().map(route).collect()
     }
@@ -94,5 +105,8 @@ impl Settings {
 /// Relays until `stop` is cancelled and everything on the way has been delivered and confirmed, or until an error that a
 /// person must act on. Everything else is waited for.
 pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
-    supervise::run(settings, metrics, stop).await
+    match settings.source.mode {
+        Mode::Wal => supervise::run(settings, metrics, stop).await,
+        Mode::Poll => poll::run(settings, metrics, stop).await,
+    }
 }

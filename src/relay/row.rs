@@ -206,17 +206,27 @@ impl Plan {
             });
         }
         let mut row = Row { values: [None; Role::ALL.len()] };
-        tuple.walk(|column, cell| {
-            let mut played = self.roles.get(column).copied().unwrap_or_default();
-            while played != 0 {
-                let role = played.trailing_zeros() as usize;
-                if let (Some(Some(kind)), Some(value)) = (self.kinds.get(role), row.values.get_mut(role)) {
-                    *value = Some(Value { cell, kind: *kind });
-                }
-                played &= played - 1;
-            }
-        })?;
+        tuple.walk(|column, cell| self.place(&mut row, column, cell))?;
         Ok(row)
+    }
+
+    /// Takes a row's values one by one, in the order of the columns.
+    pub fn row<'a>(&self, cells: impl IntoIterator<Item = Cell<'a>>) -> Row<'a> {
+        let mut row = Row { values: [None; Role::ALL.len()] };
+        cells.into_iter().enumerate().for_each(|(column, cell)| self.place(&mut row, column, cell));
+        row
+    }
+
+    /// Puts the value of a column where its roles look for it.
+    fn place<'a>(&self, row: &mut Row<'a>, column: usize, cell: Cell<'a>) {
+        let mut played = self.roles.get(column).copied().unwrap_or_default();
+        while played != 0 {
+            let role = played.trailing_zeros() as usize;
+            if let (Some(Some(kind)), Some(value)) = (self.kinds.get(role), row.values.get_mut(role)) {
+                *value = Some(Value { cell, kind: *kind });
+            }
+            played &= played - 1;
+        }
     }
 }
 

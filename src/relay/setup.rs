@@ -14,9 +14,11 @@ use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::Error as RelayError;
 use crate::relay::Failover;
+use crate::relay::Mode;
 use crate::relay::Settings;
 use crate::relay::contract;
 use crate::relay::contract::quote;
+use crate::relay::poll;
 use crate::relay::position;
 use crate::relay::resume::Identity;
 use crate::relay::route::Route;
@@ -111,6 +113,9 @@ impl Diagnose for Error {
 
 /// Prints what `apply` would run, as one SQL script.
 pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
+    if settings.source.mode == Mode::Poll {
+        return poll::setup::script(settings, wish);
+    }
     let routes = settings.routes()?;
     let source = &settings.source;
     let slot = literal(&source.slot);
@@ -119,7 +124,7 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
             .to_owned(),
     ];
     if wish.with_outbox {
-        parts.extend(routes.iter().map(outbox));
+        parts.extend(routes.iter().map(outbox_table));
     }
     parts.push(format!(
         "-- Before the slot: a slot made first fails at its first change.\n{};\n",
@@ -145,6 +150,9 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
 
 /// Sets everything up, and tells each step.
 pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    if settings.source.mode == Mode::Poll {
+        return Ok(Box::pin(poll::setup::apply(settings, wish, tell)).await?);
+    }
     let routes = settings.routes()?;
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
     let target = target.map_err(RelayError::wal("read the configuration"))?;
@@ -159,7 +167,7 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     if wish.with_outbox {
         for route in &routes {
             let (schema, table) = route.table();
-            run(client, &format!("create table {schema}.{table}"), &outbox(route)).await?;
+            run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
             tell(&format!("outbox table {schema}.{table} is there"));
         }
     }
@@ -291,7 +299,8 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
         .map_err(|error| Error::Statement { what: what.to_owned(), source: wal::Error::from(error) })
 }
 
-fn outbox(route: &Route) -> String {
+/// The statement that makes an outbox table.
+pub(super) fn outbox_table(route: &Route) -> String {
     let (schema, table) = route.table();
     OUTBOX_SQL.replace("public.outbox_events", &format!("{}.{}", quote(schema), quote(table)))
 }

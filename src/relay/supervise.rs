@@ -13,13 +13,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
-use crate::relay::backoff::Backoff;
 use crate::relay::contract;
 use crate::relay::contract::Facts;
 use crate::relay::feedback::Pace;
@@ -30,7 +26,7 @@ use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
-use crate::relay::metrics::now_micros;
+use crate::relay::patience::Patience;
 use crate::relay::pipeline::Limits;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::position;
@@ -47,31 +43,22 @@ use crate::relay::wal;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
-/// Credentials may just be changing: so many attempts are made before they are called wrong.
-const RIGHTS_ATTEMPTS: u32 = 3;
-/// How long brokers may take to answer a probe.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a standby looks whether the slot is free.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
-/// How often the same trouble is told again.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 struct Supervisor {
     settings: Settings,
     routes: Vec<Route>,
     target: Target,
-    kafka: publish::Settings,
     metrics: Metrics,
     stop: CancellationToken,
+    patience: Patience,
     wake: Arc<Notify>,
     held: Option<Held>,
     /// Up to where this process has delivered, and on which server.
     remembered: Option<Stored>,
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
-    rights_refused: u32,
-    backoff: Backoff,
-    told: Option<(String, Instant)>,
 }
 
 /// What the supervisor does next.
@@ -98,16 +85,13 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     let mut supervisor = Supervisor {
         routes: settings.routes()?,
         target,
-        kafka,
+        patience: Patience::new(kafka, metrics.clone(), stop.clone()),
         metrics,
         stop,
         wake: Arc::new(Notify::new()),
         held: None,
         remembered: None,
         cautious_until: None,
-        rights_refused: 0,
-        backoff: Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32),
-        told: None,
         settings,
     };
     let ended = supervisor.supervise().await;
@@ -124,14 +108,12 @@ impl Supervisor {
             }
             next = match next {
                 Next::Over => return Ok(()),
-                Next::AwaitKafka => self.await_kafka().await?,
+                Next::AwaitKafka => {
+                    self.patience.await_kafka().await?;
+                    Next::Again
+                }
                 Next::Pause(pause) => {
-                    let stop = self.stop.clone();
-                    let pause = tokio::time::sleep(pause);
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = self.tick_during(pause) => {}
-                    }
+                    self.patience.pause(pause).await;
                     Next::Again
                 }
                 Next::Again => {
@@ -139,52 +121,6 @@ impl Supervisor {
                     self.after(connected)?
                 }
             };
-        }
-    }
-
-    /// Keeps the liveness mark fresh while nothing else does.
-    async fn tick_during(&self, wait: impl Future<Output = ()>) {
-        let mut wait = std::pin::pin!(wait);
-        loop {
-            self.metrics.tick();
-            tokio::select! {
-                () = &mut wait => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        }
-    }
-
-    async fn await_kafka(&mut self) -> Result<Next, Error> {
-        let kafka = self.kafka.clone();
-        let mut probe = tokio::task::spawn_blocking(move || publish::probe(&kafka, PROBE_LIMIT));
-        let stop = self.stop.clone();
-        let probed = loop {
-            self.metrics.tick();
-            tokio::select! {
-                () = stop.cancelled() => return Ok(Next::Again),
-                probed = &mut probe => break probed,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        };
-        match probed {
-            Ok(Ok(cluster)) => {
-                tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
-                self.metrics.kafka.connected();
-                Ok(Next::Again)
-            }
-            Ok(Err(error)) if error.fate() == Fate::Fatal => Err(error.into()),
-            Ok(Err(error)) => {
-                self.metrics.kafka.lost();
-                self.tell(&Error::from(error));
-                let pause = self.backoff.next_pause();
-                let stop = self.stop.clone();
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = self.tick_during(tokio::time::sleep(pause)) => {}
-                }
-                Ok(Next::AwaitKafka)
-            }
-            Err(panicked) => Err(Error::Thread(std::io::Error::other(panicked))),
         }
     }
 
@@ -211,7 +147,7 @@ impl Supervisor {
             .start(&slot, start.lsn(), &publication, facts.wants_binary)
             .await
             .map_err(Error::wal("start replication"))?;
-        self.rights_refused = 0;
+        self.patience.let_in();
         self.prepare(start.lsn(), stream.frame_max())?;
         let keeper = Keeper::start(Work {
             target: self.target.clone(),
@@ -247,10 +183,7 @@ impl Supervisor {
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost();
         self.remember(server.identity);
-        if began.elapsed() > Duration::from_secs(10) {
-            self.backoff.reset();
-            self.told = None;
-        }
+        self.patience.held_for(began.elapsed());
         ended
     }
 
@@ -297,7 +230,8 @@ impl Supervisor {
         if let Some(until) = self.cautious_until.take() {
             pipeline.be_cautious(until);
         }
-        let publisher = Publisher::new(&self.kafka, pipeline.reports(), Arc::clone(&self.wake), self.metrics.clone())?;
+        let publisher =
+            Publisher::new(self.patience.kafka(), pipeline.reports(), Arc::clone(&self.wake), self.metrics.clone())?;
         self.held = Some(Held { pipeline, publisher });
         Ok(())
     }
@@ -314,7 +248,7 @@ impl Supervisor {
             Ok(Left::Stopped) => Ok(Next::Over),
             Ok(Left::ServerLeaves) => {
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause(self.backoff.next_pause()))
+                Ok(Next::Pause(self.patience.next_pause()))
             }
             Ok(Left::ServerLeavesAhead) => {
                 self.metrics.enter(State::SourceReconnecting);
@@ -354,8 +288,8 @@ impl Supervisor {
             Verdict::Rights | Verdict::Transient => {
                 self.cautious_until = was_cautious.then_some(frontier);
                 self.metrics.enter(State::SinkBlocked);
-                self.tell(&failure.into());
-                Ok(Next::Pause(self.backoff.next_pause()))
+                self.patience.tell(&failure.into());
+                Ok(Next::Pause(self.patience.next_pause()))
             }
         }
     }
@@ -367,19 +301,12 @@ impl Supervisor {
             // Whoever holds it may publish what we still have in our queue.
             self.let_go();
             self.metrics.enter(State::Standby);
-            self.tell(&error);
-            return Ok(Next::Pause(STANDBY_PAUSE + self.backoff.next_pause() / 30));
+            self.patience.tell(&error);
+            return Ok(Next::Pause(STANDBY_PAUSE + self.patience.next_pause() / 30));
         }
-        let is_about_rights = error.code().exit() == Exit::Rights;
-        if is_about_rights {
-            self.rights_refused += 1;
-        }
-        if error.fate() == Fate::Fatal && !(is_about_rights && self.rights_refused < RIGHTS_ATTEMPTS) {
-            return Err(error);
-        }
+        self.patience.judge(error)?;
         self.metrics.enter(State::SourceReconnecting);
-        self.tell(&error);
-        Ok(Next::Pause(self.backoff.next_pause()))
+        Ok(Next::Pause(self.patience.next_pause()))
     }
 
     /// Purges what is on the way: from here on somebody else may publish it.
@@ -394,17 +321,5 @@ impl Supervisor {
             return Err(Error::DrainTimeout { records, limit: Duration::ZERO });
         }
         Ok(())
-    }
-
-    /// Tells what went wrong: at once when it is new, once a minute while it stays the same.
-    fn tell(&mut self, error: &Error) {
-        let text = chain(error);
-        let code = error.code().to_string();
-        self.metrics.failed(error);
-        let is_news = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() > TELL_INTERVAL);
-        if is_news {
-            tracing::warn!(code, error = text, help = error.help(), "waiting");
-            self.told = Some((text, Instant::now()));
-        }
     }
 }

@@ -3,5 +3,6 @@
 mod delivery;
 mod lifecycle;
 mod poison;
+mod poll;
 mod shutdown;
 mod wal;

@@ -74,6 +74,11 @@ pub struct Metrics {
     /// Polls of the slot that failed.
     pub slot_poll_errors: Counter,
 
+    /// Rows not published when they were last counted, where an outbox is polled.
+    pub unpublished: Gauge,
+    /// When they were last counted; 0 if never.
+    pub unpublished_counted_micros: Gauge,
+
     /// Events read from the log.
     pub events_received: Counter,
     /// Events acknowledged by a broker, by topic.
@@ -154,6 +159,8 @@ impl Default for Metrics {
             server_clock_micros: Gauge::default(),
             slot: SlotCell::default(),
             slot_poll_errors: Counter::default(),
+            unpublished: Gauge::default(),
+            unpublished_counted_micros: Gauge::default(),
             events_received: Counter::default(),
             topics: Topics::default(),
             transactions: Counter::default(),

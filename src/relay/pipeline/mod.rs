@@ -44,7 +44,7 @@ use crate::relay::transaction::Violation;
 pub use error::Error;
 
 /// What a record costs besides its bytes, in the producer's queues and allocator.
-const RECORD_OVERHEAD: usize = 448;
+pub(super) const RECORD_OVERHEAD: usize = 448;
 
 /// Where records go.
 pub trait Sink {

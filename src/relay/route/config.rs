@@ -79,6 +79,10 @@ pub struct Columns {
     pub headers: Option<String>,
     /// When the row was written.
     pub created_at: Option<String>,
+    /// The order of a key's rows; only polling reads it.
+    pub sequence: Option<String>,
+    /// When the row was published, NULL until then; only polling reads and writes it.
+    pub published_at: Option<String>,
 }
 
 impl Default for Config {

@@ -28,6 +28,7 @@ pub use headers::Headers;
 pub use template::BadTemplate;
 use template::Template;
 pub use value::unix_micros;
+pub use value::written_at;
 
 /// What is handed to Kafka, borrowed from the row and from [`Scratch`].
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +168,16 @@ impl Route {
         })
     }
 
+    /// Makes a route for rows that are read from the table: there is no commit time, so it must say when a row was written.
+    pub fn for_polling(config: &Config) -> Result<Self, BadTemplate> {
+        let mut route = Self::new(config)?;
+        let column = config.columns.created_at.as_deref().unwrap_or(Role::CreatedAt.name()).to_owned();
+        for (_, name) in Role::ALL.into_iter().zip(&mut route.names.0).filter(|(role, _)| *role == Role::CreatedAt) {
+            *name = Some(Name { column: column.clone(), required: true });
+        }
+        Ok(route)
+    }
+
     /// Says whether this is the table.
     #[must_use]
     pub fn is_for(&self, schema: &str, table: &str) -> bool {
@@ -183,6 +194,13 @@ impl Route {
     #[must_use]
     pub const fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Gives the name of the column that becomes the key.
+    #[must_use]
+    pub fn key_column(&self) -> &str {
+        let name = self.names.0.get(self.key as usize).and_then(Option::as_ref);
+        name.map_or(self.key.name(), |name| &name.column)
     }
 
     /// Gives the topic if it is the same for every row.

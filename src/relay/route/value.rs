@@ -143,6 +143,20 @@ pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Rea
     Ok(micros.filter(|micros| (0..=committed).contains(micros)).unwrap_or(committed))
 }
 
+/// Reads when a row was written, where that stands for the commit time: it must be there, finite, and not before 1970.
+pub fn written_at(row: &Row<'_>) -> Result<Micros, Reason> {
+    let role = Role::CreatedAt.name();
+    let micros = match row.value(Role::CreatedAt).map(|value| value.cell) {
+        None | Some(Cell::Null) => return Err(Reason::Null(role)),
+        Some(Cell::Binary(bytes)) => integer(bytes).filter(|micros| *micros < i64::MAX && unix_micros(*micros) >= 0),
+        Some(Cell::Text(text)) => {
+            std::str::from_utf8(text).ok().and_then(parse_timestamp).map(|micros| micros.saturating_sub(EPOCH_MICROS))
+        }
+        Some(Cell::Unchanged) => None,
+    };
+    micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })
+}
+
 /// Reads `2026-11-24 13:45:35.123456+00`, as PostgreSQL writes it with `DateStyle=ISO` and `TimeZone=UTC`.
 fn parse_timestamp(text: &str) -> Option<i64> {
     let utc = text.strip_suffix("+00")?.replace(' ', "T");

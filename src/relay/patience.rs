@@ -1,0 +1,140 @@
+//! Waiting for the other side: growing pauses, one line a minute about the same trouble, and when a person must act.
+//!
+//! Both sources of events wait in the same way. Nothing here knows what was on the way when the trouble came: that is let
+//! go of by whoever holds it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+use crate::fault::chain;
+use crate::relay::Error;
+use crate::relay::backoff::Backoff;
+use crate::relay::metrics::Metrics;
+use crate::relay::metrics::now_micros;
+use crate::relay::publish;
+
+/// Credentials may just be changing: so many attempts are made before they are called wrong.
+const RIGHTS_ATTEMPTS: u32 = 3;
+/// How long brokers may take to answer a probe.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// How often the same trouble is told again.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// A connection that held this long was a good one: the next trouble begins anew.
+const GOOD_WHILE: Duration = Duration::from_secs(10);
+
+/// What is remembered of the trouble so far.
+pub(super) struct Patience {
+    kafka: publish::Settings,
+    metrics: Metrics,
+    stop: CancellationToken,
+    backoff: Backoff,
+    rights_refused: u32,
+    told: Option<(String, Instant)>,
+}
+
+impl Patience {
+    pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
+        let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
+        Self { kafka, metrics, stop, backoff, rights_refused: 0, told: None }
+    }
+
+    /// Gives what a producer is made from.
+    pub(super) const fn kafka(&self) -> &publish::Settings {
+        &self.kafka
+    }
+
+    /// Gives the next pause.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        self.backoff.next_pause()
+    }
+
+    /// Waits for so long, or until a stop is asked for.
+    pub(super) async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.tick_during(tokio::time::sleep(pause)) => {}
+        }
+    }
+
+    /// Keeps the liveness mark fresh while nothing else does.
+    pub(super) async fn tick_during<T>(&self, wait: impl Future<Output = T>) -> T {
+        let mut wait = std::pin::pin!(wait);
+        loop {
+            self.metrics.tick();
+            tokio::select! {
+                waited = &mut wait => return waited,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    /// Waits until Kafka answers, or until a stop is asked for.
+    pub(super) async fn await_kafka(&mut self) -> Result<(), Error> {
+        while !self.stop.is_cancelled() {
+            let kafka = self.kafka.clone();
+            let probe = tokio::task::spawn_blocking(move || publish::probe(&kafka, PROBE_LIMIT));
+            let probed = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                probed = self.tick_during(probe) => probed,
+            };
+            match probed.map_err(|panicked| Error::Thread(std::io::Error::other(panicked)))? {
+                Ok(cluster) => {
+                    tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
+                    self.metrics.kafka.connected();
+                    return Ok(());
+                }
+                Err(error) if error.fate() == Fate::Fatal => return Err(error.into()),
+                Err(error) => {
+                    self.metrics.kafka.lost();
+                    self.tell(&Error::from(error));
+                    let pause = self.next_pause();
+                    self.pause(pause).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of an error that may pass, and gives back one that a person must act on.
+    pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
+        let is_about_rights = error.code().exit() == Exit::Rights;
+        if is_about_rights {
+            self.rights_refused += 1;
+        }
+        if error.fate() == Fate::Fatal && !(is_about_rights && self.rights_refused < RIGHTS_ATTEMPTS) {
+            return Err(error);
+        }
+        self.tell(&error);
+        Ok(())
+    }
+
+    /// PostgreSQL has let us in.
+    pub(super) const fn let_in(&mut self) {
+        self.rights_refused = 0;
+    }
+
+    /// A connection is over that held for so long.
+    pub(super) fn held_for(&mut self, duration: Duration) {
+        if duration > GOOD_WHILE {
+            self.backoff.reset();
+            self.told = None;
+        }
+    }
+
+    /// Tells what went wrong: at once when it is new, once a minute while it stays the same.
+    pub(super) fn tell(&mut self, error: &Error) {
+        let text = chain(error);
+        let code = error.code().to_string();
+        self.metrics.failed(error);
+        let is_news = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() > TELL_INTERVAL);
+        if is_news {
+            tracing::warn!(code, error = text, help = error.help(), "waiting");
+            self.told = Some((text, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which of the rows in hand may go, so that no row overtakes an earlier one of its key; and how many to take at once.
+//!
+//! `FOR UPDATE SKIP LOCKED` leaves out a row that somebody else has locked, and with it the order: the rows of its key that
+//! come after it are in hand. So the table is asked once more what is unpublished up to the last row in hand. A key that has
+//! such a row earlier is blocked from there on.
+
+use std::collections::HashMap;
+
+/// The keys that have an unpublished row which is not in hand: for each the sequence of the first one.
+pub(super) type Blocked = HashMap<String, i64>;
+
+/// Says whether a row may go. A row without a key has no order to keep.
+pub(super) fn may_go(key: &str, sequence: i64, blocked: &Blocked) -> bool {
+    key.is_empty() || blocked.get(key).is_none_or(|first| sequence <= *first)
+}
+
+/// How many rows are asked for: as many as fit into the memory, judged by those that came before.
+#[derive(Clone, Debug)]
+pub(super) struct Appetite {
+    rows_max: u32,
+    bytes_max: u64,
+    row_bytes: u64,
+}
+
+impl Appetite {
+    /// Starts with small rows in mind.
+    pub(super) const fn new(rows_max: u32, bytes_max: u64) -> Self {
+        Self { rows_max, bytes_max, row_bytes: 1 }
+    }
+
+    /// Gives how many rows to ask for.
+    pub(super) fn rows(&self) -> i64 {
+        i64::try_from((self.bytes_max / self.row_bytes).clamp(1, u64::from(self.rows_max))).unwrap_or(1)
+    }
+
+    /// Gives the bytes beyond which no further row is taken; one always is.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Learns how large so many rows were. Larger ones are believed at once, smaller ones little by little.
+    pub(super) fn took(&mut self, rows: usize, bytes: u64) {
+        let each = bytes.checked_div(rows as u64).unwrap_or_default();
+        self.row_bytes = each.max(self.row_bytes / 2).max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d14_a_row_that_is_not_in_hand_holds_back_the_later_rows_of_its_key_and_of_no_other() {
+        let blocked = Blocked::from([("a".to_owned(), 5)]);
+        let rows = [("a", 4, true), ("a", 6, false), ("a", 7, false), ("b", 6, true), ("", 6, true)];
+        for (key, sequence, expected) in rows {
+            assert_eq!(may_go(key, sequence, &blocked), expected, "{key} {sequence}");
+        }
+    }
+
+    #[test]
+    fn g6_large_rows_are_asked_for_in_smaller_numbers() {
+        let mut appetite = Appetite::new(1_000, 1 << 20);
+        assert_eq!(appetite.rows(), 1_000);
+        appetite.took(10, 10 << 20);
+        assert_eq!(appetite.rows(), 1, "a row of 1 MiB fills the memory");
+        let mut rounds = 0;
+        while appetite.rows() < 1_000 {
+            appetite.took(100, 100 * 100);
+            rounds += 1;
+        }
+        assert!((5..20).contains(&rounds), "{rounds}");
+        appetite.took(0, 0);
+        assert_eq!(appetite.rows(), 1_000);
+    }
+}

@@ -1,0 +1,304 @@
+//! The outbox table to Kafka, by queries, for databases where the right to replicate is refused.
+//!
+//! ```text
+//!   BEGIN -> claim buckets -> lock and read rows -> row -> route -> outlet --> Kafka
+//!                                   |                                |
+//!   COMMIT <----- mark as published <------ all of them delivered <--+
+//! ```
+//!
+//! A row that is not marked as published is an event that may be missing in Kafka; there is no other memory, and none of a
+//! number that was seen last. Invariants:
+//!
+//! - **Nothing lost.** A row is marked only after the delivery report of its own record, in the transaction that has held
+//!   it since it was read. If that transaction ends in any other way, the row is published again.
+//! - **Order.** A key belongs to one bucket, a bucket to one transaction, and of a key no row goes while an earlier one is
+//!   unpublished elsewhere. Earlier is by `sequence`. That is the order of commits if, and only if, the application takes a
+//!   lock for the key before it inserts and holds it until it commits, and the sequence hands out its numbers one by one.
+//! - **Never in the database's way.** A transaction lasts no longer than `batch_timeout`: then the producer is dropped,
+//!   what it still had is purged, and PostgreSQL is let go of until Kafka answers.
+//! - **Let go in this order.** The producer goes before the buckets: whoever claims them next finds nothing on the way, as
+//!   far as a client can know.
+//!
+//! `sweep`, `choice`, `sql` and `outlet` decide; `source`, `turn` and `verify` ask. What is inserted and deleted by one
+//! transaction is not seen, and rows of several tables have no common order: the log source is better at both.
+
+mod choice;
+mod error;
+mod outlet;
+pub(super) mod setup;
+mod source;
+mod sql;
+mod sweep;
+mod turn;
+mod verify;
+
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::Diagnose as _;
+use crate::relay::Error as RelayError;
+use crate::relay::Settings;
+use crate::relay::metrics::Metrics;
+use crate::relay::metrics::State;
+use crate::relay::metrics::now_micros;
+use crate::relay::patience::Patience;
+use crate::relay::publish;
+use crate::relay::publish::Failure;
+use crate::relay::publish::Verdict;
+use crate::relay::route::Route;
+use crate::relay::route::Scratch;
+use crate::relay::row::Role;
+use crate::relay::wal;
+use crate::relay::wal::Target;
+
+use choice::Appetite;
+pub use error::Error;
+use source::Source;
+use sql::Names;
+use sweep::Sweep;
+use turn::Hands;
+use turn::Left;
+use turn::Turn;
+
+/// The server ends a transaction that is left alone for so much longer than it may take.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked how much is unpublished.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One outbox table.
+#[derive(Clone, Debug)]
+struct Outbox {
+    route: Route,
+    names: Names,
+}
+
+/// What is remembered of an outbox from one transaction to the next.
+struct Desk {
+    outbox: Outbox,
+    sweep: Sweep,
+    appetite: Appetite,
+    scratch: Scratch,
+    /// Rows up to this one are published one at a time: one of them was refused among others.
+    cautious_until: Option<i64>,
+    /// Such a row was met in this sweep.
+    met_cautious: bool,
+}
+
+struct Poller {
+    settings: Settings,
+    target: Target,
+    metrics: Metrics,
+    stop: CancellationToken,
+    desks: Vec<Desk>,
+    hands: Hands,
+}
+
+/// What follows a connection.
+enum Next {
+    Over,
+    Again,
+    AwaitKafka,
+    Pause,
+}
+
+pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
+    let target = Target::resolve(&settings.postgres.url)
+        .map_err(wal::Error::from)
+        .map_err(RelayError::wal("read the configuration"))?;
+    let budget = settings.delivery.max_in_flight_bytes;
+    let kafka = publish::Settings::new(settings.kafka.clone(), settings.relay.name.clone(), budget);
+    // Mistakes in the options are told now, not after the servers have come up.
+    kafka.client()?;
+    metrics.inflight_limit_bytes.set(budget);
+    let seed = now_micros() ^ u64::from(std::process::id());
+    let desk = |outbox| Desk {
+        outbox,
+        sweep: Sweep::starting_at(seed),
+        // Half for the rows in hand, half for their records on the way.
+        appetite: Appetite::new(settings.source.poll.batch_max, budget / 2),
+        scratch: Scratch::default(),
+        cautious_until: None,
+        met_cautious: false,
+    };
+    let patience = Patience::new(kafka, metrics.clone(), stop.clone());
+    let mut poller = Poller {
+        desks: outboxes(&settings)?.into_iter().map(desk).collect(),
+        hands: Hands::new(patience, &settings, metrics.clone(), stop.clone()),
+        target,
+        metrics,
+        stop,
+        settings,
+    };
+    let ended = Box::pin(poller.supervise()).await;
+    poller.metrics.enter(State::Stopped);
+    ended
+}
+
+/// Gathers the tables and what their columns are called.
+fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
+    let outbox = |(route, config): (Route, &crate::relay::route::Config)| {
+        let columns = &config.columns;
+        let named = |given: &Option<String>, default: &str| given.as_deref().unwrap_or(default).to_owned();
+        let sequence = named(&columns.sequence, "sequence");
+        let published_at = named(&columns.published_at, "published_at");
+        let created_at = named(&columns.created_at, Role::CreatedAt.name());
+        Outbox { names: Names::new(&route, &sequence, &published_at, &created_at), route }
+    };
+    Ok(settings.routes()?.into_iter().zip(&settings.outboxes).map(outbox).collect())
+}
+
+impl Poller {
+    async fn supervise(&mut self) -> Result<(), RelayError> {
+        let mut next = Next::AwaitKafka;
+        loop {
+            match next {
+                Next::Over => return Ok(()),
+                // What was in hand is unpublished again, and nobody waits for it.
+                _ if self.stop.is_cancelled() => return Ok(()),
+                Next::AwaitKafka => {
+                    self.hands.patience.await_kafka().await?;
+                    next = Next::Again;
+                }
+                Next::Pause => {
+                    let pause = self.hands.patience.next_pause();
+                    self.hands.patience.pause(pause).await;
+                    next = Next::Again;
+                }
+                Next::Again => {
+                    let began = Instant::now();
+                    let ended = Box::pin(self.connect_and_poll()).await;
+                    self.metrics.postgres.lost();
+                    self.hands.patience.held_for(began.elapsed());
+                    next = self.after(ended)?;
+                }
+            }
+        }
+    }
+
+    async fn connect_and_poll(&mut self) -> Result<Left, RelayError> {
+        let opened = self.hands.patience.tick_during(self.open());
+        let mut source = tokio::select! {
+            opened = opened => opened?,
+            () = self.stop.cancelled() => return Ok(Left::Stopped),
+        };
+        self.hands.patience.let_in();
+        self.hands.ready()?;
+        tracing::info!(tables = source.tables.len(), "polling");
+        self.metrics.postgres.connected();
+        self.metrics.enter(State::Streaming);
+        let ended = Box::pin(self.poll(&mut source)).await;
+        // Before the connection and its locks: whoever takes over must find nothing on the way.
+        self.hands.let_go_of_what_is_on_the_way();
+        drop(source);
+        ended
+    }
+
+    async fn open(&self) -> Result<Source, RelayError> {
+        let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &self.settings.relay.name)
+            .await
+            .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        let mut outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
+        let mut classes = Vec::new();
+        for outbox in &mut outboxes {
+            let found = verify::verify(&ordinary.client, outbox).await?;
+            outbox.names.read.retain(|column| found.columns.contains(column));
+            classes.push(found.id);
+        }
+        let idle_limit = self.settings.source.poll.batch_timeout + IDLE_GRACE;
+        Source::prepare(ordinary, &outboxes, &classes, idle_limit).await
+    }
+
+    /// Sweeps over all outboxes, again and again; at once while there is more, else after a while.
+    async fn poll(&mut self, source: &mut Source) -> Result<Left, RelayError> {
+        let mut looked: Option<Instant> = None;
+        loop {
+            let mut has_more = false;
+            for (place, desk) in self.desks.iter_mut().enumerate() {
+                desk.begin_sweep();
+                while desk.sweep.is_under_way() {
+                    if self.stop.is_cancelled() {
+                        return Ok(Left::Stopped);
+                    }
+                    match Box::pin(self.hands.turn(source, place, desk)).await? {
+                        Turn::Over { is_full } => has_more |= is_full,
+                        Turn::Left(left) => return Ok(left),
+                    }
+                }
+                desk.end_sweep();
+            }
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+                looked = Some(Instant::now());
+                self.hands.look(source).await?;
+            }
+            if has_more {
+                continue;
+            }
+            let pause = self.hands.patience.pause(self.settings.source.poll.interval);
+            tokio::select! {
+                biased;
+                error = &mut source.ended => return Err(turn::closed(error)),
+                () = pause => {}
+            }
+        }
+    }
+
+    fn after(&mut self, ended: Result<Left, RelayError>) -> Result<Next, RelayError> {
+        match ended {
+            Ok(Left::Stopped) => Ok(Next::Over),
+            Ok(Left::Stalled) => {
+                self.metrics.kafka.lost();
+                tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
+                self.metrics.enter(State::SinkBlocked);
+                Ok(Next::AwaitKafka)
+            }
+            Ok(Left::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
+            Err(error) => {
+                self.hands.patience.judge(error)?;
+                self.metrics.enter(State::SourceReconnecting);
+                Ok(Next::Pause)
+            }
+        }
+    }
+
+    /// A record failed, or its producer did.
+    fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<Next, RelayError> {
+        match failure.verdict {
+            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
+            Verdict::Record if !was_alone => {
+                tracing::warn!(
+                    code = %failure.code(), error = %failure,
+                    "a batch was refused: publishing one record at a time until the culprit is known"
+                );
+                Ok(Next::Again)
+            }
+            Verdict::Record | Verdict::Topic => Err(failure.into()),
+            Verdict::Rights | Verdict::Transient => {
+                self.metrics.enter(State::SinkBlocked);
+                self.hands.patience.tell(&failure.into());
+                Ok(Next::Pause)
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn begin_sweep(&mut self) {
+        self.sweep.begin();
+        self.met_cautious = false;
+    }
+
+    fn end_sweep(&mut self) {
+        if !self.met_cautious {
+            self.cautious_until = None;
+        }
+    }
+
+    /// Says whether this row is published alone.
+    fn is_cautious(&mut self, sequence: i64) -> bool {
+        let is_cautious = self.cautious_until.is_some_and(|until| sequence <= until);
+        self.met_cautious |= is_cautious;
+        is_cautious
+    }
+}

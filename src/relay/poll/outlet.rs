@@ -1,0 +1,111 @@
+//! The way out: one producer, and the ledger that its delivery reports are counted in.
+//!
+//! Each event is an entry of its own, and its position is its number: a batch has arrived when the ledger confirms the
+//! number of its last event. There is no other way to learn it.
+
+use crate::lsn::Lsn;
+use crate::relay::ledger::Ledger;
+use crate::relay::pipeline::RECORD_OVERHEAD;
+use crate::relay::pipeline::Refused;
+use crate::relay::pipeline::Sink;
+use crate::relay::route::Record;
+
+/// One producer and its ledger; they go together.
+#[derive(Debug)]
+pub(super) struct Outlet<S> {
+    pub(super) ledger: Ledger,
+    pub(super) sink: S,
+    /// How many events were handed over; the number of the last one.
+    handed: u64,
+}
+
+impl<S: Sink> Outlet<S> {
+    pub(super) const fn new(ledger: Ledger, sink: S) -> Self {
+        Self { ledger, sink, handed: 0 }
+    }
+
+    /// Hands a record over that was written at this time, in microseconds of the Unix clock.
+    pub(super) fn hand(&mut self, record: &Record<'_>, written_micros: i64) -> Result<(), Refused> {
+        self.ledger.settle();
+        if !self.ledger.has_room() {
+            return Err(Refused::Full);
+        }
+        self.ledger.open(written_micros);
+        let ticket = self.ledger.enter(self.sink.topic_index(record.topic), record.size() + RECORD_OVERHEAD);
+        if let Err(refused) = self.sink.accept(record, ticket) {
+            self.ledger.withdraw(ticket);
+            self.ledger.abandon();
+            return Err(refused);
+        }
+        self.handed += 1;
+        if let Some(written_micros) = self.ledger.close(Lsn::from_wire(self.handed)) {
+            self.sink.completed(written_micros);
+        }
+        Ok(())
+    }
+
+    /// Says whether everything that was handed over has arrived.
+    pub(super) fn has_delivered_all(&mut self) -> bool {
+        self.ledger.settle().lsn() >= Lsn::from_wire(self.handed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::ledger::Ticket;
+    use crate::relay::route::Headers;
+
+    #[derive(Default)]
+    struct Taken {
+        tickets: Vec<Ticket>,
+        is_full: bool,
+    }
+
+    impl Sink for Taken {
+        fn topic_index(&mut self, _: &str) -> u16 {
+            0
+        }
+
+        fn accept(&mut self, _: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+            if self.is_full {
+                return Err(Refused::Full);
+            }
+            self.tickets.push(ticket);
+            Ok(())
+        }
+
+        fn completed(&mut self, _: i64) {}
+    }
+
+    #[test]
+    fn g1_a_batch_has_arrived_only_when_each_of_its_records_has() {
+        let headers = Headers::default();
+        let record = Record {
+            topic: "t",
+            key: None,
+            value: Some(b"v"),
+            headers: &headers,
+            timestamp_millis: None,
+            partition: None,
+        };
+        let mut outlet = Outlet::new(Ledger::new(Lsn::ZERO), Taken::default());
+        let reports = outlet.ledger.reports();
+        assert!(outlet.has_delivered_all(), "nothing was handed over");
+        for _ in 0..3 {
+            outlet.hand(&record, 7).unwrap();
+        }
+        outlet.sink.is_full = true;
+        assert_eq!(outlet.hand(&record, 7), Err(Refused::Full));
+        for place in [2, 0, 1] {
+            assert!(!outlet.has_delivered_all());
+            reports.delivered(outlet.sink.tickets[place]);
+        }
+        assert!(outlet.has_delivered_all(), "what was refused is not waited for");
+        assert_eq!(outlet.ledger.records(), 0);
+        outlet.sink.is_full = false;
+        outlet.hand(&record, 7).unwrap();
+        reports.failed();
+        assert!(!outlet.has_delivered_all());
+    }
+}

@@ -1,0 +1,293 @@
+//! One transaction: rows into the hand, records to Kafka, marks, and only then the commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::lsn::Lsn;
+use crate::relay::Error as RelayError;
+use crate::relay::Settings;
+use crate::relay::ledger::Ledger;
+use crate::relay::metrics::Metrics;
+use crate::relay::metrics::State;
+use crate::relay::metrics::now_micros;
+use crate::relay::patience::Patience;
+use crate::relay::pipeline::Refused;
+use crate::relay::publish::Failure;
+use crate::relay::publish::Publisher;
+use crate::relay::publish::Verdict;
+use crate::relay::route;
+use crate::relay::route::Reason;
+use crate::relay::wal;
+use crate::relay::wal::Ended;
+
+use super::Desk;
+use super::Error;
+use super::outlet::Outlet;
+use super::source::InHand;
+use super::source::Source;
+use super::source::Table;
+
+/// How long one query may take.
+const QUERY_LIMIT: Duration = Duration::from_secs(60);
+/// How many rows are taken while each is published alone.
+const CAUTIOUS_ROWS: i64 = 100;
+/// How long a full producer is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// What outlives a transaction: the producer, and what is known of the peers.
+pub(super) struct Hands {
+    pub(super) patience: Patience,
+    outlet: Option<Outlet<Publisher>>,
+    wake: Arc<Notify>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    batch_timeout: Duration,
+    drain: Duration,
+}
+
+/// How a transaction ended.
+pub(super) enum Turn {
+    /// It is committed, or was empty.
+    Over {
+        /// There may be more rows.
+        is_full: bool,
+    },
+    /// It is given up.
+    Left(Left),
+}
+
+/// Why a connection is left that need not have failed.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// A stop was asked for, and nothing is in hand.
+    Stopped,
+    /// Kafka has not delivered a batch in time.
+    Stalled,
+    /// A record failed, or the producer did.
+    SinkFailed {
+        failure: Failure,
+        /// It was the only record on the way, and so the culprit.
+        was_alone: bool,
+    },
+}
+
+/// How far a batch came.
+enum Published {
+    /// So many rows have arrived, and the next one cannot become a record.
+    UpTo(usize, Option<Error>),
+    Left(Left),
+}
+
+impl Hands {
+    pub(super) fn new(patience: Patience, settings: &Settings, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self {
+            patience,
+            outlet: None,
+            wake: Arc::new(Notify::new()),
+            metrics,
+            stop,
+            batch_timeout: settings.source.poll.batch_timeout,
+            drain: settings.shutdown.drain,
+        }
+    }
+
+    /// Sees to it that there is a producer.
+    pub(super) fn ready(&mut self) -> Result<(), RelayError> {
+        if self.outlet.is_none() {
+            let ledger = Ledger::new(Lsn::ZERO);
+            let (wake, metrics) = (Arc::clone(&self.wake), self.metrics.clone());
+            let publisher = Publisher::new(self.patience.kafka(), ledger.reports(), wake, metrics)?;
+            self.outlet = Some(Outlet::new(ledger, publisher));
+        }
+        Ok(())
+    }
+
+    /// Drops the producer, and purges what it has, unless everything has arrived.
+    pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
+        if self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all() || outlet.sink.failure().is_some()) {
+            self.outlet = None;
+            self.metrics.in_flight(0, 0, None);
+        }
+    }
+
+    /// Notes how much is unpublished.
+    pub(super) async fn look(&self, source: &Source) -> Result<(), RelayError> {
+        let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
+        for table in &source.tables {
+            let backlog = self.asked(source.backlog(table)).await?;
+            events += backlog.events;
+            oldest_micros = backlog.oldest_micros.max(oldest_micros);
+            server_micros = backlog.server_micros;
+        }
+        let now = now_micros();
+        self.metrics.unpublished.set(events);
+        self.metrics.unpublished_counted_micros.set(now);
+        self.metrics.heard(Lsn::ZERO, Lsn::ZERO, server_micros, now);
+        self.metrics.receive_lag_micros.set(oldest_micros);
+        Ok(())
+    }
+
+    /// Takes a batch of this outbox from the table to Kafka.
+    pub(super) async fn turn(
+        &mut self,
+        source: &mut Source,
+        place: usize,
+        desk: &mut Desk,
+    ) -> Result<Turn, RelayError> {
+        let idle = Ok(Turn::Over { is_full: false });
+        let Some(table) = source.tables.get(place) else { return idle };
+        let buckets = self.asked(source.begin(table, &desk.sweep.candidates())).await?;
+        desk.sweep.claimed(&buckets);
+        let rows_max = if desk.cautious_until.is_some() { CAUTIOUS_ROWS } else { desk.appetite.rows() };
+        let mut batch = match buckets.as_slice() {
+            [] => super::source::Batch::default(),
+            some => self.asked(source.fetch(table, some, rows_max, &mut desk.appetite)).await?,
+        };
+        if batch.rows.is_empty() {
+            self.asked(source.commit()).await?;
+            return idle;
+        }
+        self.metrics.events_received.add(batch.rows.len() as u64);
+        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, desk, &batch.rows)).await? {
+            Published::UpTo(count, poison) => (count, poison),
+            Published::Left(left) => {
+                if let Left::SinkFailed { failure, .. } = &left
+                    && failure.verdict == Verdict::Record
+                {
+                    desk.cautious_until = batch.rows.last().map(|row| row.sequence);
+                }
+                return Ok(Turn::Left(left));
+            }
+        };
+        batch.rows.truncate(count);
+        self.metrics.last_delivery_micros.set(now_micros());
+        self.asked(source.mark(table, &batch.rows)).await?;
+        self.asked(source.commit()).await?;
+        match poison {
+            Some(poison) => Err(poison.into()),
+            None => Ok(Turn::Over { is_full: batch.is_full }),
+        }
+    }
+
+    /// Hands the rows over, up to the first that cannot become a record, and waits until each of them has arrived.
+    async fn publish(
+        &mut self,
+        ended: &mut Ended,
+        table: &Table,
+        desk: &mut Desk,
+        rows: &[InHand],
+    ) -> Result<Published, RelayError> {
+        let deadline = Instant::now() + self.batch_timeout;
+        let mut poison = None;
+        let mut count = 0;
+        for in_hand in rows {
+            let row = table.row(in_hand);
+            let poisoned =
+                |reason| Error::Poison { table: table.name().to_owned(), event_id: route::event_id(&row), reason };
+            let is_cautious = desk.is_cautious(in_hand.sequence);
+            let made = route::written_at(&row).and_then(|written| {
+                let record = desk.outbox.route.record(&row, written, &mut desk.scratch)?;
+                Ok((record, route::unix_micros(written)))
+            });
+            let (record, written_micros) = match made {
+                Ok(made) => made,
+                Err(reason) => {
+                    poison = Some(poisoned(reason));
+                    break;
+                }
+            };
+            let refused = loop {
+                let Some(outlet) = &mut self.outlet else { break Some(Refused::Broken) };
+                match outlet.hand(&record, written_micros) {
+                    Ok(()) => break None,
+                    Err(Refused::Full) => {
+                        tokio::time::sleep(FULL_PAUSE).await;
+                        if let Some(left) = self.arrived(ended, deadline).await? {
+                            return Ok(Published::Left(left));
+                        }
+                    }
+                    Err(refused) => break Some(refused),
+                }
+            };
+            if let Some(Refused::TooLarge { size, limit }) = refused {
+                poison = Some(poisoned(Reason::TooLarge { size, limit }));
+                break;
+            }
+            count += 1;
+            // A sink that is broken says why while it is waited for.
+            if (is_cautious || refused.is_some())
+                && let Some(left) = self.arrived(ended, deadline).await?
+            {
+                return Ok(Published::Left(left));
+            }
+        }
+        Ok(match self.arrived(ended, deadline).await? {
+            Some(left) => Published::Left(left),
+            None => Published::UpTo(count, poison),
+        })
+    }
+
+    /// Waits until everything on the way has arrived; gives why it will not.
+    async fn arrived(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<Left>, RelayError> {
+        let mut deadline = deadline;
+        let mut is_draining = false;
+        loop {
+            self.metrics.tick();
+            let Some(outlet) = &mut self.outlet else { return Ok(Some(Left::Stalled)) };
+            let has_delivered_all = outlet.has_delivered_all();
+            let records = outlet.ledger.records();
+            self.metrics.in_flight(
+                records,
+                outlet.ledger.bytes(),
+                outlet.ledger.oldest_committed_micros().map(unsigned),
+            );
+            if let Some(failure) = outlet.sink.failure() {
+                return Ok(Some(Left::SinkFailed { failure, was_alone: records == 1 }));
+            }
+            if has_delivered_all {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            if now >= deadline && is_draining {
+                return Err(RelayError::DrainTimeout { records, limit: self.drain.min(self.batch_timeout) });
+            }
+            if now >= deadline {
+                return Ok(Some(Left::Stalled));
+            }
+            if outlet.ledger.await_all() {
+                continue;
+            }
+            let pause = (deadline - now).min(Duration::from_secs(1));
+            tokio::select! {
+                biased;
+                error = &mut *ended => return Err(closed(error)),
+                () = self.wake.notified() => {}
+                () = self.stop.cancelled(), if !is_draining => {
+                    is_draining = true;
+                    deadline = deadline.min(now + self.drain);
+                    self.metrics.enter(State::Draining);
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Waits for an answer of PostgreSQL.
+    async fn asked<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
+        let answered = self.patience.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
+        answered.unwrap_or(Err(RelayError::Silent { limit: QUERY_LIMIT }))
+    }
+}
+
+/// The end of a connection, as an error.
+pub(super) fn closed(error: Option<wal::Error>) -> RelayError {
+    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(wal::Error::Closed) }
+}
+
+fn unsigned(micros: i64) -> u64 {
+    u64::try_from(micros).unwrap_or_default()
+}
