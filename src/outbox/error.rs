@@ -101,9 +101,9 @@ impl Diagnose for Error {
         match self {
             Self::Encode(error) => error.code(),
             Self::AggregateType | Self::AggregateId | Self::OccurredAt => Code::new(Exit::Internal, 63),
-            Self::Table { .. } => Code::new(Exit::Contract, 20),
+            Self::Table { .. } => Code::new(Exit::Contract, 30),
             Self::Rights { .. } => Code::new(Exit::Rights, 40),
-            Self::Refused { .. } => Code::new(Exit::Contract, 21),
+            Self::Refused { .. } => Code::new(Exit::Contract, 31),
             Self::Conflict { .. } => Code::new(Exit::Unavailable, 50),
             Self::Connection { .. } => Code::new(Exit::Unavailable, 51),
         }
@@ -148,13 +148,13 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code_and_none_quotes_the_row() {
         let rows = [
-            ("42P01", "WR-6520", Fate::Fatal),
-            ("42703", "WR-6520", Fate::Fatal),
+            ("42P01", "WR-6530", Fate::Fatal),
+            ("42703", "WR-6530", Fate::Fatal),
             ("42501", "WR-6740", Fate::Fatal),
             ("40001", "WR-6950", Fate::Transient),
             ("57P01", "WR-6950", Fate::Transient),
-            ("23505", "WR-6521", Fate::Fatal),
-            ("22P02", "WR-6521", Fate::Fatal),
+            ("23505", "WR-6531", Fate::Fatal),
+            ("22P02", "WR-6531", Fate::Fatal),
         ];
         for (sqlstate, code, fate) in rows {
             let error = Error::server("shop.events", sqlstate, "the words");

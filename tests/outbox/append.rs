@@ -126,14 +126,14 @@ fn a_refused_event_says_what_to_do_and_quotes_nothing_of_itself() {
         (error.code().to_string(), error.fate(), text)
     };
     let (code, fate, text) = told(refused(&event));
-    assert_eq!((code.as_str(), fate), ("WR-6520", Fate::Fatal));
+    assert_eq!((code.as_str(), fate), ("WR-6530", Fate::Fatal));
     assert!(text.contains("public.outbox_events") && text.contains("walrelay setup --with-outbox"), "{text}");
 
     sql.run(
         "CREATE TABLE outbox_events (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text)",
     );
     let (code, _, text) = told(refused(&event));
-    assert!(code == "WR-6520" && text.contains("\"payload\""), "{text}");
+    assert!(code == "WR-6530" && text.contains("\"payload\""), "{text}");
     assert!(text.contains("walrelay setup --with-outbox"), "{text}");
 
     sql.run(
@@ -141,7 +141,7 @@ fn a_refused_event_says_what_to_do_and_quotes_nothing_of_itself() {
              ADD CHECK (aggregate_id <> 'geheim')",
     );
     let (code, fate, text) = told(refused(&event));
-    assert_eq!((code.as_str(), fate), ("WR-6521", Fate::Fatal));
+    assert_eq!((code.as_str(), fate), ("WR-6531", Fate::Fatal));
     assert!(text.contains("check constraint"), "{text}");
 
     let nul = Envelope::new("Order", "o-1", OrderEvent::OrderShipped { parcels: vec!["geheim\0".into()] });

@@ -28,7 +28,7 @@ fn g2_what_sqlx_commits_arrives_as_it_was_said_and_what_it_rolls_back_does_not()
         let missing = Outbox::new("shop.events", &Columns::default()).unwrap();
         let mut tx = connection.begin().await.unwrap();
         let error = missing.append_sqlx(&mut tx, &envelopes[0]).await.unwrap_err();
-        assert_eq!(error.code().to_string(), "WR-6520");
+        assert_eq!(error.code().to_string(), "WR-6530");
         assert!(error.help().unwrap().contains("shop.events"), "{error}");
     });
     let records = app.records();
