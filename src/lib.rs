@@ -36,6 +36,9 @@ pub mod relay;
 #[cfg(any(feature = "outbox", feature = "sqlx"))]
 pub mod outbox;
 
+#[cfg(feature = "consumer")]
+pub mod consumer;
+
 #[cfg(feature = "relay")]
 pub mod metrics;
 

@@ -52,6 +52,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/contract", &["lsn", "fault", "relay/wal", "relay/route", "relay/row"]),
     ("relay/position", &["lsn", "fault", "relay/wal", "relay/feedback", "relay/resume"]),
     ("outbox", &["fault", "event"]),
+    ("consumer/prefix", &[]),
+    ("consumer/lanes", &["consumer/prefix"]),
+    ("consumer/retry", &[]),
+    ("consumer/budget", &[]),
+    ("consumer", &["fault", "event", "consumer"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
     ("relay/patience", &["fault", "relay"]),
@@ -70,11 +75,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("admin", &["lsn", "fault", "measure", "relay", "metrics"]),
     ("testing", &["fault"]),
     ("config", &["fault", "units", "relay", "admin", "cli"]),
-    ("cli", &["lsn", "fault", "measure", "units", "relay", "metrics", "admin", "config", "testing"]),
+    (
+        "cli",
+        &["lsn", "event", "consumer", "fault", "measure", "units", "relay", "metrics", "admin", "config", "testing"],
+    ),
 ];
 
 /// Rooms that decide and never wait.
 const PURE: &[&str] = &[
+    "consumer/prefix",
+    "consumer/lanes",
+    "consumer/retry",
+    "consumer/budget",
     "event/decode",
     "event/encode",
     "event/reason",

@@ -6,6 +6,7 @@
 
 mod architecture;
 mod cli;
+mod consumer;
 mod outbox;
 mod relay;
 mod support;

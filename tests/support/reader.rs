@@ -67,7 +67,7 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.unwrap();
         let headers = message.headers().map(|headers| {
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect()
         });
         records.push(Record {

@@ -1,0 +1,153 @@
+//! Dead letters: where events go that no handler will take.
+//!
+//! A letter counts as delivered only by its delivery report; until then the partition it came from stands still. A record that
+//! is given up twice is there twice, under the same event id.
+
+mod letter;
+mod read;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::message::Header;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ProducerContext;
+use rdkafka::producer::ThreadedProducer;
+use tokio::sync::oneshot;
+
+use crate::consumer::record::Record;
+
+pub use letter::Names;
+pub use letter::Provenance;
+pub use read::Letter;
+pub use read::read;
+
+/// The header of a record that was brought back from a dead-letter topic: `topic[partition]@offset` of the letter.
+const FROM: &str = "redriven_from";
+/// One attempt to deliver a letter.
+const ATTEMPT_MS: &str = "10000";
+
+/// Brings records to topics, one delivery report each.
+pub struct Producer(ThreadedProducer<Context>);
+
+struct Context;
+
+impl ClientContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, asked: Self::DeliveryOpaque) {
+        // Whoever asked may have left.
+        let _ = asked.send(result.as_ref().map(drop).map_err(|(error, _)| error.clone()));
+    }
+}
+
+impl Producer {
+    /// Makes a producer with these librdkafka properties; those that belong to consumers are left out.
+    pub fn new(properties: &BTreeMap<String, String>) -> Result<Self, KafkaError> {
+        let mut client = ClientConfig::new();
+        for (name, value) in properties.iter().filter(|(name, _)| !is_consumers(name)) {
+            client.set(name, value);
+        }
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.propagation.max.ms", ATTEMPT_MS)
+            .set("message.timeout.ms", ATTEMPT_MS)
+            .set("linger.ms", "0");
+        ThreadedProducer::from_config_and_context(&client, Context).map(Self)
+    }
+
+    /// Brings a record to the dead-letter topic. Returns when a broker has it.
+    pub async fn bury(
+        &self,
+        topic: &str,
+        record: &Record,
+        provenance: &Provenance,
+        names: Names,
+    ) -> Result<(), KafkaError> {
+        self.send(topic, (record.key(), record.value()), letter::headers(record, provenance, names)).await
+    }
+
+    /// Brings a letter back to the topic it came from, as it was; a further header says that it comes from here. Then notes in
+    /// the dead-letter topic that this was done. A crash between the two brings it back once more.
+    pub async fn redrive(&self, letter: &Letter, topic: &str) -> Result<(), KafkaError> {
+        let record = &letter.record;
+        let own = letter::own_headers(record).filter(|(name, _)| *name != FROM);
+        let mut headers: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
+        headers.push((FROM.to_owned(), Some(record.to_string().into_bytes())));
+        self.send(topic, (record.key(), record.value()), headers).await?;
+        let note = vec![(read::REDRIVEN.to_owned(), Some(read::place(record).into_bytes()))];
+        self.send(record.topic(), (record.key(), None), note).await
+    }
+
+    async fn send(
+        &self,
+        topic: &str,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: Vec<(String, Option<Vec<u8>>)>,
+    ) -> Result<(), KafkaError> {
+        let (asked, answer) = oneshot::channel();
+        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, Box::new(asked));
+        base.key = key;
+        base.payload = value;
+        let empty = OwnedHeaders::new_with_capacity(headers.len());
+        let insert = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+            all.insert(Header { key, value: value.as_deref() })
+        };
+        base.headers = Some(headers.iter().fold(empty, insert));
+        self.0.send(base).map_err(|(error, _)| error)?;
+        answer.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Says whether topics are there, asking brokers for at most `limit` each. Blocks.
+    pub fn missing<'t>(&self, topics: &'t [String], limit: Duration) -> Result<Vec<&'t str>, KafkaError> {
+        let mut missing = Vec::new();
+        for topic in topics {
+            let metadata = self.0.client().fetch_metadata(Some(topic), limit)?;
+            let is_there =
+                metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty());
+            if !is_there {
+                missing.push(topic.as_str());
+            }
+        }
+        Ok(missing)
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Producer")
+    }
+}
+
+/// Says whether a property is one that librdkafka has for consumers only.
+fn is_consumers(name: &str) -> bool {
+    const CONSUMERS: [&str; 14] = [
+        "group.id",
+        "group.instance.id",
+        "session.timeout.ms",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "partition.assignment.strategy",
+        "auto.offset.reset",
+        "isolation.level",
+        "check.crcs",
+        "client.rack",
+        "queued.min.messages",
+        "queued.max.messages.kbytes",
+        "group.protocol",
+        "group.remote.assignor",
+    ];
+    CONSUMERS.contains(&name) || name.starts_with("fetch.") || name.starts_with("enable.auto.")
+}

@@ -1,0 +1,113 @@
+//! The contiguous prefix of a partition: up to where every record is done.
+//!
+//! Offsets may have gaps (compaction, transactions), and one offset may come twice, so records are numbered as they are
+//! received. **Prefix:** the position never passes a record that is not done, whatever the order in which they finish.
+
+use std::collections::VecDeque;
+
+/// The records of a partition that have been received, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Prefix {
+    /// The number of the oldest one.
+    oldest: u64,
+    records: VecDeque<Entry>,
+    position: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    offset: i64,
+    is_done: bool,
+}
+
+impl Prefix {
+    /// Notes a record, and gives its number.
+    pub fn received(&mut self, offset: i64) -> u64 {
+        self.records.push_back(Entry { offset, is_done: false });
+        self.oldest + self.records.len() as u64 - 1
+    }
+
+    /// Notes that a record is done.
+    pub fn done(&mut self, number: u64) {
+        let place = number.checked_sub(self.oldest).and_then(|place| usize::try_from(place).ok());
+        if let Some(entry) = place.and_then(|place| self.records.get_mut(place)) {
+            entry.is_done = true;
+        }
+        while let Some(Entry { offset, is_done: true }) = self.records.front() {
+            self.position = self.position.max(Some(offset + 1));
+            self.oldest += 1;
+            self.records.pop_front();
+        }
+    }
+
+    /// Gives the offset of the first record that is not known to be done; none before any is.
+    #[must_use]
+    pub const fn position(&self) -> Option<i64> {
+        self.position
+    }
+
+    /// Counts the records that are not below the position.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_slow_record_holds_back_everything_after_it() {
+        let mut prefix = Prefix::default();
+        let numbers: Vec<u64> = [10, 11, 15].into_iter().map(|offset| prefix.received(offset)).collect();
+        prefix.done(numbers[1]);
+        prefix.done(numbers[2]);
+        assert_eq!((prefix.position(), prefix.held()), (None, 3));
+        prefix.done(numbers[0]);
+        assert_eq!((prefix.position(), prefix.held()), (Some(16), 0));
+    }
+
+    #[test]
+    fn i6_an_offset_that_comes_twice_counts_when_both_are_done() {
+        let mut prefix = Prefix::default();
+        let (first, second) = (prefix.received(7), prefix.received(7));
+        prefix.done(second);
+        assert_eq!(prefix.position(), None);
+        prefix.done(first);
+        assert_eq!(prefix.position(), Some(8));
+    }
+
+    proptest! {
+        #[test]
+        fn the_position_is_the_first_offset_that_is_not_done(
+            gaps in prop::collection::vec(1_i64..4, 1..60),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let mut prefix = Prefix::default();
+            let mut offset = 0;
+            let mut open: Vec<(u64, i64)> = Vec::new();
+            let mut last = None;
+            for gap in gaps {
+                offset += gap;
+                open.push((prefix.received(offset), offset));
+                last = Some(offset + 1);
+            }
+            for index in order {
+                if open.is_empty() {
+                    break;
+                }
+                let (number, _) = open.remove(index.index(open.len()));
+                prefix.done(number);
+                if let Some(position) = prefix.position() {
+                    prop_assert!(open.iter().all(|(_, offset)| *offset >= position));
+                }
+                if open.is_empty() {
+                    prop_assert_eq!(prefix.position(), last);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What must hold before a consumer joins its group: its topics are there, their dead-letter topics too, and the inbox
+//! remembers events for longer than any topic keeps them. Waits for brokers that do not answer yet.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::admin::AdminOptions;
+use rdkafka::admin::ConfigResource;
+use rdkafka::admin::ResourceSpecifier;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::config::Config;
+use crate::consumer::config::InboxKeeps;
+use crate::consumer::dead_letter;
+use crate::consumer::error::Error;
+
+/// How long one question to the brokers may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long it waits before it asks again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Checks, and waits for brokers. Says whether to go on: a stop ends the wait.
+pub(super) fn check(
+    config: &Config,
+    letters: &dead_letter::Producer,
+    properties: &BTreeMap<String, String>,
+    stop: &CancellationToken,
+) -> Result<bool, Error> {
+    let mut topics = config.topics.clone();
+    topics.extend(config.topics.iter().map(|topic| config.dead_letter_topic(topic)));
+    topics.sort();
+    topics.dedup();
+    while !stop.is_cancelled() {
+        match look(config, letters, properties, &topics) {
+            Ok(checked) => return checked.map(|()| true),
+            Err(error) => tracing::warn!(error = %error, brokers = config.brokers, "Kafka does not answer yet"),
+        }
+        for _ in 0..PAUSE.as_millis() / LOOK.as_millis() {
+            if stop.is_cancelled() {
+                break;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+    Ok(false)
+}
+
+/// Looks once: an outer error is one that may pass.
+fn look(
+    config: &Config,
+    letters: &dead_letter::Producer,
+    properties: &BTreeMap<String, String>,
+    topics: &[String],
+) -> Result<Result<(), Error>, KafkaError> {
+    let missing = letters.missing(topics, ANSWER)?;
+    if !missing.is_empty() {
+        let topics = missing.into_iter().map(str::to_owned).collect();
+        return Ok(Err(Error::TopicsMissing { topics }));
+    }
+    let Some(keeps) = config.inbox_keeps else { return Ok(Ok(())) };
+    for (topic, retention) in retentions(config, properties)? {
+        if let Err(error) = compare(keeps, &topic, retention) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// How long a topic keeps its records; none is for ever.
+type Retention = Option<Duration>;
+
+fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<Vec<(String, Retention)>, KafkaError> {
+    let mut client = ClientConfig::new();
+    for name in properties.keys().filter(|name| is_for_any_client(name)) {
+        client.set(name, properties.get(name).map_or("", String::as_str));
+    }
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let asked: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let Ok(runtime) = runtime else { return Ok(Vec::new()) };
+    let described = runtime.block_on(admin.describe_configs(&asked, &options))?;
+    let read = |described: Result<ConfigResource, _>, topic: &String| {
+        described.map(|resource| (topic.clone(), retention(&resource))).map_err(KafkaError::AdminOp)
+    };
+    described.into_iter().zip(&config.topics).map(|(described, topic)| read(described, topic)).collect()
+}
+
+fn retention(resource: &ConfigResource) -> Retention {
+    let entries = resource.entry_map();
+    let value = |name: &str| entries.get(name).and_then(|entry| entry.value.as_deref());
+    if value("cleanup.policy").is_some_and(|policy| policy.split(',').any(|policy| policy.trim() == "compact")) {
+        return None;
+    }
+    value("retention.ms")?.parse::<u64>().ok().map(Duration::from_millis)
+}
+
+fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), Error> {
+    let told = |retention: Retention| match retention {
+        Some(retention) => format!("for {}", humantime::format_duration(retention)),
+        None => "without limit".to_owned(),
+    };
+    match keeps {
+        InboxKeeps::Forever => Ok(()),
+        InboxKeeps::For(kept) if retention.is_some_and(|retention| retention <= kept) => Ok(()),
+        InboxKeeps::For(kept) => Err(Error::InboxTooShort {
+            inbox: humantime::format_duration(kept).to_string(),
+            topic: topic.to_owned(),
+            retention: told(retention),
+        }),
+        InboxKeeps::ForLessThanTopic(kept) => {
+            tracing::warn!(
+                topic,
+                retention = told(retention),
+                inbox = %humantime::format_duration(kept),
+                "the inbox forgets sooner than the topic: if offsets are set back, effects may repeat"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Says whether a property concerns how brokers are reached, not what is consumed.
+fn is_for_any_client(name: &str) -> bool {
+    ["bootstrap.", "security.", "ssl.", "sasl.", "socket.", "broker.", "reconnect.", "client.id"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i11_i12_an_inbox_that_forgets_sooner_than_its_topic_is_refused() {
+        let day = Duration::from_secs(86_400);
+        let rows = [
+            (InboxKeeps::Forever, None, true),
+            (InboxKeeps::For(7 * day), Some(7 * day), true),
+            (InboxKeeps::For(6 * day), Some(7 * day), false),
+            (InboxKeeps::For(600 * day), None, false),
+            (InboxKeeps::ForLessThanTopic(day), None, true),
+        ];
+        for (keeps, retention, is_fine) in rows {
+            assert_eq!(compare(keeps, "t", retention).is_ok(), is_fine, "{keeps:?} {retention:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A record as it came from Kafka, owned, in one buffer: key, value and headers byte for byte.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rdkafka::message::Headers as _;
+use rdkafka::message::Message;
+use rdkafka::message::Timestamp as KafkaTimestamp;
+
+use crate::consumer::lanes::Partition;
+
+/// What a record costs in memory besides its bytes.
+const OVERHEAD: u64 = 256;
+
+/// A record. Cloning it copies no bytes.
+#[derive(Clone)]
+pub struct Record(Arc<Inner>);
+
+struct Inner {
+    partition: Partition,
+    offset: i64,
+    timestamp: Timestamp,
+    bytes: Box<[u8]>,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Box<[Place]>,
+}
+
+/// Where a header's name and value stand.
+type Place = (Range<usize>, Option<Range<usize>>);
+
+/// When a record was written, in milliseconds of the Unix clock, and by whose clock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Timestamp {
+    /// It has none.
+    None,
+    /// The producer's.
+    Created(i64),
+    /// The broker's.
+    Appended(i64),
+}
+
+impl Timestamp {
+    /// Gives the milliseconds.
+    #[must_use]
+    pub const fn millis(self) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::Created(millis) | Self::Appended(millis) => Some(millis),
+        }
+    }
+}
+
+impl Record {
+    /// Copies a message of librdkafka. The topic's name is shared.
+    pub(super) fn copy(message: &impl Message, partition: Partition) -> Self {
+        let mut bytes = Vec::with_capacity(
+            message.key().map_or(0, <[u8]>::len)
+                + message.payload().map_or(0, <[u8]>::len)
+                + message.headers().map_or(0, |headers| headers.count() * 48),
+        );
+        let mut put = |part: &[u8]| {
+            let start = bytes.len();
+            bytes.extend_from_slice(part);
+            start..bytes.len()
+        };
+        let key = message.key().map(&mut put);
+        let value = message.payload().map(&mut put);
+        let headers = message.headers().map(|headers| {
+            headers.iter().map(|header| (put(header.key.as_bytes()), header.value.map(&mut put))).collect()
+        });
+        let timestamp = match message.timestamp() {
+            KafkaTimestamp::NotAvailable => Timestamp::None,
+            KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
+            KafkaTimestamp::LogAppendTime(millis) => Timestamp::Appended(millis),
+        };
+        let offset = message.offset();
+        let bytes = bytes.into_boxed_slice();
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers: headers.unwrap_or_default() }))
+    }
+
+    /// Makes a record without Kafka, for a test of a handler.
+    #[must_use]
+    pub fn new(
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> Self {
+        let mut bytes = Vec::new();
+        let mut put = |part: &[u8]| {
+            let start = bytes.len();
+            bytes.extend_from_slice(part);
+            start..bytes.len()
+        };
+        let key = key.map(&mut put);
+        let value = value.map(&mut put);
+        let headers = headers.iter().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
+        let partition = Partition { topic: topic.into(), number: partition };
+        let bytes = bytes.into_boxed_slice();
+        Self(Arc::new(Inner { partition, offset, timestamp: Timestamp::None, bytes, key, value, headers }))
+    }
+
+    /// Gives the topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.0.partition.topic
+    }
+
+    /// Gives the number of the partition.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.0.partition.number
+    }
+
+    /// Gives the offset.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.0.offset
+    }
+
+    /// Gives the time of the record.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        self.0.timestamp
+    }
+
+    /// Gives the key.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.part(self.0.key.as_ref()?)
+    }
+
+    /// Gives the value; a tombstone has none.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        self.part(self.0.value.as_ref()?)
+    }
+
+    /// Gives every header in order, as it is; a name may come more than once.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.0.headers.iter().map(|(name, value)| {
+            let name = self.part(name).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+            (name, value.as_ref().and_then(|value| self.part(value)))
+        })
+    }
+
+    /// Gives the last header with this name, as text. One that is not UTF-8 counts as none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers().filter(|(found, _)| *found == name).last()?;
+        std::str::from_utf8(found.1?).ok()
+    }
+
+    pub(super) fn whence(&self) -> &Partition {
+        &self.0.partition
+    }
+
+    pub(super) fn cost(&self) -> u64 {
+        self.0.bytes.len() as u64 + OVERHEAD
+    }
+
+    fn part(&self, range: &Range<usize>) -> Option<&[u8]> {
+        self.0.bytes.get(range.clone())
+    }
+}
+
+/// Where it stands; never what is in it.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({self})")
+    }
+}
+
+/// Where it stands: `topic[partition]@offset`.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]@{}", self.topic(), self.partition(), self.offset())
+    }
+}

@@ -1,0 +1,258 @@
+//! The loop of a consumer: settle, start, commit, and only then take more.
+//!
+//! It runs on a thread of its own, because librdkafka is polled by waiting. It never waits for a handler, so the group stays
+//! alive however long a handler takes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::CommitMode;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message as _;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::config::Config;
+use crate::consumer::dead_letter;
+use crate::consumer::error::Error;
+use crate::consumer::handler::Erased;
+use crate::consumer::handler::Handler;
+use crate::consumer::handler::erase;
+use crate::consumer::handling::Handling;
+use crate::consumer::kafka;
+use crate::consumer::kafka::Context;
+use crate::consumer::lanes::Partition;
+use crate::consumer::observe::Observed;
+use crate::consumer::observe::Observer;
+use crate::consumer::preflight;
+use crate::consumer::record::Record;
+
+/// How many records are taken between two looks at what has come back.
+const BATCH: usize = 512;
+/// How long a poll waits while handlers run, and while none does.
+const BUSY_WAIT: Duration = Duration::from_millis(1);
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// How often the observer is told what is held.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes events from Kafka to a handler.
+pub struct Consumer {
+    config: Config,
+    handler: Erased,
+    observer: Arc<dyn Observer>,
+}
+
+impl Consumer {
+    /// Prepares a consumer.
+    #[must_use]
+    pub fn new(config: Config, handler: impl Handler) -> Self {
+        Self { config, handler: erase(handler), observer: Arc::new(()) }
+    }
+
+    /// Tells an observer what happens.
+    #[must_use]
+    pub fn observed_by(mut self, observer: impl Observer) -> Self {
+        self.observer = Arc::new(observer);
+        self
+    }
+
+    /// Consumes until `stop` is ready: then nothing more is started, what runs may end, its offsets are committed, and the
+    /// group is left. Or until an error that a person must act on. Handlers run on the Tokio runtime this is called from.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let stopping = CancellationToken::new();
+        // If this future is dropped, the thread ends soon after.
+        let _guard = stopping.clone().drop_guard();
+        let (tell, ended) = oneshot::channel();
+        let (runtime, stops) = (Handle::current(), stopping.clone());
+        thread::Builder::new()
+            .name("consumer".to_owned())
+            .spawn(move || _ = tell.send(self.consume(runtime, &stops)))
+            .map_err(|error| Error::Thread(error.to_string()))?;
+        let mut ended = std::pin::pin!(ended);
+        let ended = tokio::select! {
+            ended = &mut ended => ended,
+            () = stop => {
+                stopping.cancel();
+                ended.await
+            }
+        };
+        ended.unwrap_or_else(|_| Err(Error::Thread("it ended by a panic".to_owned())))
+    }
+
+    fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
+        let client = kafka::properties(&self.config)?;
+        let all = client.config_map();
+        let properties = all.iter().filter(|(name, _)| **name != "statistics.interval.ms");
+        let properties = properties.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let letters = dead_letter::Producer::new(&properties).map_err(Error::Configuration)?;
+        if !preflight::check(&self.config, &letters, &properties, stop)? {
+            return Ok(());
+        }
+        let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
+        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling))?;
+        let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(Error::Configuration)?;
+        let now = Instant::now();
+        Loop {
+            consumer,
+            topics: topics.into_iter().map(Arc::from).collect(),
+            paused: HashSet::new(),
+            committed_at: now,
+            told_at: now,
+            config: &self.config,
+        }
+        .run(stop)
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+struct Loop<'c> {
+    consumer: BaseConsumer<Context>,
+    /// One name for all records of a topic.
+    topics: Vec<Arc<str>>,
+    paused: HashSet<Partition>,
+    committed_at: Instant,
+    told_at: Instant,
+    config: &'c Config,
+}
+
+impl Loop<'_> {
+    fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+        loop {
+            let now = Instant::now();
+            let (is_failed, wait) = {
+                let mut handling = self.consumer.context().handling();
+                handling.settle(Duration::ZERO);
+                handling.start(now);
+                (handling.failed().is_some(), self.wait(&handling, now))
+            };
+            if is_failed || stop.is_cancelled() {
+                return self.leave();
+            }
+            self.balance()?;
+            if now.duration_since(self.committed_at) >= self.config.commit_interval {
+                self.committed_at = now;
+                self.commit();
+            }
+            if now.duration_since(self.told_at) >= TELL_INTERVAL {
+                self.told_at = now;
+                let handling = self.consumer.context().handling();
+                handling.observe(&Observed::Held { running: handling.lanes.running(), bytes: handling.lanes.bytes() });
+            }
+            self.take(wait);
+        }
+    }
+
+    fn wait(&self, handling: &Handling, now: Instant) -> Duration {
+        let idle = if handling.lanes.running() > 0 { BUSY_WAIT } else { IDLE_WAIT };
+        handling.lanes.wakes_at().map_or(idle, |at| at.saturating_duration_since(now).min(idle))
+    }
+
+    /// Takes what Kafka has, up to a batch; waits only for the first.
+    fn take(&mut self, wait: Duration) {
+        let mut wait = wait;
+        for _ in 0..BATCH {
+            let Some(polled) = self.consumer.poll(wait) else { return };
+            match polled {
+                Ok(message) => {
+                    let partition = Partition { topic: self.topic(message.topic()), number: message.partition() };
+                    let record = Record::copy(&message, partition);
+                    self.consumer.context().handling().take(record);
+                }
+                Err(error) => return self.poll_failed(error),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn topic(&self, name: &str) -> Arc<str> {
+        let known = self.topics.iter().find(|known| &***known == name);
+        known.map_or_else(|| Arc::from(name), Arc::clone)
+    }
+
+    fn poll_failed(&self, error: KafkaError) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+            let gap = kafka::find_gap(&self.consumer, self.config);
+            return self.consumer.context().handling().fail(gap.unwrap_or(Error::Failed(error)));
+        }
+        tracing::debug!(error = %error, "Kafka");
+        if let Some(error) = kafka::judge(error) {
+            self.consumer.context().handling().fail(error);
+        }
+    }
+
+    /// Pauses partitions that are full, and resumes those that have room again.
+    fn balance(&mut self) -> Result<(), Error> {
+        let handling = self.consumer.context().handling();
+        let lanes = &handling.lanes;
+        let full: Vec<Partition> =
+            lanes.partitions().filter(|it| !self.paused.contains(*it) && lanes.is_full(it)).cloned().collect();
+        let ours: HashSet<&Partition> = lanes.partitions().collect();
+        self.paused.retain(|partition| ours.contains(partition));
+        let free: Vec<Partition> = self.paused.iter().filter(|it| lanes.has_room(it)).cloned().collect();
+        drop(ours);
+        drop(handling);
+        if !full.is_empty() {
+            self.consumer.pause(&kafka::list(&full)).map_err(Error::Failed)?;
+            self.paused.extend(full);
+        }
+        if !free.is_empty() {
+            self.consumer.resume(&kafka::list(&free)).map_err(Error::Failed)?;
+            free.iter().for_each(|partition| _ = self.paused.remove(partition));
+        }
+        Ok(())
+    }
+
+    fn commit(&self) {
+        let context = self.consumer.context();
+        let is_again = context.take_recommit();
+        let positions = {
+            let mut handling = context.handling();
+            if is_again {
+                handling.lanes.forget_commits();
+            }
+            handling.lanes.take_positions()
+        };
+        if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Async) {
+            tracing::debug!(error = %error, "a commit failed; it is tried again");
+            context.handling().lanes.forget_commits();
+        }
+    }
+
+    /// Lets what runs come to its end, commits it, and leaves the group.
+    fn leave(self) -> Result<(), Error> {
+        let context = Arc::clone(self.consumer.context());
+        let (running, failed) = {
+            let mut handling = context.handling();
+            let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
+            handling.finish(&partitions, self.config.drain);
+            handling.lanes.forget_commits();
+            let positions = handling.lanes.take_positions();
+            if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Sync) {
+                tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
+            }
+            let running = handling.lanes.running();
+            handling.forget(&partitions);
+            (running, handling.failed().cloned())
+        };
+        // Closes the consumer: the group hears of it at once.
+        drop(self.consumer);
+        match failed {
+            Some(error) => Err(error),
+            None if running > 0 => Err(Error::DrainTimeout { running }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Crashes, twice the same event, and databases that ask to begin again: effects happen once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::NoTls;
+use uuid::Uuid;
+use walrelay::consumer::Failure;
+use walrelay::consumer::Outcome;
+use walrelay::consumer::Received;
+use walrelay::consumer::inbox;
+use walrelay::consumer::typed;
+
+use super::stage::Effects;
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Process;
+use super::stage::Topic;
+use super::stage::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Lets a member die, starts another, and expects every effect once.
+fn dies_and_is_replaced(topic: &str, die: &str) {
+    let (topic, effects) = (Topic::create(topic, 1), Effects::new());
+    topic.changes(40, 4);
+    let url = effects.postgres.url();
+    let mut first = Process::start(&topic, "g", &url, &[die, "commit_ms=600000", "sleep_ms=5"]);
+    // Its standard input stays open, or it would leave in good order.
+    let stdin = first.0.stdin.take();
+    assert!(!first.0.wait().unwrap().success(), "it died");
+    drop(stdin);
+    let before = effects.count();
+    assert!((1..40).contains(&before), "{before} effects before");
+    let second = Process::start(&topic, "g", &url, &[]);
+    effects.wait_for(40, LIMIT);
+    wait_until("every offset", || topic.committed("g") == [40]);
+    second.leave();
+    effects.check(40);
+}
+
+#[test]
+fn i1_a_crash_after_the_handlers_commit_repeats_no_effect() {
+    dies_and_is_replaced("i1", "die=after_commit:12");
+}
+
+#[test]
+fn i2_a_crash_inside_the_handlers_transaction_loses_no_effect() {
+    dies_and_is_replaced("i2", "die=in_transaction:12");
+}
+
+#[test]
+fn i6_an_offset_that_is_delivered_twice_takes_effect_once() {
+    let (topic, effects) = (Topic::create("i6", 1), Effects::new());
+    topic.changes(10, 2);
+    let url = effects.postgres.url();
+    let first = Process::start(&topic, "g", &url, &[]);
+    effects.wait_for(10, LIMIT);
+    first.leave();
+    // The group goes back: the same offsets come again.
+    topic.commit("g", 3);
+    topic.change(Uuid::now_v7(), "last", 1);
+    topic.flush();
+    let second = Process::start(&topic, "g", &url, &[]);
+    effects.wait_for(11, LIMIT);
+    wait_until("every offset", || topic.committed("g") == [11]);
+    second.leave();
+    effects.check(11);
+}
+
+#[test]
+fn i7_an_event_that_the_relay_publishes_again_takes_effect_once() {
+    let (topic, effects) = (Topic::create("i7", 2), Effects::new());
+    let ids: Vec<Uuid> = (0..20).map(|_| Uuid::now_v7()).collect();
+    // A crash of the relay: a suffix comes again, with new offsets and the same ids.
+    for (number, id) in ids.iter().enumerate().chain(ids.iter().enumerate().skip(8)) {
+        topic.change(*id, "k", i64::try_from(number).unwrap() + 1);
+    }
+    topic.flush();
+    let member = Process::start(&topic, "g", &effects.postgres.url(), &[]);
+    effects.wait_for(20, LIMIT);
+    // The repetitions are consumed all the same.
+    wait_until("every offset", || topic.committed("g").into_iter().max() == Some(32));
+    member.leave();
+    effects.check(20);
+}
+
+#[test]
+fn i13_the_same_events_on_two_members_at_once_take_effect_once_and_lock_nobody_out() {
+    let (topic, effects) = (Topic::create("i13", 2), Effects::new());
+    topic.changes(300, 10);
+    let url = effects.postgres.url();
+    // Two groups get every event each, and share one inbox.
+    let members = [Process::start(&topic, "g1", &url, &[]), Process::start(&topic, "g2", &url, &[])];
+    effects.wait_for(300, LIMIT);
+    for group in ["g1", "g2"] {
+        wait_until("every offset", || topic.committed(group).iter().filter(|offset| **offset > 0).sum::<i64>() == 300);
+    }
+    members.into_iter().for_each(Process::leave);
+    effects.check(300);
+}
+
+#[test]
+fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
+    let (topic, effects) = (Topic::create("i14", 4), Effects::new());
+    effects.sql.run("CREATE TABLE total (sum bigint NOT NULL); INSERT INTO total VALUES (0)");
+    topic.changes(200, 20);
+    let url = effects.postgres.url();
+    let log = Log::default();
+    let mut config = topic.config("g");
+    // Two tries would be one too many: only what does not count may be repeated.
+    config.retry.tries_max = 1;
+    let clients = Arc::new(Mutex::new(Vec::new()));
+    let add = move |received: Received<serde_json::Value>| {
+        let (clients, url) = (Arc::clone(&clients), url.clone());
+        async move {
+            let taken = clients.lock().await.pop();
+            let mut client = match taken {
+                Some(client) => client,
+                None => {
+                    let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+                    tokio::spawn(connection);
+                    client
+                }
+            };
+            let added = add(&mut client, received.event_id).await;
+            clients.lock().await.push(client);
+            added.map(|()| Outcome::Done)
+        }
+    };
+    config.running_max = 8;
+    let member = Member::start_observed(config, typed(add), log.clone());
+    log.wait_for("Done", 200);
+    member.stop().unwrap();
+    assert_eq!(effects.sql.text("SELECT sum::text FROM total"), "200");
+    assert!(log.count("Retried") > 0, "nothing conflicted: the test shows nothing");
+    assert_eq!(log.count("letter"), 0, "{:?}", log.lines());
+}
+
+/// Adds one to a row that everybody wants, so that PostgreSQL must roll back all but one.
+async fn add(client: &mut tokio_postgres::Client, event_id: Uuid) -> Result<(), Failure> {
+    let tx = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
+    inbox::once(&tx, "total", event_id).await?;
+    let sum: i64 = tx.query_one("SELECT sum FROM total", &[]).await?.try_get(0)?;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    tx.execute("UPDATE total SET sum = $1", &[&(sum + 1)]).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! What no handler will take lands in the dead-letter topic, whole, and only then is it done.
+
+use std::time::Duration;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::admin::AdminOptions;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use serde::Deserialize;
+use uuid::Uuid;
+use walrelay::consumer::Delivery;
+use walrelay::consumer::Error;
+use walrelay::consumer::Limit;
+use walrelay::consumer::Outcome;
+use walrelay::consumer::Payload;
+use walrelay::consumer::Received;
+use walrelay::consumer::Router;
+use walrelay::consumer::typed;
+
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Topic;
+use super::stage::wait_until;
+use crate::support::kafka::Kafka;
+use crate::support::reader;
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event_type")]
+#[expect(dead_code, reason = "only decoded")]
+enum Event {
+    Changed { key: String, version: i64 },
+}
+
+fn letters(topic: &Topic) -> Vec<reader::Record> {
+    reader::read_all(&Kafka::shared().bootstrap(), &format!("{}.dlq", topic.name))
+}
+
+#[test]
+fn i8_a_poison_message_is_tried_lands_whole_in_the_dead_letters_and_then_is_done() {
+    let topic = Topic::create("i8", 1);
+    let headers: [(&str, Option<&[u8]>); 4] = [
+        ("event_id", Some(b"00000000-0000-7000-8000-000000000001")),
+        ("event_type", Some(b"Odd")),
+        ("x", Some(b"1")),
+        ("x", None),
+    ];
+    topic.write(Some("k"), Some(b"\xff\x00bytes"), &headers);
+    topic.change(Uuid::now_v7(), "k", 2);
+    topic.flush();
+    let log = Log::default();
+    let mut config = topic.config("g");
+    config.retry.tries_max = 3;
+    let router = Router::new()
+        .on("Odd", |_: Delivery| async { Outcome::retry("cannot be") })
+        .on("Changed", |_: Delivery| async { Outcome::Done });
+    let member = Member::start_observed(config, router, log.clone());
+    wait_until("both", || topic.committed("g") == [2]);
+    member.stop().unwrap();
+    let expected = [
+        "Retried i8[0]@0",
+        "Retried i8[0]@0",
+        "Rejected i8[0]@0",
+        "letter i8[0]@0 after 3 tries: cannot be",
+        "Done i8[0]@1",
+    ];
+    let told: Vec<String> = log.lines().into_iter().filter(|line| !line.starts_with("lag")).collect();
+    assert_eq!(told, expected, "the later event of the key waits for the earlier one");
+    let letters = letters(&topic);
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (Some(&b"k"[..]), Some(&b"\xff\x00bytes"[..])));
+    let own: Vec<_> = letter.headers.iter().filter(|(name, _)| !name.starts_with("dlq_")).cloned().collect();
+    let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let id = "00000000-0000-7000-8000-000000000001";
+    assert_eq!(own, [text("event_id", id), text("event_type", "Odd"), text("x", "1"), text("x", "")]);
+    let told = ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_group", "dlq_reason", "dlq_tries"];
+    let told = told.map(|name| letter.header(name).unwrap());
+    assert_eq!(told, ["i8", "0", "0", "g", "after 3 tries: cannot be", "3"]);
+}
+
+#[test]
+fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
+    Kafka::shared().create_topic("i9-alone", 1);
+    let config = walrelay::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
+    let ended = Member::start(config, |_: Delivery| async { Outcome::Done }).join();
+    assert!(matches!(&ended, Err(Error::TopicsMissing { topics }) if topics == &["i9-alone.dlq"]), "{ended:?}");
+}
+
+#[test]
+fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_itself() {
+    let topic = Topic::create("i9", 1);
+    let log = Log::default();
+    let reject = |_: Delivery| async { Outcome::reject("never") };
+    let mut config = topic.config("g");
+    config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    let member = Member::start_observed(config, reject, log.clone());
+    wait_until("an assignment", || {
+        topic.change(Uuid::now_v7(), "k", 1);
+        topic.flush();
+        log.count("letter") > 0
+    });
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.delete_topics(&["i9.dlq"], &AdminOptions::new())).unwrap();
+    let (before, end) = (topic.committed("g"), log.count("letter"));
+    topic.change(Uuid::now_v7(), "k", 2);
+    topic.flush();
+    log.wait_for("blocked", 1);
+    assert!(topic.committed("g")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
+    Kafka::shared().create_topic("i9.dlq", 1);
+    log.wait_for("letter", end + 1);
+    member.stop().unwrap();
+    assert_eq!(letters(&topic).len(), 1);
+}
+
+#[test]
+fn i10_a_letter_whose_offset_was_not_committed_is_there_twice_under_one_id() {
+    let topic = Topic::create("i10", 1);
+    let id = Uuid::now_v7();
+    topic.change(id, "k", 1);
+    topic.flush();
+    for times in 1..=2 {
+        let log = Log::default();
+        let reject = |_: Delivery| async { Outcome::reject("never") };
+        let member = Member::start_observed(topic.config("g"), reject, log.clone());
+        log.wait_for("letter", 1);
+        member.stop().unwrap();
+        assert_eq!(letters(&topic).len(), times);
+        // As if the commit had never reached the broker.
+        topic.commit("g", 0);
+    }
+    let ids: Vec<String> = letters(&topic).iter().map(reader::Record::event_id).collect();
+    assert_eq!(ids, [id.to_string(), id.to_string()]);
+}
+
+#[test]
+fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
+    let topic = Topic::create("i16", 1);
+    let id = |number: u8| format!("00000000-0000-7000-8000-0000000000{number:02}");
+    let write = |number: u8, event_type: Option<&str>, value: Option<&[u8]>| {
+        let id = id(number);
+        let mut headers: Vec<(&str, Option<&[u8]>)> = vec![("event_id", Some(id.as_bytes()))];
+        headers.extend(event_type.map(|event_type| ("event_type", Some(event_type.as_bytes()))));
+        topic.write(Some("k"), value, &headers);
+    };
+    write(1, Some("Changed"), None);
+    write(2, Some("Renamed"), Some(b"{\"to\": 1}"));
+    write(3, Some("Changed"), Some(b"not json"));
+    write(4, Some("Changed"), Some(b"{\"key\": 5}"));
+    write(5, Some("Changed"), Some(b"{\"event_type\": \"Other\", \"key\": \"k\", \"version\": 1}"));
+    write(6, None, Some(b"{\"event_type\": \"Changed\", \"key\": \"k\", \"version\": 1}"));
+    topic.write(Some("k"), Some(b"{}"), &[("event_type", Some(b"Changed"))]);
+    topic.write(Some("k"), Some(b"{}"), &[("event_id", Some(b"\xff\xfe")), ("event_type", None)]);
+    topic.flush();
+    let (log, seen) = (Log::default(), Log::default());
+    let told = seen.clone();
+    let handle = move |received: Received<Event>| {
+        told.note(match &received.event {
+            Payload::Event(event) => format!("{event:?}"),
+            Payload::Unknown(unknown) => format!("unknown {}", unknown.event_type),
+            Payload::Tombstone => "tombstone".to_owned(),
+        });
+        async {}
+    };
+    let member = Member::start_observed(topic.config("g"), typed(handle), log);
+    wait_until("all of them", || topic.committed("g") == [8]);
+    member.stop().unwrap();
+    assert_eq!(seen.lines(), ["tombstone", "unknown Renamed", "Changed { key: \"k\", version: 1 }"]);
+    let letters = letters(&topic);
+    let offsets: Vec<_> = letters.iter().map(|letter| letter.header("dlq_offset").unwrap()).collect();
+    assert_eq!(offsets, ["2", "3", "4", "6", "7"]);
+    assert!(letters.iter().all(|letter| letter.header("dlq_tries") == Some("1")), "no second try");
+}
+
+#[test]
+fn too_many_rejections_stop_the_consumer_before_the_topic_is_drained_into_its_dead_letters() {
+    let topic = Topic::create("budget", 1);
+    topic.changes(100, 1);
+    let mut config = topic.config("g");
+    config.dead_letters.limit = Limit { consecutive_max: 7, per_thousand_max: 1_000 };
+    let ended = Member::start(config, |_: Delivery| async { Outcome::reject("a bad deploy") }).join();
+    let Err(Error::TooManyRejected { record, reason, .. }) = &ended else { panic!("{ended:?}") };
+    assert_eq!((record.as_str(), reason.as_str()), ("budget[0]@7", "a bad deploy"));
+    assert_eq!((letters(&topic).len(), topic.committed("g")), (7, vec![7]));
+}
+
+#[test]
+fn a_handler_that_panics_has_failed_like_any_other() {
+    let topic = Topic::create("panics", 1);
+    topic.changes(3, 3);
+    let mut config = topic.config("g");
+    config.retry.tries_max = 2;
+    let handle = |delivery: Delivery| async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(delivery.record.offset() != 1, "a bug in the handler");
+    };
+    let member = Member::start(config, handle);
+    wait_until("all of them", || topic.committed("g") == [3]);
+    member.stop().unwrap();
+    assert_eq!(letters(&topic).len(), 1);
+}

@@ -1,0 +1,7 @@
+//! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
+
+mod failing;
+mod inbox;
+mod letters;
+mod stage;
+mod starting;

@@ -1,0 +1,298 @@
+//! What the consumer's tests stand on: events in a topic, a database for effects, members inside and outside this process.
+
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::message::Header;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ThreadedProducer;
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+use walrelay::consumer::Config;
+use walrelay::consumer::Consumer;
+use walrelay::consumer::Error;
+use walrelay::consumer::Handler;
+use walrelay::consumer::Observed;
+use walrelay::consumer::Observer;
+use walrelay::consumer::inbox::INBOX_SQL;
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use crate::support::kafka::Kafka;
+use crate::support::source::Sql;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A topic with its dead-letter topic on the shared broker.
+pub struct Topic {
+    pub name: String,
+    pub partitions: i32,
+    producer: ThreadedProducer<DefaultProducerContext>,
+}
+
+impl Topic {
+    pub fn create(name: &str, partitions: i32) -> Self {
+        let kafka = Kafka::shared();
+        kafka.create_topic(name, partitions);
+        kafka.create_topic(&format!("{name}.dlq"), 1);
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", kafka.bootstrap())
+            .set("partitioner", "murmur2_random")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "2")
+            .create()
+            .unwrap();
+        Self { name: name.to_owned(), partitions, producer }
+    }
+
+    /// Writes a record with whatever headers.
+    pub fn write(&self, key: Option<&str>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) {
+        let empty = OwnedHeaders::new();
+        let headers = headers.iter().fold(empty, |all, (key, value)| all.insert(Header { key, value: *value }));
+        let mut record = BaseRecord::<str, [u8]>::to(&self.name).headers(headers);
+        record.key = key;
+        record.payload = value;
+        while let Err((error, again)) = self.producer.send(record) {
+            assert!(error.to_string().contains("Queue full"), "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+            record = again;
+        }
+    }
+
+    /// Writes a change of a key, as the relay would.
+    pub fn change(&self, id: Uuid, key: &str, version: i64) {
+        let value = format!("{{\"event_type\":\"Changed\",\"key\":\"{key}\",\"version\":{version}}}");
+        let id = id.to_string();
+        let headers: [(&str, Option<&[u8]>); 2] = [("event_id", Some(id.as_bytes())), ("event_type", Some(b"Changed"))];
+        self.write(Some(key), Some(value.as_bytes()), &headers);
+    }
+
+    /// Writes so many changes, spread over keys; each key's versions start at 1.
+    pub fn changes(&self, count: i64, keys: i64) {
+        for number in 0..count {
+            self.change(Uuid::now_v7(), &format!("k{}", number % keys), number / keys + 1);
+        }
+        self.flush();
+    }
+
+    pub fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Options for a group on this topic, quick to notice things.
+    pub fn config(&self, group: &str) -> Config {
+        let mut config = Config::new(&Kafka::shared().bootstrap(), group, &[&self.name]);
+        config.commit_interval = Duration::from_millis(100);
+        config.retry.first_pause = Duration::from_millis(20);
+        config.properties.insert("fetch.wait.max.ms".into(), "50".into());
+        config
+    }
+
+    /// Gives what a group has committed, all partitions together; -1 for none.
+    pub fn committed(&self, group: &str) -> Vec<i64> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", Kafka::shared().bootstrap())
+            .set("group.id", group)
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.name, 0, self.partitions - 1);
+        let began = Instant::now();
+        let offsets = loop {
+            // A broker that has just started does not coordinate the group yet.
+            match consumer.committed_offsets(list.clone(), PATIENCE) {
+                Ok(offsets) => break offsets,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let raw = |offset| match offset {
+            Offset::Offset(offset) => offset,
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => -1,
+        };
+        offsets.elements().iter().map(|element| raw(element.offset())).collect()
+    }
+
+    /// Sets what a group has committed in partition 0.
+    pub fn commit(&self, group: &str, offset: i64) {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", Kafka::shared().bootstrap())
+            .set("group.id", group)
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, 0, Offset::Offset(offset)).unwrap();
+        // As long as a member is leaving, nobody else may commit.
+        wait_until("the commit", || consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).is_ok());
+    }
+}
+
+/// A consumer on a runtime of this process.
+pub struct Member {
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<Result<(), Error>>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Member {
+    pub fn start(config: Config, handler: impl Handler) -> Self {
+        Self::start_observed(config, handler, ())
+    }
+
+    pub fn start_observed(config: Config, handler: impl Handler, observer: impl Observer) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let consumer = Consumer::new(config, handler).observed_by(observer);
+        let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
+        Self { stop: Some(stop), running: Some(running), runtime }
+    }
+
+    /// Drains and leaves.
+    pub fn stop(mut self) -> Result<(), Error> {
+        drop(self.stop.take());
+        self.join()
+    }
+
+    /// Waits for an end of its own.
+    pub fn join(&mut self) -> Result<(), Error> {
+        let running = self.running.take().unwrap();
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, running).await })
+            .expect("it does not end")
+            .unwrap()
+    }
+}
+
+/// A member as a process of its own, killed with this value.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn start(topic: &Topic, group: &str, url: &str, options: &[&str]) -> Self {
+        let tests = std::env::current_exe().unwrap();
+        let member = tests.parent().unwrap().parent().unwrap().join("examples/member");
+        assert!(member.exists(), "{} is missing: cargo build --example member", member.display());
+        let child = Command::new(member)
+            .args([&Kafka::shared().bootstrap(), group, &topic.name, url])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// Lets it drain and leave.
+    pub fn leave(mut self) {
+        drop(self.0.stdin.take());
+        let status = self.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A database with an inbox and a table of effects.
+pub struct Effects {
+    pub postgres: Postgres,
+    pub sql: Sql,
+}
+
+impl Effects {
+    pub fn new() -> Self {
+        let postgres = Postgres::start(Options::default()).unwrap();
+        let sql = Sql::connect(&postgres.url());
+        sql.run(INBOX_SQL);
+        sql.run(
+            "CREATE TABLE effects (seq bigserial PRIMARY KEY, key text, version bigint, event_id text, member text)",
+        );
+        Self { postgres, sql }
+    }
+
+    pub fn count(&self) -> i64 {
+        self.sql.text("SELECT count(*)::text FROM effects").parse().unwrap()
+    }
+
+    /// Waits until so many effects are there.
+    pub fn wait_for(&self, count: i64, limit: Duration) {
+        let began = Instant::now();
+        while self.count() < count {
+            assert!(began.elapsed() < limit, "{} of {count} effects after {limit:?}", self.count());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Insists: every event took effect once, and those of a key in their order.
+    pub fn check(&self, events: i64) {
+        assert_eq!(self.count(), events);
+        let twice = "SELECT count(*)::text FROM (SELECT event_id FROM effects GROUP BY 1 HAVING count(*) > 1) t";
+        assert_eq!(self.sql.text(twice), "0", "effects that happened twice");
+        let swapped =
+            "SELECT count(*)::text FROM (SELECT version, row_number() OVER (PARTITION BY key ORDER BY seq) AS place
+                       FROM effects) t WHERE version <> place";
+        assert_eq!(self.sql.text(swapped), "0", "effects out of the order of their key");
+    }
+}
+
+/// Collects what a handler or an observer saw.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn note(&self, text: impl ToString) {
+        self.0.lock().unwrap().push(text.to_string());
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.lines().iter().filter(|line| line.contains(what)).count()
+    }
+
+    pub fn wait_for(&self, what: &str, count: usize) {
+        wait_until(what, || self.count(what) >= count);
+    }
+}
+
+impl Observer for Log {
+    fn observe(&self, observed: &Observed<'_>) {
+        match observed {
+            Observed::Handled { record, fate, .. } => self.note(format!("{fate:?} {record}")),
+            Observed::DeadLettered { record, reason } => self.note(format!("letter {record} {reason}")),
+            Observed::DeadLetterBlocked { record, error } => self.note(format!("blocked {record} {error}")),
+            Observed::Revoked { unfinished } => self.note(format!("revoked {unfinished}")),
+            Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.number)),
+            Observed::Held { .. } => {}
+        }
+    }
+}
+
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what} has not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,143 @@
+//! Where a group starts, and what makes it refuse to.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::AdminClient;
+use rdkafka::admin::AdminOptions;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::topic_partition_list::Offset;
+use uuid::Uuid;
+use walrelay::consumer::Config;
+use walrelay::consumer::Delivery;
+use walrelay::consumer::Error;
+use walrelay::consumer::InboxKeeps;
+use walrelay::consumer::OnGap;
+use walrelay::consumer::Start;
+
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Topic;
+use super::stage::wait_until;
+use crate::support::kafka::Kafka;
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap()
+}
+
+fn noting(log: &Log) -> impl Fn(Delivery) -> std::future::Ready<()> + Send + Sync + 'static {
+    let log = log.clone();
+    move |delivery| {
+        log.note(delivery.record.offset());
+        std::future::ready(())
+    }
+}
+
+#[test]
+fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
+    let topic = Topic::create("i15", 1);
+    topic.changes(20, 1);
+    topic.commit("g", 5);
+    let mut until = TopicPartitionList::new();
+    until.add_partition_offset("i15", 0, Offset::Offset(9)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin().delete_records(&until, &AdminOptions::new())).unwrap();
+
+    let log = Log::default();
+    let ended = Member::start(topic.config("g"), noting(&log)).join();
+    let Err(Error::Gap { committed, oldest, end, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!((committed, oldest, end), (5, 9, 20));
+    assert_eq!((log.lines().len(), topic.committed("g")), (0, vec![5]), "nothing is skipped silently");
+
+    let mut config = topic.config("g");
+    config.on_gap = OnGap::GoOn;
+    let member = Member::start(config, noting(&log));
+    wait_until("the rest", || topic.committed("g") == [20]);
+    member.stop().unwrap();
+    assert_eq!(log.lines().len(), 11);
+}
+
+#[test]
+fn i15_a_topic_that_was_made_anew_stops_the_consumer() {
+    let topic = Topic::create("i15-anew", 1);
+    topic.changes(3, 1);
+    topic.commit("g", 30);
+    let ended = Member::start(topic.config("g"), |_: Delivery| async {}).join();
+    assert!(matches!(ended, Err(Error::Gap { committed: 30, end: 3, .. })), "{ended:?}");
+}
+
+#[test]
+fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_newest() {
+    let topic = Topic::create("first-start", 1);
+    topic.changes(5, 1);
+    let log = Log::default();
+    let member = Member::start(topic.config("earliest"), noting(&log));
+    wait_until("all of them", || topic.committed("earliest") == [5]);
+    member.stop().unwrap();
+
+    let mut config = topic.config("latest");
+    config.start = Start::Latest;
+    let later = Log::default();
+    let member = Member::start(config, noting(&later));
+    wait_until("a later one", || {
+        topic.change(Uuid::now_v7(), "k", 1);
+        topic.flush();
+        !later.lines().is_empty()
+    });
+    member.stop().unwrap();
+    let offsets: Vec<i64> = later.lines().iter().map(|line| line.parse().unwrap()).collect();
+    assert!(offsets[0] >= 5, "{offsets:?}");
+}
+
+#[test]
+fn i12_an_inbox_that_forgets_before_the_topic_does_is_refused() {
+    let topic = Topic::create("i12", 1);
+    let mut config = topic.config("g");
+    config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(3_600)));
+    let ended = Member::start(config, |_: Delivery| async {}).join();
+    let Err(Error::InboxTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
+    assert_eq!((inbox.as_str(), retention.as_str()), ("1h", "for 7days"));
+}
+
+#[test]
+fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
+    let mut config = Config::new("127.0.0.1:1", "g", &["t"]);
+    config.properties.insert("enable.auto.commit".into(), "true".into());
+    let ended = Member::start(config, |_: Delivery| async {}).join();
+    assert!(matches!(&ended, Err(Error::Option(text)) if text.contains("only what is done")), "{ended:?}");
+}
+
+#[test]
+fn a_consumer_waits_for_brokers_and_can_be_stopped_meanwhile() {
+    let member = Member::start(Config::new("127.0.0.1:1", "g", &["t"]), |_: Delivery| async {});
+    member.stop().unwrap();
+}
+
+#[test]
+fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
+    let topic = Topic::create("stops", 1);
+    topic.changes(50, 1);
+    let log = Log::default();
+    let told = log.clone();
+    let handle = move |delivery: Delivery| {
+        let told = told.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            told.note(delivery.record.offset());
+        }
+    };
+    let member = Member::start(topic.config("g"), handle);
+    log.wait_for("", 3);
+    member.stop().unwrap();
+    let done = i64::try_from(log.lines().len()).unwrap();
+    assert!(done < 50, "it does not take what it has not started");
+    assert_eq!(topic.committed("g"), [done], "exactly what was done is committed");
+    // Each was handled once, in order.
+    let counts = log.lines().into_iter().fold(HashMap::new(), |mut counts, line| {
+        *counts.entry(line).or_insert(0) += 1;
+        counts
+    });
+    assert!(counts.values().all(|count| *count == 1));
+}
