@@ -1,15 +1,11 @@
 //! Runs handlers over lanes: starts what may start, and settles what comes back.
 //!
 //! Handlers run on the application's runtime, the consumer's own thread never waits for one. Many are started by one task,
-//! which polls each once: a handler that is done at once costs no task of its own, one that waits gets one. A handler that
-//! panics has failed like any other.
+//! which polls each once: a handler that is done at once costs no task of its own, one that waits gets one.
 
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
@@ -18,13 +14,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::budget::Budget;
+use crate::consumer::call::Call;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter;
 use crate::consumer::dead_letter::Provenance;
 use crate::consumer::error::Error;
 use crate::consumer::handler::Delivery;
 use crate::consumer::handler::Erased;
-use crate::consumer::handler::Handling as HandlerFuture;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Limits;
@@ -70,6 +66,7 @@ pub(super) struct Handling {
 #[derive(Clone)]
 struct Starter {
     handler: Erased,
+    group: Arc<str>,
     runtime: Handle,
     returns: mpsc::Sender<Vec<Returned>>,
 }
@@ -88,7 +85,7 @@ impl Handling {
         Self {
             lanes: Lanes::new(limits),
             budget: Budget::new(config.dead_letters.limit.clone()),
-            starter: Starter { handler, runtime, returns },
+            starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
             returned,
             observer,
             letters: Arc::new(letters),
@@ -289,15 +286,15 @@ impl Starter {
         while let Some(job) = jobs.next() {
             let began = Instant::now();
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
-            let mut handling = Guarded((self.handler)(delivery));
-            let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut handling).poll(context))).await;
+            let mut call = Call::new(&self.handler, delivery, &self.group);
+            let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
             let took = began.elapsed();
             match first {
                 Poll::Ready(outcome) => returned.push(Returned::Handled { job, outcome, took }),
                 Poll::Pending => {
                     let returns = self.returns.clone();
                     self.runtime.spawn(async move {
-                        let outcome = handling.await;
+                        let outcome = call.await;
                         let _ = returns.send(vec![Returned::Handled { job, outcome, took: began.elapsed() }]);
                     });
                 }
@@ -309,18 +306,5 @@ impl Starter {
         if !returned.is_empty() {
             let _ = self.returns.send(returned);
         }
-    }
-}
-
-/// A handler's future whose panic is an outcome.
-struct Guarded(HandlerFuture);
-
-impl Future for Guarded {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        // After a panic the future is not polled again, so nothing half done is seen.
-        catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)))
-            .unwrap_or_else(|_| Poll::Ready(Outcome::retry("the handler panicked")))
     }
 }

@@ -30,6 +30,7 @@ mod record;
 pub mod retry;
 mod typed;
 
+mod call;
 mod handling;
 mod kafka;
 mod runtime;

@@ -54,6 +54,15 @@ impl Outcome {
     pub fn reject(reason: impl fmt::Display) -> Self {
         Self::Reject { reason: reason.to_string() }
     }
+
+    /// Tells why the event is not dealt with.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::Retry { reason, .. } | Self::Again { reason } | Self::Reject { reason } => Some(reason),
+        }
+    }
 }
 
 /// What a handler may return.

@@ -19,8 +19,11 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ThreadedProducer;
 use rdkafka::topic_partition_list::Offset;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tracing::Dispatch;
+use tracing::dispatcher;
 use uuid::Uuid;
 use walrelay::consumer::Config;
 use walrelay::consumer::Consumer;
@@ -105,11 +108,7 @@ impl Topic {
 
     /// Gives what a group has committed, all partitions together; -1 for none.
     pub fn committed(&self, group: &str) -> Vec<i64> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", Kafka::shared().bootstrap())
-            .set("group.id", group)
-            .create()
-            .unwrap();
+        let consumer = client_of(group);
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&self.name, 0, self.partitions - 1);
         let began = Instant::now();
@@ -130,11 +129,7 @@ impl Topic {
 
     /// Sets what a group has committed in partition 0.
     pub fn commit(&self, group: &str, offset: i64) {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", Kafka::shared().bootstrap())
-            .set("group.id", group)
-            .create()
-            .unwrap();
+        let consumer = client_of(group);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, 0, Offset::Offset(offset)).unwrap();
         // As long as a member is leaving, nobody else may commit.
@@ -142,11 +137,16 @@ impl Topic {
     }
 }
 
+/// A client that speaks for a group without being a member.
+fn client_of(group: &str) -> BaseConsumer {
+    ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).set("group.id", group).create().unwrap()
+}
+
 /// A consumer on a runtime of this process.
 pub struct Member {
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<Result<(), Error>>>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
 }
 
 impl Member {
@@ -155,7 +155,17 @@ impl Member {
     }
 
     pub fn start_observed(config: Config, handler: impl Handler, observer: impl Observer) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self::start_on(runtime(|| ()), config, handler, observer)
+    }
+
+    /// Starts it where spans go to this subscriber.
+    pub fn start_traced(config: Config, handler: impl Handler, subscriber: Dispatch) -> Self {
+        // The subscriber stays for as long as the thread.
+        let runtime = runtime(move || std::mem::forget(dispatcher::set_default(&subscriber)));
+        Self::start_on(runtime, config, handler, ())
+    }
+
+    fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
         let (stop, stopped) = oneshot::channel();
         let consumer = Consumer::new(config, handler).observed_by(observer);
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
@@ -178,6 +188,11 @@ impl Member {
     }
 }
 
+fn runtime(on_thread_start: impl Fn() + Send + Sync + 'static) -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().on_thread_start(on_thread_start).build().unwrap()
+}
+
 /// A member as a process of its own, killed with this value.
 pub struct Process(pub Child);
 
@@ -195,6 +210,12 @@ impl Process {
             .spawn()
             .unwrap();
         Self(child)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -{signal}: {status}");
     }
 
     /// Lets it drain and leave.
@@ -224,7 +245,8 @@ impl Effects {
         let sql = Sql::connect(&postgres.url());
         sql.run(INBOX_SQL);
         sql.run(
-            "CREATE TABLE effects (seq bigserial PRIMARY KEY, key text, version bigint, event_id text, member text)",
+            "CREATE TABLE effects (seq bigserial PRIMARY KEY, key text, version bigint, event_id text, member text,
+                                   partition int, at timestamptz DEFAULT clock_timestamp())",
         );
         Self { postgres, sql }
     }
@@ -240,6 +262,13 @@ impl Effects {
             assert!(began.elapsed() < limit, "{} of {count} effects after {limit:?}", self.count());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Gives the longest time in which a partition had no effect, from the first to the last of its effects.
+    pub fn longest_pause(&self) -> Duration {
+        let pause = "SELECT max(extract(epoch FROM at - before))::text
+                     FROM (SELECT at, lag(at) OVER (PARTITION BY partition ORDER BY at) AS before FROM effects) t";
+        Duration::from_secs_f64(self.sql.text(pause).parse().unwrap())
     }
 
     /// Insists: every event took effect once, and those of a key in their order.

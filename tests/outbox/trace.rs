@@ -1,15 +1,22 @@
-//! The way of a trace: the writer's span, the row, the record, and a span that is linked to it.
+//! The way of a trace: the writer's span, the row, the record, and the consumer's span that is linked to it.
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tracing::dispatcher;
 use tracing::info_span;
+use uuid::Uuid;
+use walrelay::consumer::Config;
+use walrelay::consumer::Delivery;
 use walrelay::event;
 use walrelay::event::Envelope;
 use walrelay::event::TraceContext;
-use walrelay::event::trace::Handled;
-use walrelay::event::trace::handler_span;
-use walrelay::event::trace::link_to;
+use walrelay::event::trace;
 use walrelay::outbox;
 
+use crate::consumer::stage::Member;
+use crate::support::kafka::Kafka;
 use crate::support::otlp::Collector;
 
 use super::Application;
@@ -17,7 +24,7 @@ use super::assert_is;
 use super::created;
 
 #[test]
-fn the_writers_span_stands_in_the_row_and_in_the_record_and_a_handlers_span_is_linked_to_it() {
+fn the_writers_span_stands_in_the_row_and_in_the_record_and_the_consumers_span_is_linked_to_it() {
     let mut app = Application::start("writer-trace");
     let collector = Collector::start();
     let subscriber = collector.subscriber();
@@ -43,28 +50,32 @@ fn the_writers_span_stands_in_the_row_and_in_the_record_and_a_handlers_span_is_l
     assert_eq!(records[1].header(event::TRACEPARENT), Some(traceparent.as_str()));
     assert_is(&records[1], &traced);
 
-    let arrived = TraceContext::from_headers(|name| records[1].header(name)).unwrap();
-    dispatcher::with_default(&subscriber, || {
-        let span = info_span!("ship order");
-        link_to(&span, &arrived);
-        let _inside = span.enter();
-        let event_id = records[1].event_id();
-        let handled = Handled {
-            group: "shipping",
-            topic: "writer-trace",
-            partition: records[1].partition,
-            offset: records[1].offset,
-            event_id: &event_id,
-            event_type: "OrderCreated",
-        };
-        handler_span(&handled, Some(&arrived)).in_scope(|| {
-            let inner = event::trace::current().unwrap();
-            assert_ne!(inner.trace_id(), arrived.trace_id(), "a handler has a trace of its own");
-        });
-    });
-    let link = vec![(writer.trace_id.clone(), writer.span_id)];
-    assert_eq!(collector.span("ship order").links, link);
-    let handler = collector.span("process writer-trace");
-    assert_eq!((&handler.links, handler.kind, handler.parent_span_id.as_str()), (&link, 5, ""));
-    assert_ne!(handler.trace_id, writer.trace_id);
+    let config = Config::new(&Kafka::shared().bootstrap(), "shipping", &["writer-trace"]);
+    Kafka::shared().create_topic("writer-trace.dlq", 1);
+    let (told, heard) = mpsc::channel();
+    let handler = move |delivery: Delivery| {
+        let told = told.clone();
+        async move {
+            let _inside = info_span!("ship order").entered();
+            told.send((delivery.record.header(event::EVENT_ID).unwrap().parse().unwrap(), trace::current())).unwrap();
+        }
+    };
+    let member = Member::start_traced(config, handler, subscriber);
+    let mut contexts: HashMap<Uuid, Option<TraceContext>> =
+        (0..2).map(|_| heard.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+    member.stop().unwrap();
+    let inner = contexts.remove(&traced.event_id).unwrap().unwrap();
+
+    let handlers = collector.spans("process writer-trace");
+    let (handler, other) = match handlers.as_slice() {
+        [first, second] if first.trace_id == inner.trace_id() => (first, second),
+        [first, second] => (second, first),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(handler.links, [(writer.trace_id.clone(), writer.span_id)], "it is linked to the writer");
+    assert_eq!((handler.kind, handler.parent_span_id.as_str()), (5, ""));
+    assert_eq!(handler.trace_id, inner.trace_id(), "what the handler writes belongs to the handler's trace");
+    assert_ne!(handler.trace_id, writer.trace_id, "a handler has a trace of its own");
+    assert_eq!(other.links, [], "an event without a trace has no link");
+    assert!(collector.spans("ship order").iter().any(|span| span.parent_span_id == handler.span_id));
 }

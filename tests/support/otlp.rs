@@ -81,10 +81,14 @@ impl Collector {
 
     /// Finds the one span of this name.
     pub fn span(&self, name: &str) -> Span {
-        let spans = self.spans.lock().unwrap();
-        let named: Vec<&Span> = spans.iter().filter(|span| span.name == name).collect();
-        assert_eq!(named.len(), 1, "spans called {name:?} in {spans:?}");
-        named[0].clone()
+        let mut named = self.spans(name);
+        assert_eq!(named.len(), 1, "spans called {name:?}");
+        named.remove(0)
+    }
+
+    /// Finds every span of this name, in the order in which they ended.
+    pub fn spans(&self, name: &str) -> Vec<Span> {
+        self.spans.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
     }
 }
 

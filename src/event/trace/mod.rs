@@ -19,6 +19,7 @@ use super::TRACESTATE;
 pub use span::current;
 pub use span::handler_span;
 pub use span::link_to;
+pub use span::tell_outcome;
 
 /// `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
 const TRACEPARENT_BYTES: usize = 55;

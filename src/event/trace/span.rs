@@ -11,6 +11,7 @@ use opentelemetry::trace::TraceFlags;
 use opentelemetry::trace::TraceId;
 use opentelemetry::trace::TraceState;
 use tracing::Span;
+use tracing::field;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::Handled;
@@ -44,11 +45,11 @@ pub fn link_to(span: &Span, trace: &TraceContext) {
     span.add_link(SpanContext::new(trace_id, span_id, TraceFlags::new(trace.flags()), true, state));
 }
 
-/// Makes the span of a handler, a trace of its own that is linked to the writer's span: an event may be handled by many,
-/// again, or days later. The names are OpenTelemetry's for messaging.
+/// Makes the span of a handler, a trace of its own: an event may be handled by many, again, or days later, so the writer's
+/// span is linked and not its parent. The names are OpenTelemetry's for messaging.
 #[must_use]
-pub fn handler_span(handled: &Handled<'_>, trace: Option<&TraceContext>) -> Span {
-    let span = tracing::info_span!(
+pub fn handler_span(handled: &Handled<'_>) -> Span {
+    tracing::info_span!(
         parent: None,
         "process",
         otel.name = format_args!("process {}", handled.topic),
@@ -62,11 +63,16 @@ pub fn handler_span(handled: &Handled<'_>, trace: Option<&TraceContext>) -> Span
         messaging.kafka.offset = handled.offset,
         messaging.message.id = handled.event_id,
         event_type = handled.event_type,
-    );
-    if let Some(trace) = trace {
-        link_to(&span, trace);
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+    )
+}
+
+/// Tells a handler's span how it ended: the reason if the event is not dealt with.
+pub fn tell_outcome(span: &Span, failure: Option<&str>) {
+    if let Some(reason) = failure {
+        span.record("otel.status_code", "ERROR").record("otel.status_description", reason);
     }
-    span
 }
 
 /// Writes baggage as W3C does: values percent-encoded, metadata as it is.
