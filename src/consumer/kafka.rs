@@ -3,6 +3,10 @@
 //! Rebalances are called from within a poll, on the consumer's own thread. When partitions come, the committed offset of each
 //! is compared with what the topic still holds, since afterwards nobody could tell a gap from a first start. When they go,
 //! their handlers come to an end first, then the prefix is committed, and only then are they given up.
+//!
+//! Nobody is told how an asynchronous commit ended: rdkafka calls no `commit_callback` for one
+//! (<https://github.com/fede1024/rust-rdkafka/issues/856>), and a commit that is under way while the group rebalances is refused.
+//! So everything is committed again after each rebalance, and whatever the statistics do not show as committed.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -53,21 +57,15 @@ const GUARDED: [(&str, &str); 9] = [
 pub(super) struct Context {
     config: Config,
     handling: Mutex<Handling>,
-    /// A commit failed: everything is committed again.
-    recommit: Mutex<bool>,
 }
 
 impl Context {
     pub(super) fn new(config: Config, handling: Handling) -> Self {
-        Self { config, handling: Mutex::new(handling), recommit: Mutex::new(false) }
+        Self { config, handling: Mutex::new(handling) }
     }
 
     pub(super) fn handling(&self) -> MutexGuard<'_, Handling> {
         self.handling.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn take_recommit(&self) -> bool {
-        std::mem::take(&mut *self.recommit.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) {
@@ -82,6 +80,7 @@ impl Context {
         let partitions = partitions(given);
         tracing::info!(partitions = %told(&partitions), "partitions assigned");
         partitions.into_iter().for_each(|partition| handling.lanes.assign(partition));
+        handling.lanes.forget_commits();
         if let Err(error) = consumer.incremental_assign(&assignment) {
             handling.fail(Error::Failed(error));
         }
@@ -163,14 +162,6 @@ impl ConsumerContext for Context {
             self.revoked(consumer, partitions);
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        let Err(error) = result else { return };
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset) {
-            tracing::debug!(error = %error, "a commit failed; it is tried again");
-            *self.recommit.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        }
-    }
 }
 
 impl ClientContext for Context {
@@ -180,10 +171,11 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let handling = self.handling();
+        let mut handling = self.handling();
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
                 let place = Partition { topic: topic.topic.as_str().into(), number: partition.partition };
+                handling.lanes.committed(&place, partition.committed_offset);
                 let done = handling.lanes.position(&place).unwrap_or(partition.committed_offset);
                 if done >= 0 && handling.lanes.partitions().any(|ours| *ours == place) {
                     let records = u64::try_from(partition.hi_offset - done).unwrap_or_default();

@@ -259,7 +259,14 @@ impl<R> Lanes<R> {
         moved.collect()
     }
 
-    /// Lets every position be asked for again: a commit has failed.
+    /// Notes what is known to be committed of a partition; below zero, nothing. What was taken beyond it is given again.
+    pub fn committed(&mut self, partition: &Partition, offset: i64) {
+        if let Some(held) = self.held_mut(partition) {
+            held.committed = held.committed.min((offset >= 0).then_some(offset));
+        }
+    }
+
+    /// Lets every position be asked for again: a commit has failed, or nobody knows whether it did.
     pub fn forget_commits(&mut self) {
         self.slots.iter_mut().flatten().for_each(|held| held.committed = None);
     }
@@ -451,6 +458,24 @@ mod tests {
         lanes.assign(partition(0));
         lanes.done(&jobs[0]);
         assert_eq!((lanes.position(&partition(0)), lanes.running(), lanes.bytes()), (None, 0, 0));
+    }
+
+    #[test]
+    fn a_position_is_given_once_and_again_if_its_commit_did_not_land() {
+        let mut lanes = lanes(LIMITS);
+        take(&mut lanes, 0, 7, "a");
+        let job = lanes.start(Instant::now()).unwrap();
+        lanes.done(&job);
+        let moved = vec![(partition(0), 8)];
+        assert_eq!(lanes.take_positions(), moved);
+        lanes.committed(&partition(0), 8);
+        assert_eq!(lanes.take_positions(), []);
+        for known in [7, -1001] {
+            lanes.committed(&partition(0), known);
+            assert_eq!(lanes.take_positions(), moved, "{known}");
+        }
+        lanes.forget_commits();
+        assert_eq!(lanes.take_positions(), moved);
     }
 
     #[test]

@@ -217,14 +217,7 @@ impl Loop<'_> {
 
     fn commit(&self) {
         let context = self.consumer.context();
-        let is_again = context.take_recommit();
-        let positions = {
-            let mut handling = context.handling();
-            if is_again {
-                handling.lanes.forget_commits();
-            }
-            handling.lanes.take_positions()
-        };
+        let positions = context.handling().lanes.take_positions();
         if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Async) {
             tracing::debug!(error = %error, "a commit failed; it is tried again");
             context.handling().lanes.forget_commits();

@@ -1,7 +1,8 @@
 //! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
 
 mod failing;
+mod group;
 mod inbox;
 mod letters;
-mod stage;
+pub mod stage;
 mod starting;

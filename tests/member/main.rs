@@ -63,8 +63,8 @@ impl Member {
             return Ok(Outcome::Done);
         }
         tx.execute(
-            "INSERT INTO effects (key, version, event_id, member) VALUES ($1, $2, $3, $4)",
-            &[&key, &version, &received.event_id.to_string(), &self.name],
+            "INSERT INTO effects (key, version, event_id, member, partition) VALUES ($1, $2, $3, $4, $5)",
+            &[&key, &version, &received.event_id.to_string(), &self.name, &received.record.partition()],
         )
         .await?;
         if self.die == Die::InTransaction(number) {
