@@ -8,6 +8,8 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap_complete::Shell;
 
+use super::dlq::Filter;
+
 /// Streams a transactional outbox out of PostgreSQL into Kafka, and confirms the log only after delivery.
 #[derive(Debug, Parser)]
 #[command(name = "walrelay", version, propagate_version = true, max_term_width = 110)]
@@ -58,6 +60,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Look at dead letters, and bring them back
+    Dlq {
+        #[command(subcommand)]
+        verb: Box<DlqVerb>,
+    },
     /// Ask a running relay whether it is alive; exit code 0 or 1
     Healthcheck {
         /// Where it listens [default: http.listen of the configuration]
@@ -90,6 +97,37 @@ pub(super) enum ConfigVerb {
     },
     /// Tell every mistake, each with its place
     Validate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DlqVerb {
+    /// List letters, one line each
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// How they are printed
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: Format,
+    },
+    /// Show letters whole: headers and value
+    Show {
+        #[command(flatten)]
+        filter: Filter,
+        /// How they are printed
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: Format,
+    },
+    /// Bring letters back to the topics they came from
+    Redrive {
+        #[command(flatten)]
+        filter: Filter,
+        /// Bring them to this topic instead
+        #[arg(long, value_name = "TOPIC")]
+        to: Option<String>,
+        /// Only tell what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// How data is printed.

@@ -5,6 +5,7 @@
 
 mod args;
 pub mod demo;
+mod dlq;
 pub mod healthcheck;
 pub mod log;
 mod output;
@@ -59,6 +60,7 @@ fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
             }
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
+        Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, output),
         Verb::Healthcheck { address, ready } => {
             let address = match address {
                 Some(address) => address,

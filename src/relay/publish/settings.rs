@@ -60,6 +60,17 @@ impl Settings {
         Ok(client)
     }
 
+    /// Builds the properties that say how brokers are reached, for other clients than the relay's producer.
+    pub fn connection(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut set = BTreeMap::new();
+        set.insert("bootstrap.servers", self.config.brokers.join(","));
+        set.insert("client.id", self.client_id.clone());
+        self.security(&mut set)?;
+        let own = self.config.properties.iter().filter(|(name, _)| is_of_connections(name));
+        let set = set.into_iter().map(|(name, value)| (name.to_owned(), value));
+        Ok(set.chain(own.map(|(name, value)| (name.clone(), value.clone()))).collect())
+    }
+
     fn security(&self, set: &mut BTreeMap<&'static str, String>) -> Result<(), Error> {
         let Config { tls, sasl, .. } = &self.config;
         if tls.is_none() && !self.config.allow_plaintext && !self.config.brokers.iter().all(|broker| is_here(broker)) {
@@ -130,6 +141,13 @@ const HABITS: [(&str, &str); 6] = [
     ("reconnect.backoff.max.ms", "2000"),
     ("log.connection.close", "false"),
 ];
+
+/// Says whether a property concerns how brokers are reached, not what is produced.
+fn is_of_connections(name: &str) -> bool {
+    ["ssl.", "sasl.", "socket.", "broker.", "reconnect.", "enable.ssl", "https.", "resolve."]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
 
 const fn compression(compression: Compression) -> &'static str {
     match compression {

@@ -1,0 +1,150 @@
+//! `walrelay dlq` on letters that a consumer wrote: they are listed, shown and brought back whole.
+
+use std::process::Command;
+
+use serde_json::Value;
+use uuid::Uuid;
+use walrelay::consumer::Delivery;
+use walrelay::consumer::Outcome;
+
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Topic;
+use super::stage::wait_until;
+use crate::support::kafka::Kafka;
+use crate::support::program::Ended;
+use crate::support::program::Program;
+use crate::support::reader;
+
+/// The program with a configuration that needs no PostgreSQL for these verbs.
+fn program() -> Program {
+    Program::new("postgres://nobody@127.0.0.1:1/none", &Kafka::shared().bootstrap(), "")
+}
+
+fn well(ended: Ended) -> (String, String) {
+    assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.notes);
+    (ended.out, ended.notes)
+}
+
+/// Rejects the changes of these keys until a stop.
+fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
+    let member = Member::start(topic.config("g"), move |delivery: Delivery| async move {
+        match delivery.record.key() {
+            Some(key) if keys.iter().any(|wanted| wanted.as_bytes() == key) => {
+                Outcome::reject("no such\x1b[31m street")
+            }
+            Some(_) | None => Outcome::Done,
+        }
+    });
+    wait_until("all", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == records);
+    member.stop().unwrap();
+}
+
+#[test]
+fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
+    let topic = Topic::create("dlq", 1);
+    let id = Uuid::now_v7();
+    let own: [(&str, Option<&[u8]>); 4] =
+        [("event_id", Some(id.as_bytes())), ("event_type", Some(b"Odd")), ("x", Some(b"\xff")), ("x", None)];
+    let text = id.to_string();
+    let own = own.map(|(name, value)| if name == "event_id" { (name, Some(text.as_bytes())) } else { (name, value) });
+    topic.write(Some("a"), Some(b"\xff\x00bytes"), &own);
+    topic.change(Uuid::now_v7(), "b", 1);
+    topic.change(Uuid::now_v7(), "c", 1);
+    topic.flush();
+    reject(&topic, 3, &["a", "b"]);
+    let program = program();
+
+    let (out, notes) = well(program.verb(&["dlq", "list", "dlq.dlq"]));
+    assert_eq!(out.lines().count(), 2, "{out}");
+    let line = out.lines().find(|line| line.contains("key a")).unwrap();
+    let (place, told) = line.split_once("  ").unwrap();
+    assert_eq!(told, format!("{id}  Odd  key a from dlq[0]@0: no such\\u{{1b}}[31m street"));
+    assert!(notes.contains("2 letters in dlq.dlq"), "{notes}");
+    let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq", "--limit", "1", "-o", "json"]));
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["from"]["group"], "g");
+
+    let (out, _) = well(program.verb(&["dlq", "show", "dlq.dlq", "--id", &text, "-o", "json"]));
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["value"]["hex"], "ff006279746573");
+    assert_eq!(shown["headers"][2], serde_json::json!(["x", { "hex": "ff" }]));
+
+    let (out, notes) = well(program.verb(&["dlq", "redrive", "dlq.dlq", "--at", place, "--dry-run"]));
+    let letter = format!("dlq.dlq[0]@{}", place.strip_prefix("0@").unwrap());
+    assert_eq!((out, notes.contains("nothing was written")), (format!("{letter} would go to dlq\n"), true));
+    assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "dlq").len(), 3);
+
+    well(program.verb(&["dlq", "redrive", "dlq.dlq", "--key", "a"]));
+    let records = reader::read_all(&Kafka::shared().bootstrap(), "dlq");
+    assert_eq!(records.len(), 4);
+    let (first, again) = (&records[0], &records[3]);
+    assert_eq!((&first.key, &first.value), (&again.key, &again.value));
+    assert_eq!(again.headers[..4], first.headers[..], "its own headers, in their order");
+    assert_eq!(again.headers[4..], [("redriven_from".to_owned(), letter)]);
+
+    let (_, notes) = well(program.verb(&["dlq", "redrive", "dlq.dlq", "--key", "a"]));
+    assert!(notes.contains("0 letters redriven"), "it is not brought back twice: {notes}");
+    let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq"]));
+    assert_eq!(out.lines().count(), 1, "{out}");
+    let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq", "--all"]));
+    assert!(out.lines().count() == 2 && out.contains("(redriven)"), "{out}");
+}
+
+#[test]
+fn a_letter_that_is_rejected_again_is_a_new_letter_and_can_be_brought_back_again() {
+    let topic = Topic::create("dlqagain", 1);
+    topic.change(Uuid::now_v7(), "a", 1);
+    topic.flush();
+    let program = program();
+    reject(&topic, 1, &["a"]);
+    well(program.verb(&["dlq", "redrive", "dlqagain.dlq"]));
+    reject(&topic, 2, &["a"]);
+    let (out, _) = well(program.verb(&["dlq", "list", "dlqagain.dlq"]));
+    assert!(out.lines().count() == 1 && out.contains("from dlqagain[0]@1"), "{out}");
+    well(program.verb(&["dlq", "redrive", "dlqagain.dlq"]));
+    let log = Log::default();
+    let done = log.clone();
+    let member = Member::start(topic.config("g"), move |delivery: Delivery| {
+        let done = done.clone();
+        async move { done.note(delivery.record.header("redriven_from").unwrap_or("-")) }
+    });
+    log.wait_for("dlqagain.dlq", 1);
+    member.stop().unwrap();
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_the_next_step() {
+    let topic = Topic::create("dlqwrong", 1);
+    Kafka::shared().create_topic("strange", 1);
+    let program = program();
+    let check = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let ended = program.verb(arguments);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.notes);
+        expected.iter().for_each(|text| assert!(ended.notes.contains(text), "{text} in {}", ended.notes));
+    };
+    check(&["dlq", "list", "nowhere.dlq"], 69, &["WR-6980", "nowhere.dlq", "the name of the topic"]);
+    check(&["dlq", "list", "dlqwrong.dlq"], 0, &["0 letters"]);
+    check(&["dlq", "show", "dlqwrong.dlq", "--at", "0@9"], 1, &["no letter in dlqwrong.dlq", "--all"]);
+    check(&["dlq", "list", "dlqwrong.dlq", "--since", "yesterday"], 2, &["--since", "a duration such as 2h"]);
+    // A record that nobody says anything about: it is shown, and goes only where it is told to.
+    topic.write(Some("a"), Some(b"x"), &[]);
+    topic.flush();
+    check(&["dlq", "redrive", "dlqwrong"], 1, &["does not say which topic", "--to TOPIC", "0 letters redriven"]);
+    check(&["dlq", "redrive", "dlqwrong", "--to", "strange"], 0, &["1 letter redriven"]);
+    assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "strange").len(), 1);
+}
+
+#[test]
+fn a_reader_of_letters_that_goes_away_is_no_failure() {
+    let topic = Topic::create("dlqhead", 1);
+    topic.changes(50, 50);
+    let script = format!(
+        "set -o pipefail; '{}' --set kafka.brokers=[\"'{}'\"] --set postgres.url=postgres://x@127.0.0.1:1/x dlq list dlqhead | head -1",
+        env!("CARGO_BIN_EXE_walrelay"),
+        Kafka::shared().bootstrap()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !notes.contains("panicked"), "{notes}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+}
