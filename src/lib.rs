@@ -21,6 +21,9 @@
 pub mod event;
 pub mod fault;
 
+#[cfg(feature = "consumer")]
+mod kafka;
+
 #[cfg(feature = "relay")]
 pub mod cursor;
 #[cfg(feature = "relay")]

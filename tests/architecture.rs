@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("units", &[]),
     ("measure", &[]),
+    ("kafka", &[]),
     ("event", &["fault"]),
     ("event/decode", &["fault", "event"]),
     ("event/encode", &["fault"]),
@@ -48,7 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Level 1b: rooms with I/O.
     ("relay/wal", &["lsn", "cursor", "fault", "units", "relay/ledger"]),
     ("relay/metrics", &["lsn", "fault", "measure"]),
-    ("relay/publish", &["fault", "units", "relay/route", "relay/ledger", "relay/pipeline", "relay/metrics"]),
+    ("relay/publish", &["fault", "kafka", "units", "relay/route", "relay/ledger", "relay/pipeline", "relay/metrics"]),
     ("relay/contract", &["lsn", "fault", "relay/wal", "relay/route", "relay/row"]),
     ("relay/position", &["lsn", "fault", "relay/wal", "relay/feedback", "relay/resume"]),
     ("outbox", &["fault", "event"]),
@@ -56,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("consumer/lanes", &["consumer/prefix"]),
     ("consumer/retry", &[]),
     ("consumer/budget", &[]),
-    ("consumer", &["fault", "event", "consumer"]),
+    ("consumer", &["fault", "event", "kafka", "consumer"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
     ("relay/patience", &["fault", "relay"]),

@@ -18,6 +18,7 @@ use crate::consumer::config::Config;
 use crate::consumer::config::InboxKeeps;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
+use crate::kafka::is_of_connections;
 
 /// How long one question to the brokers may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -78,8 +79,8 @@ type Retention = Option<Duration>;
 
 fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<Vec<(String, Retention)>, KafkaError> {
     let mut client = ClientConfig::new();
-    for name in properties.keys().filter(|name| is_for_any_client(name)) {
-        client.set(name, properties.get(name).map_or("", String::as_str));
+    for (name, value) in properties.iter().filter(|(name, _)| is_of_connections(name)) {
+        client.set(name, value);
     }
     let admin: AdminClient<DefaultClientContext> = client.create()?;
     let asked: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -125,13 +126,6 @@ fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), E
             Ok(())
         }
     }
-}
-
-/// Says whether a property concerns how brokers are reached, not what is consumed.
-fn is_for_any_client(name: &str) -> bool {
-    ["bootstrap.", "security.", "ssl.", "sasl.", "socket.", "broker.", "reconnect.", "client.id"]
-        .iter()
-        .any(|start| name.starts_with(start))
 }
 
 #[cfg(test)]

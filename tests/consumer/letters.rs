@@ -79,6 +79,17 @@ fn i8_a_poison_message_is_tried_lands_whole_in_the_dead_letters_and_then_is_done
 }
 
 #[test]
+fn i8_a_letter_may_be_as_large_as_the_topics_take() {
+    let topic = Topic::create_with("i8large", 1, &[("max.message.bytes", "4000000")]);
+    topic.write(Some("k"), Some(&vec![b'x'; 2_000_000]), &[]);
+    topic.flush();
+    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::reject("too much") });
+    wait_until("it", || topic.committed("g") == [1]);
+    member.stop().unwrap();
+    assert_eq!(letters(&topic)[0].value.as_ref().map(Vec::len), Some(2_000_000));
+}
+
+#[test]
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
     let config = walrelay::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);

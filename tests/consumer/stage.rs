@@ -50,14 +50,20 @@ pub struct Topic {
 
 impl Topic {
     pub fn create(name: &str, partitions: i32) -> Self {
+        Self::create_with(name, partitions, &[])
+    }
+
+    /// With settings of their own for both topics.
+    pub fn create_with(name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         let kafka = Kafka::shared();
-        kafka.create_topic(name, partitions);
-        kafka.create_topic(&format!("{name}.dlq"), 1);
+        kafka.create_topic_with(name, partitions, settings);
+        kafka.create_topic_with(&format!("{name}.dlq"), 1, settings);
         let producer = ClientConfig::new()
             .set("bootstrap.servers", kafka.bootstrap())
             .set("partitioner", "murmur2_random")
             .set("enable.idempotence", "true")
             .set("linger.ms", "2")
+            .set("message.max.bytes", "4000000")
             .create()
             .unwrap();
         Self { name: name.to_owned(), partitions, producer }

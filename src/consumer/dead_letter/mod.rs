@@ -23,6 +23,7 @@ use rdkafka::producer::ThreadedProducer;
 use tokio::sync::oneshot;
 
 use crate::consumer::record::Record;
+use crate::kafka::is_of_connections;
 
 pub use letter::Names;
 pub use letter::Provenance;
@@ -31,6 +32,8 @@ pub use read::read;
 
 /// The header of a record that was brought back from a dead-letter topic: `topic[partition]@offset` of the letter.
 const FROM: &str = "redriven_from";
+/// The most that librdkafka takes.
+const RECORD_BYTES_MAX: &str = "1000000000";
 /// One attempt to deliver a letter.
 const ATTEMPT_MS: &str = "10000";
 
@@ -51,10 +54,10 @@ impl ProducerContext for Context {
 }
 
 impl Producer {
-    /// Makes a producer with these librdkafka properties; those that belong to consumers are left out.
+    /// Makes a producer; of these librdkafka properties it takes those that say how brokers are reached.
     pub fn new(properties: &BTreeMap<String, String>) -> Result<Self, KafkaError> {
         let mut client = ClientConfig::new();
-        for (name, value) in properties.iter().filter(|(name, _)| !is_consumers(name)) {
+        for (name, value) in properties.iter().filter(|(name, _)| is_of_connections(name)) {
             client.set(name, value);
         }
         client
@@ -64,7 +67,9 @@ impl Producer {
             .set("allow.auto.create.topics", "false")
             .set("topic.metadata.propagation.max.ms", ATTEMPT_MS)
             .set("message.timeout.ms", ATTEMPT_MS)
-            .set("linger.ms", "0");
+            .set("linger.ms", "0")
+            // What fitted into a topic once fits again: the broker decides, not this client.
+            .set("message.max.bytes", RECORD_BYTES_MAX);
         ThreadedProducer::from_config_and_context(&client, Context).map(Self)
     }
 
@@ -129,25 +134,4 @@ impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Producer")
     }
-}
-
-/// Says whether a property is one that librdkafka has for consumers only.
-fn is_consumers(name: &str) -> bool {
-    const CONSUMERS: [&str; 14] = [
-        "group.id",
-        "group.instance.id",
-        "session.timeout.ms",
-        "heartbeat.interval.ms",
-        "max.poll.interval.ms",
-        "partition.assignment.strategy",
-        "auto.offset.reset",
-        "isolation.level",
-        "check.crcs",
-        "client.rack",
-        "queued.min.messages",
-        "queued.max.messages.kbytes",
-        "group.protocol",
-        "group.remote.assignor",
-    ];
-    CONSUMERS.contains(&name) || name.starts_with("fetch.") || name.starts_with("enable.auto.")
 }

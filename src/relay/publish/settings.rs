@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::kafka::is_of_connections;
+
 use super::Compression;
 use super::Config;
 use super::Error;
@@ -141,13 +143,6 @@ const HABITS: [(&str, &str); 6] = [
     ("reconnect.backoff.max.ms", "2000"),
     ("log.connection.close", "false"),
 ];
-
-/// Says whether a property concerns how brokers are reached, not what is produced.
-fn is_of_connections(name: &str) -> bool {
-    ["ssl.", "sasl.", "socket.", "broker.", "reconnect.", "enable.ssl", "https.", "resolve."]
-        .iter()
-        .any(|start| name.starts_with(start))
-}
 
 const fn compression(compression: Compression) -> &'static str {
     match compression {
