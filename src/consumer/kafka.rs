@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
@@ -39,6 +41,9 @@ use crate::consumer::observe::Observed;
 
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long the last commit waits for a group that is settling, and how often it tries.
+const SETTLED: Duration = Duration::from_secs(3);
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// Properties that carry a guarantee or are options of their own, and why.
 const GUARDED: [(&str, &str); 9] = [
@@ -142,7 +147,7 @@ impl Context {
                 handling.lanes.position(partition).map(|position| (partition.clone(), position))
             });
             let positions: Vec<_> = positions.collect();
-            if let Err(error) = commit(consumer, &positions, CommitMode::Sync) {
+            if let Err(error) = commit_now(consumer, &positions) {
                 tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
             }
             tracing::info!(partitions = %told(&partitions), "partitions given up");
@@ -236,6 +241,23 @@ pub(super) fn commit(
         offsets.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*position))?;
     }
     consumer.commit(&offsets, mode)
+}
+
+/// Commits for good, and waits for the answer. While the group settles who is in it a commit is refused, so it is tried for a
+/// moment.
+pub(super) fn commit_now(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)]) -> KafkaResult<()> {
+    let until = Instant::now() + SETTLED;
+    loop {
+        let Err(error) = commit(consumer, positions, CommitMode::Sync) else { return Ok(()) };
+        let is_settling = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration)
+        );
+        if !is_settling || Instant::now() >= until {
+            return Err(error);
+        }
+        thread::sleep(SETTLING);
+    }
 }
 
 /// Asks which assigned partition no longer holds what is next in it.

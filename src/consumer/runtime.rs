@@ -88,9 +88,8 @@ impl Consumer {
 
     fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
         let client = kafka::properties(&self.config)?;
-        let all = client.config_map();
-        let properties = all.iter().filter(|(name, _)| **name != "statistics.interval.ms");
-        let properties = properties.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let properties =
+            client.config_map().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let letters = dead_letter::Producer::new(&properties).map_err(Error::Configuration)?;
         if !preflight::check(&self.config, &letters, &properties, stop)? {
             return Ok(());
@@ -233,7 +232,7 @@ impl Loop<'_> {
             handling.finish(&partitions, self.config.drain);
             handling.lanes.forget_commits();
             let positions = handling.lanes.take_positions();
-            if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Sync) {
+            if let Err(error) = kafka::commit_now(&self.consumer, &positions) {
                 tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
             }
             let running = handling.lanes.running();
