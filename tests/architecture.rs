@@ -61,6 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
     ("relay/patience", &["fault", "relay"]),
+    ("relay/lookout", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
     ("relay/follow", &["relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),

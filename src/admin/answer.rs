@@ -18,6 +18,7 @@ use crate::metrics;
 use super::Status;
 use super::View;
 use super::page;
+use super::status::LastError;
 
 /// How long the relay's loop may stand still before the relay counts as dead. It goes round at least once a second.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
@@ -77,6 +78,9 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
         for (peer, is_up) in [("postgres", status.connected.postgres), ("kafka", status.connected.kafka)] {
             let word = if is_up { "connected" } else { "not connected" };
             let _ = writeln!(body, "{} {peer}: {word} (for information)", mark(is_up));
+        }
+        if let Some(LastError { code, text, .. }) = status.last_error.as_ref().filter(|_| !status.ready) {
+            let _ = writeln!(body, "[-] last error: {text} ({code})");
         }
     }
     let (code, word) =

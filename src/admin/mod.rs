@@ -206,8 +206,11 @@ mod tests {
             let expected = if matches!(state, State::Streaming | State::Standby) { "200" } else { "503" };
             assert_eq!(status_of(&get(running.address(), "/readyz")), expected, "{state:?}");
         }
+        relay.failed(&relay::Error::Thread(io::Error::other("no more")));
         let verbose = get(running.address(), "/readyz?verbose");
-        assert!(verbose.contains("[-] state: stopped") && verbose.contains("kafka"), "{verbose}");
+        for part in ["[-] state: stopped", "[-] kafka", "[-] last error: ", "no more"] {
+            assert!(verbose.contains(part), "{part}: {verbose}");
+        }
     }
 
     #[test]

@@ -9,19 +9,24 @@ mod dlq;
 pub mod healthcheck;
 pub mod log;
 mod output;
+mod panics;
 mod report;
 mod run;
 mod setup;
+mod signals;
 mod version;
 
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::Sources;
+use crate::relay;
 use crate::relay::setup::Wish;
 
 use args::Args;
@@ -34,6 +39,7 @@ use report::Failed;
 /// Runs the verb that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    panics::end_the_process();
     let args = Args::parse();
     let mut output = Output::new(args.color);
     match dispatch(args, &mut output) {
@@ -52,12 +58,7 @@ fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };
-            let options = demo::Options { orders, form, is_watched: output.is_coloured() };
-            let (out, notes) = output.both();
-            match demo::run(options, out, notes) {
-                Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
-                ended => ended.map(|()| ExitCode::SUCCESS).map_err(Failed::new),
-            }
+            show_demo(demo::Options { orders, form, is_watched: output.is_coloured() }, output)
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
         Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, output),
@@ -81,6 +82,24 @@ fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
             output.text(&String::from_utf8_lossy(&text))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Shows the demo until its end or a signal; either way its servers are gone afterwards.
+fn show_demo(options: demo::Options, output: &mut Output) -> Result<ExitCode, Failed> {
+    let no_thread = |error| Failed::new(relay::Error::Thread(error));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+    let stop = CancellationToken::new();
+    let obeyed = signals::obey(stop.clone(), i32::from(signals::INTERRUPTED));
+    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(obeyed)).map_err(no_thread)?;
+    let (out, notes) = output.both();
+    match demo::run(options, &stop, out, notes) {
+        Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
+        // What fails after the signal fails because of it: it reaches PostgreSQL's own programs as well.
+        Ok(demo::Ended::Interrupted) => Ok(ExitCode::from(signals::INTERRUPTED)),
+        Err(_) if stop.is_cancelled() => Ok(ExitCode::from(signals::INTERRUPTED)),
+        Ok(demo::Ended::Shown) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failed::new(error)),
     }
 }
 

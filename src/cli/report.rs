@@ -3,10 +3,15 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::fault::Code;
 use crate::fault::Diagnose;
+use crate::fault::Exit;
 use crate::fault::chain;
 
 use super::output::Output;
+
+/// Standard output does not take what is written.
+const UNWRITABLE: Code = Code::new(Exit::Unavailable, 42);
 
 /// A verb that failed.
 #[derive(Debug)]
@@ -35,8 +40,8 @@ impl Failed {
             // `walrelay config show | head`: the reader has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Self::Output(error) => {
-                output.note(&format!("error: write to standard output: {error}"));
-                ExitCode::from(74)
+                output.note(&format!("error[{UNWRITABLE}]: write to standard output: {error}"));
+                ExitCode::from(UNWRITABLE.exit() as u8)
             }
         }
     }

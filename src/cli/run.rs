@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -20,15 +17,12 @@ use crate::relay::Mode;
 use super::log;
 use super::output::Output;
 use super::report::Failed;
-
-/// Set while a panic is to end the process at once.
-static PANIC_HOOK: OnceLock<()> = OnceLock::new();
+use super::signals;
 
 /// Relays until a signal, or until an error that a person must act on.
 pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Failed> {
     let config = loaded.config;
     let guard = log::start(&config.log).map_err(Failed::new)?;
-    end_on_panic();
     let metrics = Metrics::default();
     let mut sources = match config.source.mode {
         Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
@@ -55,7 +49,7 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
     let runtime = runtime.map_err(Failed::new)?;
     let settings = config.relay_settings();
     let ended = runtime.block_on(async {
-        let signals = tokio::spawn(obey_signals(stop.clone()));
+        let signals = tokio::spawn(signals::obey(stop.clone(), Exit::DrainTimeout as i32));
         let ended = Box::pin(relay::run(settings, metrics.clone(), stop)).await;
         signals.abort();
         ended
@@ -77,35 +71,4 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
             Ok(failed.tell(output))
         }
     }
-}
-
-/// The first signal drains, the second one leaves at once.
-async fn obey_signals(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be heard");
-        return;
-    };
-    for times in 0.. {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if times > 0 {
-            tracing::warn!("second signal: leaving at once; what was on the way is published again at the next start");
-            std::process::exit(Exit::DrainTimeout as i32);
-        }
-        stop.cancel();
-    }
-}
-
-/// A thread that dies must not leave the others half alive.
-fn end_on_panic() {
-    PANIC_HOOK.get_or_init(|| {
-        let default = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            default(info);
-            std::process::exit(Exit::Internal as i32);
-        }));
-    });
 }

@@ -9,6 +9,7 @@ use crate::relay::setup::Wish;
 
 use super::output::Output;
 use super::report::Failed;
+use super::signals;
 
 pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Output) -> Result<ExitCode, Failed> {
     let settings = loaded.config.relay_settings();
@@ -32,7 +33,7 @@ pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Ou
         Some(applied) => applied.map_err(Failed::new)?,
         None => {
             output.note("interrupted: what was done stays, run it again to finish");
-            return Ok(ExitCode::from(130));
+            return Ok(ExitCode::from(signals::INTERRUPTED));
         }
     }
     output.note("ready for `walrelay run`");

@@ -44,6 +44,9 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
     if config.relay.name.is_empty() || !config.relay.name.bytes().all(|byte| byte.is_ascii_graphic()) {
         wrong("relay.name", "a name is printable ASCII without spaces".to_owned());
     }
+    if let Err(error) = config.log.check() {
+        wrong("log.level", error.to_string());
+    }
     check_outboxes(config, &mut wrong);
     check_kafka(config, &mut wrong);
     check_limits(config, &mut wrong);

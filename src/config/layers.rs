@@ -104,20 +104,21 @@ impl Leaves {
         }
     }
 
-    /// Checks each leaf over the defaults, so that one mistake does not hide the next.
-    pub(super) fn check_each(&self, mistakes: &mut Vec<Mistake>) {
-        for (keys, leaf) in &self.0 {
+    /// Checks each leaf over the defaults, and leaves out the wrong ones, so that one mistake does not hide the next.
+    pub(super) fn check_each(&mut self, mistakes: &mut Vec<Mistake>) {
+        self.0.retain(|keys, leaf| {
             let mut table = Table::new();
             insert(&mut table, keys, leaf.value.clone());
-            if let Err(error) = Config::deserialize(Value::Table(table)) {
-                let error = error.to_string();
-                // That others are missing beside it is seen when all are together.
-                if !error.starts_with("missing field") {
-                    let keys = keys.join(".");
-                    mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {}", mistake::told(&error))));
-                }
+            let Err(error) = Config::deserialize(Value::Table(table)) else { return true };
+            let error = error.to_string();
+            // That others are missing beside it is seen when all are together.
+            let is_wrong = !error.starts_with("missing field");
+            if is_wrong {
+                let keys = keys.join(".");
+                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {}", mistake::told(&error))));
             }
-        }
+            !is_wrong
+        });
     }
 
     pub(super) fn config(&self) -> Result<Config, Mistake> {

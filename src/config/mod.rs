@@ -142,10 +142,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
     leaves.add_variables(&sources.variables, &mut mistakes);
     leaves.add_sets(&sources.sets, &mut mistakes);
     leaves.check_each(&mut mistakes);
-    if !mistakes.is_empty() {
-        return Err(Mistakes(mistakes));
-    }
-    let mut config = leaves.config().map_err(|mistake| Mistakes(vec![mistake]))?;
+    let mut config = match leaves.config() {
+        Ok(config) => config,
+        Err(mistake) => {
+            // What is missing because it was wrong is no mistake of its own.
+            if mistakes.is_empty() {
+                mistakes.push(mistake);
+            }
+            return Err(Mistakes(mistakes));
+        }
+    };
     check::check(&config, &leaves, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(Mistakes(mistakes));

@@ -84,6 +84,14 @@ fn the_later_source_wins_and_each_value_knows_its_own() {
 }
 
 #[test]
+fn a_file_from_windows_is_read_and_its_places_are_right() {
+    let text = format!("\u{feff}{WITH_USER}[shutdown]\ndrian = \"20s\"\n").replace('\n', "\r\n");
+    let told = mistakes(&text);
+    assert!(told.contains("4:1: shutdown.drian") && told.contains("  4 | drian = \"20s\"\n"), "{told}");
+    assert!(loaded(&text.replace("drian", "drain"), &[], &[]).is_ok());
+}
+
+#[test]
 fn every_mistake_is_told_at_once_with_its_place() {
     let text = format!(
         "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\nstall_release_after = 30\nslot = \"A b\"\n[kafak]\n"
@@ -94,6 +102,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
         "  4 | drian = \"20s\"",
         "    | ^^^^^",
         "6:1: source.stall_release_after: invalid type: integer `30`, expected a duration with its unit",
+        "7:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _",
         "kafak: unknown option `kafak`, did you mean `kafka`?",
     ];
     for line in expected {
@@ -104,6 +113,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
 #[test]
 fn what_does_not_fit_together_is_told_with_its_place() {
     let rows = [
+        ("[log]\nlevel = \"infoo\"\n", "4:1: log.level: expected a log level (off, error, warn, info, debug, trace)"),
         ("[source]\nslot = \"A b\"\n", "4:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _"),
         ("[kafka]\nbrokers = []\n", "4:1: kafka.brokers: there must be at least one broker"),
         ("[kafka.properties]\nacks = 1\nlinger.ms = 3\n", "4:1: kafka.properties.acks: cannot be set here"),

@@ -19,6 +19,9 @@ const PERSIST_PAUSE: Duration = Duration::from_secs(1);
 /// On an idle outbox the position is stored at most this often.
 const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Kafka takes nothing for so long: that is told, long before PostgreSQL is let go for it.
+const BLOCKED_AFTER: Duration = Duration::from_secs(10);
+
 /// So many requests for an answer, while the position stands still, are a server that waits for us to shut down.
 const STORM: u32 = 20;
 /// They come this fast: a healthy server asks once in half its timeout.
@@ -180,6 +183,12 @@ impl Feedback {
         !self.pace.wal_sender_timeout.is_zero() && now.duration_since(self.received_at) > self.pace.wal_sender_timeout
     }
 
+    /// Says whether records wait and Kafka has taken none of them for a while.
+    #[must_use]
+    pub fn is_blocked(&self, now: Instant) -> bool {
+        now.duration_since(self.progress_at) > BLOCKED_AFTER
+    }
+
     /// Says whether Kafka has taken nothing for so long that PostgreSQL must be let go.
     #[must_use]
     pub fn is_stalled(&self, now: Instant) -> bool {
@@ -319,9 +328,10 @@ mod tests {
         feedback.settled(at(1), 0, false, start + 100 * SECOND);
         assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing waits");
         feedback.settled(at(1), 0, true, start + 120 * SECOND);
+        assert!(feedback.is_blocked(start + 120 * SECOND) && !feedback.is_stalled(start + 120 * SECOND));
         assert!(feedback.is_stalled(start + 131 * SECOND));
         feedback.settled(at(1), 1, true, start + 131 * SECOND);
-        assert!(!feedback.is_stalled(start + 132 * SECOND));
+        assert!(!feedback.is_stalled(start + 132 * SECOND) && !feedback.is_blocked(start + 132 * SECOND));
     }
 
     #[test]

@@ -110,8 +110,11 @@ impl Follow<'_> {
                 return self.leave(left).await;
             }
             self.report(&mut feedback, now);
-            if feedback.is_stalled(now) && phase == Phase::Flowing {
-                return Ok(Left::Stalled);
+            if phase == Phase::Flowing {
+                if feedback.is_stalled(now) {
+                    return Ok(Left::Stalled);
+                }
+                self.tell_of_the_sink(feedback.is_blocked(now));
             }
             if feedback.is_silent(now) && full_since.is_none() {
                 return Err(Error::Silent { limit: self.pace.wal_sender_timeout });
@@ -263,6 +266,20 @@ impl Follow<'_> {
     fn park(&self, now: Instant) -> Phase {
         tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "PostgreSQL is shutting down: letting go");
         Phase::Parking(now + PARK_GRACE)
+    }
+
+    /// Says when Kafka takes nothing, and when it does again. PostgreSQL is let go only later, or by option never.
+    fn tell_of_the_sink(&self, is_blocked: bool) {
+        let was_blocked = self.metrics.state.load() == State::SinkBlocked;
+        if is_blocked && !was_blocked {
+            tracing::warn!(code = "WR-6933", "Kafka has taken nothing for a while; the log waits");
+            self.metrics.kafka.lost();
+            self.metrics.enter(State::SinkBlocked);
+        } else if was_blocked && !is_blocked {
+            tracing::info!("Kafka takes records again");
+            self.metrics.kafka.connected();
+            self.metrics.enter(State::Streaming);
+        }
     }
 
     async fn leave(mut self, left: Left) -> Result<Left, Error> {

@@ -1,6 +1,6 @@
 //! The keeper: a thread with an ordinary connection, beside the relay thread.
 //!
-//! It stores positions, looks at the slot, and hears first when the server shuts down: the postmaster ends an ordinary
+//! It stores positions, looks at the slot (`lookout`), and hears first when the server shuts down: the postmaster ends an ordinary
 //! connection at once (57P01), while it waits for a walsender. The relay thread never waits for it. A connection that
 //! breaks is opened again; until then positions wait, and so does the log.
 
@@ -19,10 +19,8 @@ use crate::fault::Diagnose;
 use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::feedback::Persist;
+use crate::relay::lookout;
 use crate::relay::metrics::Metrics;
-use crate::relay::metrics::SlotView;
-use crate::relay::metrics::WalStatus;
-use crate::relay::metrics::now_micros;
 use crate::relay::position;
 use crate::relay::position::Outcome;
 use crate::relay::position::Store;
@@ -30,8 +28,6 @@ use crate::relay::resume::Identity;
 use crate::relay::wal;
 use crate::relay::wal::Ordinary;
 
-/// How often the slot is looked at.
-const SLOT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long it waits before it opens a broken connection again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -144,7 +140,7 @@ async fn serve(
     wished: &mut watch::Receiver<Option<Persist>>,
     tell: &mpsc::UnboundedSender<News>,
 ) {
-    let mut looks = tokio::time::interval_at(Instant::now(), SLOT_INTERVAL);
+    let mut looks = tokio::time::interval_at(Instant::now(), lookout::INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -170,35 +166,7 @@ async fn serve(
                     }
                 }
             }
-            _ = looks.tick() => match look(client, &work.slot).await {
-                Ok(view) => work.metrics.slot.set(Some(view)),
-                Err(error) => {
-                    work.metrics.slot_poll_errors.increment();
-                    tracing::debug!(error = %error, "the slot cannot be looked at");
-                }
-            }
+            _ = looks.tick() => lookout::note(client, &work.slot, &work.metrics).await,
         }
     }
-}
-
-/// Looks at the slot.
-async fn look(client: &Client, slot: &str) -> Result<SlotView, tokio_postgres::Error> {
-    let sql = "SELECT active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
-                      pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                                           ELSE pg_current_wal_lsn() END, restart_lsn)::bigint,
-                      safe_wal_size, coalesce(wal_status, '')
-               FROM pg_replication_slots WHERE slot_name = $1";
-    let row = client.query_one(sql, &[&slot]).await?;
-    let position = |text: Option<String>| text.and_then(|text| text.parse().ok());
-    let retained: Option<i64> = row.try_get(4)?;
-    Ok(SlotView {
-        polled_micros: now_micros(),
-        active: row.try_get(0)?,
-        active_pid: row.try_get(1)?,
-        restart: position(row.try_get(2)?),
-        confirmed: position(row.try_get(3)?),
-        retained_wal_bytes: retained.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
-        safe_wal_bytes: row.try_get(5)?,
-        wal_status: WalStatus::from_word(row.try_get(6)?),
-    })
 }

@@ -50,6 +50,7 @@ mod coalesce;
 mod config;
 mod error;
 mod follow;
+mod lookout;
 mod patience;
 mod supervise;
 

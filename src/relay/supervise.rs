@@ -24,6 +24,7 @@ use crate::relay::follow::Held;
 use crate::relay::follow::Left;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
+use crate::relay::lookout;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::patience::Patience;
@@ -109,7 +110,7 @@ impl Supervisor {
             next = match next {
                 Next::Over => return Ok(()),
                 Next::AwaitKafka => {
-                    self.patience.await_kafka().await?;
+                    self.await_kafka().await?;
                     Next::Again
                 }
                 Next::Pause(pause) => {
@@ -121,6 +122,18 @@ impl Supervisor {
                     self.after(connected)?
                 }
             };
+        }
+    }
+
+    /// Waits for Kafka. What the slot keeps meanwhile goes on being looked at.
+    async fn await_kafka(&mut self) -> Result<(), Error> {
+        let (target, config) = (self.target.clone(), self.settings.postgres.clone());
+        let name = format!("{} lookout", self.settings.relay.name);
+        let lookout = lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone());
+        tokio::select! {
+            biased;
+            awaited = self.patience.await_kafka() => awaited,
+            never = Box::pin(lookout) => match never {},
         }
     }
 

@@ -71,7 +71,10 @@ impl Diagnose for Error {
                  WALRELAY_PG_BIN"
                     .to_owned(),
             ),
-            Self::Program { .. } | Self::Io { .. } | Self::Kafka(_) => None,
+            Self::Io { .. } => {
+                Some("see that the folder for temporary files can be written to; TMPDIR names another one".to_owned())
+            }
+            Self::Program { .. } | Self::Kafka(_) => None,
         }
     }
 }

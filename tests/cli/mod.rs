@@ -1,11 +1,15 @@
 //! The program as a person meets it.
 
+use std::io::BufRead as _;
+use std::io::BufReader;
 use std::process::Command;
+use std::process::Stdio;
 
 use serde_json::Value;
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 
+use crate::support::program;
 use crate::support::program::Program;
 use crate::support::source::Sql;
 
@@ -15,7 +19,7 @@ fn program(url: &str, more: &str) -> Program {
 }
 
 fn walrelay(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_walrelay")).args(arguments).output().unwrap();
+    let output = program::command(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -37,8 +41,38 @@ fn the_demo_prints_what_a_consumer_reads_and_ends_by_itself() {
 }
 
 #[test]
+fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
+    let folder = std::env::temp_dir().join(format!("walrelay-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut demo = program::command(&["demo", "--orders", "100000"])
+        .env("TMPDIR", &folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut notes = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(notes.any(|note| note.contains("the relay runs")), "orders are being written from here on");
+    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = notes.collect();
+    assert_eq!(demo.wait().unwrap().code(), Some(130), "{rest:?}");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    std::fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn an_output_that_is_full_is_told_with_a_code() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = program::command(&["version"]).stdout(full).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{notes}");
+    assert!(notes.contains("error[WR-6942]"), "{notes}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    let program = env!("CARGO_BIN_EXE_walrelay");
+    let program = program::path();
+    let program = program.display();
     let script =
         format!("set -o pipefail; '{program}' completions bash | head -1; '{program}' demo --orders 30 | head -1");
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();

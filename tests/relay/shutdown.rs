@@ -8,6 +8,7 @@ use walrelay::testing::StopMode;
 
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
+use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source;
 use crate::support::source::Sql;
@@ -85,10 +86,35 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     assert_eq!(program.get("/livez").unwrap().0, 200);
     assert_eq!(program.get("/readyz").unwrap().0, 503);
     program.await_that("the slot to be free", |_| sql.text("SELECT active::text FROM pg_replication_slots") == "false");
+    // What the slot keeps grows on, and is seen to.
+    let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();
+    let before = retained(&program);
+    sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
+    program.await_that("the log that is kept to be seen", |program| retained(program) > before + 5e6);
     kafka.resume(0);
     program.await_state("streaming");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
     reader::check(&reader::read_all(&kafka.bootstrap(), "parked"), &sql.truth(), 3);
+}
+
+#[test]
+fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("frozen", 3);
+    let more = "[source]\nstall_release_after = \"1h\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "frozen", more);
+    program.start_streaming();
+    kafka.freeze(0);
+    source::writers(&postgres.url(), 1, 500, 100).into_iter().for_each(|writer| writer.join().unwrap());
+    program.await_state("sink_blocked");
+    let (status, body) = program.get("/readyz?verbose").unwrap();
+    assert!(status == 503 && body.contains("[-] kafka: not connected"), "{body}");
+    assert_eq!(sql.text("SELECT active::text FROM pg_replication_slots"), "true");
+    kafka.thaw(0);
+    program.await_state("streaming");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "frozen"), &sql.truth(), 3);
+    assert_eq!(verdict.repeated, 0, "{}", program.log());
 }
 
 #[test]

@@ -130,6 +130,16 @@ impl Kafka {
         self.await_started(place);
     }
 
+    /// Stops a broker in the middle of whatever it does: its connections stay, and nobody answers.
+    pub fn freeze(&self, place: usize) {
+        self.signal(place, "STOP");
+    }
+
+    /// Lets a frozen broker go on.
+    pub fn thaw(&self, place: usize) {
+        self.signal(place, "CONT");
+    }
+
     fn signal(&self, place: usize, signal: &str) {
         let pid = fs::read_to_string(self.home(place).join("pid")).unwrap();
         let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap();

@@ -1,5 +1,6 @@
 //! The real program, as a process of its own with a configuration file of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
 use std::io::Write as _;
@@ -64,6 +65,11 @@ impl Program {
         self.process = Some(process);
     }
 
+    /// Gives the process id of `run`.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Starts `run` and waits until events flow.
     pub fn start_streaming(&mut self) {
         self.start();
@@ -110,8 +116,8 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
-        if let Some(process) = &self.process {
-            let _ = Command::new("kill").args([&format!("-{signal}"), &process.id().to_string()]).status();
+        if let Some(pid) = self.pid() {
+            let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
         }
     }
 
@@ -153,10 +159,27 @@ impl Program {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_walrelay"));
+        let mut command = command(&[]);
         command.arg("--config").arg(self.folder.join("config.toml")).args(arguments);
         command
     }
+}
+
+/// The program under test: the one that was just built, or the one that `WALRELAY_TEST_PROGRAM` names.
+pub fn path() -> OsString {
+    std::env::var_os("WALRELAY_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_walrelay").into())
+}
+
+/// Starts the program under test with these arguments. What is meant for the tests is no option of its own.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(path());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WALRELAY_TEST_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
 }
 
 impl Drop for Program {

@@ -49,6 +49,15 @@ pub struct Options {
     pub is_watched: bool,
 }
 
+/// How the demo ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// Everything was shown.
+    Shown,
+    /// It was told to stop.
+    Interrupted,
+}
+
 /// The demo cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -110,8 +119,14 @@ impl Diagnose for Error {
     }
 }
 
-/// Shows the whole way once, and ends by itself. Records go to `out`, everything else to `notes`.
-pub fn run(options: Options, out: &mut dyn Write, notes: &mut dyn Write) -> Result<(), Error> {
+/// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything else to
+/// `notes`.
+pub fn run(
+    options: Options,
+    stop: &CancellationToken,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Result<Ended, Error> {
     let began = Instant::now();
     let mut show = Show::new(options, out, notes);
     show.note("starting a throwaway PostgreSQL and an in-process Kafka")?;
@@ -128,13 +143,17 @@ pub fn run(options: Options, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         show.note(&step)?;
     }
 
-    let stop = CancellationToken::new();
-    let relay = Relaying::start(settings, stop.clone())?;
+    // A child: a stop of ours ends the relay, and is not taken for one from outside.
+    let over = stop.child_token();
+    let relay = Relaying::start(settings, over.clone())?;
     let mut consumer = Consumer::subscribe(&broker.bootstrap(), TOPIC, PARTITIONS).map_err(Error::Read)?;
     show.note("the relay runs; an application writes orders, one transaction each")?;
     let mut application = Application::connect(&runtime, &postgres.url())?;
     let mut written = 0;
     for number in 1..=options.orders {
+        if stop.is_cancelled() {
+            break;
+        }
         written += application.order(&runtime, number)?;
         if options.is_watched {
             thread::sleep(Duration::from_millis(120));
@@ -144,7 +163,7 @@ pub fn run(options: Options, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         }
     }
     let patience = Instant::now();
-    while show.records() < written {
+    while show.records() < written && !stop.is_cancelled() {
         if let Some(record) = consumer.poll(Duration::from_millis(50)).map_err(Error::Read)? {
             show.record(&record)?;
         }
@@ -155,8 +174,12 @@ pub fn run(options: Options, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
             return Err(Error::Missing { missing: written - show.records() });
         }
     }
-    stop.cancel();
+    over.cancel();
     relay.join()?;
+    if stop.is_cancelled() {
+        show.note("interrupted; the throwaway servers are gone")?;
+        return Ok(Ended::Interrupted);
+    }
     show.note(&format!(
         "{} orders, {} events, {} records read; drained and confirmed; {:.1} s in all",
         options.orders,
@@ -164,7 +187,7 @@ pub fn run(options: Options, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         show.records(),
         began.elapsed().as_secs_f64()
     ))?;
-    Ok(())
+    Ok(Ended::Shown)
 }
 
 /// The same relay as `run`, on a thread of its own.

@@ -83,6 +83,13 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Says what is wrong with it, before anything starts.
+    pub fn check(&self) -> Result<(), Error> {
+        filter::parse(&self.level).map(drop)
+    }
+}
+
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -25,8 +25,10 @@ pub enum Error {
     #[error(transparent)]
     Secret(#[from] crate::units::SecretError),
     /// No broker answers.
-    #[error("reach Kafka")]
+    #[error("reach Kafka at {brokers}")]
     Unreachable {
+        /// Where it was looked for.
+        brokers: String,
         /// What librdkafka says.
         #[source]
         source: KafkaError,

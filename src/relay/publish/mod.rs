@@ -152,7 +152,11 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let config = settings.client()?;
     let producer: rdkafka::producer::BaseProducer =
         config.create().map_err(|source| Error::Configuration { source })?;
-    let metadata = producer.client().fetch_metadata(None, timeout).map_err(|source| Error::Unreachable { source })?;
+    let unreachable = |source| {
+        let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
+        Error::Unreachable { brokers, source }
+    };
+    let metadata = producer.client().fetch_metadata(None, timeout).map_err(unreachable)?;
     let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
     Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
 }

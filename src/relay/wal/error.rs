@@ -198,7 +198,7 @@ impl Diagnose for Error {
                 Kind::SlotLost => Code::new(Exit::PositionLost, 2),
                 Kind::Contract => Code::new(Exit::Contract, 5),
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
-                Kind::Rights => Code::new(Exit::Rights, 4),
+                Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
                 Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
                 Kind::Away => Code::new(Exit::Unavailable, 6),
@@ -231,6 +231,8 @@ impl Diagnose for Error {
                 Kind::Missing
                 | Kind::SlotLost
                 | Kind::Contract
+                | Kind::Login
+                | Kind::Replication
                 | Kind::Rights
                 | Kind::RowTooLarge
                 | Kind::Pooler

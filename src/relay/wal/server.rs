@@ -60,17 +60,22 @@ impl ServerError {
             "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
             "55000" => Kind::Contract,
             "57P01" => Kind::Shutdown,
+            "42501" if self.is_about_replication() => Kind::Replication,
             "42501" => Kind::Rights,
             "3D000" | "3F000" | "42P01" | "42703" => Kind::Contract,
             "08P01" => Kind::Pooler,
             "42601" | "22023" | "0A000" => Kind::Ours,
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
             "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
-            state if state.starts_with("28") => Kind::Rights,
+            state if state.starts_with("28") => Kind::Login,
             // Connections, resources, operators, the server's own files, read-only nodes, conflicts with recovery; and
             // what nobody has seen yet: stopping for it would be worse than trying again.
             _ => Kind::Away,
         }
+    }
+
+    fn is_about_replication(&self) -> bool {
+        ["replication", "WAL sender", "walsender"].iter().any(|word| self.message.contains(word))
     }
 
     fn is_missing_publication(&self) -> bool {
@@ -112,6 +117,8 @@ pub(super) enum Kind {
     SlotLost,
     Contract,
     Shutdown,
+    Login,
+    Replication,
     Rights,
     RowTooLarge,
     Pooler,
@@ -122,10 +129,13 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const fn help(self) -> Option<&'static str> {
         Some(match self {
-            Self::Rights => {
-                "check user and password, the role's LOGIN and REPLICATION attributes (ALTER ROLE ... LOGIN REPLICATION), \
-                 and its line in pg_hba.conf"
+            Self::Login => {
+                "check user and password, that the role may log in (ALTER ROLE ... LOGIN), and its line in pg_hba.conf"
             }
+            Self::Replication => {
+                "let the role replicate: ALTER ROLE ... REPLICATION; where that is refused, set source.mode = \"poll\""
+            }
+            Self::Rights => "grant what the server names; `walrelay setup --role NAME` prints all that is needed",
             Self::Missing => {
                 "run `walrelay setup --apply` if this is the first start, and `walrelay recover` if it is not"
             }
@@ -157,6 +167,21 @@ mod tests {
         let missing = |context: &str| ServerError::new("42704", "does not exist", None, Some(context)).kind();
         assert!(matches!(missing(""), Kind::Missing));
         assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::Contract));
+    }
+
+    #[test]
+    fn only_what_is_about_replication_asks_for_it() {
+        let rows = [
+            ("28P01", "password authentication failed for user \"relay\"", false),
+            ("42501", "permission denied for table outbox_events", false),
+            ("42501", "must be superuser or replication role to start walsender", true),
+            ("42501", "permission denied to start WAL sender", true),
+            ("42501", "permission denied to use replication slots", true),
+        ];
+        for (state, message, expected) in rows {
+            let help = ServerError::new(state, message, None, None).kind().help().unwrap();
+            assert_eq!(help.contains("REPLICATION"), expected, "{message}: {help}");
+        }
     }
 
     #[test]

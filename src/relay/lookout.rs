@@ -1,0 +1,90 @@
+//! The slot as the server shows it, looked at again and again: what it keeps of the log, and how safe that is.
+//!
+//! Beside a stream the keeper looks, on its own connection. While there is no stream because Kafka is away, the log that is
+//! kept grows all the same, and that is when people ask for it: then the supervisor looks through [`alone`].
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio_postgres::Client;
+
+use crate::fault::chain;
+use crate::relay::metrics::Metrics;
+use crate::relay::metrics::SlotView;
+use crate::relay::metrics::WalStatus;
+use crate::relay::metrics::now_micros;
+use crate::relay::wal;
+use crate::relay::wal::Ordinary;
+use crate::relay::wal::Target;
+
+/// How often the slot is looked at.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Looks again and again, on connections of its own, until it is dropped.
+pub(super) async fn alone(
+    target: Target,
+    config: wal::Config,
+    application_name: String,
+    slot: String,
+    metrics: Metrics,
+) -> Infallible {
+    loop {
+        // First a pause: a Kafka that answers at once needs no lookout.
+        tokio::time::sleep(INTERVAL).await;
+        match wal::connect_ordinary(&target, &config, &application_name).await {
+            Ok(Ordinary { client, ended }) => {
+                let mut looks = tokio::time::interval_at(Instant::now(), INTERVAL);
+                looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let looking = async {
+                    loop {
+                        looks.tick().await;
+                        note(&client, &slot, &metrics).await;
+                    }
+                };
+                tokio::select! {
+                    _ = ended => {}
+                    () = looking => {}
+                }
+            }
+            Err(error) => {
+                metrics.slot_poll_errors.increment();
+                tracing::debug!(error = chain(&error), "the slot cannot be looked at");
+            }
+        }
+    }
+}
+
+/// Looks once, and writes what it sees where others read it.
+pub(super) async fn note(client: &Client, slot: &str, metrics: &Metrics) {
+    match look(client, slot).await {
+        Ok(view) => metrics.slot.set(Some(view)),
+        Err(error) => {
+            metrics.slot_poll_errors.increment();
+            tracing::debug!(error = %error, "the slot cannot be looked at");
+        }
+    }
+}
+
+/// Looks at the slot.
+async fn look(client: &Client, slot: &str) -> Result<SlotView, tokio_postgres::Error> {
+    let sql = "SELECT active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
+                      pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                           ELSE pg_current_wal_lsn() END, restart_lsn)::bigint,
+                      safe_wal_size, coalesce(wal_status, '')
+               FROM pg_replication_slots WHERE slot_name = $1";
+    let row = client.query_one(sql, &[&slot]).await?;
+    let position = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    let retained: Option<i64> = row.try_get(4)?;
+    Ok(SlotView {
+        polled_micros: now_micros(),
+        active: row.try_get(0)?,
+        active_pid: row.try_get(1)?,
+        restart: position(row.try_get(2)?),
+        confirmed: position(row.try_get(3)?),
+        retained_wal_bytes: retained.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+        safe_wal_bytes: row.try_get(5)?,
+        wal_status: WalStatus::from_word(row.try_get(6)?),
+    })
+}
