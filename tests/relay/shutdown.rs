@@ -74,6 +74,50 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_and_nothing_is_missing_afterwa
 }
 
 #[test]
+fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_we_are_stopping_too() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("stop-both", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-both", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    kafka.kill(0);
+    let writers = source::writers(&postgres.url(), 2, 100_000, 100);
+    std::thread::sleep(Duration::from_millis(500));
+    program.signal("TERM");
+    program.await_that("the drain", |program| program.log().contains("stopping: draining"));
+    let took = postgres.stop(StopMode::Fast).unwrap();
+    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    writers.into_iter().for_each(|writer| drop(writer.join()));
+    assert_eq!(program.wait(), Some(75), "{}", program.log());
+    postgres.resume().unwrap();
+    kafka.resume(0);
+    program.start_streaming();
+    let sql = Sql::connect(&postgres.url());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "stop-both"), &sql.truth(), 3);
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_large_transaction_reaches_its_end_and_repeats_nothing() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("stop-large", 3);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-large", "");
+    program.start_streaming();
+    // Positions move until the very moment of the stop, so one is due to be stored while draining.
+    for _ in 0..50 {
+        sql.run("SELECT emit('k1')");
+    }
+    sql.run("DO $$ BEGIN FOR i IN 1..60000 LOOP PERFORM emit('k' || i % 100); END LOOP; END $$");
+    program.await_that("some of it", |program| program.metric("walrelay_events_received_total") > Some(200.0));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    program.start_streaming();
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "stop-large"), &sql.truth(), 3);
+    assert_eq!((verdict.events, verdict.repeated), (60_050, 0));
+}
+
+#[test]
 fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("parked", 3);
