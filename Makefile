@@ -1,11 +1,12 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo test lint services bench
+.PHONY: help demo example test lint services bench
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
+	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
-	@echo "make lint      format and lints, warnings as errors"
+	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine"
 
@@ -14,12 +15,16 @@ demo:
 	@cargo build --quiet
 	@target/debug/walrelay demo $(DEMO)
 
+example: services
+	@scripts/example
+
 test: services
 	cargo test --all-features
 
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
 
 services:
 	@scripts/setup test

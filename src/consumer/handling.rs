@@ -31,6 +31,8 @@ use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
+use crate::consumer::verdict;
+use crate::consumer::verdict::Verdict;
 
 /// How many handlers one task starts.
 const CHUNK: usize = 64;
@@ -184,34 +186,19 @@ impl Handling {
     }
 
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
-        let now = Instant::now();
-        let fate = match outcome {
-            Outcome::Done => {
+        let noise = job.noise() ^ u64::from(took.subsec_nanos());
+        match verdict::judge(outcome, &mut job.tries, &self.config.retry, noise) {
+            Verdict::Done => {
                 self.budget.done(job.record.whence());
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
-                return self.lanes.done(&job);
+                self.lanes.done(&job);
             }
-            Outcome::Again { reason } => Ok((Policy::again(job.noise() ^ u64::from(took.subsec_nanos())), reason)),
-            Outcome::Retry { after, reason } => {
-                job.tries += 1;
-                let noise = job.noise() ^ u64::from(job.tries);
-                match self.config.retry.pause(job.tries, noise) {
-                    Some(pause) => Ok((after.unwrap_or(pause), reason)),
-                    None => Err(format!("after {} tries: {reason}", job.tries)),
-                }
-            }
-            Outcome::Reject { reason } => {
-                job.tries += 1;
-                Err(reason)
-            }
-        };
-        match fate {
-            Ok((pause, reason)) => {
+            Verdict::Later { pause, reason } => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
-                self.lanes.retry(job, now + pause);
+                self.lanes.retry(job, Instant::now() + pause);
             }
-            Err(reason) => {
+            Verdict::Rejected { reason } => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
                 self.reject(job, reason);
             }

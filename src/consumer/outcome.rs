@@ -13,6 +13,22 @@ const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
 
 /// What a handler decides about an event.
+///
+/// ```
+/// use std::time::Duration;
+/// use walrelay::consumer::{Delivery, Failure, Outcome};
+///
+/// async fn weigh(delivery: Delivery) -> Result<Outcome, Failure> {
+///     let text = delivery.record.header("grams").ok_or_else(|| Failure::reject("nobody says how heavy it is"))?;
+///     // An error by `?` means: try again, as the retry policy says.
+///     let grams: u32 = text.parse()?;
+///     Ok(match grams {
+///         0 => Outcome::reject("it weighs nothing"),
+///         1..30_000 => Outcome::Done,
+///         30_000.. => Outcome::retry_after(Duration::from_secs(60), "the crane is not here"),
+///     })
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is dealt with.

@@ -155,7 +155,7 @@ impl Record {
         std::str::from_utf8(found.1?).ok()
     }
 
-    pub(super) fn whence(&self) -> &Partition {
+    pub(crate) fn whence(&self) -> &Partition {
         &self.0.partition
     }
 

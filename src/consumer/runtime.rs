@@ -43,6 +43,30 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes events from Kafka to a handler.
+///
+/// ```no_run
+/// use walrelay::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(tag = "event_type")]
+/// enum OrderEvent {
+///     OrderCreated { total_cents: i64 },
+/// }
+///
+/// async fn tell(received: Received<OrderEvent>) -> Outcome {
+///     if let Payload::Event(OrderEvent::OrderCreated { total_cents }) = received.event {
+///         println!("an order of {total_cents} cents");
+///     }
+///     Outcome::Done
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), walrelay::consumer::Error> {
+/// let config = Config::new("localhost:9092", "telling", &["order-events"]);
+/// let stop = async { drop(tokio::signal::ctrl_c().await) };
+/// Consumer::new(config, typed(tell)).run(stop).await
+/// # }
+/// ```
 pub struct Consumer {
     config: Config,
     handler: Erased,

@@ -3,6 +3,7 @@
 mod dlq;
 mod failing;
 mod group;
+mod harness;
 mod inbox;
 mod letters;
 pub mod stage;
