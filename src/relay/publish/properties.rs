@@ -4,10 +4,12 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
+use crate::kafka;
+
 use super::Config;
 
 /// Properties that are set elsewhere or carry a guarantee, and what to do instead.
-const GUARDED: [(&str, &str); 31] = [
+const GUARDED: [(&str, &str); 32] = [
     ("enable.idempotence", ORDER),
     ("acks", ORDER),
     ("request.required.acks", ORDER),
@@ -19,6 +21,7 @@ const GUARDED: [(&str, &str); 31] = [
     ("message.timeout.ms", TIME),
     ("delivery.timeout.ms", TIME),
     ("enable.gapless.guarantee", ORDER),
+    ("delivery.report.only.error", "only a report of its own tells that a record was delivered"),
     ("partitioner", "keys must stay on the partitions where Java's clients put them"),
     ("allow.auto.create.topics", "walrelay never creates topics"),
     ("transactional.id", "walrelay does not use Kafka's transactions"),
@@ -48,7 +51,8 @@ const TIME: &str = "a record that gives up after a time leaves a gap behind it";
 pub fn check_properties(config: &Config) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (name, value) in &config.properties {
-        if let Some((_, why)) = GUARDED.iter().find(|(guarded, _)| guarded == name) {
+        let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
+        if let Some(why) = guarded.or_else(|| kafka::refusal(name)) {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
             wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));
@@ -82,6 +86,13 @@ mod tests {
     fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
         assert_eq!(check("acks", "1")[0].1, format!("cannot be set here: {ORDER}"));
         assert_eq!(check("client.id", "x")[0].1, "cannot be set here: set relay.name");
+    }
+
+    #[test]
+    fn g1_what_takes_away_the_reports_or_the_brokers_is_refused() {
+        for name in ["delivery.report.only.error", "test.mock.num.brokers", "topic.blacklist", "enabled_events"] {
+            assert!(check(name, "1")[0].1.starts_with("cannot be set here"), "{name}");
+        }
     }
 
     #[test]
