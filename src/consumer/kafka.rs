@@ -38,6 +38,7 @@ use crate::consumer::error::Error;
 use crate::consumer::handling::Handling;
 use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observed;
+use crate::kafka;
 
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -46,12 +47,17 @@ const SETTLED: Duration = Duration::from_secs(3);
 const SETTLING: Duration = Duration::from_millis(50);
 
 /// Properties that carry a guarantee or are options of their own, and why.
-const GUARDED: [(&str, &str); 9] = [
+const GUARDED: [(&str, &str); 14] = [
     ("bootstrap.servers", "set Config::brokers"),
     ("metadata.broker.list", "set Config::brokers"),
     ("group.id", "set Config::group"),
     ("enable.auto.commit", "only what is done is committed"),
     ("enable.auto.offset.store", "only what is done is committed"),
+    ("auto.commit.enable", "only what is done is committed"),
+    ("offset.store.method", "offsets are committed to the group"),
+    ("offset.store.path", "offsets are committed to the group"),
+    ("enable.partition.eof", "the end of a partition is no error"),
+    ("allow.auto.create.topics", "a topic that is missing is told of, not made"),
     ("auto.offset.reset", "set Config::start and Config::on_gap"),
     ("partition.assignment.strategy", "partitions are handed over cooperatively"),
     ("group.protocol", "partitions are handed over cooperatively"),
@@ -200,8 +206,9 @@ pub(super) fn create(config: &Config, context: Context) -> Result<BaseConsumer<C
 
 /// Gives librdkafka's properties, or says which option cannot be used.
 pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
-    for (name, why) in GUARDED {
-        if config.properties.contains_key(name) {
+    for name in config.properties.keys() {
+        let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
+        if let Some(why) = guarded.or_else(|| kafka::refusal(name)) {
             return Err(Error::Option(format!("{name} cannot be set here: {why}")));
         }
     }
