@@ -88,7 +88,7 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
         let ratio = Spread::of_ratios(&runs[at], &runs[at / 2 * 2], Run::rate);
         let ratio = if at % 2 == 1 { ratio.told(2) } else { String::new() };
         let cpu = Spread::of(runs[at].iter().map(|run| run.cpu_seconds * 1e6 / f64::from(run.events)));
-        eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.thousands(), cpu.median);
+        eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
     }
 }
 

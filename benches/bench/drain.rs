@@ -86,7 +86,7 @@ fn tell(subject: &str, runs: &[Run], floor: &[Run], bare: Option<&[Run]>) {
     eprintln!(
         "{subject:<18}{:>9.0}{:>12}{:>10}{of_bare:>9}{:>9.2}{megabytes:>6}",
         rate.median,
-        rate.thousands(),
+        rate.ends(),
         Spread::of_ratios(runs, floor, Run::rate).percent(),
         cpu.median,
     );

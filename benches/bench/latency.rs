@@ -84,6 +84,13 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     }
 }
 
+/// The broker's first seconds are those of a cold JVM: they count for nobody.
+pub(crate) fn warm_up(options: &Options, kafka: &Kafka) {
+    for round in 0..options.rounds.min(2) {
+        measure(5_000, "warm-up", Way::log(subjects::WALRELAY), round, options, kafka);
+    }
+}
+
 /// Compares ways at one rate; the first is the floor.
 pub(crate) fn compare_at(rate: u64, ways: &[(&str, Way)], options: &Options, kafka: &Kafka) {
     let runs = interleave(options.rounds, ways.len(), |at, round| {
@@ -91,17 +98,23 @@ pub(crate) fn compare_at(rate: u64, ways: &[(&str, Way)], options: &Options, kaf
         measure(rate, name, way, round, options, kafka)
     });
     eprintln!("\nlatency at {rate} events/s, each its own transaction; {} rounds", options.rounds);
-    eprintln!("{:<10}{:>19}{:>20}{:>21}{:>9}", "", "p50 ms", "p99 ms", "p99.9 ms", "CPU");
+    eprintln!("{:<10} {:>19} {:>20} {:>20} {:>5}", "", "p50 ms", "p99 ms", "p99.9 ms", "CPU");
     for (at, (name, way)) in ways.iter().enumerate() {
         let told = |share: f64| Spread::of(runs[at].iter().map(|run| run.at(share))).told(2);
         let cpu = match way {
             Way::Producer => String::new(),
             Way::Relay { .. } => Spread::of(runs[at].iter().map(|run| run.cpu)).percent(),
         };
-        eprintln!("{name:<10}{:>19}{:>20}{:>21}{cpu:>9}", told(0.5), told(0.99), told(0.999));
+        eprintln!("{name:<10} {:>19} {:>20} {:>20} {cpu:>5}", told(0.5), told(0.99), told(0.999));
         if at > 0 {
             let ratio = |share: f64| Spread::of_ratios(&runs[at], &runs[0], |run| run.at(share)).told(1);
-            eprintln!("{:<10}{:>19}{:>20}{:>21}", format!(" / {}", ways[0].0), ratio(0.5), ratio(0.99), ratio(0.999));
+            eprintln!(
+                "{:<10} {:>19} {:>20} {:>20}",
+                format!(" / {}", ways[0].0),
+                ratio(0.5),
+                ratio(0.99),
+                ratio(0.999)
+            );
         }
     }
 }

@@ -73,7 +73,11 @@ fn compare(options: &Options) {
     if options.names("drain") || options.names_nothing() {
         drain::compare(options, &kafka);
     }
-    if options.names("latency") || options.names_nothing() {
+    let wants_latency = options.names("latency") || options.names_nothing();
+    if wants_latency || options.names("poll") {
+        latency::warm_up(options, &kafka);
+    }
+    if wants_latency {
         latency::compare(options, &kafka);
     }
     if options.names("poll") {

@@ -43,15 +43,15 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     let events = SHAPE.0 * options.scaled(SHAPE.1);
     eprintln!("\npoll: {events} events drained, {} a transaction; {} rounds", SHAPE.0, options.rounds);
     eprintln!(
-        "{:<8}{:>10}{:>12}{:>9}{:>19}{:>15}",
+        "{:<8}{:>10}{:>12}{:>9}{:>18}{:>18}",
         "source", "events/s", "least-most", "of log", "WAL bytes/event", "dead rows/event"
     );
     for (at, (name, _)) in SOURCES.iter().enumerate() {
         let rate = Spread::of(runs[at].iter().map(|run| run.rate));
         eprintln!(
-            "{name:<8}{:>10.0}{:>12}{:>9}{:>19.1}{:>15.3}",
+            "{name:<8}{:>10.0}{:>12}{:>9}{:>18.1}{:>18.3}",
             rate.median,
-            rate.thousands(),
+            rate.ends(),
             Spread::of_ratios(&runs[at], &runs[0], |run| run.rate).percent(),
             Spread::of(runs[at].iter().map(|run| run.wal_bytes)).median,
             Spread::of(runs[at].iter().map(|run| run.dead_rows)).median,

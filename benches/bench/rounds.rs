@@ -33,8 +33,9 @@ impl Spread {
         Self::of(subject.iter().zip(floor).map(|(subject, floor)| value(subject) / value(floor)))
     }
 
-    /// Gives the middle and the ends with so many decimals: `1.2 (1.1-1.4)`.
+    /// Gives the middle and the ends with so many decimals, or none if they are large: `1.2 (1.1-1.4)`.
     pub(crate) fn told(&self, decimals: usize) -> String {
+        let decimals = if self.most < 100.0 { decimals } else { 0 };
         format!("{:.decimals$} ({:.decimals$}-{:.decimals$})", self.median, self.least, self.most)
     }
 
@@ -43,8 +44,11 @@ impl Spread {
         format!("{:.0}%", self.median * 100.0)
     }
 
-    /// Gives the ends in thousands: `101-118k`.
-    pub(crate) fn thousands(&self) -> String {
+    /// Gives the ends, in thousands if they are large: `101-118k`.
+    pub(crate) fn ends(&self) -> String {
+        if self.most < 10_000.0 {
+            return format!("{:.0}-{:.0}", self.least, self.most);
+        }
         format!("{:.0}-{:.0}k", self.least / 1e3, self.most / 1e3)
     }
 }
