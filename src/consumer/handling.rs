@@ -98,11 +98,10 @@ impl Handling {
         }
     }
 
-    /// Takes a record from Kafka. One of a partition that is not ours is dropped.
-    pub(super) fn take(&mut self, record: Record) {
+    /// Takes a record from Kafka, whose partition and key these are. One of a partition that is not ours is dropped.
+    pub(super) fn take(&mut self, partition: &Partition, key: Option<&[u8]>, record: Record) {
         let (bytes, offset) = (record.cost(), record.offset());
-        let whence = record.clone();
-        self.lanes.take(whence.whence(), offset, whence.key(), bytes, record);
+        self.lanes.take(partition, offset, key, bytes, record);
     }
 
     /// Starts whatever may start.
@@ -187,7 +186,6 @@ impl Handling {
     }
 
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
-        let now = Instant::now();
         let fate = match outcome {
             Outcome::Done => {
                 self.budget.done(job.record.whence());
@@ -212,7 +210,7 @@ impl Handling {
             Ok((pause, reason)) => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
-                self.lanes.retry(job, now + pause);
+                self.lanes.retry(job, Instant::now() + pause);
             }
             Err(reason) => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
@@ -286,12 +284,15 @@ impl Starter {
     async fn run(self, jobs: Vec<Job<Record>>) {
         let mut returned = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter();
+        let mut next_began = Instant::now();
         while let Some(job) = jobs.next() {
-            let began = Instant::now();
+            let began = next_began;
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
             let mut handling = Guarded((self.handler)(delivery));
             let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut handling).poll(context))).await;
-            let took = began.elapsed();
+            // One look at the clock for each: where one ends, the next begins.
+            next_began = Instant::now();
+            let took = next_began.duration_since(began);
             match first {
                 Poll::Ready(outcome) => returned.push(Returned::Handled { job, outcome, took }),
                 Poll::Pending => {

@@ -3,5 +3,6 @@
 mod failing;
 mod inbox;
 mod letters;
+mod paused;
 mod stage;
 mod starting;
