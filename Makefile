@@ -1,6 +1,6 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test lint services bench
+.PHONY: help demo example test lint services bench bench-consumer
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
@@ -8,7 +8,8 @@ help:
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
-	@echo "make bench     the relay against the floor of this machine"
+	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
+	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
 
 demo:
 	@scripts/setup demo
@@ -32,3 +33,6 @@ services:
 
 bench: services
 	@scripts/bench $(BENCH)
+
+bench-consumer: services
+	@scripts/bench consumer $(BENCH)

@@ -97,11 +97,10 @@ impl Handling {
         }
     }
 
-    /// Takes a record from Kafka. One of a partition that is not ours is dropped.
-    pub(super) fn take(&mut self, record: Record) {
+    /// Takes a record from Kafka, whose partition and key these are. One of a partition that is not ours is dropped.
+    pub(super) fn take(&mut self, partition: &Partition, key: Option<&[u8]>, record: Record) {
         let (bytes, offset) = (record.cost(), record.offset());
-        let whence = record.clone();
-        self.lanes.take(whence.whence(), offset, whence.key(), bytes, record);
+        self.lanes.take(partition, offset, key, bytes, record);
     }
 
     /// Starts whatever may start.
@@ -270,12 +269,15 @@ impl Starter {
     async fn run(self, jobs: Vec<Job<Record>>) {
         let mut returned = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter();
+        let mut next_began = Instant::now();
         while let Some(job) = jobs.next() {
-            let began = Instant::now();
+            let began = next_began;
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
             let mut call = Call::new(&self.handler, delivery, &self.group);
             let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
-            let took = began.elapsed();
+            // One look at the clock for each: where one ends, the next begins.
+            next_began = Instant::now();
+            let took = next_began.duration_since(began);
             match first {
                 Poll::Ready(outcome) => returned.push(Returned::Handled { job, outcome, took }),
                 Poll::Pending => {

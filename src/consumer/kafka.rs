@@ -64,6 +64,15 @@ const GUARDED: [(&str, &str); 14] = [
     ("statistics.interval.ms", "lag is read from the statistics"),
 ];
 
+/// These may be changed.
+const HABITS: [(&str, &str); 3] = [
+    // Little is fetched ahead, since lanes hold records as well.
+    ("queued.min.messages", "10000"),
+    ("queued.max.messages.kbytes", "8192"),
+    // With so little, librdkafka's own second between two fetches would be most of the time.
+    ("fetch.queue.backoff.ms", "10"),
+];
+
 /// What the rebalances and the consumer's loop share. Both are on one thread: the lock is never waited for.
 pub(super) struct Context {
     config: Config,
@@ -158,6 +167,13 @@ impl Context {
             }
             tracing::info!(partitions = %told(&partitions), "partitions given up");
         }
+        // librdkafka would remember that they are paused, and they may come back.
+        let paused = list(partitions.iter().filter(|partition| handling.lanes.is_paused(partition)));
+        if paused.count() > 0
+            && let Err(error) = consumer.resume(&paused)
+        {
+            handling.fail(Error::Failed(error));
+        }
         handling.forget(&partitions);
         if let Err(error) = consumer.incremental_unassign(taken) {
             handling.fail(Error::Failed(error));
@@ -219,7 +235,9 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         return Err(Error::Option("running_max, records_max and bytes_max are at least 1".to_owned()));
     }
     let mut client = ClientConfig::new();
-    client.set("queued.min.messages", "10000").set("queued.max.messages.kbytes", "8192");
+    for (name, value) in HABITS {
+        client.set(name, value);
+    }
     for (name, value) in &config.properties {
         client.set(name, value);
     }

@@ -55,29 +55,14 @@ impl Timestamp {
 impl Record {
     /// Copies a message of librdkafka. The topic's name is shared.
     pub(super) fn copy(message: &impl Message, partition: Partition) -> Self {
-        let mut bytes = Vec::with_capacity(
-            message.key().map_or(0, <[u8]>::len)
-                + message.payload().map_or(0, <[u8]>::len)
-                + message.headers().map_or(0, |headers| headers.count() * 48),
-        );
-        let mut put = |part: &[u8]| {
-            let start = bytes.len();
-            bytes.extend_from_slice(part);
-            start..bytes.len()
-        };
-        let key = message.key().map(&mut put);
-        let value = message.payload().map(&mut put);
-        let headers = message.headers().map(|headers| {
-            headers.iter().map(|header| (put(header.key.as_bytes()), header.value.map(&mut put))).collect()
-        });
         let timestamp = match message.timestamp() {
             KafkaTimestamp::NotAvailable => Timestamp::None,
             KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
             KafkaTimestamp::LogAppendTime(millis) => Timestamp::Appended(millis),
         };
-        let offset = message.offset();
-        let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers: headers.unwrap_or_default() }))
+        let headers = message.headers();
+        let headers = || headers.into_iter().flat_map(|it| it.iter().map(|header| (header.key, header.value)));
+        Self::gather(partition, message.offset(), timestamp, message.key(), message.payload(), headers)
     }
 
     /// Makes a record without Kafka, for a test of a handler.
@@ -90,7 +75,22 @@ impl Record {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Self {
-        let mut bytes = Vec::new();
+        let partition = Partition { topic: topic.into(), number: partition };
+        Self::gather(partition, offset, Timestamp::None, key, value, || headers.iter().copied())
+    }
+
+    /// Copies the parts into one buffer of exactly their size.
+    fn gather<'p, I: Iterator<Item = (&'p str, Option<&'p [u8]>)>>(
+        partition: Partition,
+        offset: i64,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Fn() -> I,
+    ) -> Self {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let header_bytes: usize = headers().map(|(name, value)| name.len() + length(value)).sum();
+        let mut bytes = Vec::with_capacity(length(key) + length(value) + header_bytes);
         let mut put = |part: &[u8]| {
             let start = bytes.len();
             bytes.extend_from_slice(part);
@@ -98,10 +98,9 @@ impl Record {
         };
         let key = key.map(&mut put);
         let value = value.map(&mut put);
-        let headers = headers.iter().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
-        let partition = Partition { topic: topic.into(), number: partition };
+        let headers = headers().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
         let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp: Timestamp::None, bytes, key, value, headers }))
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers }))
     }
 
     /// Gives the topic.

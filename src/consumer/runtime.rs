@@ -3,7 +3,6 @@
 //! It runs on a thread of its own, because librdkafka is polled by waiting. It never waits for a handler, so the group stays
 //! alive however long a handler takes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use crate::consumer::handler::erase;
 use crate::consumer::handling::Handling;
 use crate::consumer::kafka;
 use crate::consumer::kafka::Context;
+use crate::consumer::lanes::Balance;
 use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
@@ -39,6 +39,9 @@ const BATCH: usize = 512;
 /// How long a poll waits while handlers run, and while none does.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// While more records would only wait behind others, none is taken for so long. Not for longer: a rebalance comes through
+/// the same queue, behind what librdkafka has fetched.
+const PLENTY_WAIT: Duration = Duration::from_millis(20);
 /// How often the observer is told what is held.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -126,8 +129,8 @@ impl Consumer {
         Loop {
             consumer,
             topics: topics.into_iter().map(Arc::from).collect(),
-            paused: HashSet::new(),
             committed_at: now,
+            taken_at: now,
             told_at: now,
             config: &self.config,
         }
@@ -145,8 +148,8 @@ struct Loop<'c> {
     consumer: BaseConsumer<Context>,
     /// One name for all records of a topic.
     topics: Vec<Arc<str>>,
-    paused: HashSet<Partition>,
     committed_at: Instant,
+    taken_at: Instant,
     told_at: Instant,
     config: &'c Config,
 }
@@ -155,16 +158,19 @@ impl Loop<'_> {
     fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         loop {
             let now = Instant::now();
-            let (is_failed, wait) = {
+            let (is_failed, has_plenty, balance, wait) = {
                 let mut handling = self.consumer.context().handling();
                 handling.settle(Duration::ZERO);
                 handling.start(now);
-                (handling.failed().is_some(), self.wait(&handling, now))
+                let balance = handling.lanes.balance();
+                (handling.failed().is_some(), handling.lanes.has_plenty(), balance, self.wait(&handling, now))
             };
             if is_failed || stop.is_cancelled() {
                 return self.leave();
             }
-            self.balance()?;
+            if let Some(balance) = balance {
+                self.balance(&balance)?;
+            }
             if now.duration_since(self.committed_at) >= self.config.commit_interval {
                 self.committed_at = now;
                 self.commit();
@@ -174,7 +180,12 @@ impl Loop<'_> {
                 let handling = self.consumer.context().handling();
                 handling.observe(&Observed::Held { running: handling.lanes.running(), bytes: handling.lanes.bytes() });
             }
-            self.take(wait);
+            if has_plenty && now.duration_since(self.taken_at) < PLENTY_WAIT {
+                self.consumer.context().handling().settle(wait);
+            } else {
+                self.taken_at = now;
+                self.take(wait);
+            }
         }
     }
 
@@ -184,15 +195,21 @@ impl Loop<'_> {
     }
 
     /// Takes what Kafka has, up to a batch; waits only for the first.
-    fn take(&mut self, wait: Duration) {
+    fn take(&self, wait: Duration) {
         let mut wait = wait;
+        let mut last: Option<Partition> = None;
         for _ in 0..BATCH {
             let Some(polled) = self.consumer.poll(wait) else { return };
             match polled {
                 Ok(message) => {
-                    let partition = Partition { topic: self.topic(message.topic()), number: message.partition() };
-                    let record = Record::copy(&message, partition);
-                    self.consumer.context().handling().take(record);
+                    // Messages come in runs of one partition.
+                    let (topic, number) = (message.topic(), message.partition());
+                    let is_same = |it: &Partition| it.number == number && *it.topic == *topic;
+                    let partition = last.take().filter(is_same);
+                    let partition = partition.unwrap_or_else(|| Partition { topic: self.topic(topic), number });
+                    let record = Record::copy(&message, partition.clone());
+                    self.consumer.context().handling().take(&partition, message.key(), record);
+                    last = Some(partition);
                 }
                 Err(error) => return self.poll_failed(error),
             }
@@ -216,24 +233,12 @@ impl Loop<'_> {
         }
     }
 
-    /// Pauses partitions that are full, and resumes those that have room again.
-    fn balance(&mut self) -> Result<(), Error> {
-        let handling = self.consumer.context().handling();
-        let lanes = &handling.lanes;
-        let full: Vec<Partition> =
-            lanes.partitions().filter(|it| !self.paused.contains(*it) && lanes.is_full(it)).cloned().collect();
-        let ours: HashSet<&Partition> = lanes.partitions().collect();
-        self.paused.retain(|partition| ours.contains(partition));
-        let free: Vec<Partition> = self.paused.iter().filter(|it| lanes.has_room(it)).cloned().collect();
-        drop(ours);
-        drop(handling);
-        if !full.is_empty() {
-            self.consumer.pause(&kafka::list(&full)).map_err(Error::Failed)?;
-            self.paused.extend(full);
+    fn balance(&self, Balance { pause, resume }: &Balance) -> Result<(), Error> {
+        if !pause.is_empty() {
+            self.consumer.pause(&kafka::list(pause)).map_err(Error::Failed)?;
         }
-        if !free.is_empty() {
-            self.consumer.resume(&kafka::list(&free)).map_err(Error::Failed)?;
-            free.iter().for_each(|partition| _ = self.paused.remove(partition));
+        if !resume.is_empty() {
+            self.consumer.resume(&kafka::list(resume)).map_err(Error::Failed)?;
         }
         Ok(())
     }

@@ -6,5 +6,6 @@ mod group;
 mod harness;
 mod inbox;
 mod letters;
+mod paused;
 pub mod stage;
 mod starting;
