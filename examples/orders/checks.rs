@@ -9,18 +9,18 @@ use crate::tell;
 const ENDINGS: [(&str, &str); 4] = [
     (
         "every order is shipped, but one is cancelled",
-        "SELECT count(*) FILTER (WHERE status = 'shipped') = $1 - 1 AND count(*) FILTER (WHERE status = 'cancelled') = 1
+        "SELECT count(*) FILTER (WHERE status = 'shipped') = $1::bigint - 1 AND count(*) FILTER (WHERE status = 'cancelled') = 1
          FROM orders",
     ),
-    ("every shipped order has one shipment", "SELECT count(*) = $1 - 1 AND count(DISTINCT order_id) = $1 - 1 FROM shipments"),
+    ("every shipped order has one shipment", "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT order_id) = $1::bigint - 1 FROM shipments"),
     (
         "every shipment was told of once",
-        "SELECT count(*) = $1 - 1 AND count(DISTINCT aggregate_id) = $1 - 1 FROM outbox_events
+        "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT aggregate_id) = $1::bigint - 1 FROM outbox_events
          WHERE event_type = 'OrderShipped'",
     ),
     (
         "the trace of each order goes from its request to its shipment",
-        "SELECT count(*) = $1 - 1 FROM outbox_events AS created JOIN outbox_events AS shipped USING (aggregate_id)
+        "SELECT count(*) = $1::bigint - 1 FROM outbox_events AS created JOIN outbox_events AS shipped USING (aggregate_id)
          WHERE created.event_type = 'OrderCreated' AND shipped.event_type = 'OrderShipped'
              AND created.headers ->> 'traceparent' = shipped.headers ->> 'traceparent'",
     ),
