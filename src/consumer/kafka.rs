@@ -153,6 +153,10 @@ impl Context {
             tracing::info!(partitions = %told(&partitions), "partitions given up");
         }
         handling.forget(&partitions);
+        // A pause outlives its assignment: a partition that comes back would stand still for ever.
+        if let Err(error) = consumer.resume(taken) {
+            handling.fail(Error::Failed(error));
+        }
         if let Err(error) = consumer.incremental_unassign(taken) {
             handling.fail(Error::Failed(error));
         }
