@@ -191,9 +191,14 @@ impl Handling {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
                 return self.lanes.done(&job);
             }
-            Outcome::Again { reason } => Ok((Policy::again(job.noise() ^ u64::from(took.subsec_nanos())), reason)),
+            Outcome::Again { reason } => {
+                job.waits = job.waits.saturating_add(1);
+                let noise = job.noise() ^ u64::from(took.subsec_nanos());
+                Ok((self.config.retry.again(job.waits, noise), reason))
+            }
             Outcome::Retry { after, reason } => {
                 job.tries += 1;
+                job.waits = 0;
                 let noise = job.noise() ^ u64::from(job.tries);
                 match self.config.retry.pause(job.tries, noise) {
                     Some(pause) => Ok((after.unwrap_or(pause), reason)),

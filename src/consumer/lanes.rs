@@ -57,6 +57,8 @@ pub struct Job<R> {
     pub record: R,
     /// How often it has been tried before.
     pub tries: u32,
+    /// How often it came back before for what was no fault of its own.
+    pub waits: u32,
     slot: usize,
     tenure: u64,
     number: u64,
@@ -189,7 +191,7 @@ impl<R> Lanes<R> {
         let Some(held) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = held.prefix.received(offset);
         let lane = key_hash.unwrap_or_else(|| self.hasher.hash_one(number));
-        let job = Job { record, tries: 0, slot, tenure: held.tenure, number, lane, bytes };
+        let job = Job { record, tries: 0, waits: 0, slot, tenure: held.tenure, number, lane, bytes };
         held.bytes += bytes;
         self.bytes += bytes;
         let is_new = !held.lanes.contains_key(&lane);

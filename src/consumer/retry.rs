@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A pause after the database asked to begin again.
+/// The first pause after something that is no fault of the event.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// How often and how soon a failed event is tried again.
@@ -27,16 +27,18 @@ impl Policy {
     /// they have been enough. `noise` is any number; different events should bring different ones.
     #[must_use]
     pub fn pause(&self, tries: u32, noise: u64) -> Option<Duration> {
-        (tries < self.tries_max).then(|| {
-            let doubled = 2_u32.saturating_pow(tries.saturating_sub(1));
-            jitter(self.first_pause.saturating_mul(doubled).min(self.longest_pause), noise)
-        })
+        (tries < self.tries_max).then(|| self.doubled(self.first_pause, tries, noise))
     }
 
-    /// Gives the pause after the database asked to begin again.
+    /// Gives the pause after so many returns (at least one) that were no fault of the event: short at first, and without end.
     #[must_use]
-    pub fn again(noise: u64) -> Duration {
-        jitter(AGAIN, noise)
+    pub fn again(&self, waits: u32, noise: u64) -> Duration {
+        self.doubled(AGAIN, waits, noise)
+    }
+
+    fn doubled(&self, first: Duration, times: u32, noise: u64) -> Duration {
+        let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
+        jitter(first.saturating_mul(doubled).min(self.longest_pause), noise)
     }
 }
 
@@ -60,5 +62,7 @@ mod tests {
         }
         assert_eq!(policy.pause(12, 0), None);
         assert_ne!(policy.pause(5, 1), policy.pause(5, 2));
+        assert!(policy.again(1, 0) <= AGAIN);
+        assert!(policy.again(1_000, 0) >= policy.longest_pause / 2, "it grows, and has no end");
     }
 }
