@@ -290,6 +290,12 @@ impl Starter {
         let mut jobs = jobs.into_iter();
         while let Some(job) = jobs.next() {
             let began = Instant::now();
+            if job.record.has_unreadable_headers() {
+                // Without its headers nobody can tell what it is.
+                let outcome = Outcome::reject("a header whose name is not UTF-8: its headers cannot be read");
+                returned.push(Returned::Handled { job, outcome, took: Duration::ZERO });
+                continue;
+            }
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
             let mut call = Call::new(&self.handler, delivery, &self.group);
             let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use rdkafka::message::Headers as _;
@@ -25,6 +27,8 @@ struct Inner {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     headers: Box<[Place]>,
+    /// Whether it has headers that cannot be read: they are left out.
+    is_unreadable: bool,
 }
 
 /// Where a header's name and value stand.
@@ -67,9 +71,15 @@ impl Record {
         };
         let key = message.key().map(&mut put);
         let value = message.payload().map(&mut put);
-        let headers = message.headers().map(|headers| {
-            headers.iter().map(|header| (put(header.key.as_bytes()), header.value.map(&mut put))).collect()
-        });
+        // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. Nothing but `bytes` is shared
+        // with the closure, and what was put there before the panic is in no one's place.
+        let headers = catch_unwind(AssertUnwindSafe(|| {
+            message.headers().map(|headers| {
+                headers.iter().map(|header| (put(header.key.as_bytes()), header.value.map(&mut put))).collect()
+            })
+        }));
+        let is_unreadable = headers.is_err();
+        let headers: Box<[Place]> = headers.ok().flatten().unwrap_or_default();
         let timestamp = match message.timestamp() {
             KafkaTimestamp::NotAvailable => Timestamp::None,
             KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
@@ -77,7 +87,7 @@ impl Record {
         };
         let offset = message.offset();
         let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers: headers.unwrap_or_default() }))
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable }))
     }
 
     /// Makes a record without Kafka, for a test of a handler.
@@ -101,7 +111,8 @@ impl Record {
         let headers = headers.iter().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
         let partition = Partition { topic: topic.into(), number: partition };
         let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp: Timestamp::None, bytes, key, value, headers }))
+        let (timestamp, is_unreadable) = (Timestamp::None, false);
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable }))
     }
 
     /// Gives the topic.
@@ -153,6 +164,12 @@ impl Record {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers().filter(|(found, _)| *found == name).last()?;
         std::str::from_utf8(found.1?).ok()
+    }
+
+    /// Says whether it has headers that cannot be read, because the name of one is not UTF-8. Then none of them is given.
+    #[must_use]
+    pub fn has_unreadable_headers(&self) -> bool {
+        self.0.is_unreadable
     }
 
     pub(super) fn whence(&self) -> &Partition {
