@@ -31,6 +31,7 @@ use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
+use crate::consumer::retry::later;
 
 /// How many handlers one task starts.
 const CHUNK: usize = 64;
@@ -128,9 +129,8 @@ impl Handling {
         }
     }
 
-    /// Lets what runs of these partitions come to its end, for at most `limit`.
-    pub(super) fn finish(&mut self, partitions: &[Partition], limit: Duration) {
-        let until = Instant::now() + limit;
+    /// Lets what runs of these partitions come to its end, until a time.
+    pub(super) fn finish(&mut self, partitions: &[Partition], until: Instant) {
         for partition in partitions {
             self.lanes.close(partition);
         }
@@ -214,7 +214,7 @@ impl Handling {
             Ok((pause, reason)) => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
-                self.lanes.retry(job, now + pause);
+                self.lanes.retry(job, later(now, pause));
             }
             Err(reason) => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
@@ -227,7 +227,7 @@ impl Handling {
         if let Err(exceeded) = self.budget.reject(job.record.whence()) {
             self.fail(Error::TooManyRejected { record: job.record.to_string(), exceeded, reason });
             // It waits for the next start of the consumer, and holds its place until then.
-            return self.lanes.retry(job, Instant::now() + self.config.retry.longest_pause);
+            return self.lanes.retry(job, later(Instant::now(), self.config.retry.longest_pause));
         }
         tracing::warn!(record = %job.record, reason, "rejected: to the dead-letter topic");
         let letter = Letter {

@@ -166,6 +166,13 @@ impl<R> Lanes<R> {
         self.places.insert(partition, slot);
     }
 
+    /// Notes where a partition starts. That is its position until something is done.
+    pub fn begin(&mut self, partition: &Partition, offset: i64) {
+        if let Some(held) = self.held_mut(partition) {
+            held.prefix.begin(offset);
+        }
+    }
+
     /// Starts nothing of this partition any more; what runs may end.
     pub fn close(&mut self, partition: &Partition) {
         if let Some(held) = self.held_mut(partition) {
@@ -478,6 +485,18 @@ mod tests {
         }
         lanes.forget_commits();
         assert_eq!(lanes.take_positions(), moved);
+    }
+
+    #[test]
+    fn i15_where_a_partition_begins_is_committed_before_anything_is_done() {
+        let mut lanes = lanes(LIMITS);
+        lanes.begin(&partition(0), 100);
+        assert_eq!(lanes.take_positions(), [(partition(0), 100)]);
+        take(&mut lanes, 0, 103, "a");
+        let job = lanes.start(Instant::now()).unwrap();
+        assert_eq!(lanes.position(&partition(0)), Some(100));
+        lanes.done(&job);
+        assert_eq!(lanes.take_positions(), [(partition(0), 104)]);
     }
 
     #[test]

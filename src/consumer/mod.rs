@@ -31,8 +31,10 @@ pub mod retry;
 mod typed;
 
 mod call;
+mod commit;
 mod handling;
 mod kafka;
+mod positions;
 mod runtime;
 
 pub use budget::Exceeded;

@@ -1,6 +1,7 @@
 //! When an event is tried again, and when that has been enough.
 
 use std::time::Duration;
+use std::time::Instant;
 
 /// The first pause after something that is no fault of the event.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -42,6 +43,15 @@ impl Policy {
     }
 }
 
+/// What stands for a time beyond any clock.
+const YEAR: Duration = Duration::from_secs(31_536_000);
+
+/// Gives the time after a pause, however long an application makes it.
+#[must_use]
+pub fn later(now: Instant, pause: Duration) -> Instant {
+    now + pause.min(YEAR)
+}
+
 fn jitter(whole: Duration, noise: u64) -> Duration {
     // One step of a multiplicative hash: neighbouring numbers give shares far apart.
     let share = u32::try_from(noise.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54).unwrap_or_default();
@@ -51,6 +61,13 @@ fn jitter(whole: Duration, noise: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_may_be_longer_than_any_clock() {
+        let now = Instant::now();
+        assert!(later(now, Duration::MAX) > now);
+        assert_eq!(later(now, Duration::from_secs(5)), now + Duration::from_secs(5));
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit_with_jitter_and_end() {

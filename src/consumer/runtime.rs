@@ -10,7 +10,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::CommitMode;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
@@ -19,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::commit;
+use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
@@ -31,8 +32,10 @@ use crate::consumer::kafka::Context;
 use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
+use crate::consumer::positions;
 use crate::consumer::preflight;
 use crate::consumer::record::Record;
+use crate::consumer::retry::later;
 
 /// How many records are taken between two looks at what has come back.
 const BATCH: usize = 512;
@@ -95,7 +98,7 @@ impl Consumer {
             return Ok(());
         }
         let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
-        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling))?;
+        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling, stop.clone()))?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::Configuration)?;
         let now = Instant::now();
@@ -106,8 +109,9 @@ impl Consumer {
             committed_at: now,
             told_at: now,
             config: &self.config,
+            stop,
         }
-        .run(stop)
+        .run()
     }
 }
 
@@ -125,10 +129,11 @@ struct Loop<'c> {
     committed_at: Instant,
     told_at: Instant,
     config: &'c Config,
+    stop: &'c CancellationToken,
 }
 
 impl Loop<'_> {
-    fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+    fn run(mut self) -> Result<(), Error> {
         loop {
             let now = Instant::now();
             let (is_failed, wait) = {
@@ -137,7 +142,7 @@ impl Loop<'_> {
                 handling.start(now);
                 (handling.failed().is_some(), self.wait(&handling, now))
             };
-            if is_failed || stop.is_cancelled() {
+            if is_failed || self.stop.is_cancelled() {
                 return self.leave();
             }
             self.balance()?;
@@ -183,12 +188,34 @@ impl Loop<'_> {
 
     fn poll_failed(&self, error: KafkaError) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-            let gap = kafka::find_gap(&self.consumer, self.config);
-            return self.consumer.context().handling().fail(gap.unwrap_or(Error::Failed(error)));
+            return self.pass_gaps(error);
         }
         tracing::debug!(error = %error, "Kafka");
-        if let Some(error) = kafka::judge(error) {
+        if let Some(error) = kafka::judge(&error) {
             self.consumer.context().handling().fail(error);
+        }
+    }
+
+    /// Goes on behind the records that are gone while we ran, if the options say so; else the consumer ends.
+    fn pass_gaps(&self, error: KafkaError) {
+        let mut handling = self.consumer.context().handling();
+        let next = kafka::next(&self.consumer, &handling.lanes);
+        let passed = match positions::gaps(&self.consumer, self.config, &next, self.stop) {
+            Ok(Some(places)) if !places.is_empty() => {
+                // A partition that goes back is another one under the same name: its offsets begin again.
+                let back = places.iter().filter(|(it, offset)| handling.lanes.position(it) > Some(*offset));
+                for (partition, offset) in back.cloned().collect::<Vec<_>>() {
+                    handling.lanes.assign(partition.clone());
+                    handling.lanes.begin(&partition, offset);
+                }
+                kafka::go_on_at(&self.consumer, &places).map_err(Error::Failed)
+            }
+            Ok(Some(_)) => Err(Error::Failed(error)),
+            Ok(None) => Ok(()),
+            Err(gap) => Err(gap),
+        };
+        if let Err(error) = passed {
+            handling.fail(error);
         }
     }
 
@@ -217,7 +244,7 @@ impl Loop<'_> {
     fn commit(&self) {
         let context = self.consumer.context();
         let positions = context.handling().lanes.take_positions();
-        if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Async) {
+        if let Err(error) = commit::soon(&self.consumer, &positions) {
             tracing::debug!(error = %error, "a commit failed; it is tried again");
             context.handling().lanes.forget_commits();
         }
@@ -229,10 +256,11 @@ impl Loop<'_> {
         let (running, failed) = {
             let mut handling = context.handling();
             let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-            handling.finish(&partitions, self.config.drain);
+            let until = later(Instant::now(), self.config.drain);
+            handling.finish(&partitions, until);
             handling.lanes.forget_commits();
             let positions = handling.lanes.take_positions();
-            if let Err(error) = kafka::commit_now(&self.consumer, &positions) {
+            if let Err(error) = commit::for_good(&self.consumer, &positions, until.max(Instant::now() + SETTLED)) {
                 tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
             }
             let running = handling.lanes.running();

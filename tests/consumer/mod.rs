@@ -1,5 +1,6 @@
 //! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
 
+mod away;
 mod dlq;
 mod failing;
 mod group;
