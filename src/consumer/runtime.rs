@@ -164,7 +164,7 @@ impl Loop<'_> {
         handling.lanes.wakes_at().map_or(idle, |at| at.saturating_duration_since(now).min(idle))
     }
 
-    /// Takes what Kafka has, up to a batch; waits only for the first.
+    /// Takes what Kafka has, up to a batch or to what may be held; waits only for the first.
     fn take(&mut self, wait: Duration) {
         let mut wait = wait;
         for _ in 0..BATCH {
@@ -173,7 +173,12 @@ impl Loop<'_> {
                 Ok(message) => {
                     let partition = Partition { topic: self.topic(message.topic()), number: message.partition() };
                     let record = Record::copy(&message, partition);
-                    self.consumer.context().handling().take(record);
+                    let mut handling = self.consumer.context().handling();
+                    handling.take(record);
+                    // Large records fill memory long before a batch is full.
+                    if handling.lanes.bytes() >= self.config.bytes_max {
+                        return;
+                    }
                 }
                 Err(error) => return self.poll_failed(error),
             }
