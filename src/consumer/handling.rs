@@ -3,6 +3,7 @@
 //! Handlers run on the application's runtime, the consumer's own thread never waits for one. Many are started by one task,
 //! which polls each once: a handler that is done at once costs no task of its own, one that waits gets one.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use crate::consumer::budget::Budget;
 use crate::consumer::call::Call;
@@ -57,8 +59,8 @@ pub(super) struct Handling {
     returned: mpsc::Receiver<Vec<Returned>>,
     observer: Arc<dyn Observer>,
     letters: Arc<dead_letter::Producer>,
-    /// Ends what still tries to deliver dead letters.
-    over: CancellationToken,
+    /// End what still tries to deliver dead letters of a partition.
+    over: HashMap<Partition, DropGuard>,
     /// Why the consumer must stop.
     failed: Option<Error>,
 }
@@ -90,7 +92,7 @@ impl Handling {
             returned,
             observer,
             letters: Arc::new(letters),
-            over: CancellationToken::new(),
+            over: HashMap::new(),
             failed: None,
             config,
         }
@@ -149,6 +151,7 @@ impl Handling {
         for partition in partitions {
             unfinished += self.lanes.revoke(partition);
             self.budget.forget(partition);
+            self.over.remove(partition);
         }
         if unfinished > 0 {
             self.observer.observe(&Observed::Revoked { unfinished });
@@ -236,15 +239,11 @@ impl Handling {
             names: self.config.dead_letters.names,
             policy: self.config.retry.clone(),
         };
+        let whence = job.record.whence().clone();
         let bury = bury(Arc::clone(&self.letters), letter, job, reason, self.starter.returns.clone());
-        let over = self.over.clone();
+        let new = || CancellationToken::new().drop_guard();
+        let over = self.over.entry(whence).or_insert_with(new).token().clone();
         self.starter.runtime.spawn(async move { over.run_until_cancelled(bury).await });
-    }
-}
-
-impl Drop for Handling {
-    fn drop(&mut self) {
-        self.over.cancel();
     }
 }
 
