@@ -4,6 +4,7 @@ mod away;
 mod dlq;
 mod failing;
 mod group;
+mod guarded;
 mod inbox;
 mod letters;
 pub mod stage;

@@ -1,4 +1,4 @@
-//! Records that no client would write, byte for byte: a Produce request by hand.
+//! Requests that our clients do not make, byte for byte: a record that none would write, and grants.
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -7,15 +7,54 @@ use std::net::TcpStream;
 /// Writes one record with one header into partition 0; the header's name may be any bytes.
 pub fn produce(address: &str, topic: &str, key: &[u8], value: &[u8], header: (&[u8], &[u8])) {
     let batch = batch(key, value, header);
-    let mut request = Vec::new();
-    // Produce, version 3, correlation, client, no transaction, all replicas, 10 s, one topic, one partition.
-    request.extend([0_u16.to_be_bytes(), 3_u16.to_be_bytes()].concat());
+    // No transaction, all replicas, 10 s, one topic, one partition.
+    let mut body = [(-1_i16).to_be_bytes(), (-1_i16).to_be_bytes()].concat();
+    body.extend([10_000_i32, 1].map(i32::to_be_bytes).concat());
+    body.extend(text(topic));
+    body.extend([1, 0, length(&batch)].map(i32::to_be_bytes).concat());
+    body.extend(batch);
+    let answer = ask(address, (0, 3), &body);
+    // One topic by its name, one partition by its number, and then the error.
+    let at = 4 + 2 + topic.len() + 4 + 4;
+    assert_eq!(answer[at..at + 2], [0, 0], "the broker's error code");
+}
+
+/// What a grant is about, with the number it has in the protocol.
+#[derive(Clone, Copy)]
+pub enum Resource {
+    Topic = 2,
+    Group = 3,
+}
+
+/// What a grant allows, likewise.
+#[derive(Clone, Copy)]
+pub enum Operation {
+    Read = 3,
+    Write = 4,
+    Describe = 8,
+}
+
+/// Allows the user `app` something.
+pub fn grant(address: &str, resource: Resource, name: &str, operation: Operation) {
+    const LITERAL: u8 = 3;
+    const ALLOW: u8 = 3;
+    let mut body = 1_i32.to_be_bytes().to_vec();
+    body.push(resource as u8);
+    body.extend(text(name));
+    body.push(LITERAL);
+    body.extend([text("User:app"), text("*")].concat());
+    body.extend([operation as u8, ALLOW]);
+    let answer = ask(address, (30, 1), &body);
+    // The time of a throttle, one result.
+    assert_eq!(answer[8..10], [0, 0], "the broker's error code");
+}
+
+/// Sends a request of this kind and version, and gives what follows the correlation.
+fn ask(address: &str, (kind, version): (u16, u16), body: &[u8]) -> Vec<u8> {
+    let mut request = [kind, version].map(u16::to_be_bytes).concat();
     request.extend(7_i32.to_be_bytes());
-    request.extend([&1_i16.to_be_bytes()[..], b"t", &(-1_i16).to_be_bytes(), &(-1_i16).to_be_bytes()].concat());
-    request.extend([10_000_i32, 1].map(i32::to_be_bytes).concat());
-    request.extend([&i16::try_from(topic.len()).unwrap().to_be_bytes()[..], topic.as_bytes()].concat());
-    request.extend([1, 0, length(&batch)].map(i32::to_be_bytes).concat());
-    request.extend(batch);
+    request.extend(text("t"));
+    request.extend(body);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&length(&request).to_be_bytes()).unwrap();
     stream.write_all(&request).unwrap();
@@ -23,9 +62,11 @@ pub fn produce(address: &str, topic: &str, key: &[u8], value: &[u8], header: (&[
     stream.read_exact(&mut size).unwrap();
     let mut answer = vec![0; usize::try_from(i32::from_be_bytes(size)).unwrap()];
     stream.read_exact(&mut answer).unwrap();
-    // Correlation, one topic by its name, one partition by its number, and then the error.
-    let at = 4 + 4 + 2 + topic.len() + 4 + 4;
-    assert_eq!(answer[at..at + 2], [0, 0], "the broker's error code");
+    answer.split_off(4)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&i16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
 }
 
 fn batch(key: &[u8], value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
