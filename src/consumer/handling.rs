@@ -34,6 +34,7 @@ use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
 use crate::consumer::retry::later;
+use crate::consumer::watch::Watch;
 
 /// How many handlers one task starts.
 const CHUNK: usize = 64;
@@ -58,6 +59,7 @@ pub(super) struct Handling {
     starter: Starter,
     returned: mpsc::Receiver<Vec<Returned>>,
     observer: Arc<dyn Observer>,
+    pub(super) watch: Watch,
     letters: Arc<dead_letter::Producer>,
     /// End what still tries to deliver dead letters of a partition.
     over: HashMap<Partition, DropGuard>,
@@ -90,6 +92,7 @@ impl Handling {
             budget: Budget::new(config.dead_letters.limit.clone()),
             starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
             returned,
+            watch: Watch::new(Arc::clone(&observer)),
             observer,
             letters: Arc::new(letters),
             over: HashMap::new(),
@@ -152,6 +155,7 @@ impl Handling {
             unfinished += self.lanes.revoke(partition);
             self.budget.forget(partition);
             self.over.remove(partition);
+            self.watch.given_up(partition);
         }
         if unfinished > 0 {
             self.observer.observe(&Observed::Revoked { unfinished });
@@ -168,7 +172,22 @@ impl Handling {
         self.failed.as_ref()
     }
 
-    pub(super) fn observe(&self, observed: &Observed<'_>) {
+    /// Tells where a partition ends, if it is ours.
+    pub(super) fn ends_at(&mut self, partition: &Partition, end: i64) {
+        if let Some(done) = self.lanes.position(partition) {
+            self.watch.end(partition, end, done);
+        }
+    }
+
+    /// Tells what is held.
+    pub(super) fn tell(&mut self, now: Instant) {
+        let longest = self.lanes.longest();
+        self.watch.running(longest, now);
+        let longest = longest.map_or(Duration::ZERO, |(_, began)| now.saturating_duration_since(began));
+        self.observe(&Observed::Held { running: self.lanes.running(), longest, bytes: self.lanes.bytes() });
+    }
+
+    fn observe(&self, observed: &Observed<'_>) {
         self.observer.observe(observed);
     }
 

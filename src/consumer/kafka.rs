@@ -36,7 +36,6 @@ use crate::consumer::error::Error;
 use crate::consumer::handling::Handling;
 use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Partition;
-use crate::consumer::observe::Observed;
 use crate::consumer::positions;
 use crate::consumer::record::Record;
 use crate::consumer::retry::later;
@@ -83,6 +82,7 @@ impl Context {
         tracing::info!(partitions = %told(&partitions), "partitions assigned");
         partitions.into_iter().for_each(|partition| handling.lanes.assign(partition));
         handling.lanes.forget_commits();
+        handling.watch.assigned();
         let starts = starts.unwrap_or_default();
         starts.iter().for_each(|(partition, offset)| handling.lanes.begin(partition, *offset));
         // Without a place to start from there is an end: nothing is taken any more.
@@ -139,15 +139,14 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let mut handling = self.handling();
+        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            handling.watch.reached();
+        }
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
                 let place = Partition { topic: topic.topic.as_str().into(), number: partition.partition };
                 handling.lanes.committed(&place, partition.committed_offset);
-                let done = handling.lanes.position(&place).unwrap_or(partition.committed_offset);
-                if done >= 0 && handling.lanes.partitions().any(|ours| *ours == place) {
-                    let records = u64::try_from(partition.hi_offset - done).unwrap_or_default();
-                    handling.observe(&Observed::Lag { partition: &place, records });
-                }
+                handling.ends_at(&place, partition.hi_offset);
             }
         }
     }

@@ -20,9 +20,11 @@
 //! record without a key has a lane of its own.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -59,6 +61,8 @@ pub struct Job<R> {
     pub tries: u32,
     /// How often it came back before for what was no fault of its own.
     pub waits: u32,
+    /// When it last started.
+    began: Option<Instant>,
     slot: usize,
     tenure: u64,
     number: u64,
@@ -101,6 +105,8 @@ struct Held<R> {
     /// Lanes whose first record may start.
     ready: VecDeque<u64>,
     running: usize,
+    /// How many that run began at a time.
+    began: BTreeMap<Instant, usize>,
     bytes: u64,
     committed: Option<i64>,
     is_closing: bool,
@@ -151,6 +157,7 @@ impl<R> Lanes<R> {
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             running: 0,
+            began: BTreeMap::new(),
             bytes: 0,
             committed: None,
             is_closing: false,
@@ -198,7 +205,7 @@ impl<R> Lanes<R> {
         let Some(held) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = held.prefix.received(offset);
         let lane = key_hash.unwrap_or_else(|| self.hasher.hash_one(number));
-        let job = Job { record, tries: 0, waits: 0, slot, tenure: held.tenure, number, lane, bytes };
+        let job = Job { record, tries: 0, waits: 0, began: None, slot, tenure: held.tenure, number, lane, bytes };
         held.bytes += bytes;
         self.bytes += bytes;
         let is_new = !held.lanes.contains_key(&lane);
@@ -221,8 +228,10 @@ impl<R> Lanes<R> {
                 self.turns.push_back(slot);
             }
             let Some(lane) = held.lanes.get_mut(&number) else { continue };
-            let Some(job) = lane.records.pop_front() else { continue };
+            let Some(mut job) = lane.records.pop_front() else { continue };
             lane.state = State::Running;
+            job.began = Some(now);
+            *held.began.entry(now).or_default() += 1;
             held.running += 1;
             self.running += 1;
             return Some(job);
@@ -321,6 +330,13 @@ impl<R> Lanes<R> {
         self.held(partition).map_or(0, |held| held.running)
     }
 
+    /// Gives the partition whose record has been in a handler for longest, and since when.
+    #[must_use]
+    pub fn longest(&self) -> Option<(&Partition, Instant)> {
+        let held = self.slots.iter().flatten();
+        held.filter_map(|held| Some((&held.partition, *held.began.keys().next()?))).min_by_key(|(_, began)| *began)
+    }
+
     /// Counts the bytes held.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
@@ -346,6 +362,12 @@ impl<R> Lanes<R> {
         let held = self.slots.get_mut(job.slot)?.as_mut().filter(|held| held.tenure == job.tenure)?;
         held.running -= 1;
         self.running -= 1;
+        if let Some(Entry::Occupied(mut began)) = job.began.map(|began| held.began.entry(began)) {
+            *began.get_mut() -= 1;
+            if *began.get() == 0 {
+                began.remove();
+            }
+        }
         Some(held)
     }
 
@@ -485,6 +507,21 @@ mod tests {
         }
         lanes.forget_commits();
         assert_eq!(lanes.take_positions(), moved);
+    }
+
+    #[test]
+    fn the_longest_running_is_known_until_it_comes_back() {
+        let mut lanes = lanes(LIMITS);
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        take(&mut lanes, 0, 0, "a");
+        let first = lanes.start(now).unwrap();
+        take(&mut lanes, 1, 0, "a");
+        let second = lanes.start(later).unwrap();
+        assert_eq!(lanes.longest(), Some((&partition(0), now)));
+        lanes.done(&first);
+        assert_eq!(lanes.longest(), Some((&partition(1), later)));
+        lanes.retry(second, later);
+        assert_eq!(lanes.longest(), None);
     }
 
     #[test]

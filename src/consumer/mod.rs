@@ -36,6 +36,7 @@ mod handling;
 mod kafka;
 mod positions;
 mod runtime;
+mod watch;
 
 pub use budget::Exceeded;
 pub use budget::Limit;

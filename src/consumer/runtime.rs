@@ -30,7 +30,6 @@ use crate::consumer::handling::Handling;
 use crate::consumer::kafka;
 use crate::consumer::kafka::Context;
 use crate::consumer::lanes::Partition;
-use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
@@ -44,6 +43,9 @@ const BUSY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// How often the observer is told what is held.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many paused partitions are looked at then, and how long a broker may take to answer.
+const LOOKS: usize = 8;
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Takes events from Kafka to a handler.
 pub struct Consumer {
@@ -106,6 +108,7 @@ impl Consumer {
             consumer,
             topics: topics.into_iter().map(Arc::from).collect(),
             paused: HashSet::new(),
+            looked: 0,
             committed_at: now,
             told_at: now,
             config: &self.config,
@@ -126,6 +129,8 @@ struct Loop<'c> {
     /// One name for all records of a topic.
     topics: Vec<Arc<str>>,
     paused: HashSet<Partition>,
+    /// How many of the paused ones have been looked at in this round.
+    looked: usize,
     committed_at: Instant,
     told_at: Instant,
     config: &'c Config,
@@ -152,8 +157,8 @@ impl Loop<'_> {
             }
             if now.duration_since(self.told_at) >= TELL_INTERVAL {
                 self.told_at = now;
-                let handling = self.consumer.context().handling();
-                handling.observe(&Observed::Held { running: handling.lanes.running(), bytes: handling.lanes.bytes() });
+                self.look_at_paused();
+                self.consumer.context().handling().tell(now);
             }
             self.take(wait);
         }
@@ -196,6 +201,7 @@ impl Loop<'_> {
             return self.pass_gaps(error);
         }
         tracing::debug!(error = %error, "Kafka");
+        self.consumer.context().handling().watch.failed(&error);
         if let Some(error) = kafka::judge(&error) {
             self.consumer.context().handling().fail(error);
         }
@@ -244,6 +250,18 @@ impl Loop<'_> {
             free.iter().for_each(|partition| _ = self.paused.remove(partition));
         }
         Ok(())
+    }
+
+    /// Asks where paused partitions end, a few at a time: they are not fetched, so their statistics stand still.
+    fn look_at_paused(&mut self) {
+        let mut handling = self.consumer.context().handling();
+        for partition in self.paused.iter().skip(self.looked).take(LOOKS) {
+            let held = self.consumer.fetch_watermarks(&partition.topic, partition.number, LOOK);
+            // Whoever does not answer one question at once is not asked another.
+            let Ok((_, end)) = held else { break };
+            handling.ends_at(partition, end);
+        }
+        self.looked = if self.looked + LOOKS < self.paused.len() { self.looked + LOOKS } else { 0 };
     }
 
     fn commit(&self) {
