@@ -65,6 +65,9 @@ impl Observer for &'static Tally {
             Observed::DeadLetterBlocked { record, error } => line(format!("{record} cannot be put aside: {error}")),
             Observed::Handled { fate: Fate::Rejected, .. }
             | Observed::Revoked { .. }
+            | Observed::GivenUp { .. }
+            | Observed::Away
+            | Observed::Back { .. }
             | Observed::Lag { .. }
             | Observed::Held { .. } => {}
         }

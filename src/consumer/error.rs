@@ -131,7 +131,9 @@ impl Diagnose for Error {
                                              (walrelay dlq list), and the rest comes again at the next start"
                     .to_owned()
             }
-            Self::Refused(_) => "check the credentials, and grant Read on the topics and the group".to_owned(),
+            Self::Refused(_) => "check the credentials, and grant Read on the topics and the group; with \
+                                 Config::inbox_keeps also DescribeConfigs on the topics"
+                .to_owned(),
             Self::Failed(_) => "start the consumer again".to_owned(),
             Self::DrainTimeout { .. } => "raise Config::drain, or make the handlers quicker".to_owned(),
             Self::Thread(_) => return None,

@@ -3,6 +3,7 @@
 //! Handlers run on the application's runtime, the consumer's own thread never waits for one. Many are started by one task,
 //! which polls each once: a handler that is done at once costs no task of its own, one that waits gets one.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use crate::consumer::budget::Budget;
 use crate::consumer::call::Call;
@@ -31,8 +33,10 @@ use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
+use crate::consumer::retry::later;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
+use crate::consumer::watch::Watch;
 
 /// How many handlers one task starts.
 const CHUNK: usize = 64;
@@ -57,9 +61,10 @@ pub(super) struct Handling {
     starter: Starter,
     returned: mpsc::Receiver<Vec<Returned>>,
     observer: Arc<dyn Observer>,
+    pub(super) watch: Watch,
     letters: Arc<dead_letter::Producer>,
-    /// Ends what still tries to deliver dead letters.
-    over: CancellationToken,
+    /// End what still tries to deliver dead letters of a partition.
+    over: HashMap<Partition, DropGuard>,
     /// Why the consumer must stop.
     failed: Option<Error>,
 }
@@ -89,9 +94,10 @@ impl Handling {
             budget: Budget::new(config.dead_letters.limit.clone()),
             starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
             returned,
+            watch: Watch::new(Arc::clone(&observer)),
             observer,
             letters: Arc::new(letters),
-            over: CancellationToken::new(),
+            over: HashMap::new(),
             failed: None,
             config,
         }
@@ -129,9 +135,8 @@ impl Handling {
         }
     }
 
-    /// Lets what runs of these partitions come to its end, for at most `limit`.
-    pub(super) fn finish(&mut self, partitions: &[Partition], limit: Duration) {
-        let until = Instant::now() + limit;
+    /// Lets what runs of these partitions come to its end, until a time.
+    pub(super) fn finish(&mut self, partitions: &[Partition], until: Instant) {
         for partition in partitions {
             self.lanes.close(partition);
         }
@@ -150,6 +155,8 @@ impl Handling {
         for partition in partitions {
             unfinished += self.lanes.revoke(partition);
             self.budget.forget(partition);
+            self.over.remove(partition);
+            self.watch.given_up(partition);
         }
         if unfinished > 0 {
             self.observer.observe(&Observed::Revoked { unfinished });
@@ -166,7 +173,22 @@ impl Handling {
         self.failed.as_ref()
     }
 
-    pub(super) fn observe(&self, observed: &Observed<'_>) {
+    /// Tells where a partition ends, if it is ours.
+    pub(super) fn ends_at(&mut self, partition: &Partition, end: i64) {
+        if let Some(done) = self.lanes.position(partition) {
+            self.watch.end(partition, end, done);
+        }
+    }
+
+    /// Tells what is held.
+    pub(super) fn tell(&mut self, now: Instant) {
+        let longest = self.lanes.longest();
+        self.watch.running(longest, now);
+        let longest = longest.map_or(Duration::ZERO, |(_, began)| now.saturating_duration_since(began));
+        self.observe(&Observed::Held { running: self.lanes.running(), longest, bytes: self.lanes.bytes() });
+    }
+
+    fn observe(&self, observed: &Observed<'_>) {
         self.observer.observe(observed);
     }
 
@@ -186,7 +208,7 @@ impl Handling {
 
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
         let noise = job.noise() ^ u64::from(took.subsec_nanos());
-        match verdict::judge(outcome, &mut job.tries, &self.config.retry, noise) {
+        match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.config.retry, noise) {
             Verdict::Done => {
                 self.budget.done(job.record.whence());
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
@@ -195,7 +217,7 @@ impl Handling {
             Verdict::Later { pause, reason } => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
-                self.lanes.retry(job, Instant::now() + pause);
+                self.lanes.retry(job, later(Instant::now(), pause));
             }
             Verdict::Rejected { reason } => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
@@ -208,7 +230,7 @@ impl Handling {
         if let Err(exceeded) = self.budget.reject(job.record.whence()) {
             self.fail(Error::TooManyRejected { record: job.record.to_string(), exceeded, reason });
             // It waits for the next start of the consumer, and holds its place until then.
-            return self.lanes.retry(job, Instant::now() + self.config.retry.longest_pause);
+            return self.lanes.retry(job, later(Instant::now(), self.config.retry.longest_pause));
         }
         tracing::warn!(record = %job.record, reason, "rejected: to the dead-letter topic");
         let letter = Letter {
@@ -217,15 +239,11 @@ impl Handling {
             names: self.config.dead_letters.names,
             policy: self.config.retry.clone(),
         };
+        let whence = job.record.whence().clone();
         let bury = bury(Arc::clone(&self.letters), letter, job, reason, self.starter.returns.clone());
-        let over = self.over.clone();
+        let new = || CancellationToken::new().drop_guard();
+        let over = self.over.entry(whence).or_insert_with(new).token().clone();
         self.starter.runtime.spawn(async move { over.run_until_cancelled(bury).await });
-    }
-}
-
-impl Drop for Handling {
-    fn drop(&mut self) {
-        self.over.cancel();
     }
 }
 
@@ -272,6 +290,12 @@ impl Starter {
         let mut next_began = Instant::now();
         while let Some(job) = jobs.next() {
             let began = next_began;
+            if job.record.has_unreadable_headers() {
+                // Without its headers nobody can tell what it is.
+                let outcome = Outcome::reject("a header whose name is not UTF-8: its headers cannot be read");
+                returned.push(Returned::Handled { job, outcome, took: Duration::ZERO });
+                continue;
+            }
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
             let mut call = Call::new(&self.handler, delivery, &self.group);
             let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;

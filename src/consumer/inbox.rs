@@ -20,6 +20,7 @@ pub const INBOX_SQL: &str = include_str!("../../sql/inbox.sql");
 const PRUNE_ROWS: i64 = 10_000;
 
 /// Whether an event is here for the first time.
+#[must_use = "an event that was seen must take no effect again"]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Once {
     /// It is: go on, and commit.

@@ -1,18 +1,16 @@
-//! The one place that knows librdkafka's consumer: its properties, its rebalances, its commits.
+//! librdkafka's consumer: its properties, its rebalances, its errors.
 //!
 //! Rebalances are called from within a poll, on the consumer's own thread. When partitions come, the committed offset of each
 //! is compared with what the topic still holds, since afterwards nobody could tell a gap from a first start. When they go,
 //! their handlers come to an end first, then the prefix is committed, and only then are they given up.
 //!
-//! Nobody is told how an asynchronous commit ended: rdkafka calls no `commit_callback` for one
-//! (<https://github.com/fede1024/rust-rdkafka/issues/856>), and a commit that is under way while the group rebalances is refused.
-//! So everything is committed again after each rebalance, and whatever the statistics do not show as committed.
+//! A commit that is under way while the group rebalances is refused, and nobody is told. So everything is committed again after
+//! each rebalance, and whatever the statistics do not show as committed.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,7 +19,6 @@ use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::CommitMode;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
@@ -30,21 +27,22 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaRespErr;
+use tokio_util::sync::CancellationToken;
 
+use crate::consumer::commit;
+use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
-use crate::consumer::config::OnGap;
-use crate::consumer::config::Start;
 use crate::consumer::error::Error;
 use crate::consumer::handling::Handling;
+use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Partition;
-use crate::consumer::observe::Observed;
+use crate::consumer::positions;
+use crate::consumer::record::Record;
+use crate::consumer::retry::later;
 use crate::kafka;
 
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long the last commit waits for a group that is settling, and how often it tries.
-const SETTLED: Duration = Duration::from_secs(3);
-const SETTLING: Duration = Duration::from_millis(50);
 
 /// Properties that carry a guarantee or are options of their own, and why.
 const GUARDED: [(&str, &str); 14] = [
@@ -77,11 +75,12 @@ const HABITS: [(&str, &str); 3] = [
 pub(super) struct Context {
     config: Config,
     handling: Mutex<Handling>,
+    stop: CancellationToken,
 }
 
 impl Context {
-    pub(super) fn new(config: Config, handling: Handling) -> Self {
-        Self { config, handling: Mutex::new(handling) }
+    pub(super) fn new(config: Config, handling: Handling, stop: CancellationToken) -> Self {
+        Self { config, handling: Mutex::new(handling), stop }
     }
 
     pub(super) fn handling(&self) -> MutexGuard<'_, Handling> {
@@ -90,63 +89,21 @@ impl Context {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) {
         let mut handling = self.handling();
-        let assignment = match self.positions(consumer, given) {
-            Ok(assignment) => assignment,
-            Err(error) => {
-                handling.fail(error);
-                given.clone()
-            }
-        };
+        let starts = positions::find(consumer, &self.config, given, &self.stop).unwrap_or_else(|error| {
+            handling.fail(error);
+            None
+        });
         let partitions = partitions(given);
         tracing::info!(partitions = %told(&partitions), "partitions assigned");
         partitions.into_iter().for_each(|partition| handling.lanes.assign(partition));
         handling.lanes.forget_commits();
-        if let Err(error) = consumer.incremental_assign(&assignment) {
+        handling.watch.assigned();
+        let starts = starts.unwrap_or_default();
+        starts.iter().for_each(|(partition, offset)| handling.lanes.begin(partition, *offset));
+        // Without a place to start from there is an end: nothing is taken any more.
+        let assignment = if starts.is_empty() { Ok(given.clone()) } else { list_at(&starts) };
+        if let Err(error) = assignment.and_then(|assignment| consumer.incremental_assign(&assignment)) {
             handling.fail(Error::Failed(error));
-        }
-    }
-
-    /// Finds where each partition starts.
-    fn positions(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        given: &TopicPartitionList,
-    ) -> Result<TopicPartitionList, Error> {
-        let committed = consumer.committed_offsets(given.clone(), ANSWER).map_err(Error::Failed)?;
-        let mut assignment = TopicPartitionList::new();
-        for element in committed.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let start = match element.offset() {
-                Offset::Offset(committed) => {
-                    let (oldest, end) = consumer.fetch_watermarks(topic, partition, ANSWER).map_err(Error::Failed)?;
-                    self.within(topic, partition, committed, (oldest, end))?
-                }
-                Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
-                    match self.config.start {
-                        Start::Earliest => Offset::Beginning,
-                        Start::Latest => Offset::End,
-                    }
-                }
-            };
-            assignment.add_partition_offset(topic, partition, start).map_err(Error::Failed)?;
-        }
-        Ok(assignment)
-    }
-
-    /// Compares the committed offset with what the topic holds.
-    fn within(&self, topic: &str, partition: i32, committed: i64, held: (i64, i64)) -> Result<Offset, Error> {
-        let (oldest, end) = held;
-        if (oldest..=end).contains(&committed) {
-            return Ok(Offset::Offset(committed));
-        }
-        let gap =
-            Error::Gap { group: self.config.group.clone(), topic: topic.to_owned(), partition, committed, oldest, end };
-        match self.config.on_gap {
-            OnGap::Stop => Err(gap),
-            OnGap::GoOn => {
-                tracing::warn!(error = %gap, "going on at the oldest record");
-                Ok(Offset::Offset(oldest))
-            }
         }
     }
 
@@ -157,24 +114,22 @@ impl Context {
             // Somebody else has them already: neither a wait nor a commit helps.
             tracing::warn!(partitions = %told(&partitions), "partitions were lost: the group went on without us");
         } else {
-            handling.finish(&partitions, self.config.revoke_drain);
+            let until = later(Instant::now(), self.config.revoke_drain);
+            handling.finish(&partitions, until);
             let positions = partitions.iter().filter_map(|partition| {
                 handling.lanes.position(partition).map(|position| (partition.clone(), position))
             });
             let positions: Vec<_> = positions.collect();
-            if let Err(error) = commit_now(consumer, &positions) {
+            if let Err(error) = commit::for_good(consumer, &positions, until.max(Instant::now() + SETTLED)) {
                 tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
             }
             tracing::info!(partitions = %told(&partitions), "partitions given up");
         }
-        // librdkafka would remember that they are paused, and they may come back.
-        let paused = list(partitions.iter().filter(|partition| handling.lanes.is_paused(partition)));
-        if paused.count() > 0
-            && let Err(error) = consumer.resume(&paused)
-        {
+        handling.forget(&partitions);
+        // A pause outlives its assignment: a partition that comes back would stand still for ever.
+        if let Err(error) = consumer.resume(taken) {
             handling.fail(Error::Failed(error));
         }
-        handling.forget(&partitions);
         if let Err(error) = consumer.incremental_unassign(taken) {
             handling.fail(Error::Failed(error));
         }
@@ -199,15 +154,14 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let mut handling = self.handling();
+        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            handling.watch.reached();
+        }
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
                 let place = Partition { topic: topic.topic.as_str().into(), number: partition.partition };
                 handling.lanes.committed(&place, partition.committed_offset);
-                let done = handling.lanes.position(&place).unwrap_or(partition.committed_offset);
-                if done >= 0 && handling.lanes.partitions().any(|ours| *ours == place) {
-                    let records = u64::try_from(partition.hi_offset - done).unwrap_or_default();
-                    handling.observe(&Observed::Lag { partition: &place, records });
-                }
+                handling.ends_at(&place, partition.hi_offset);
             }
         }
     }
@@ -252,72 +206,50 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     Ok(client)
 }
 
-/// Commits positions: for each partition the offset of the next record to handle.
-pub(super) fn commit(
-    consumer: &BaseConsumer<Context>,
-    positions: &[(Partition, i64)],
-    mode: CommitMode,
-) -> KafkaResult<()> {
-    if positions.is_empty() {
-        return Ok(());
-    }
-    let mut offsets = TopicPartitionList::new();
-    for (partition, position) in positions {
-        offsets.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*position))?;
-    }
-    consumer.commit(&offsets, mode)
-}
-
-/// Commits for good, and waits for the answer. While the group settles who is in it a commit is refused, so it is tried for a
-/// moment.
-pub(super) fn commit_now(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)]) -> KafkaResult<()> {
-    let until = Instant::now() + SETTLED;
-    loop {
-        let Err(error) = commit(consumer, positions, CommitMode::Sync) else { return Ok(()) };
-        let is_settling = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration)
-        );
-        if !is_settling || Instant::now() >= until {
-            return Err(error);
-        }
-        thread::sleep(SETTLING);
-    }
-}
-
-/// Asks which assigned partition no longer holds what is next in it.
-pub(super) fn find_gap(consumer: &BaseConsumer<Context>, config: &Config) -> Option<Error> {
-    let assignment = consumer.assignment().ok()?;
-    let committed = consumer.committed_offsets(assignment, ANSWER).ok()?;
-    committed.elements().iter().find_map(|element| {
-        let Offset::Offset(committed) = element.offset() else { return None };
-        let (topic, partition) = (element.topic(), element.partition());
-        let (oldest, end) = consumer.fetch_watermarks(topic, partition, ANSWER).ok()?;
-        (!(oldest..=end).contains(&committed)).then(|| Error::Gap {
-            group: config.group.clone(),
-            topic: topic.to_owned(),
-            partition,
-            committed,
-            oldest,
-            end,
-        })
-    })
-}
-
-/// Sorts an error of a poll: whether the consumer must stop.
-pub(super) fn judge(error: KafkaError) -> Option<Error> {
+/// Sorts an error: whether the consumer must stop.
+pub(super) fn judge(error: &KafkaError) -> Option<Error> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return Some(Error::Failed(error));
+        return Some(Error::Failed(error.clone()));
     }
-    let code = error.rdkafka_error_code()?;
+    let code = match error {
+        // rdkafka does not give the code of these.
+        KafkaError::AdminOp(code) => *code,
+        error => error.rdkafka_error_code()?,
+    };
     let is_refusal = matches!(
         code,
         RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::Authentication
     );
-    is_refusal.then_some(Error::Refused(error))
+    is_refusal.then(|| Error::Refused(error.clone()))
+}
+
+/// Gives the offset that is next in each assigned partition.
+pub(super) fn next(consumer: &BaseConsumer<Context>, lanes: &Lanes<Record>) -> Vec<(Partition, i64)> {
+    let taken = consumer.position();
+    let next = |partition: &Partition| {
+        let taken = taken.as_ref().ok()?.find_partition(&partition.topic, partition.number)?;
+        match taken.offset() {
+            Offset::Offset(next) => Some(next),
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+        }
+    };
+    let next = |partition: &Partition| next(partition).or_else(|| lanes.position(partition));
+    lanes.partitions().filter_map(|partition| Some((partition.clone(), next(partition)?))).collect()
+}
+
+/// Goes on at other offsets. After an error librdkafka cannot seek, so the partitions are assigned anew.
+pub(super) fn go_on_at(consumer: &BaseConsumer<Context>, places: &[(Partition, i64)]) -> KafkaResult<()> {
+    consumer.incremental_unassign(&list(places.iter().map(|(partition, _)| partition)))?;
+    consumer.incremental_assign(&list_at(places)?)
+}
+
+/// Gives how long one question to a broker may take, if all must be answered by a time.
+pub(super) fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).min(ANSWER)
 }
 
 /// Builds the list that librdkafka takes.
@@ -327,6 +259,15 @@ pub(super) fn list<'p>(partitions: impl IntoIterator<Item = &'p Partition>) -> T
         list.add_partition(&partition.topic, partition.number);
     }
     list
+}
+
+/// The same, with an offset for each.
+pub(super) fn list_at(places: &[(Partition, i64)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in places {
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset))?;
+    }
+    Ok(list)
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<Partition> {

@@ -32,9 +32,12 @@ mod typed;
 pub(crate) mod verdict;
 
 pub(crate) mod call;
+mod commit;
 mod handling;
 mod kafka;
+mod positions;
 mod runtime;
+mod watch;
 
 pub use budget::Exceeded;
 pub use budget::Limit;

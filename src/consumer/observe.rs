@@ -55,10 +55,24 @@ pub enum Observed<'a> {
         /// How many records.
         records: u64,
     },
+    /// A partition is not ours any more: its lag is somebody else's.
+    GivenUp {
+        /// The partition.
+        partition: &'a Partition,
+    },
+    /// No broker can be reached.
+    Away,
+    /// A broker can be reached again.
+    Back {
+        /// After how long.
+        after: Duration,
+    },
     /// What is held.
     Held {
         /// Records in handlers.
         running: usize,
+        /// For how long the one has been in its handler that has been for longest.
+        longest: Duration,
         /// Bytes of all records held.
         bytes: u64,
     },
@@ -103,7 +117,9 @@ pub struct Prometheus {
     dead_letter_errors: IntCounter,
     revoked: IntCounter,
     lag: IntGaugeVec,
+    away: IntGauge,
     running: IntGauge,
+    longest: Gauge,
     held_bytes: Gauge,
 }
 
@@ -131,16 +147,23 @@ impl Prometheus {
             Opts::new("walrelay_consumer_lag_records", "Records between what is done and the end of the partition"),
             &["topic", "partition"],
         )?;
+        let away = IntGauge::new("walrelay_consumer_kafka_away", "1 while no broker can be reached")?;
         let running = IntGauge::new("walrelay_consumer_running", "Records in handlers")?;
+        let longest = Gauge::new(
+            "walrelay_consumer_longest_running_seconds",
+            "For how long the record has been in its handler that has been for longest",
+        )?;
         let held_bytes = Gauge::new("walrelay_consumer_held_bytes", "Memory of the records held")?;
         registry.register(Box::new(handled.clone()))?;
         registry.register(Box::new(dead_lettered.clone()))?;
         registry.register(Box::new(dead_letter_errors.clone()))?;
         registry.register(Box::new(revoked.clone()))?;
         registry.register(Box::new(lag.clone()))?;
+        registry.register(Box::new(away.clone()))?;
         registry.register(Box::new(running.clone()))?;
+        registry.register(Box::new(longest.clone()))?;
         registry.register(Box::new(held_bytes.clone()))?;
-        Ok(Self { handled, dead_lettered, dead_letter_errors, revoked, lag, running, held_bytes })
+        Ok(Self { handled, dead_lettered, dead_letter_errors, revoked, lag, away, running, longest, held_bytes })
     }
 }
 
@@ -160,11 +183,35 @@ impl Observer for Prometheus {
                 let lag = i64::try_from(*records).unwrap_or(i64::MAX);
                 self.lag.with_label_values(&[&*partition.topic, &number]).set(lag);
             }
-            Observed::Held { running, bytes } => {
+            Observed::GivenUp { partition } => {
+                // There is none before the first lag.
+                let _ = self.lag.remove_label_values(&[&*partition.topic, &partition.number.to_string()]);
+            }
+            Observed::Away => self.away.set(1),
+            Observed::Back { .. } => self.away.set(0),
+            Observed::Held { running, longest, bytes } => {
+                self.longest.set(longest.as_secs_f64());
                 self.running.set(i64::try_from(*running).unwrap_or(i64::MAX));
                 #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes")]
                 self.held_bytes.set(*bytes as f64);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_of_a_partition_goes_with_it() {
+        let registry = Registry::new();
+        let series = Prometheus::register(&registry).unwrap();
+        let partition = Partition { topic: "t".into(), number: 3 };
+        let lags = || registry.gather().iter().filter(|it| it.name() == "walrelay_consumer_lag_records").count();
+        series.observe(&Observed::Lag { partition: &partition, records: 7 });
+        assert_eq!(lags(), 1);
+        series.observe(&Observed::GivenUp { partition: &partition });
+        assert_eq!(lags(), 0);
     }
 }

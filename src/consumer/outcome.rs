@@ -1,16 +1,21 @@
 //! What a handler decides: three fates, and one that is not a decision.
 //!
-//! A handler may return an [`Outcome`], or a `Result` whose error becomes one: any error is a reason to try again, and a
-//! transaction that PostgreSQL rolled back in favour of another one is tried again at once without counting as a try.
+//! A handler may return an [`Outcome`], or a `Result` whose error becomes one. Any error is a reason to try again, and too many
+//! tries reject the event. What is no fault of the event counts no try, or an outage of the database would send good events
+//! to the dead letters and let later ones of their keys pass them: it is tried again, less and less often, until it passes.
+//!
+//! | an error, or a cause of it | counts a try |
+//! |---|---|
+//! | of tokio-postgres or sqlx: a connection that closed, broke or could not be made; no connection in sqlx's pool | no |
+//! | SQLSTATE 40001, 40P01: rolled back in favour of another transaction | no |
+//! | SQLSTATE 08..., 53..., 57P..: no connection, no resources, a server that stops or starts | no |
+//! | any other I/O error of a connection (refused, reset, broken, timed out, unreachable) | no |
+//! | anything else | yes |
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
-
-/// SQLSTATE of a transaction that could not be serialized.
-const SERIALIZATION_FAILURE: &str = "40001";
-/// SQLSTATE of a transaction that was chosen to end a deadlock.
-const DEADLOCK: &str = "40P01";
 
 /// What a handler decides about an event.
 ///
@@ -40,7 +45,8 @@ pub enum Outcome {
         /// Why, for a person.
         reason: String,
     },
-    /// The database asked to begin again: soon, and without counting a try.
+    /// It is no fault of the event: the database asked to begin again, or is away. Soon, then less and less often, and without
+    /// counting a try.
     Again {
         /// Why, for a person.
         reason: String,
@@ -120,21 +126,69 @@ impl Failure {
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let reason = crate::fault::chain(&error);
-        Self(if is_conflict(&error) { Outcome::Again { reason } } else { Outcome::Retry { after: None, reason } })
+        Self(if is_transient(&error) { Outcome::Again { reason } } else { Outcome::Retry { after: None, reason } })
     }
 }
 
-/// Says whether PostgreSQL rolled the transaction back in favour of another: run it again as it is.
-fn is_conflict(error: &(dyn Error + 'static)) -> bool {
+/// Says whether an error, or what caused it, is no fault of the event.
+fn is_transient(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let code = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
-        if code.is_some_and(|code| matches!(code.code(), SERIALIZATION_FAILURE | DEADLOCK)) {
+        if is_of_postgres(error) || is_of_sqlx(error) || is_of_a_connection(error) {
             return true;
         }
         cause = error.source();
     }
     false
+}
+
+fn is_of_postgres(error: &(dyn Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else { return false };
+    match error.code() {
+        Some(code) => is_transient_state(code.code()),
+        // That a connection took too long to make has neither a code nor a cause of its own.
+        None => {
+            error.is_closed()
+                || error.source().is_some_and(|cause| cause.is::<io::Error>())
+                || error.to_string() == "timeout waiting for server"
+        }
+    }
+}
+
+#[cfg(feature = "sqlx")]
+fn is_of_sqlx(error: &(dyn Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<sqlx::Error>() else { return false };
+    if let Some(code) = error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+        return is_transient_state(&code);
+    }
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed)
+}
+
+#[cfg(not(feature = "sqlx"))]
+fn is_of_sqlx(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+fn is_of_a_connection(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind as Kind;
+    let kinds = [
+        Kind::ConnectionRefused,
+        Kind::ConnectionReset,
+        Kind::ConnectionAborted,
+        Kind::NotConnected,
+        Kind::BrokenPipe,
+        Kind::UnexpectedEof,
+        Kind::TimedOut,
+        Kind::HostUnreachable,
+        Kind::NetworkUnreachable,
+        Kind::NetworkDown,
+    ];
+    error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
+}
+
+/// Says whether PostgreSQL's code means: the same again may pass.
+fn is_transient_state(sqlstate: &str) -> bool {
+    matches!(sqlstate, "40001" | "40P01") || ["08", "53", "57P"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]
@@ -150,7 +204,29 @@ mod tests {
         assert_eq!(failing().into_outcome(), Outcome::retry("invalid digit found in string"));
         let done: Result<(), Failure> = Ok(());
         assert_eq!(done.into_outcome(), Outcome::Done);
+        let wrapped = io::Error::other(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert!(matches!(Failure::from(wrapped).0, Outcome::Again { .. }), "the cause counts");
+        assert!(matches!(Failure::from(io::Error::from(io::ErrorKind::NotFound)).0, Outcome::Retry { .. }));
         let rejecting = || -> Result<Outcome, Failure> { Err(Failure::reject("no such order")) };
         assert_eq!(rejecting().into_outcome(), Outcome::reject("no such order"));
+    }
+
+    #[test]
+    fn i14_codes_that_are_no_fault_of_the_event_count_no_try() {
+        for code in ["40001", "40P01", "08006", "53300", "57P01", "57P03"] {
+            assert!(is_transient_state(code), "{code}");
+        }
+        for code in ["40002", "23505", "22P02", "42P01", "57014"] {
+            assert!(!is_transient_state(code), "{code}");
+        }
+    }
+
+    #[cfg(feature = "sqlx")]
+    #[test]
+    fn the_errors_of_sqlx_are_told_apart_like_the_others() {
+        let broken = io::Error::from(io::ErrorKind::NotFound);
+        assert!(matches!(Failure::from(sqlx::Error::Io(broken)).0, Outcome::Again { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).0, Outcome::Again { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::RowNotFound).0, Outcome::Retry { .. }));
     }
 }

@@ -21,6 +21,11 @@ struct Entry {
 }
 
 impl Prefix {
+    /// Notes where the partition starts: everything before is done, or not for us.
+    pub fn begin(&mut self, offset: i64) {
+        self.position = self.position.max(Some(offset));
+    }
+
     /// Notes a record, and gives its number.
     pub fn received(&mut self, offset: i64) -> u64 {
         self.records.push_back(Entry { offset, is_done: false });
@@ -40,7 +45,7 @@ impl Prefix {
         }
     }
 
-    /// Gives the offset of the first record that is not known to be done; none before any is.
+    /// Gives the offset of the first record that is not known to be done; none before any is, or a beginning was noted.
     #[must_use]
     pub const fn position(&self) -> Option<i64> {
         self.position

@@ -1,5 +1,5 @@
 //! What must hold before a consumer joins its group: its topics are there, their dead-letter topics too, and the inbox
-//! remembers events for longer than any topic keeps them. Waits for brokers that do not answer yet.
+//! remembers events for longer than any topic keeps them. Waits for brokers that do not answer yet, not for ones that refuse.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -18,6 +18,7 @@ use crate::consumer::config::Config;
 use crate::consumer::config::InboxKeeps;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
+use crate::consumer::kafka;
 use crate::kafka::is_of_connections;
 
 /// How long one question to the brokers may take.
@@ -41,7 +42,13 @@ pub(super) fn check(
     while !stop.is_cancelled() {
         match look(config, letters, properties, &topics) {
             Ok(checked) => return checked.map(|()| true),
-            Err(error) => tracing::warn!(error = %error, brokers = config.brokers, "Kafka does not answer yet"),
+            Err(error) => {
+                let error = letters.refused().unwrap_or(error);
+                if let Some(refusal) = kafka::judge(&error) {
+                    return Err(refusal);
+                }
+                tracing::warn!(error = %error, brokers = config.brokers, "Kafka does not answer yet");
+            }
         }
         for _ in 0..PAUSE.as_millis() / LOOK.as_millis() {
             if stop.is_cancelled() {

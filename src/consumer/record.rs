@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use rdkafka::message::Headers as _;
@@ -25,6 +27,8 @@ struct Inner {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     headers: Box<[Place]>,
+    /// Whether it has headers that cannot be read: they are left out.
+    is_unreadable: bool,
 }
 
 /// Where a header's name and value stand.
@@ -60,9 +64,14 @@ impl Record {
             KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
             KafkaTimestamp::LogAppendTime(millis) => Timestamp::Appended(millis),
         };
-        let headers = message.headers();
-        let headers = || headers.into_iter().flat_map(|it| it.iter().map(|header| (header.key, header.value)));
-        Self::gather(partition, message.offset(), timestamp, message.key(), message.payload(), headers)
+        let (key, value, headers) = (message.key(), message.payload(), message.headers());
+        let read = || headers.into_iter().flat_map(|it| it.iter().map(|header| (header.key, header.value)));
+        let gather = || Self::gather(partition.clone(), message.offset(), timestamp, key, value, read);
+        // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. Nothing is shared with the
+        // closure but the message, which is not changed.
+        catch_unwind(AssertUnwindSafe(gather)).unwrap_or_else(|_| {
+            Self::gather(partition.clone(), message.offset(), timestamp, key, value, std::iter::empty).without_headers()
+        })
     }
 
     /// Makes a record without Kafka, for a test of a handler.
@@ -100,7 +109,15 @@ impl Record {
         let value = value.map(&mut put);
         let headers = headers().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
         let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers }))
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable: false }))
+    }
+
+    /// Says that its headers were left out. Nobody else has it yet.
+    fn without_headers(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.is_unreadable = true;
+        }
+        self
     }
 
     /// Gives the topic.
@@ -152,6 +169,12 @@ impl Record {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers().filter(|(found, _)| *found == name).last()?;
         std::str::from_utf8(found.1?).ok()
+    }
+
+    /// Says whether it has headers that cannot be read, because the name of one is not UTF-8. Then none of them is given.
+    #[must_use]
+    pub fn has_unreadable_headers(&self) -> bool {
+        self.0.is_unreadable
     }
 
     pub(crate) fn whence(&self) -> &Partition {

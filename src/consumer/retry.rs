@@ -1,8 +1,9 @@
 //! When an event is tried again, and when that has been enough.
 
 use std::time::Duration;
+use std::time::Instant;
 
-/// A pause after the database asked to begin again.
+/// The first pause after something that is no fault of the event.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// How often and how soon a failed event is tried again.
@@ -27,17 +28,28 @@ impl Policy {
     /// they have been enough. `noise` is any number; different events should bring different ones.
     #[must_use]
     pub fn pause(&self, tries: u32, noise: u64) -> Option<Duration> {
-        (tries < self.tries_max).then(|| {
-            let doubled = 2_u32.saturating_pow(tries.saturating_sub(1));
-            jitter(self.first_pause.saturating_mul(doubled).min(self.longest_pause), noise)
-        })
+        (tries < self.tries_max).then(|| self.doubled(self.first_pause, tries, noise))
     }
 
-    /// Gives the pause after the database asked to begin again.
+    /// Gives the pause after so many returns (at least one) that were no fault of the event: short at first, and without end.
     #[must_use]
-    pub fn again(noise: u64) -> Duration {
-        jitter(AGAIN, noise)
+    pub fn again(&self, waits: u32, noise: u64) -> Duration {
+        self.doubled(AGAIN, waits, noise)
     }
+
+    fn doubled(&self, first: Duration, times: u32, noise: u64) -> Duration {
+        let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
+        jitter(first.saturating_mul(doubled).min(self.longest_pause), noise)
+    }
+}
+
+/// What stands for a time beyond any clock.
+const YEAR: Duration = Duration::from_secs(31_536_000);
+
+/// Gives the time after a pause, however long an application makes it.
+#[must_use]
+pub fn later(now: Instant, pause: Duration) -> Instant {
+    now + pause.min(YEAR)
 }
 
 fn jitter(whole: Duration, noise: u64) -> Duration {
@@ -51,6 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pause_may_be_longer_than_any_clock() {
+        let now = Instant::now();
+        assert!(later(now, Duration::MAX) > now);
+        assert_eq!(later(now, Duration::from_secs(5)), now + Duration::from_secs(5));
+    }
+
+    #[test]
     fn pauses_double_up_to_a_limit_with_jitter_and_end() {
         let policy = Policy { tries_max: 12, ..Policy::default() };
         for tries in 1..12 {
@@ -60,5 +79,7 @@ mod tests {
         }
         assert_eq!(policy.pause(12, 0), None);
         assert_ne!(policy.pause(5, 1), policy.pause(5, 2));
+        assert!(policy.again(1, 0) <= AGAIN);
+        assert!(policy.again(1_000, 0) >= policy.longest_pause / 2, "it grows, and has no end");
     }
 }

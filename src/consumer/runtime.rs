@@ -9,7 +9,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::CommitMode;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
@@ -18,6 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::commit;
+use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
@@ -29,10 +30,11 @@ use crate::consumer::kafka;
 use crate::consumer::kafka::Context;
 use crate::consumer::lanes::Balance;
 use crate::consumer::lanes::Partition;
-use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
+use crate::consumer::positions;
 use crate::consumer::preflight;
 use crate::consumer::record::Record;
+use crate::consumer::retry::later;
 
 /// How many records are taken between two looks at what has come back.
 const BATCH: usize = 512;
@@ -44,6 +46,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 const PLENTY_WAIT: Duration = Duration::from_millis(20);
 /// How often the observer is told what is held.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many paused partitions are looked at then, and how long a broker may take to answer.
+const LOOKS: usize = 8;
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Takes events from Kafka to a handler.
 ///
@@ -122,19 +127,21 @@ impl Consumer {
             return Ok(());
         }
         let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
-        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling))?;
+        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling, stop.clone()))?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::Configuration)?;
         let now = Instant::now();
         Loop {
             consumer,
             topics: topics.into_iter().map(Arc::from).collect(),
+            looked: 0,
             committed_at: now,
             taken_at: now,
             told_at: now,
             config: &self.config,
+            stop,
         }
-        .run(stop)
+        .run()
     }
 }
 
@@ -148,14 +155,17 @@ struct Loop<'c> {
     consumer: BaseConsumer<Context>,
     /// One name for all records of a topic.
     topics: Vec<Arc<str>>,
+    /// How many of the paused partitions have been looked at in this round.
+    looked: usize,
     committed_at: Instant,
     taken_at: Instant,
     told_at: Instant,
     config: &'c Config,
+    stop: &'c CancellationToken,
 }
 
 impl Loop<'_> {
-    fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+    fn run(mut self) -> Result<(), Error> {
         loop {
             let now = Instant::now();
             let (is_failed, has_plenty, balance, wait) = {
@@ -165,7 +175,7 @@ impl Loop<'_> {
                 let balance = handling.lanes.balance();
                 (handling.failed().is_some(), handling.lanes.has_plenty(), balance, self.wait(&handling, now))
             };
-            if is_failed || stop.is_cancelled() {
+            if is_failed || self.stop.is_cancelled() {
                 return self.leave();
             }
             if let Some(balance) = balance {
@@ -177,8 +187,8 @@ impl Loop<'_> {
             }
             if now.duration_since(self.told_at) >= TELL_INTERVAL {
                 self.told_at = now;
-                let handling = self.consumer.context().handling();
-                handling.observe(&Observed::Held { running: handling.lanes.running(), bytes: handling.lanes.bytes() });
+                self.look_at_paused();
+                self.consumer.context().handling().tell(now);
             }
             if has_plenty && now.duration_since(self.taken_at) < PLENTY_WAIT {
                 self.consumer.context().handling().settle(wait);
@@ -194,7 +204,7 @@ impl Loop<'_> {
         handling.lanes.wakes_at().map_or(idle, |at| at.saturating_duration_since(now).min(idle))
     }
 
-    /// Takes what Kafka has, up to a batch; waits only for the first.
+    /// Takes what Kafka has, up to a batch or to what may be held; waits only for the first.
     fn take(&self, wait: Duration) {
         let mut wait = wait;
         let mut last: Option<Partition> = None;
@@ -208,8 +218,13 @@ impl Loop<'_> {
                     let partition = last.take().filter(is_same);
                     let partition = partition.unwrap_or_else(|| Partition { topic: self.topic(topic), number });
                     let record = Record::copy(&message, partition.clone());
-                    self.consumer.context().handling().take(&partition, message.key(), record);
+                    let mut handling = self.consumer.context().handling();
+                    handling.take(&partition, message.key(), record);
                     last = Some(partition);
+                    // Large records fill memory long before a batch is full.
+                    if handling.lanes.bytes() >= self.config.bytes_max {
+                        return;
+                    }
                 }
                 Err(error) => return self.poll_failed(error),
             }
@@ -224,12 +239,35 @@ impl Loop<'_> {
 
     fn poll_failed(&self, error: KafkaError) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-            let gap = kafka::find_gap(&self.consumer, self.config);
-            return self.consumer.context().handling().fail(gap.unwrap_or(Error::Failed(error)));
+            return self.pass_gaps(error);
         }
         tracing::debug!(error = %error, "Kafka");
-        if let Some(error) = kafka::judge(error) {
+        self.consumer.context().handling().watch.failed(&error);
+        if let Some(error) = kafka::judge(&error) {
             self.consumer.context().handling().fail(error);
+        }
+    }
+
+    /// Goes on behind the records that are gone while we ran, if the options say so; else the consumer ends.
+    fn pass_gaps(&self, error: KafkaError) {
+        let mut handling = self.consumer.context().handling();
+        let next = kafka::next(&self.consumer, &handling.lanes);
+        let passed = match positions::gaps(&self.consumer, self.config, &next, self.stop) {
+            Ok(Some(places)) if !places.is_empty() => {
+                // A partition that goes back is another one under the same name: its offsets begin again.
+                let back = places.iter().filter(|(it, offset)| handling.lanes.position(it) > Some(*offset));
+                for (partition, offset) in back.cloned().collect::<Vec<_>>() {
+                    handling.lanes.assign(partition.clone());
+                    handling.lanes.begin(&partition, offset);
+                }
+                kafka::go_on_at(&self.consumer, &places).map_err(Error::Failed)
+            }
+            Ok(Some(_)) => Err(Error::Failed(error)),
+            Ok(None) => Ok(()),
+            Err(gap) => Err(gap),
+        };
+        if let Err(error) = passed {
+            handling.fail(error);
         }
     }
 
@@ -243,10 +281,23 @@ impl Loop<'_> {
         Ok(())
     }
 
+    /// Asks where paused partitions end, a few at a time: they are not fetched, so their statistics stand still.
+    fn look_at_paused(&mut self) {
+        let mut handling = self.consumer.context().handling();
+        let paused: Vec<Partition> = handling.lanes.paused().cloned().collect();
+        for partition in paused.iter().skip(self.looked).take(LOOKS) {
+            let held = self.consumer.fetch_watermarks(&partition.topic, partition.number, LOOK);
+            // Whoever does not answer one question at once is not asked another.
+            let Ok((_, end)) = held else { break };
+            handling.ends_at(partition, end);
+        }
+        self.looked = if self.looked + LOOKS < paused.len() { self.looked + LOOKS } else { 0 };
+    }
+
     fn commit(&self) {
         let context = self.consumer.context();
         let positions = context.handling().lanes.take_positions();
-        if let Err(error) = kafka::commit(&self.consumer, &positions, CommitMode::Async) {
+        if let Err(error) = commit::soon(&self.consumer, &positions) {
             tracing::debug!(error = %error, "a commit failed; it is tried again");
             context.handling().lanes.forget_commits();
         }
@@ -258,10 +309,11 @@ impl Loop<'_> {
         let (running, failed) = {
             let mut handling = context.handling();
             let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-            handling.finish(&partitions, self.config.drain);
+            let until = later(Instant::now(), self.config.drain);
+            handling.finish(&partitions, until);
             handling.lanes.forget_commits();
             let positions = handling.lanes.take_positions();
-            if let Err(error) = kafka::commit_now(&self.consumer, &positions) {
+            if let Err(error) = commit::for_good(&self.consumer, &positions, until.max(Instant::now() + SETTLED)) {
                 tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
             }
             let running = handling.lanes.running();

@@ -24,14 +24,18 @@ pub(crate) enum Verdict {
     },
 }
 
-/// Judges a decision, and counts the try where it counts as one. `noise` is any number; different records should bring
+/// Judges a decision, and counts it as a try, or as a wait if it is no fault of the event. `noise` is any number; different records should bring
 /// different ones.
-pub(crate) fn judge(outcome: Outcome, tries: &mut u32, policy: &Policy, noise: u64) -> Verdict {
+pub(crate) fn judge(outcome: Outcome, tries: &mut u32, waits: &mut u32, policy: &Policy, noise: u64) -> Verdict {
     match outcome {
         Outcome::Done => Verdict::Done,
-        Outcome::Again { reason } => Verdict::Later { pause: Policy::again(noise), reason },
+        Outcome::Again { reason } => {
+            *waits = waits.saturating_add(1);
+            Verdict::Later { pause: policy.again(*waits, noise), reason }
+        }
         Outcome::Retry { after, reason } => {
             *tries += 1;
+            *waits = 0;
             match policy.pause(*tries, noise ^ u64::from(*tries)) {
                 Some(pause) => Verdict::Later { pause: after.unwrap_or(pause), reason },
                 None => Verdict::Rejected { reason: format!("after {tries} tries: {reason}") },
@@ -51,8 +55,8 @@ mod tests {
     #[test]
     fn tries_count_unless_the_database_asked_to_begin_again_and_the_last_one_rejects() {
         let policy = Policy { tries_max: 2, ..Policy::default() };
-        let (mut tries, after) = (0, Duration::from_secs(9));
-        let mut judge = |outcome| (judge(outcome, &mut tries, &policy, 7), tries);
+        let (mut tries, mut waits, after) = (0, 0, Duration::from_secs(9));
+        let mut judge = |outcome| (judge(outcome, &mut tries, &mut waits, &policy, 7), tries);
         let again = judge(Outcome::Again { reason: "40001".to_owned() });
         assert!(matches!(again, (Verdict::Later { pause, .. }, 0) if pause < Duration::from_secs(1)), "{again:?}");
         let later = Verdict::Later { pause: after, reason: "away".to_owned() };

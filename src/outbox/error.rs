@@ -53,6 +53,9 @@ pub enum Error {
         sqlstate: String,
         /// What PostgreSQL says.
         message: String,
+        /// The client's own error, by which a consumer knows that it is no fault of the event.
+        #[source]
+        source: Source,
     },
     /// PostgreSQL refuses the row.
     #[error("append to {table}: {message} ({sqlstate})")]
@@ -77,7 +80,7 @@ pub enum Error {
 
 impl Error {
     /// Sorts what PostgreSQL says. Details are left out: they quote the row.
-    pub(super) fn server(table: &str, sqlstate: &str, message: &str) -> Self {
+    pub(super) fn server(table: &str, sqlstate: &str, message: &str, source: Source) -> Self {
         let (table, sqlstate, message) = (table.to_owned(), sqlstate.to_owned(), message.to_owned());
         match sqlstate.as_str() {
             // A table, a schema or a column is not there, or is of another type.
@@ -85,7 +88,7 @@ impl Error {
             "42501" => Self::Rights { table, sqlstate, message },
             // Conflicts, resources, and an operator's or the server's own end.
             code if ["40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Self::Conflict { table, sqlstate, message }
+                Self::Conflict { table, sqlstate, message, source }
             }
             // Messages of data exceptions quote the value.
             code if code.starts_with("22") => {
@@ -157,7 +160,7 @@ mod tests {
             ("22P02", "WR-6531", Fate::Fatal),
         ];
         for (sqlstate, code, fate) in rows {
-            let error = Error::server("shop.events", sqlstate, "the words");
+            let error = Error::server("shop.events", sqlstate, "the words", "what the client says".into());
             assert_eq!((error.code().to_string().as_str(), error.fate()), (code, fate), "{sqlstate}");
             assert_eq!(error.to_string().contains("the words"), sqlstate != "22P02", "{error}");
             assert!(error.to_string().starts_with("append to shop.events: "), "{error}");

@@ -55,8 +55,9 @@ impl Outbox {
 }
 
 fn failed(table: &str, error: tokio_postgres::Error) -> Error {
-    match error.as_db_error() {
-        Some(db) => Error::server(table, db.code().code(), db.message()),
+    let said = error.as_db_error().map(|db| (db.code().code().to_owned(), db.message().to_owned()));
+    match said {
+        Some((sqlstate, message)) => Error::server(table, &sqlstate, &message, Box::new(error)),
         None => Error::Connection { table: table.to_owned(), source: Box::new(error) },
     }
 }

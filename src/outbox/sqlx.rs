@@ -77,8 +77,9 @@ impl Outbox {
 }
 
 fn failed(table: &str, error: sqlx::Error) -> Error {
-    match error.as_database_error() {
-        Some(db) => Error::server(table, &db.code().unwrap_or_default(), db.message()),
+    let said = error.as_database_error();
+    match said.map(|db| (db.code().unwrap_or_default().into_owned(), db.message().to_owned())) {
+        Some((sqlstate, message)) => Error::server(table, &sqlstate, &message, Box::new(error)),
         None => Error::Connection { table: table.to_owned(), source: Box::new(error) },
     }
 }

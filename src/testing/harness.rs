@@ -24,6 +24,7 @@ use crate::consumer::handler::Erased;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Limits;
+use crate::consumer::retry::later;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
 use crate::event;
@@ -157,7 +158,7 @@ impl Harness {
         let outcome = Call::new(&self.handler, Delivery { record, tries: job.tries }, "harness").await;
         let has_panicked = outcome == Outcome::retry(call::PANICKED);
         let noise = job.noise();
-        match verdict::judge(outcome, &mut job.tries, &self.policy, noise) {
+        match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.policy, noise) {
             Verdict::Done => {
                 steps.push(Step::Done);
                 lanes.done(&job);
@@ -169,7 +170,7 @@ impl Harness {
             Verdict::Later { pause: after, reason } => {
                 steps.push(if has_panicked { Step::Panicked { after } } else { Step::Retried { after, reason } });
                 if steps.len() < UNCOUNTED_MAX + job.tries as usize {
-                    lanes.retry(job, now + after);
+                    lanes.retry(job, later(now, after));
                 }
             }
         }

@@ -7,11 +7,16 @@ use tokio::sync::Mutex;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
+use walrelay::consumer::Delivery;
 use walrelay::consumer::Failure;
 use walrelay::consumer::Outcome;
+use walrelay::consumer::Payload;
+use walrelay::consumer::Policy;
 use walrelay::consumer::Received;
 use walrelay::consumer::inbox;
+use walrelay::consumer::inbox::Once;
 use walrelay::consumer::typed;
+use walrelay::testing::StopMode;
 
 use super::stage::Effects;
 use super::stage::Log;
@@ -19,6 +24,7 @@ use super::stage::Member;
 use super::stage::Process;
 use super::stage::Topic;
 use super::stage::wait_until;
+use crate::support::source::Sql;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -139,10 +145,91 @@ fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
     assert_eq!(log.count("letter"), 0, "{:?}", log.lines());
 }
 
+#[test]
+fn a_database_that_is_away_is_no_try_and_no_dead_letter() {
+    let (topic, effects) = (Topic::create("pgaway", 2), Effects::new());
+    topic.changes(100, 10);
+    let url = effects.postgres.url();
+    let log = Log::default();
+    let mut config = topic.config("g");
+    config.retry = Policy { tries_max: 1, longest_pause: Duration::from_millis(200), ..config.retry };
+    let handle = move |received: Received<serde_json::Value>| {
+        let url = url.clone();
+        async move {
+            let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+            tokio::spawn(connection);
+            let tx = client.transaction().await?;
+            if inbox::once(&tx, "away", received.event_id).await? == Once::Seen {
+                return Ok(Outcome::Done);
+            }
+            let sql = "INSERT INTO effects (key, version, event_id) VALUES ($1, $2, $3)";
+            let version = received.event.version();
+            tx.execute(sql, &[&received.aggregate_id, &version, &received.event_id.to_string()]).await?;
+            // So that the stop finds some in their transactions.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            tx.commit().await?;
+            Ok::<_, Failure>(Outcome::Done)
+        }
+    };
+    config.running_max = 4;
+    let member = Member::start_observed(config, typed(handle), log.clone());
+    log.wait_for("Done", 20);
+    effects.postgres.stop(StopMode::Fast).unwrap();
+    log.wait_for("Retried", 30);
+    effects.postgres.resume().unwrap();
+    log.wait_for("Done", 100);
+    member.stop().unwrap();
+    assert_eq!(log.count("letter"), 0, "{:?}", log.lines());
+    let effects = Effects { sql: Sql::connect(&effects.postgres.url()), postgres: effects.postgres };
+    effects.check(100);
+}
+
+/// The version in a change.
+trait Version {
+    fn version(&self) -> i64;
+}
+
+impl Version for Payload<serde_json::Value> {
+    fn version(&self) -> i64 {
+        match self {
+            Self::Event(event) => event["version"].as_i64().unwrap(),
+            Self::Unknown(_) | Self::Tombstone => panic!("not a change"),
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
+    struct Bomb(i64);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(self.0 != 7 || std::thread::panicking(), "a bug in the handler");
+        }
+    }
+    let topic = Topic::create("bombs", 1);
+    topic.changes(40, 40);
+    let log = Log::default();
+    let mut config = topic.config("g");
+    config.retry.tries_max = 2;
+    let handle = |delivery: Delivery| {
+        let bomb = Bomb(delivery.record.offset());
+        // It is not within the future's own body, so it goes when the future does.
+        std::future::poll_fn(move |_| {
+            let _ = &bomb;
+            std::task::Poll::Ready(())
+        })
+    };
+    let member = Member::start_observed(config, handle, log.clone());
+    wait_until("all of them", || topic.committed("g") == [40]);
+    member.stop().unwrap();
+}
+
 /// Adds one to a row that everybody wants, so that PostgreSQL must roll back all but one.
 async fn add(client: &mut tokio_postgres::Client, event_id: Uuid) -> Result<(), Failure> {
     let tx = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
-    inbox::once(&tx, "total", event_id).await?;
+    if inbox::once(&tx, "total", event_id).await? == Once::Seen {
+        return Ok(());
+    }
     let sum: i64 = tx.query_one("SELECT sum FROM total", &[]).await?.try_get(0)?;
     tokio::time::sleep(Duration::from_millis(1)).await;
     tx.execute("UPDATE total SET sum = $1", &[&(sum + 1)]).await?;

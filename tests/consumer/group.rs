@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 use walrelay::consumer::Delivery;
+use walrelay::consumer::Error;
 
 use super::stage::Effects;
 use super::stage::Log;
@@ -133,6 +134,27 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
 }
 
 #[test]
+fn i3_a_partition_that_was_full_when_it_went_goes_on_when_it_comes_back() {
+    let topic = Topic::create("full", 4);
+    topic.changes(600, 60);
+    let mut config = topic.config("g");
+    // Full, and so paused, nearly all the time.
+    config.records_max = 2;
+    let slow = |_: Delivery| async { tokio::time::sleep(Duration::from_millis(5)).await };
+    let log = Log::default();
+    let member = Member::start_observed(config.clone(), slow, log.clone());
+    log.wait_for("Done", 50);
+    for round in 1..=2 {
+        let other = Log::default();
+        let guest = Member::start_observed(config.clone(), slow, other.clone());
+        other.wait_for("Done", 20 * round);
+        guest.stop().unwrap();
+    }
+    wait_until("all of them", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == 600);
+    member.stop().unwrap();
+}
+
+#[test]
 fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let topic = Topic::create("i4", 1);
     topic.changes(2, 2);
@@ -158,6 +180,21 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     spare.stop().unwrap();
     member.stop().unwrap();
     assert!(log.lines().len() + other.count("Done") == 2, "{:?} {:?}", log.lines(), other.lines());
+}
+
+#[test]
+fn lag_is_told_also_of_a_partition_that_is_full_and_has_nothing_done() {
+    let topic = Topic::create("lagfull", 1);
+    topic.changes(100, 1);
+    let mut config = topic.config("g");
+    config.records_max = 2;
+    config.drain = Duration::ZERO;
+    let log = Log::default();
+    let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), log.clone());
+    log.wait_for("lag 0 100", 2);
+    topic.changes(50, 1);
+    log.wait_for("lag 0 150", 1);
+    assert!(matches!(member.stop(), Err(Error::DrainTimeout { running: 1 })));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::stage::Member;
 use super::stage::Topic;
 use super::stage::wait_until;
 use crate::support::kafka::Kafka;
+use crate::support::raw;
 use crate::support::reader;
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +183,23 @@ fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
     let offsets: Vec<_> = letters.iter().map(|letter| letter.header("dlq_offset").unwrap()).collect();
     assert_eq!(offsets, ["2", "3", "4", "6", "7"]);
     assert!(letters.iter().all(|letter| letter.header("dlq_tries") == Some("1")), "no second try");
+}
+
+#[test]
+fn i16_a_header_whose_name_is_no_text_goes_to_the_dead_letters_with_its_record() {
+    let topic = Topic::create("i16names", 1);
+    raw::produce(&Kafka::shared().bootstrap(), "i16names", b"k", b"the value", (b"\xff\xfe", b"x"));
+    topic.change(Uuid::now_v7(), "k", 2);
+    topic.flush();
+    let log = Log::default();
+    let member = Member::start_observed(topic.config("g"), |_: Delivery| async {}, log.clone());
+    wait_until("both", || topic.committed("g") == [2]);
+    member.stop().unwrap();
+    assert_eq!((log.count("Rejected i16names[0]@0"), log.count("Done i16names[0]@1")), (1, 1), "{:?}", log.lines());
+    let letters = letters(&topic);
+    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some(&b"k"[..]), Some(&b"the value"[..])));
+    let reason = letters[0].header("dlq_reason").unwrap();
+    assert!(reason.contains("header") && reason.contains("UTF-8"), "{reason}");
 }
 
 #[test]

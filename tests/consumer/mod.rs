@@ -1,8 +1,10 @@
 //! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
 
+mod away;
 mod dlq;
 mod failing;
 mod group;
+mod guarded;
 mod harness;
 mod inbox;
 mod letters;

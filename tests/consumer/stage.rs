@@ -55,7 +55,11 @@ impl Topic {
 
     /// With settings of their own for both topics.
     pub fn create_with(name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
-        let kafka = Kafka::shared();
+        Self::create_on(Kafka::shared(), name, partitions, settings)
+    }
+
+    /// On brokers of its own.
+    pub fn create_on(kafka: &Kafka, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         kafka.create_topic_with(name, partitions, settings);
         kafka.create_topic_with(&format!("{name}.dlq"), 1, settings);
         let producer = ClientConfig::new()
@@ -319,7 +323,9 @@ impl Observer for Log {
             Observed::DeadLetterBlocked { record, error } => self.note(format!("blocked {record} {error}")),
             Observed::Revoked { unfinished } => self.note(format!("revoked {unfinished}")),
             Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.number)),
-            Observed::Held { .. } => {}
+            Observed::Away => self.note("away"),
+            Observed::Back { .. } => self.note("back"),
+            Observed::GivenUp { .. } | Observed::Held { .. } => {}
         }
     }
 }

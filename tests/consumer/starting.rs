@@ -1,6 +1,7 @@
 //! Where a group starts, and what makes it refuse to.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -9,12 +10,14 @@ use rdkafka::admin::AdminOptions;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::topic_partition_list::Offset;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
 use walrelay::consumer::InboxKeeps;
 use walrelay::consumer::OnGap;
+use walrelay::consumer::Outcome;
 use walrelay::consumer::Start;
 
 use super::stage::Log;
@@ -25,6 +28,14 @@ use crate::support::kafka::Kafka;
 
 fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap()
+}
+
+/// Lets a topic forget what stands before an offset.
+fn delete_records(topic: &str, offset: i64) {
+    let mut until = TopicPartitionList::new();
+    until.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin().delete_records(&until, &AdminOptions::new())).unwrap();
 }
 
 fn noting(log: &Log) -> impl Fn(Delivery) -> std::future::Ready<()> + Send + Sync + 'static {
@@ -40,10 +51,7 @@ fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
     let topic = Topic::create("i15", 1);
     topic.changes(20, 1);
     topic.commit("g", 5);
-    let mut until = TopicPartitionList::new();
-    until.add_partition_offset("i15", 0, Offset::Offset(9)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(admin().delete_records(&until, &AdminOptions::new())).unwrap();
+    delete_records("i15", 9);
 
     let log = Log::default();
     let ended = Member::start(topic.config("g"), noting(&log)).join();
@@ -89,6 +97,70 @@ fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_n
     member.stop().unwrap();
     let offsets: Vec<i64> = later.lines().iter().map(|line| line.parse().unwrap()).collect();
     assert!(offsets[0] >= 5, "{offsets:?}");
+}
+
+#[test]
+fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_passed_as_it_was_told() {
+    for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::GoOn)] {
+        let topic = Topic::create(name, 1);
+        topic.changes(2, 1);
+        let mut config = topic.config("g");
+        config.on_gap = on_gap;
+        // It holds the first two and takes no more, when the next ones come and go.
+        config.records_max = 2;
+        let (log, begun, gate) = (Log::default(), Log::default(), Arc::new(Semaphore::new(0)));
+        let (told, first, opened) = (log.clone(), begun.clone(), Arc::clone(&gate));
+        let mut member = Member::start(config, move |delivery: Delivery| {
+            let (told, first, opened) = (told.clone(), first.clone(), Arc::clone(&opened));
+            async move {
+                first.note("begun");
+                drop(opened.acquire().await);
+                told.note(delivery.record.offset());
+            }
+        });
+        begun.wait_for("begun", 1);
+        // Until the partition is paused.
+        std::thread::sleep(Duration::from_secs(1));
+        topic.changes(18, 1);
+        delete_records(name, 10);
+        gate.add_permits(1);
+        if on_gap == OnGap::Stop {
+            let ended = member.join();
+            assert!(matches!(ended, Err(Error::Gap { oldest: 10, end: 20, .. })), "{ended:?}");
+        } else {
+            wait_until("the rest", || topic.committed("g") == [20]);
+            member.stop().unwrap();
+            let expected: Vec<String> = (0..2).chain(10..20).map(|offset| offset.to_string()).collect();
+            assert_eq!(log.lines(), expected);
+        }
+    }
+}
+
+#[test]
+fn i15_where_a_group_began_is_kept_although_nothing_was_done() {
+    let topic = Topic::create("i15-began", 1);
+    topic.changes(5, 1);
+    let (mut latest, earliest) = (topic.config("latest"), topic.config("earliest"));
+    latest.start = Start::Latest;
+    let member = Member::start(latest.clone(), |_: Delivery| async {});
+    wait_until("its beginning", || topic.committed("latest") == [5]);
+    member.stop().unwrap();
+    // While nobody is there: not to be passed.
+    topic.changes(2, 1);
+    let log = Log::default();
+    let member = Member::start(latest, noting(&log));
+    wait_until("both", || topic.committed("latest") == [7]);
+    member.stop().unwrap();
+    assert_eq!(log.lines(), ["5", "6"]);
+
+    let log = Log::default();
+    let never = |_: Delivery| async { Outcome::retry("not yet") };
+    let member = Member::start_observed(earliest.clone(), never, log.clone());
+    log.wait_for("Retried", 1);
+    member.stop().unwrap();
+    delete_records("i15-began", 3);
+    let ended = Member::start(earliest, noting(&log)).join();
+    assert!(matches!(ended, Err(Error::Gap { committed: 0, oldest: 3, .. })), "{ended:?}");
 }
 
 #[test]

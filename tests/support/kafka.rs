@@ -45,6 +45,30 @@ impl Kafka {
 
     /// So many brokers for one test.
     pub fn start(count: usize) -> Self {
+        Self::start_with(count, "")
+    }
+
+    /// One broker with a second door, whose address is given: there `app` comes in by `secret`, and may do nothing that has
+    /// not been granted.
+    pub fn guarded() -> (Self, String) {
+        let door = free_port();
+        let kafka = Self::start_with(
+            1,
+            &format!(
+                "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{door}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:SASL_PLAINTEXT\n\
+                 sasl.enabled.mechanisms=PLAIN\nlistener.name.door.plain.sasl.jaas.config=\
+                 org.apache.kafka.common.security.plain.PlainLoginModule required user_app=\"secret\";\n\
+                 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                 super.users=User:ANONYMOUS\n"
+            ),
+        );
+        (kafka, format!("127.0.0.1:{door}"))
+    }
+
+    /// With further properties; `BROKER_PORT` and `CONTROLLER_PORT` in them stand for a node's own ports.
+    fn start_with(count: usize, further: &str) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("walrelay-kafka-{}-{number}", std::process::id()));
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
@@ -67,10 +91,14 @@ impl Kafka {
                  offsets.topic.replication.factor={replication}\ntransaction.state.log.num.partitions=5\n\
                  transaction.state.log.replication.factor={replication}\ntransaction.state.log.min.isr=1\n\
                  min.insync.replicas={least}\nlog.cleaner.dedupe.buffer.size=8388608\n\
-                 group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n",
+                 group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n\
+                 {further}",
                 id = place + 1,
                 voters = voters.join(","),
                 home = home.display(),
+                further = further
+                    .replace("BROKER_PORT", &port.to_string())
+                    .replace("CONTROLLER_PORT", &controller.to_string()),
             );
             fs::write(home.join("server.properties"), properties).unwrap();
             let file = home.join("server.properties").display().to_string();

@@ -5,5 +5,6 @@ pub mod murmur2;
 #[cfg(feature = "otel")]
 pub mod otlp;
 pub mod program;
+pub mod raw;
 pub mod reader;
 pub mod source;

@@ -7,12 +7,15 @@ mod letter;
 mod read;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::DeliveryResult;
 use rdkafka::message::Header;
 use rdkafka::message::OwnedHeaders;
@@ -40,9 +43,20 @@ const ATTEMPT_MS: &str = "10000";
 /// Brings records to topics, one delivery report each.
 pub struct Producer(ThreadedProducer<Context>);
 
-struct Context;
+/// Keeps why brokers refuse us: librdkafka tells it in passing, and whoever waits only hears that nobody answers.
+#[derive(Default)]
+struct Context {
+    refused: Mutex<Option<KafkaError>>,
+}
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "the producer of dead letters");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
@@ -61,7 +75,10 @@ impl Producer {
             client.set(name, value);
         }
         client
-            .set("enable.idempotence", "true")
+            // Not idempotent: such a producer is done for once it was refused, and this one goes on when the rights are there. A
+            // letter may be there twice anyway. One request at a time keeps the order of letters.
+            .set("enable.idempotence", "false")
+            .set("max.in.flight.requests.per.connection", "1")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             .set("allow.auto.create.topics", "false")
@@ -70,7 +87,7 @@ impl Producer {
             .set("linger.ms", "0")
             // What fitted into a topic once fits again: the broker decides, not this client.
             .set("message.max.bytes", RECORD_BYTES_MAX);
-        ThreadedProducer::from_config_and_context(&client, Context).map(Self)
+        ThreadedProducer::from_config_and_context(&client, Context::default()).map(Self)
     }
 
     /// Brings a record to the dead-letter topic. Returns when a broker has it.
@@ -113,6 +130,11 @@ impl Producer {
         base.headers = Some(headers.iter().fold(empty, insert));
         self.0.send(base).map_err(|(error, _)| error)?;
         answer.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Tells why brokers refuse us, if they have since this was last asked.
+    pub(super) fn refused(&self) -> Option<KafkaError> {
+        self.0.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Says whether topics are there, asking brokers for at most `limit` each. Blocks.

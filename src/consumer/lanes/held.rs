@@ -3,10 +3,13 @@
 //! It says when something becomes ready that had nothing ready before, so that whoever holds many partitions can give each
 //! its turn. How many may run at once is not its business.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::hash::Hasher;
+use std::time::Instant;
 
 use crate::consumer::prefix::Prefix;
 
@@ -24,6 +27,8 @@ pub(super) struct Held<R> {
     pub(super) committed: Option<i64>,
     /// Nothing of it is taken from Kafka.
     pub(super) is_paused: bool,
+    /// How many that run began at a time.
+    began: BTreeMap<Instant, usize>,
     lanes: HashMap<u64, Lane<R>, BuildHasherDefault<Numbered>>,
     /// Lanes whose first record may start.
     ready: VecDeque<u64>,
@@ -59,6 +64,7 @@ impl<R> Held<R> {
             bytes: 0,
             committed: None,
             is_paused: false,
+            began: BTreeMap::new(),
             lanes: HashMap::default(),
             ready: VecDeque::new(),
             is_closing: false,
@@ -89,16 +95,23 @@ impl<R> Held<R> {
     }
 
     /// Gives the next record to start.
-    pub(super) fn start(&mut self) -> Option<Job<R>> {
+    pub(super) fn start(&mut self, now: Instant) -> Option<Job<R>> {
         let number = self.ready.pop_front()?;
-        let job = self.lanes.get_mut(&number)?.first.take()?;
+        let mut job = self.lanes.get_mut(&number)?.first.take()?;
+        job.began = Some(now);
+        *self.began.entry(now).or_default() += 1;
         self.running += 1;
         Some(job)
     }
 
+    /// Gives when the record began that has been running for longest.
+    pub(super) fn longest(&self) -> Option<Instant> {
+        self.began.keys().next().copied()
+    }
+
     /// Takes back a record that is dealt with.
     pub(super) fn done(&mut self, job: &Job<R>) -> Option<Ready> {
-        self.running -= 1;
+        self.ended(job);
         self.bytes -= job.bytes;
         self.prefix.done(job.number);
         let lane = self.lanes.get_mut(&job.lane)?;
@@ -112,7 +125,7 @@ impl<R> Held<R> {
 
     /// Takes back a record that is to be tried again.
     pub(super) fn retry(&mut self, job: Job<R>) {
-        self.running -= 1;
+        self.ended(&job);
         if let Some(lane) = self.lanes.get_mut(&job.lane) {
             lane.is_waiting = true;
             lane.first = Some(job);
@@ -124,6 +137,16 @@ impl<R> Held<R> {
         let lane = self.lanes.get_mut(&number).filter(|lane| lane.is_waiting)?;
         lane.is_waiting = false;
         self.make_ready(number)
+    }
+
+    fn ended(&mut self, job: &Job<R>) {
+        self.running -= 1;
+        if let Some(Entry::Occupied(mut began)) = job.began.map(|began| self.began.entry(began)) {
+            *began.get_mut() -= 1;
+            if *began.get() == 0 {
+                began.remove();
+            }
+        }
     }
 
     fn make_ready(&mut self, number: u64) -> Option<Ready> {

@@ -62,6 +62,10 @@ pub struct Job<R> {
     pub record: R,
     /// How often it has been tried before.
     pub tries: u32,
+    /// How often it came back before for what was no fault of its own.
+    pub waits: u32,
+    /// When it last started.
+    began: Option<Instant>,
     slot: usize,
     tenure: u64,
     number: u64,
@@ -144,6 +148,13 @@ impl<R> Lanes<R> {
         self.places.insert(partition, slot);
     }
 
+    /// Notes where a partition starts. That is its position until something is done.
+    pub fn begin(&mut self, partition: &Partition, offset: i64) {
+        if let Some(held) = self.place(partition).and_then(|slot| self.slot_mut(slot)) {
+            held.prefix.begin(offset);
+        }
+    }
+
     /// Starts nothing of this partition any more; what runs may end.
     pub fn close(&mut self, partition: &Partition) {
         if let Some(held) = self.place(partition).and_then(|slot| self.slot_mut(slot)) {
@@ -170,7 +181,8 @@ impl<R> Lanes<R> {
         let Some(held) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = held.prefix.received(offset);
         let lane = hash.unwrap_or_else(|| self.hasher.hash_one(number));
-        let ready = held.take(Job { record, tries: 0, slot, tenure: held.tenure, number, lane, bytes });
+        let ready =
+            held.take(Job { record, tries: 0, waits: 0, began: None, slot, tenure: held.tenure, number, lane, bytes });
         self.bytes += bytes;
         self.may_be_full |= self.bytes >= self.limits.bytes_max || held.prefix.held() >= self.limits.records_max;
         self.take_turn(slot, ready);
@@ -183,7 +195,7 @@ impl<R> Lanes<R> {
         while self.running < self.limits.running_max {
             let slot = self.turns.pop_front()?;
             let Some(held) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
-            let job = held.start();
+            let job = held.start(now);
             if held.ready() > 0 {
                 self.turns.push_back(slot);
             }
@@ -275,6 +287,11 @@ impl<R> Lanes<R> {
         self.held(partition).is_some_and(|held| held.is_paused)
     }
 
+    /// Gives the partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = &Partition> {
+        self.slots.iter().flatten().filter(|held| held.is_paused).map(|held| &held.partition)
+    }
+
     /// Says whether more would only wait: as much as may run at once does, and as many lanes again are ready.
     #[must_use]
     pub fn has_plenty(&self) -> bool {
@@ -297,6 +314,13 @@ impl<R> Lanes<R> {
     #[must_use]
     pub fn running_of(&self, partition: &Partition) -> usize {
         self.held(partition).map_or(0, |held| held.running)
+    }
+
+    /// Gives the partition whose record has been in a handler for longest, and since when.
+    #[must_use]
+    pub fn longest(&self) -> Option<(&Partition, Instant)> {
+        let held = self.slots.iter().flatten();
+        held.filter_map(|held| Some((&held.partition, held.longest()?))).min_by_key(|(_, began)| *began)
     }
 
     /// Counts the bytes held.

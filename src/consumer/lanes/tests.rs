@@ -107,6 +107,33 @@ fn a_position_is_given_once_and_again_if_its_commit_did_not_land() {
 }
 
 #[test]
+fn the_longest_running_is_known_until_it_comes_back() {
+    let mut lanes = lanes(LIMITS);
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+    take(&mut lanes, 0, 0, "a");
+    let first = lanes.start(now).unwrap();
+    take(&mut lanes, 1, 0, "a");
+    let second = lanes.start(later).unwrap();
+    assert_eq!(lanes.longest(), Some((&partition(0), now)));
+    lanes.done(&first);
+    assert_eq!(lanes.longest(), Some((&partition(1), later)));
+    lanes.retry(second, later);
+    assert_eq!(lanes.longest(), None);
+}
+
+#[test]
+fn i15_where_a_partition_begins_is_committed_before_anything_is_done() {
+    let mut lanes = lanes(LIMITS);
+    lanes.begin(&partition(0), 100);
+    assert_eq!(lanes.take_positions(), [(partition(0), 100)]);
+    take(&mut lanes, 0, 103, "a");
+    let job = lanes.start(Instant::now()).unwrap();
+    assert_eq!(lanes.position(&partition(0)), Some(100));
+    lanes.done(&job);
+    assert_eq!(lanes.take_positions(), [(partition(0), 104)]);
+}
+
+#[test]
 fn i3_a_closing_partition_ends_what_runs_and_starts_nothing() {
     let mut lanes = lanes(LIMITS);
     take(&mut lanes, 0, 0, "a");

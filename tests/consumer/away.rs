@@ -1,0 +1,80 @@
+//! Kafka goes away and comes back, memory stays within its bounds meanwhile, and a stop does not wait for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use walrelay::consumer::Config;
+use walrelay::consumer::Delivery;
+use walrelay::consumer::Error;
+use walrelay::consumer::Observed;
+use walrelay::consumer::Observer;
+
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Topic;
+use super::stage::wait_until;
+use crate::support::kafka::Kafka;
+
+/// Keeps the most bytes that were held, and counts how often it was told.
+#[derive(Clone, Default)]
+struct Bytes {
+    most: Arc<AtomicU64>,
+    told: Arc<AtomicU64>,
+}
+
+impl Observer for Bytes {
+    fn observe(&self, observed: &Observed<'_>) {
+        if let Observed::Held { bytes, .. } = observed {
+            self.most.fetch_max(*bytes, Relaxed);
+            self.told.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[test]
+fn large_records_are_held_up_to_the_bound_and_no_further() {
+    const RECORD: usize = 100_000;
+    const BOUND: u64 = 300_000;
+    let topic = Topic::create("large", 8);
+    let value = vec![b'x'; RECORD];
+    // One answer of the broker has many of them, of all partitions.
+    (0..400).for_each(|number| topic.write(Some(&number.to_string()), Some(&value), &[]));
+    topic.flush();
+    let mut config = topic.config("g");
+    config.bytes_max = BOUND;
+    config.drain = Duration::ZERO;
+    let bytes = Bytes::default();
+    let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), bytes.clone());
+    wait_until("something to hold", || bytes.most.load(Relaxed) >= BOUND);
+    let told = bytes.told.load(Relaxed);
+    wait_until("more of it, if it takes more", || bytes.told.load(Relaxed) >= told + 3);
+    assert!(matches!(member.stop(), Err(Error::DrainTimeout { .. })));
+    let most = bytes.most.load(Relaxed);
+    assert!(most < BOUND + 110_000, "{most} bytes are more than the bound and one record");
+}
+
+#[test]
+fn an_outage_of_kafka_is_told_once_and_a_stop_in_the_middle_of_one_ends() {
+    let mut kafka = Kafka::start(1);
+    let topic = Topic::create_on(&kafka, "outage", 1, &[]);
+    topic.changes(10, 1);
+    let mut config = Config::new(&kafka.bootstrap(), "g", &["outage"]);
+    config.drain = Duration::from_secs(1);
+    // The last commit is the only one.
+    config.commit_interval = Duration::from_secs(3_600);
+    let log = Log::default();
+    let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
+    log.wait_for("Done", 10);
+    kafka.kill(0);
+    log.wait_for("away", 1);
+    kafka.resume(0);
+    log.wait_for("back", 1);
+    topic.changes(10, 1);
+    log.wait_for("Done", 20);
+    assert_eq!((log.count("away"), log.count("back")), (1, 1));
+    kafka.kill(0);
+    log.wait_for("away", 2);
+    member.stop().unwrap();
+}
