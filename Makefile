@@ -1,6 +1,6 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo test lint services bench
+.PHONY: help demo test lint services bench endure image
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
@@ -8,6 +8,8 @@ help:
 	@echo "make lint      format and lints, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine"
+	@echo "make endure    a transaction of a million rows, and ten minutes without Kafka"
+	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:
 	@scripts/setup demo
@@ -27,3 +29,9 @@ services:
 
 bench: services
 	@scripts/bench $(BENCH)
+
+endure: services
+	@scripts/endure $(ENDURE)
+
+image: services
+	@scripts/image
