@@ -1,6 +1,6 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test lint services bench bench-consumer
+.PHONY: help demo example test lint services bench bench-consumer endure image
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
@@ -10,6 +10,8 @@ help:
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
+	@echo "make endure    a transaction of a million rows, and ten minutes without Kafka"
+	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:
 	@scripts/setup demo
@@ -36,3 +38,9 @@ bench: services
 
 bench-consumer: services
 	@scripts/bench consumer $(BENCH)
+
+endure: services
+	@scripts/endure $(ENDURE)
+
+image: services
+	@scripts/image
