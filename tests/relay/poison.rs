@@ -49,6 +49,21 @@ fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
 }
 
 #[test]
+fn a_record_that_is_larger_than_the_budget_goes_alone() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic_with("larger-than-budget", 1, &[("max.message.bytes", "20000000")]);
+    let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n[kafka.properties]\n\"message.max.bytes\" = 12000000\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "larger-than-budget", more);
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', to_jsonb(repeat('x', 10000000)), NULL)"));
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "larger-than-budget").len(), 3);
+}
+
+#[test]
 fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("poison-broker", 1, &[("max.message.bytes", "20000")]);

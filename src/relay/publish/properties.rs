@@ -56,11 +56,18 @@ pub fn check_properties(config: &Config) -> Vec<(String, String)> {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
             wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));
+        } else if name == "message.max.bytes" && !is_plain(value) {
+            // librdkafka also reads hexadecimal and octal; we read the number too, and must read the same one.
+            wrong.push((name.clone(), "must be a plain number of bytes".to_owned()));
         } else if let Err(error) = offline(name, value) {
             wrong.push((name.clone(), error));
         }
     }
     wrong
+}
+
+fn is_plain(number: &str) -> bool {
+    !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Lets librdkafka look at one property, without brokers.
@@ -100,5 +107,9 @@ mod tests {
         assert_eq!(check("linger.ms", "5"), []);
         assert!(check("linger.msx", "5")[0].1.contains("linger.msx"));
         assert!(!check("linger.ms", "never").is_empty());
+        assert_eq!(check("message.max.bytes", "2000000"), []);
+        for number in ["0x1000000", "0100000000", " 2000000", "-1", ""] {
+            assert!(!check("message.max.bytes", number).is_empty(), "{number:?}");
+        }
     }
 }
