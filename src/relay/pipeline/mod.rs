@@ -70,6 +70,8 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// The topic has no partition of this number, as far as the sink knows; and it is broken, for a new one to look again.
+    NoPartition(i32),
     /// The sink is broken; its owner knows why.
     Broken,
 }
@@ -437,7 +439,11 @@ impl Pipeline {
                 self.ledger.withdraw(ticket);
                 match refused {
                     Refused::Full => Ok(Some(Stopped::Full)),
-                    Refused::Broken => Ok(Some(Stopped::SinkBroken)),
+                    // Asked anew for this one record, the brokers still say so.
+                    Refused::NoPartition(number) if self.cautious_until.is_some() => {
+                        Err(poison(Reason::NoPartition(number)))
+                    }
+                    Refused::NoPartition(_) | Refused::Broken => Ok(Some(Stopped::SinkBroken)),
                     Refused::TooLarge { size, limit } => Err(poison(Reason::TooLarge { size, limit })),
                 }
             }

@@ -213,9 +213,16 @@ impl Hands {
                     Err(refused) => break Some(refused),
                 }
             };
-            if let Some(Refused::TooLarge { size, limit }) = refused {
-                poison = Some(poisoned(Reason::TooLarge { size, limit }));
-                break;
+            match refused {
+                Some(Refused::TooLarge { size, limit }) => {
+                    poison = Some(poisoned(Reason::TooLarge { size, limit }));
+                    break;
+                }
+                // A new producer has asked the brokers anew for this one record, and those before it have arrived.
+                Some(Refused::NoPartition(number)) if is_cautious => {
+                    return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
+                }
+                Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
             count += 1;
             // A sink that is broken says why while it is waited for.

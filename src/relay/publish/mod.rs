@@ -145,7 +145,12 @@ impl Sink for Publisher {
             }
             Err(error) => {
                 self.context.fail(&error, Some(record.topic), None);
-                Err(Refused::Broken)
+                match record.partition {
+                    Some(partition) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                        Err(Refused::NoPartition(partition))
+                    }
+                    Some(_) | None => Err(Refused::Broken),
+                }
             }
         }
     }
