@@ -189,7 +189,8 @@ impl Hands {
             let poisoned =
                 |reason| Error::Poison { table: table.name().to_owned(), event_id: route::event_id(&row), reason };
             let is_cautious = desk.is_cautious(in_hand.sequence);
-            let made = route::written_at(&row).and_then(|written| {
+            let now = now_micros().cast_signed();
+            let made = route::written_at(&row, now).and_then(|written| {
                 let record = desk.outbox.route.record(&row, written, &mut desk.scratch)?;
                 Ok((record, route::unix_micros(written)))
             });
