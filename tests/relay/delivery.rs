@@ -176,3 +176,27 @@ fn c9_c12_x29_a_partitioned_outbox_and_an_altered_one_stream_on() {
     let types: Vec<_> = records.iter().map(|record| record.header("event_type").unwrap()).collect();
     assert_eq!(types, ["E1", "E2", "E3", "E4"]);
 }
+
+#[test]
+fn columns_whose_types_are_domains_are_read_as_what_the_domains_rest_on() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("domains", 1);
+    let outbox = "[[outbox]]\ntable = \"public.events\"\ntopic = \"domains\"\n";
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
+    let sql = Sql::connect(&postgres.url());
+    sql.run(
+        "CREATE DOMAIN event_id AS uuid; CREATE DOMAIN word AS varchar(40); CREATE DOMAIN key AS word CHECK (VALUE <> '');
+         CREATE DOMAIN document AS jsonb;
+         CREATE TABLE events (id event_id PRIMARY KEY, aggregate_type word, aggregate_id key, event_type text, payload document)",
+    );
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    program.start_streaming();
+    let id = "00000000-0000-7000-8000-000000000001";
+    sql.run(&format!("INSERT INTO events VALUES ('{id}', 'Order', 'k1', 'E', '{{\"a\": 1}}')"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let records = reader::read_all(&kafka.bootstrap(), "domains");
+    assert_eq!(records.len(), 1, "{}", program.log());
+    assert_eq!(records[0].event_id(), id);
+    assert_eq!((records[0].key.as_deref(), records[0].value.as_deref()), (Some(&b"k1"[..]), Some(&br#"{"a": 1}"#[..])));
+}

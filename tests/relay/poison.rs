@@ -86,6 +86,28 @@ fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
 }
 
 #[test]
+fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("no-partition", 2);
+    let (_, sql) = prepared(&postgres, &kafka.bootstrap(), "no-partition", "");
+    sql.run("ALTER TABLE outbox_events ADD COLUMN part int");
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"no-partition\"\npartition = \"part\"\n";
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
+    program.start_streaming();
+    let insert = "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload, part) VALUES";
+    sql.run(&format!("{insert} (gen_random_uuid(), 'Order', 'k1', 'E', '1', 1)"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    // The producer knows the topic by now, and refuses at once; at the second start it learns it from the brokers.
+    sql.run(&format!("{insert} ('{ID}', 'Order', 'k1', 'E', '1', 2)"));
+    for _ in 0..2 {
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+        assert!(program.log().contains(ID) && !program.log().contains("create the topic"), "{}", program.log());
+        program.start();
+    }
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "no-partition").len(), 1);
+}
+
+#[test]
 fn c10_a_mapped_column_that_is_gone_stops_with_65() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-column", 1);

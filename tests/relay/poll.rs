@@ -324,6 +324,26 @@ fn c11_a_table_that_is_altered_meanwhile_is_read_on() {
 }
 
 #[test]
+fn d18_a_row_whose_clock_is_far_ahead_is_delivered_under_the_time_of_today() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poll-ahead", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-ahead", "");
+    program.start_streaming();
+    for written in ["12345-01-01", "tomorrow"] {
+        sql.run(&format!(
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, created_at)
+             VALUES ('Order', 'k1', 'E', '1', '{written}')"
+        ));
+    }
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    let now = sql.text("SELECT (extract(epoch FROM now()) * 1000)::int8::text").parse::<i64>().unwrap();
+    let records = reader::read_all(&kafka.bootstrap(), "poll-ahead");
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().all(|record| record.timestamp_millis.unwrap() <= now), "{records:?}");
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
 fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_after_what_comes_before_it() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-poison", 1);

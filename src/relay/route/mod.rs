@@ -93,6 +93,9 @@ pub enum Reason {
     /// The partition is negative or too large.
     #[error("partition {0} is not a partition number")]
     Partition(i64),
+    /// The topic has fewer partitions.
+    #[error("its topic has no partition {0}")]
+    NoPartition(i32),
     /// The record is larger than Kafka takes.
     #[error("the record has {size} bytes, more than the {limit} that Kafka takes")]
     TooLarge {
