@@ -58,13 +58,16 @@ impl Run {
     }
 }
 
+/// A name, and what consumes as a group of that name.
+type Subject<'s> = (&'s str, &'s dyn Fn(&str) -> Run);
+
 pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     let (events, waiting) = (options.scaled(EVENTS), options.scaled(WAITING));
     kafka.create_topic(TOPIC, PARTITIONS);
     kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
     fill(&kafka.bootstrap(), events);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let subjects: [(&str, &dyn Fn(&str) -> Run); 4] = [
+    let subjects: [Subject<'_>; 4] = [
         ("poll loop", &|group| poll(&kafka.bootstrap(), group, events, || ())),
         ("runtime", &|group| consume(&runtime, &kafka.bootstrap(), group, events, None)),
         ("poll loop, 1 ms", &|group| {

@@ -211,11 +211,8 @@ pub(super) fn judge(error: &KafkaError) -> Option<Error> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return Some(Error::Failed(error.clone()));
     }
-    let code = match error {
-        // rdkafka does not give the code of these.
-        KafkaError::AdminOp(code) => *code,
-        error => error.rdkafka_error_code()?,
-    };
+    // rdkafka does not give the code of what an administrator's question ended with.
+    let code = if let KafkaError::AdminOp(code) = error { *code } else { error.rdkafka_error_code()? };
     let is_refusal = matches!(
         code,
         RDKafkaErrorCode::TopicAuthorizationFailed

@@ -149,7 +149,7 @@ fn is_of_postgres(error: &(dyn Error + 'static)) -> bool {
         // That a connection took too long to make has neither a code nor a cause of its own.
         None => {
             error.is_closed()
-                || error.source().is_some_and(|cause| cause.is::<io::Error>())
+                || error.source().is_some_and(<dyn Error>::is::<io::Error>)
                 || error.to_string() == "timeout waiting for server"
         }
     }
