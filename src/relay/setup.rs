@@ -99,9 +99,14 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Relay(error) => error.help(),
+            Self::Statement { source, .. } if source.is_missing_table() => Some(
+                "make the outbox table first, or let setup make it: `walrelay setup --apply --with-outbox`; if it has another \
+                 name, mend outbox.table"
+                    .to_owned(),
+            ),
             Self::Statement { .. } => Some(
-                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION (--set \
-                 postgres.url=...), or have the printed SQL run by one"
+                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION if a slot is \
+                 to be made (--set postgres.url=...), or have the printed SQL run by one"
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(

@@ -17,7 +17,7 @@ use crate::support::source;
 use crate::support::source::Sql;
 
 const PARTITIONS: i32 = 6;
-const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events WHERE published_at IS NULL";
+pub(super) const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events WHERE published_at IS NULL";
 
 /// A configuration that polls into a topic of the test's own.
 fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
@@ -28,7 +28,7 @@ fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
 }
 
 /// A table that is set up for polling, and the configuration.
-fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
+pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
     let program = polling(&postgres.url(), brokers, topic, more);
     program.setup();
     let sql = Sql::connect(&postgres.url());
@@ -37,7 +37,7 @@ fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Pro
 }
 
 /// Waits until a query gives this.
-fn await_text(sql: &Sql, query: &str, expected: &str, program: &Program) {
+pub(super) fn await_text(sql: &Sql, query: &str, expected: &str, program: &Program) {
     let began = std::time::Instant::now();
     while sql.text(query) != expected {
         assert!(
@@ -196,25 +196,6 @@ fn f1_with_kafka_away_no_transaction_stays_open_and_everything_comes_afterwards(
     program.await_state("streaming");
     await_text(&sql, UNPUBLISHED, "0", &program);
     reader::check(&reader::read_all(&kafka.bootstrap(), "poll-down"), &sql.truth(), 3);
-}
-
-#[test]
-fn g2_a_stop_that_cannot_deliver_gives_the_rows_back() {
-    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
-    kafka.create_topic("poll-undrained", 1);
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-undrained", "\n[shutdown]\ndrain = \"1s\"");
-    program.start_streaming();
-    kafka.kill(0);
-    sql.run("SELECT emit('k1')");
-    program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
-    });
-    assert_eq!(program.terminate(), Some(75), "{}", program.log());
-    assert_eq!(sql.text(UNPUBLISHED), "1");
-    kafka.resume(0);
-    program.start_streaming();
-    await_text(&sql, UNPUBLISHED, "0", &program);
-    reader::check(&reader::read_all(&kafka.bootstrap(), "poll-undrained"), &sql.truth(), 1);
 }
 
 #[test]

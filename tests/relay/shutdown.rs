@@ -7,6 +7,7 @@ use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
 
 use super::delivery::prepared;
+use super::poll;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
@@ -163,20 +164,42 @@ fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
 
 #[test]
 fn g2_a_stop_that_cannot_drain_says_so_and_loses_nothing() {
-    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("undrained", 3);
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "undrained", "[shutdown]\ndrain = \"1s\"\n");
+    let (program, sql) = prepared(&postgres, &kafka.bootstrap(), "undrained", "[shutdown]\ndrain = \"1s\"\n");
+    stop_without_kafka(kafka, "undrained", program, &sql, |_| {
+        sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    });
+}
+
+#[test]
+fn g2_a_stop_that_cannot_drain_gives_polled_rows_back() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("poll-undrained", 3);
+    let more = "\n[shutdown]\ndrain = \"1s\"";
+    let (program, sql) = poll::prepared(&postgres, &kafka.bootstrap(), "poll-undrained", more);
+    stop_without_kafka(kafka, "poll-undrained", program, &sql, |program| {
+        poll::await_text(&sql, poll::UNPUBLISHED, "0", program);
+    });
+}
+
+/// A stop with a record on the way that Kafka does not take; then everything comes at the next start.
+fn stop_without_kafka(mut kafka: Kafka, topic: &str, mut program: Program, sql: &Sql, await_all: impl Fn(&Program)) {
     program.start_streaming();
     kafka.kill(0);
     sql.run("SELECT emit('k1')");
-    program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
-    });
+    await_a_record_on_the_way(&mut program);
     assert_eq!(program.terminate(), Some(75), "{}", program.log());
     kafka.resume(0);
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    reader::check(&reader::read_all(&kafka.bootstrap(), "undrained"), &sql.truth(), 3);
+    await_all(&program);
+    reader::check(&reader::read_all(&kafka.bootstrap(), topic), &sql.truth(), 3);
+}
+
+fn await_a_record_on_the_way(program: &mut Program) {
+    program.await_that("a record on the way", |program| {
+        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
+    });
 }
 
 #[test]
@@ -187,9 +210,7 @@ fn g3_a_second_signal_leaves_at_once() {
     program.start_streaming();
     kafka.kill(0);
     sql.run("SELECT emit('k1')");
-    program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
-    });
+    await_a_record_on_the_way(&mut program);
     program.signal("TERM");
     program.await_state("draining");
     assert_eq!(program.get("/readyz").unwrap().0, 503);
