@@ -137,7 +137,9 @@ fn is_transient(error: &(dyn Error + 'static)) -> bool {
         if is_of_postgres(error) || is_of_sqlx(error) || is_of_a_connection(error) {
             return true;
         }
-        cause = error.source();
+        // An I/O error passes over what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }

@@ -119,9 +119,10 @@ impl Consumer {
     }
 
     fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
-        let client = kafka::properties(&self.config)?;
-        let properties =
-            client.config_map().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        kafka::properties(&self.config)?;
+        // Not out of the client's own, which gives no passwords away.
+        let mut properties = self.config.properties.clone();
+        properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
         let letters = dead_letter::Producer::new(&properties).map_err(Error::Configuration)?;
         if !preflight::check(&self.config, &letters, &properties, stop)? {
             return Ok(());

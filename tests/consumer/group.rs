@@ -136,21 +136,27 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
 #[test]
 fn i3_a_partition_that_was_full_when_it_went_goes_on_when_it_comes_back() {
     let topic = Topic::create("full", 4);
-    topic.changes(600, 60);
+    topic.changes(100, 20);
+    let mut written = 100;
     let mut config = topic.config("g");
     // Full, and so paused, nearly all the time.
     config.records_max = 2;
-    let slow = |_: Delivery| async { tokio::time::sleep(Duration::from_millis(5)).await };
+    let slow = |_: Delivery| async { tokio::time::sleep(Duration::from_millis(50)).await };
     let log = Log::default();
     let member = Member::start_observed(config.clone(), slow, log.clone());
-    log.wait_for("Done", 50);
-    for round in 1..=2 {
+    log.wait_for("Done", 20);
+    for _ in 1..=2 {
         let other = Log::default();
         let guest = Member::start_observed(config.clone(), slow, other.clone());
-        other.wait_for("Done", 20 * round);
+        wait_until("a share for the other one", || {
+            topic.changes(3, 3);
+            written += 3;
+            other.count("Done") >= 20
+        });
         guest.stop().unwrap();
     }
-    wait_until("all of them", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == 600);
+    let done = || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>();
+    wait_until("all of them", || done() == written);
     member.stop().unwrap();
 }
 

@@ -15,6 +15,7 @@ use walrelay::consumer::Outcome;
 
 use super::stage::Log;
 use super::stage::Member;
+use super::stage::wait_until;
 use crate::support::kafka::Kafka;
 use crate::support::raw::Operation;
 use crate::support::raw::Resource;
@@ -58,12 +59,15 @@ fn i9_what_is_refused_is_said_and_a_letter_goes_out_when_it_may() {
     assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
 
     let log = Log::default();
-    let member = Member::start_observed(config(&door, "secret"), never, log.clone());
+    let mut member = Member::start_observed(config(&door, "secret"), never, log.clone());
     let producer: ThreadedProducer<DefaultProducerContext> =
         ClientConfig::new().set("bootstrap.servers", &inside).create().unwrap();
     producer.send(BaseRecord::to("t").key("k").payload("v")).map_err(|(error, _)| error).unwrap();
     producer.flush(Duration::from_secs(30)).unwrap();
-    log.wait_for("blocked", 2);
+    wait_until("a letter that is refused", || {
+        member.check();
+        log.count("blocked") >= 2
+    });
     assert_eq!(log.count("letter"), 0);
     grant(&inside, Resource::Topic, "t.dlq", Operation::Write);
     log.wait_for("letter t[0]@0", 1);

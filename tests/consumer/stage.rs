@@ -188,6 +188,13 @@ impl Member {
         self.join()
     }
 
+    /// Insists that it has not ended by itself.
+    pub fn check(&mut self) {
+        if self.running.as_ref().is_none_or(JoinHandle::is_finished) {
+            panic!("it has ended: {:?}", self.join());
+        }
+    }
+
     /// Waits for an end of its own.
     pub fn join(&mut self) -> Result<(), Error> {
         let running = self.running.take().unwrap();
