@@ -44,6 +44,28 @@ impl Kafka {
 
     /// So many brokers for one test.
     pub fn start(count: usize) -> Self {
+        Self::start_with(count, |_| String::new(), &[])
+    }
+
+    /// One broker that also listens where clients must log in as `walrelay` with the password `right`. Gives that address.
+    pub fn with_login() -> (Self, String) {
+        let port = free_port();
+        let login = move |listeners: &str| {
+            format!(
+                "listeners={listeners},SASL_PLAINTEXT://127.0.0.1:{port}\n\
+                 advertised.listeners={},SASL_PLAINTEXT://127.0.0.1:{port}\nsasl.enabled.mechanisms=SCRAM-SHA-256\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+                 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=\
+                 org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+                listeners.split(",CONTROLLER").next().unwrap()
+            )
+        };
+        let user = ["--add-scram", "SCRAM-SHA-256=[name=walrelay,password=right]"];
+        (Self::start_with(1, login, &user), format!("127.0.0.1:{port}"))
+    }
+
+    /// `more` gives further properties for what a broker would listen on; a later one of the same name counts.
+    fn start_with(count: usize, more: impl Fn(&str) -> String, format: &[&str]) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("walrelay-kafka-{}-{number}", std::process::id()));
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
@@ -58,9 +80,10 @@ impl Kafka {
             let home = kafka.home(place);
             fs::create_dir_all(&home).unwrap();
             let least = (count - 1).max(1);
+            let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
             let properties = format!(
                 "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 listeners={listeners}\n\
                  advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
                  log.dirs={home}/data\nauto.create.topics.enable=false\noffsets.topic.num.partitions=5\n\
                  offsets.topic.replication.factor={replication}\ntransaction.state.log.num.partitions=5\n\
@@ -71,9 +94,10 @@ impl Kafka {
                 voters = voters.join(","),
                 home = home.display(),
             );
-            fs::write(home.join("server.properties"), properties).unwrap();
+            fs::write(home.join("server.properties"), properties + &more(&listeners)).unwrap();
             let file = home.join("server.properties").display().to_string();
             let formatted = java(&["kafka.tools.StorageTool", "format", "-t", "d2FscmVsYXktdGVzdHMtMQ", "-c", &file])
+                .args(format)
                 .output()
                 .unwrap_or_else(|error| panic!("run java: {error}; install it: {INSTALL}"));
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
