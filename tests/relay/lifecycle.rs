@@ -124,6 +124,7 @@ fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
     kafka.resume(0);
     program.await_that("news of the return", |program| connected(program) == 1.0);
     assert_eq!(program.get("/readyz").unwrap().0, 200, "nothing was held up");
+    assert!(program.metric("walrelay_slot_catalog_xmin_age_transactions").is_some());
 }
 
 #[test]

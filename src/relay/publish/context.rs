@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     repeats: Mutex<Repeats>,
     /// It was told that all brokers are away, and not yet that one is back.
     all_away: AtomicBool,
+    /// How many requests of this producer have been counted as sent again.
+    retries: AtomicU64,
 }
 
 impl Shared {
@@ -48,6 +51,7 @@ impl Shared {
             failure: Mutex::default(),
             repeats: Mutex::default(),
             all_away: AtomicBool::default(),
+            retries: AtomicU64::default(),
         }
     }
 
@@ -154,6 +158,9 @@ impl ClientContext for Context {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.0.broker_there();
         }
+        let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
+        let counted = self.0.retries.swap(retries, Relaxed);
+        self.0.metrics.produce_retries.add(retries.saturating_sub(counted));
     }
 
     /// Called twice for each error event. Only a fatal one ends the publisher; librdkafka goes on trying after the others.
