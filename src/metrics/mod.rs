@@ -217,6 +217,17 @@ fn slot(page: &mut Page, relay: &relay::Metrics) {
         "How much of max_slot_wal_keep_size is used; absent without a limit.",
         slot.limit_used_ratio(),
     );
+    page.level_if(
+        "walrelay_slot_catalog_xmin_age_transactions",
+        "For how many transactions the slot has kept rows of the catalogue from vacuum.",
+        slot.catalog_xmin_age.map(float),
+    );
+    page.rows(
+        Count,
+        "walrelay_slot_spilled_bytes_total",
+        "Bytes that decoding has written to the server's disk beyond logical_decoding_work_mem.",
+        slot.spilled_bytes.map(|bytes| (Vec::new(), float(bytes))),
+    );
     let status = WalStatus::ALL.map(|each| (vec![("status", each.word())], flag(Some(each) == slot.wal_status)));
     page.rows(Level, "walrelay_slot_wal_status", "1 for how safe the log is that the slot needs.", status);
 }
@@ -236,6 +247,11 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
         ("walrelay_transactions_total", "Transactions with events, read to their end.", &relay.transactions),
         ("walrelay_keepalives_total", "Keepalives received from PostgreSQL.", &relay.keepalives),
         ("walrelay_messages_skipped_total", "Irrelevant messages of PostgreSQL passed over.", &relay.messages_skipped),
+        (
+            "walrelay_produce_retries_total",
+            "Requests to brokers that librdkafka has sent again.",
+            &relay.produce_retries,
+        ),
         (
             "walrelay_position_store_errors_total",
             "Failed reads and writes of the stored position.",
@@ -337,6 +353,7 @@ mod tests {
         relay.delivered(relay.topics.index("orders-events").index, 10, 1, 2_000_001);
         relay.held_back(relay::metrics::Cause::Kafka, Duration::from_millis(1_500));
         relay.failed(&Refused);
+        relay.produce_retries.add(3);
         relay.slot.set(Some(SlotView {
             polled_micros: 1_700_000_000_000_000,
             active: true,
@@ -346,6 +363,8 @@ mod tests {
             retained_wal_bytes: 25,
             safe_wal_bytes: Some(75),
             wal_status: Some(WalStatus::Reserved),
+            catalog_xmin_age: Some(12),
+            spilled_bytes: Some(4_096),
         }));
         sources
     }
@@ -365,6 +384,9 @@ mod tests {
             format!("walrelay_backpressure_seconds_total{{{relay},cause=\"kafka\"}} 1.5"),
             format!("walrelay_slot_wal_limit_used_ratio{{{relay}}} 0.25"),
             format!("walrelay_slot_wal_status{{{relay},status=\"reserved\"}} 1"),
+            format!("walrelay_slot_catalog_xmin_age_transactions{{{relay}}} 12"),
+            format!("walrelay_slot_spilled_bytes_total{{{relay}}} 4096"),
+            format!("walrelay_produce_retries_total{{{relay}}} 3"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"2.5\"}} 1"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"1\"}} 0"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"+Inf\"}} 1"),

@@ -72,19 +72,25 @@ async fn look(client: &Client, slot: &str) -> Result<SlotView, tokio_postgres::E
     let sql = "SELECT active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
                       pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                            ELSE pg_current_wal_lsn() END, restart_lsn)::bigint,
-                      safe_wal_size, coalesce(wal_status, '')
-               FROM pg_replication_slots WHERE slot_name = $1";
+                      safe_wal_size, coalesce(wal_status, ''), age(catalog_xmin)::bigint,
+                      (SELECT spill_bytes FROM pg_stat_replication_slots AS seen WHERE seen.slot_name = slots.slot_name)
+               FROM pg_replication_slots AS slots WHERE slot_name = $1";
     let row = client.query_one(sql, &[&slot]).await?;
     let position = |text: Option<String>| text.and_then(|text| text.parse().ok());
-    let retained: Option<i64> = row.try_get(4)?;
+    let amount = |column| {
+        let value: Option<i64> = row.try_get(column)?;
+        Ok::<_, tokio_postgres::Error>(value.and_then(|value| u64::try_from(value).ok()))
+    };
     Ok(SlotView {
         polled_micros: now_micros(),
         active: row.try_get(0)?,
         active_pid: row.try_get(1)?,
         restart: position(row.try_get(2)?),
         confirmed: position(row.try_get(3)?),
-        retained_wal_bytes: retained.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+        retained_wal_bytes: amount(4)?.unwrap_or_default(),
         safe_wal_bytes: row.try_get(5)?,
         wal_status: WalStatus::from_word(row.try_get(6)?),
+        catalog_xmin_age: amount(7)?,
+        spilled_bytes: amount(8)?,
     })
 }

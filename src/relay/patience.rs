@@ -86,12 +86,12 @@ impl Patience {
                 Ok(cluster) => {
                     tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
                     self.metrics.kafka.connected();
+                    self.rights_refused = 0;
                     return Ok(());
                 }
-                Err(error) if error.fate() == Fate::Fatal => return Err(error.into()),
                 Err(error) => {
                     self.metrics.kafka.lost();
-                    self.tell(&Error::from(error));
+                    self.judge(error.into())?;
                     let pause = self.next_pause();
                     self.pause(pause).await;
                 }

@@ -8,6 +8,7 @@ use walrelay::testing::StopMode;
 
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
+use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source;
 use crate::support::source::Sql;
@@ -127,4 +128,51 @@ fn f1_f2_brokers_that_die_and_come_back_cost_no_event_and_repeat_none() {
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(90));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "brokers"), &sql.truth(), 6);
     assert_eq!(verdict.repeated, 0, "{}", program.log());
+}
+
+#[test]
+fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("idle", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "idle", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let connected =
+        |program: &Program| program.metric("walrelay_connected{relay=\"walrelay\",peer=\"kafka\"}").unwrap_or(-1.0);
+    assert_eq!(connected(&program), 1.0);
+    kafka.kill(0);
+    program.await_that("news of the loss", |program| connected(program) == 0.0);
+    assert!(program.log().contains("no broker of Kafka is there"), "{}", program.log());
+    kafka.resume(0);
+    program.await_that("news of the return", |program| connected(program) == 1.0);
+    assert_eq!(program.get("/readyz").unwrap().0, 200, "nothing was held up");
+    assert!(program.metric("walrelay_slot_catalog_xmin_age_transactions").is_some());
+}
+
+#[test]
+fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_stream() {
+    let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::with_login());
+    kafka.create_topic("login", 1);
+    let (_, sql) = prepared(&postgres, &address, "login", "");
+    let start = |password: &str| {
+        let file = std::env::temp_dir().join(format!("walrelay-login-{}", std::process::id()));
+        std::fs::write(&file, password).unwrap();
+        let more = format!(
+            "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\n\
+             username = \"walrelay\"\npassword = {{ file = \"{}\" }}\n",
+            file.display()
+        );
+        let mut program = Program::new(&postgres.url(), &address, &more);
+        program.start();
+        program
+    };
+    let mut refused = start("wrong");
+    assert_eq!(refused.wait(), Some(67), "{}", refused.log());
+    assert!(refused.log().contains("error[WR-6731]") && !refused.log().contains("wrong"), "{}", refused.log());
+    let mut program = start("right");
+    program.await_state("streaming");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "login").len(), 1);
 }

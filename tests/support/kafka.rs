@@ -45,7 +45,7 @@ impl Kafka {
 
     /// So many brokers for one test.
     pub fn start(count: usize) -> Self {
-        Self::start_with(count, "")
+        Self::start_with(count, "", &[])
     }
 
     /// One broker with a second door, whose address is given: there `app` comes in by `secret`, and may do nothing that has
@@ -63,12 +63,29 @@ impl Kafka {
                  authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
                  super.users=User:ANONYMOUS\n"
             ),
+            &[],
         );
         (kafka, format!("127.0.0.1:{door}"))
     }
 
-    /// With further properties; `BROKER_PORT` and `CONTROLLER_PORT` in them stand for a node's own ports.
-    fn start_with(count: usize, further: &str) -> Self {
+    /// One broker that also listens where clients must log in as `walrelay` with the password `right`. Gives that address.
+    pub fn with_login() -> (Self, String) {
+        let port = free_port();
+        let further = format!(
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,SASL_PLAINTEXT://127.0.0.1:{port}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,SASL_PLAINTEXT://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-256\n\
+             listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=\
+             org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
+        );
+        let user = ["--add-scram", "SCRAM-SHA-256=[name=walrelay,password=right]"];
+        (Self::start_with(1, &further, &user), format!("127.0.0.1:{port}"))
+    }
+
+    /// With further properties; `BROKER_PORT` and `CONTROLLER_PORT` in them stand for a node's own ports, and further
+    /// words for the tool that formats it.
+    fn start_with(count: usize, further: &str, format: &[&str]) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("walrelay-kafka-{}-{number}", std::process::id()));
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
@@ -103,6 +120,7 @@ impl Kafka {
             fs::write(home.join("server.properties"), properties).unwrap();
             let file = home.join("server.properties").display().to_string();
             let formatted = java(&["kafka.tools.StorageTool", "format", "-t", "d2FscmVsYXktdGVzdHMtMQ", "-c", &file])
+                .args(format)
                 .output()
                 .unwrap_or_else(|error| panic!("run java: {error}; install it: {INSTALL}"));
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));

@@ -101,6 +101,8 @@ pub struct Metrics {
     pub backpressure_kafka_micros: Counter,
     /// Time in which the log was not read because the in-flight budget was used up.
     pub backpressure_inflight_micros: Counter,
+    /// Requests to brokers that librdkafka has sent again.
+    pub produce_retries: Counter,
     /// Failed reads and writes of the stored position.
     pub position_store_errors: Counter,
     /// From the commit in PostgreSQL to the broker's acknowledgement.
@@ -172,6 +174,7 @@ impl Default for Metrics {
             inflight_limit_bytes: Gauge::default(),
             backpressure_kafka_micros: Counter::default(),
             backpressure_inflight_micros: Counter::default(),
+            produce_retries: Counter::default(),
             position_store_errors: Counter::default(),
             commit_to_ack: Histogram::default(),
             ticked_micros: Gauge::default(),

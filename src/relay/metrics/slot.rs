@@ -38,6 +38,10 @@ pub struct SlotView {
     pub safe_wal_bytes: Option<i64>,
     /// How safe the log is; absent if the server has not said.
     pub wal_status: Option<WalStatus>,
+    /// How many transactions ago the oldest row of the catalogue was deleted that the slot keeps from vacuum.
+    pub catalog_xmin_age: Option<u64>,
+    /// What decoding has written to the server's disk because it did not fit into logical_decoding_work_mem.
+    pub spilled_bytes: Option<u64>,
 }
 
 impl WalStatus {
@@ -113,6 +117,8 @@ mod tests {
             retained_wal_bytes,
             safe_wal_bytes,
             wal_status: Some(wal_status),
+            catalog_xmin_age: None,
+            spilled_bytes: None,
         };
         for (view, expected) in [
             (view(30, Some(70), WalStatus::Reserved), Some(0.3)),

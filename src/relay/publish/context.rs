@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -25,9 +26,8 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 
 use super::Failure;
-
-/// How long the same kind of log line of librdkafka is kept back after one was written.
-const LOG_PAUSE_MICROS: u64 = 30_000_000;
+use super::error::is_lack_of_rights;
+use super::repeats::Repeats;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -35,12 +35,24 @@ pub(super) struct Shared {
     wake: Arc<Notify>,
     metrics: Metrics,
     failure: Mutex<Option<Failure>>,
-    logged_micros: AtomicU64,
+    repeats: Mutex<Repeats>,
+    /// It was told that all brokers are away, and not yet that one is back.
+    all_away: AtomicBool,
+    /// How many requests of this producer have been counted as sent again.
+    retries: AtomicU64,
 }
 
 impl Shared {
     pub(super) fn new(reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Self {
-        Self { reports, wake, metrics, failure: Mutex::new(None), logged_micros: AtomicU64::new(0) }
+        Self {
+            reports,
+            wake,
+            metrics,
+            failure: Mutex::default(),
+            repeats: Mutex::default(),
+            all_away: AtomicBool::default(),
+            retries: AtomicU64::default(),
+        }
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
@@ -69,6 +81,25 @@ impl Shared {
     pub(super) fn observe(&self, committed_micros: i64) {
         let since = now_micros().saturating_sub(u64::try_from(committed_micros).unwrap_or_default());
         self.metrics.commit_to_ack.observe(Duration::from_micros(since));
+    }
+
+    fn is_news(&self, facility: &str, text: &str) -> bool {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(facility, text, now_micros())
+    }
+
+    /// No broker is there. Nothing is on the way, perhaps, and then nobody else would notice.
+    fn all_brokers_away(&self, reason: &str) {
+        if !self.all_away.swap(true, Relaxed) {
+            self.metrics.kafka.lost();
+            tracing::warn!(reason, "no broker of Kafka is there");
+        }
+    }
+
+    fn broker_there(&self) {
+        if self.all_away.swap(false, Relaxed) {
+            self.metrics.kafka.connected();
+            tracing::info!("a broker of Kafka is there again");
+        }
     }
 
     fn report(&self, result: &DeliveryResult<'_>, ticket: Ticket) {
@@ -109,39 +140,52 @@ impl ProducerContext for Context {
 }
 
 impl ClientContext for Context {
-    /// With brokers away librdkafka repeats itself several times a second: one line in a while says as much.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "CONFWARN" {
             // It warns of our own settings, which are meant.
             return;
         }
-        let now = now_micros();
-        let last = self.0.logged_micros.load(Relaxed);
-        if now.saturating_sub(last) < LOG_PAUSE_MICROS {
+        // What nobody sees must not hold back what somebody should.
+        if is_trouble(level) && self.0.is_news(facility, text) {
+            tracing::warn!(facility, text, "librdkafka");
+        } else {
             tracing::debug!(facility, text, "librdkafka");
-            return;
-        }
-        self.0.logged_micros.store(now, Relaxed);
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(facility, text, "librdkafka");
-            }
         }
     }
 
-    fn stats(&self, _: Statistics) {}
+    /// Comes every few seconds: nothing else tells that a broker is back while nothing is sent.
+    fn stats(&self, statistics: Statistics) {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.0.broker_there();
+        }
+        let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
+        let counted = self.0.retries.swap(retries, Relaxed);
+        self.0.metrics.produce_retries.add(retries.saturating_sub(counted));
+    }
 
-    /// Called twice for each error event. Only a fatal one ends the publisher; the rest shows in the log above.
+    /// Called twice for each error event. Only a fatal one ends the publisher; librdkafka goes on trying after the others.
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::Fatal) {
             tracing::warn!(reason, "the producer met a fatal error");
             self.0.reports.failed();
             self.0.fail(&error, None, None);
+        } else if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.all_brokers_away(reason);
+        } else if code.is_some_and(is_lack_of_rights) && self.0.is_news("RIGHTS", reason) {
+            tracing::warn!(code = "WR-6731", reason, "a broker of Kafka does not let us in");
         }
+    }
+}
+
+/// Says whether a line of librdkafka tells of something that is wrong.
+pub(super) const fn is_trouble(level: RDKafkaLogLevel) -> bool {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => true,
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => false,
     }
 }

@@ -33,6 +33,14 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
+    /// The brokers do not let us in.
+    #[error("log in to Kafka at {brokers}: {reason}")]
+    Refused {
+        /// Where.
+        brokers: String,
+        /// What librdkafka says.
+        reason: String,
+    },
 }
 
 impl Diagnose for Error {
@@ -42,12 +50,13 @@ impl Diagnose for Error {
             Self::Option(_) => Code::new(Exit::Configuration, 31),
             Self::Secret(_) => Code::new(Exit::Configuration, 32),
             Self::Unreachable { .. } => Code::new(Exit::Unavailable, 30),
+            Self::Refused { .. } => Code::new(Exit::Rights, 31),
         }
     }
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Configuration { .. } | Self::Option(_) | Self::Secret(_) => Fate::Fatal,
+            Self::Configuration { .. } | Self::Option(_) | Self::Secret(_) | Self::Refused { .. } => Fate::Fatal,
             Self::Unreachable { .. } => Fate::Transient,
         }
     }
@@ -60,6 +69,9 @@ impl Diagnose for Error {
                 Self::Secret(_) => "provide the secret, or change where it is read from",
                 Self::Unreachable { .. } => {
                     "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
+                }
+                Self::Refused { .. } => {
+                    "check kafka.sasl.mechanism, kafka.sasl.username and its password, and what the brokers know of them"
                 }
             }
             .to_owned(),
@@ -190,7 +202,7 @@ const fn is_refusal_of_the_record(code: Kafka) -> bool {
     )
 }
 
-const fn is_lack_of_rights(code: Kafka) -> bool {
+pub(super) const fn is_lack_of_rights(code: Kafka) -> bool {
     matches!(
         code,
         Kafka::TopicAuthorizationFailed

@@ -14,13 +14,14 @@
 mod config;
 mod context;
 mod error;
+mod probe;
 mod properties;
+mod repeats;
 mod settings;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -49,6 +50,8 @@ use context::Context;
 pub use error::Error;
 pub use error::Failure;
 pub use error::Verdict;
+pub use probe::Cluster;
+pub use probe::probe;
 pub use properties::check_properties;
 pub use settings::Settings;
 
@@ -162,31 +165,6 @@ impl Sink for Publisher {
 
 const fn is_full(sent: &Result<(), KafkaError>) -> bool {
     matches!(sent, Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
-}
-
-/// Asks the brokers who they are. Blocks for at most `timeout`.
-pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
-    let config = settings.client()?;
-    let producer: rdkafka::producer::BaseProducer =
-        config.create().map_err(|source| Error::Configuration { source })?;
-    let unreachable = |source| {
-        let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-        Error::Unreachable { brokers, source }
-    };
-    let metadata = producer.client().fetch_metadata(None, timeout).map_err(unreachable)?;
-    let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
-    Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
-}
-
-/// What a probe found.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Cluster {
-    /// The cluster's id, if the brokers tell it.
-    pub id: Option<String>,
-    /// How many brokers there are.
-    pub brokers: usize,
-    /// The names of the topics that we may see.
-    pub topics: Vec<String>,
 }
 
 #[cfg(test)]

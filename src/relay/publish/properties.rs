@@ -9,7 +9,7 @@ use crate::kafka;
 use super::Config;
 
 /// Properties that are set elsewhere or carry a guarantee, and what to do instead.
-const GUARDED: [(&str, &str); 32] = [
+const GUARDED: [(&str, &str); 33] = [
     ("enable.idempotence", ORDER),
     ("acks", ORDER),
     ("request.required.acks", ORDER),
@@ -28,6 +28,7 @@ const GUARDED: [(&str, &str); 32] = [
     ("queue.buffering.max.kbytes", "set delivery.max_in_flight_bytes"),
     ("queue.buffering.max.messages", "set delivery.max_in_flight_bytes"),
     ("topic.metadata.propagation.max.ms", "a missing topic is waited for long enough to survive a broker's restart"),
+    ("statistics.interval.ms", "from them walrelay learns whether a broker is there"),
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("client.id", "set relay.name"),

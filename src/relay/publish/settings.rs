@@ -124,7 +124,7 @@ impl Settings {
 }
 
 /// Without one of these a record can be lost, doubled or put out of order.
-const GUARANTEES: [(&str, &str); 9] = [
+const GUARANTEES: [(&str, &str); 10] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("max.in.flight", "5"),
@@ -138,16 +138,20 @@ const GUARANTEES: [(&str, &str); 9] = [
     ("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS),
     // So that the budget in bytes binds, not a count.
     ("queue.buffering.max.messages", "1000000"),
+    // From them it is known that a broker is back.
+    ("statistics.interval.ms", "5000"),
 ];
 
 /// These may be changed under `[kafka.properties]`.
-const HABITS: [(&str, &str); 6] = [
+const HABITS: [(&str, &str); 7] = [
     ("linger.ms", "1"),
     ("batch.num.messages", "10000"),
     ("socket.keepalive.enable", "true"),
     ("socket.nagle.disable", "true"),
     ("reconnect.backoff.max.ms", "2000"),
     ("log.connection.close", "false"),
+    // An idle producer meets its brokers this often, and so learns whether they are there.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
 const fn compression(compression: Compression) -> &'static str {

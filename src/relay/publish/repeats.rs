@@ -1,0 +1,66 @@
+//! Which of librdkafka's lines are news. With brokers away it says the same several times a second.
+
+use std::collections::HashMap;
+
+/// How long a line of one kind is held back after one was written.
+const PAUSE_MICROS: u64 = 30_000_000;
+/// So many kinds are told apart; further ones at the same time say nothing more.
+const KINDS_MAX: usize = 64;
+/// The part of a line that tells its kind, in characters.
+const KIND_CHARS_MAX: usize = 200;
+
+/// When a line of each kind was written last.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(HashMap<String, u64>);
+
+impl Repeats {
+    /// Says whether a line is to be written, and remembers it then.
+    pub(super) fn is_news(&mut self, facility: &str, text: &str, now_micros: u64) -> bool {
+        let kind = kind(facility, text);
+        let is_recent = |at: &u64| now_micros.saturating_sub(*at) < PAUSE_MICROS;
+        if self.0.get(&kind).is_some_and(is_recent) {
+            return false;
+        }
+        self.0.retain(|_, at| is_recent(at));
+        if self.0.len() >= KINDS_MAX {
+            return false;
+        }
+        self.0.insert(kind, now_micros);
+        true
+    }
+}
+
+/// Two lines are of one kind if they differ only in numbers (ports, counts) and in how long something took.
+fn kind(facility: &str, text: &str) -> String {
+    let said = text.split(" (after ").next().unwrap_or_default();
+    let words = said.chars().filter(|char| !char.is_ascii_digit()).take(KIND_CHARS_MAX);
+    facility.chars().chain([' ']).chain(words).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: &str = "[thrd:b:9092/1]: b:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 3ms in \
+                           state CONNECT, 1 identical error(s) suppressed)";
+    const UNTRUSTED: &str = "[thrd:b:9092/1]: b:9092/1: SSL handshake failed: certificate verify failed (after 9ms in state \
+                             SSL_HANDSHAKE)";
+
+    #[test]
+    fn another_kind_of_trouble_is_told_at_once_and_the_same_once_in_a_while() {
+        let mut repeats = Repeats::default();
+        assert!(repeats.is_news("FAIL", REFUSED, 1));
+        assert!(!repeats.is_news("FAIL", &REFUSED.replace("3ms", "70ms"), 2));
+        assert!(repeats.is_news("FAIL", UNTRUSTED, 3));
+        assert!(!repeats.is_news("FAIL", UNTRUSTED, 4));
+        assert!(repeats.is_news("FAIL", REFUSED, 1 + PAUSE_MICROS));
+    }
+
+    #[test]
+    fn there_are_only_so_many_kinds() {
+        let mut repeats = Repeats::default();
+        let told = (0..1_000).filter(|number| repeats.is_news("FAIL", &"x".repeat(*number), 1)).count();
+        assert_eq!((told, repeats.0.len()), (KINDS_MAX, KINDS_MAX));
+        assert!(repeats.is_news("FAIL", "later", PAUSE_MICROS + 2));
+    }
+}
