@@ -56,11 +56,7 @@ pub(super) fn for_good(
 }
 
 /// Asks the group. The coordinator answers after it has dealt with the commit before.
-fn is_committed(
-    consumer: &BaseConsumer<Context>,
-    positions: &[(Partition, i64)],
-    until: Instant,
-) -> KafkaResult<bool> {
+fn is_committed(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)], until: Instant) -> KafkaResult<bool> {
     let asked: TopicPartitionList = kafka::list(positions.iter().map(|(partition, _)| partition));
     let committed = consumer.committed_offsets(asked, kafka::left(until))?;
     Ok(positions.iter().all(|(partition, position)| {
