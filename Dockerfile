@@ -3,10 +3,13 @@
 #   docker run --read-only --cap-drop=ALL -v ./config.toml:/etc/walrelay/config.toml:ro walrelay
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-COPY rust-toolchain.toml Cargo.toml Cargo.lock config.toml README.md ./
+# Not rust-toolchain.toml: the image is the toolchain, and rustup would fetch another one. Tests, benches and examples are
+# not built, but Cargo.toml names them, and cargo insists that they are there.
+COPY Cargo.toml Cargo.lock config.toml README.md ./
 COPY sql ./sql
 COPY src ./src
 COPY benches ./benches
+COPY examples ./examples
 COPY tests ./tests
 RUN cargo build --release --locked --bin walrelay
 

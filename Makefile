@@ -1,18 +1,25 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo test lint services bench
+.PHONY: help demo example test lint services bench bench-consumer endure image
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
+	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
-	@echo "make lint      format and lints, warnings as errors"
+	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
-	@echo "make bench     the relay against the floor of this machine"
+	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
+	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
+	@echo "make endure    a transaction of a million rows, and ten minutes without Kafka"
+	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:
 	@scripts/setup demo
 	@cargo build --quiet
 	@target/debug/walrelay demo $(DEMO)
+
+example: services
+	@scripts/example
 
 test: services
 	cargo test --all-features
@@ -20,6 +27,7 @@ test: services
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
 
 services:
 	@scripts/setup test
@@ -27,3 +35,12 @@ services:
 
 bench: services
 	@scripts/bench $(BENCH)
+
+bench-consumer: services
+	@scripts/bench consumer $(BENCH)
+
+endure: services
+	@scripts/endure $(ENDURE)
+
+image: services
+	@scripts/image

@@ -1,4 +1,5 @@
-//! What both halves know of librdkafka's properties: which ones say how brokers are reached, and so are for any client.
+//! What both halves know of librdkafka's properties: which ones say how brokers are reached, and so are for any client; and
+//! which ones no client may have, since they take away what its reports and its records mean.
 
 /// How such properties begin.
 const CONNECTION: [&str; 12] = [
@@ -16,6 +17,26 @@ const CONNECTION: [&str; 12] = [
     "resolve.",
 ];
 
+/// No client may have these, and why.
+const REFUSED: [(&str, &str); 7] = [
+    ("plugin.library.paths", "foreign code would stand between records and what is reported of them"),
+    ("topic.blacklist", "a topic that is ignored looks like one that is missing"),
+    ("enabled_events", "walrelay must hear everything that librdkafka reports"),
+    ("internal.termination.signal", "walrelay handles the signals of its process"),
+    ("api.version.request", OLD),
+    ("api.version.fallback.ms", OLD),
+    ("broker.version.fallback", OLD),
+];
+const OLD: &str = "brokers taken for older than they are get records without headers, or none";
+
+/// Says why no client may have this property, if so.
+pub(crate) fn refusal(name: &str) -> Option<&'static str> {
+    if name.starts_with("test.") {
+        return Some("a mock inside this process would take the place of the brokers");
+    }
+    REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why)
+}
+
 /// Says whether a property concerns how brokers are reached, not what is produced or consumed.
 pub(crate) fn is_of_connections(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
@@ -24,6 +45,16 @@ pub(crate) fn is_of_connections(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_replaces_the_brokers_or_hides_their_reports_is_for_no_client() {
+        for name in ["test.mock.num.brokers", "test.mock.broker.rtt", "plugin.library.paths", "api.version.request"] {
+            assert!(refusal(name).is_some(), "{name}");
+        }
+        for name in ["linger.ms", "isolation.level", "ssl.ca.location", "debug"] {
+            assert_eq!(refusal(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn what_only_producers_or_consumers_know_is_not_for_any_client() {

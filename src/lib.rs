@@ -16,6 +16,8 @@
 //! | `otel` | the trace context of the current span into the outbox, and a linked span around each handler |
 //! | `testing` | throwaway servers and a harness, for applications' own tests |
 //! | `relay` | PostgreSQL to Kafka, and the program `walrelay` around it |
+//!
+//! `docs/library.md` is the way in for an application, `docs/events.md` for whoever defines events.
 
 #[cfg(feature = "event")]
 pub mod event;
@@ -53,3 +55,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// The page about the library; its examples are compiled, and run where they need no server.
+#[cfg(all(doctest, feature = "outbox", feature = "consumer", feature = "testing"))]
+#[doc = include_str!("../docs/library.md")]
+mod page {}

@@ -57,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("consumer/lanes", &["consumer/prefix"]),
     ("consumer/retry", &[]),
     ("consumer/budget", &[]),
+    ("consumer/verdict", &["consumer/retry", "consumer"]),
     ("consumer", &["fault", "event", "kafka", "consumer"]),
     // Level 2: they know the rooms of their half.
     ("relay/error", &["fault", "relay"]),
@@ -76,6 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["lsn", "fault", "measure", "relay"]),
     ("admin", &["lsn", "fault", "measure", "relay", "metrics"]),
     ("testing", &["fault"]),
+    ("testing/harness", &["event", "consumer"]),
     ("config", &["fault", "units", "relay", "admin", "cli"]),
     (
         "cli",
@@ -89,6 +91,7 @@ const PURE: &[&str] = &[
     "consumer/lanes",
     "consumer/retry",
     "consumer/budget",
+    "consumer/verdict",
     "event/decode",
     "event/encode",
     "event/reason",

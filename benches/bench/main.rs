@@ -1,13 +1,16 @@
-//! `make bench`: the relay against the floor of this machine, on the same log, in one run.
+//! `make bench`: the program and the library against the floor of this machine, in one run.
 //!
-//! For each shape the log is written once and drained several times: by `pg_recvlogical` into nothing, by a bare program that
-//! reads and produces without headers, and by `walrelay run`; into librdkafka's mock cluster and into a real Kafka. Then the
-//! latency from commit to consumer at steady rates. A table for people goes to standard error, one JSON line for each run to
-//! standard output.
+//! `drain`: a log that is written once and drained again and again: by `pg_recvlogical` into nothing, by a bare program that
+//! reads and produces without headers, and by `walrelay run`; into librdkafka's mock cluster and into a real Kafka.
+//! `latency`: from commit to consumer at steady rates, against a producer that is called right after the commit. `poll`: the
+//! polling source against the log source. `consumer`: the consumer runtime against bare poll loops.
 //!
-//! `poll` compares the polling source with the log source, and is run only when it is named.
+//! Every comparison is made of rounds in which the subjects take turns, and every ratio is one of runs of the same round. A
+//! table for people goes to standard error; one JSON line for each run to standard output, unless that is a terminal.
 //!
-//! `cargo bench --bench bench -- [drain] [latency] [poll] [--scale 0.1]`
+//! `cargo bench --bench bench -- [drain] [latency] [poll] [consumer] [--rounds 3] [--scale 1] [--rate 5000]
+//! [--against walrelay]`: without a name, the first two. `--against` measures another build of the program beside this one,
+//! as `before`.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,28 +23,28 @@
 )]
 
 mod bare;
+mod consumer;
+mod drain;
 mod latency;
+mod options;
 mod poll;
+mod process;
+mod rounds;
 mod subjects;
 
 #[path = "../../tests/support/kafka.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
 mod kafka;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use serde_json::json;
 use walrelay::testing::Broker;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
 
 use kafka::Kafka;
-use subjects::Run;
-use subjects::Source;
+use options::Options;
 
-/// Rows per transaction, and transactions.
-const SHAPES: [(u32, u32); 3] = [(10, 100_000), (1, 300_000), (1_000_000, 1)];
 const PAYLOAD_BYTES: u32 = 200;
 const PARTITIONS: i32 = 4;
 
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("bare") => bare::main(&arguments[1..]),
         Some("mock") => mock(),
-        _ => compare(&arguments),
+        _ => compare(&Options::parse(&arguments)),
     }
     ExitCode::SUCCESS
 }
@@ -64,75 +67,30 @@ fn mock() {
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
-fn compare(arguments: &[String]) {
-    let scale = arguments
-        .iter()
-        .position(|argument| argument == "--scale")
-        .map_or(1.0, |at| arguments[at + 1].parse().unwrap());
-    let wants = |what: &str| {
-        !arguments.iter().any(|it| it == "drain" || it == "latency" || it == "poll")
-            || arguments.iter().any(|it| it == what)
-    };
+fn compare(options: &Options) {
     let kafka = Kafka::start(1);
     kafka.create_topic("order-events", PARTITIONS);
-    if wants("drain") {
-        eprintln!(
-            "{:<16} {:<16} {:>10} {:>9} {:>12} {:>8} {:>8}",
-            "shape", "subject", "events/s", "of floor", "CPU-s/M", "of floor", "MB"
-        );
-        for (rows, transactions) in SHAPES {
-            let scaled = |count: u32| ((f64::from(count) * scale) as u32).max(1);
-            let (rows, transactions) = if transactions == 1 { (scaled(rows), 1) } else { (rows, scaled(transactions)) };
-            drain(rows, transactions, &kafka);
-        }
+    if options.names("drain") || options.names_nothing() {
+        drain::compare(options, &kafka);
     }
-    if wants("latency") {
-        for rate in [1_000, 5_000] {
-            let (name, more, running) = poll::SOURCES[0];
-            latency::measure(rate, name, more, running, &kafka);
-        }
+    let wants_latency = options.names("latency") || options.names_nothing();
+    if wants_latency || options.names("poll") {
+        latency::warm_up(options, &kafka);
     }
-    if arguments.iter().any(|it| it == "poll") {
-        poll::compare(scale, &kafka);
+    if wants_latency {
+        latency::compare(options, &kafka);
+    }
+    if options.names("poll") {
+        poll::compare(options, &kafka);
+    }
+    if options.names("consumer") {
+        consumer::compare(options, &kafka);
     }
 }
 
-fn drain(rows: u32, transactions: u32, kafka: &Kafka) {
-    let options =
-        Options { settings: vec!["max_wal_size = 16GB".into(), "autovacuum = off".into()], ..Options::default() };
-    let postgres = Postgres::start(options).unwrap();
-    let source = Source::fill(&postgres, rows, transactions, PAYLOAD_BYTES);
-    let shape = format!("{rows} x {transactions}");
-    let floor = source.pg_recvlogical();
-    tell(&shape, "pg_recvlogical", &floor, &floor);
-    let mock = subjects::Mock::start();
-    for (sink, bootstrap) in [("mock", mock.bootstrap()), ("kafka", kafka.bootstrap())] {
-        let bare = source.bare(&bootstrap);
-        tell(&shape, &format!("bare, {sink}"), &bare, &floor);
-        let relay = source.relay(&bootstrap, "");
-        tell(&shape, &format!("walrelay, {sink}"), &relay, &floor);
-        eprintln!("{:<16} {:<16} {:>10} {:>8.0}% (of bare)", "", "", "", 100.0 * relay.rate() / bare.rate());
-        let plain = source.relay(&bootstrap, "headers = []\n");
-        tell(&shape, &format!("no headers, {sink}"), &plain, &floor);
-    }
-}
-
-fn tell(shape: &str, subject: &str, run: &Run, floor: &Run) {
-    eprintln!(
-        "{shape:<16} {subject:<16} {:>10.0} {:>8.0}% {:>12.2} {:>7.0}% {:>8}",
-        run.rate(),
-        100.0 * run.rate() / floor.rate(),
-        run.cpu_per_million(),
-        100.0 * run.cpu_per_million() / floor.cpu_per_million(),
-        run.peak_megabytes
-    );
-    line(&json!({
-        "bench": "drain", "shape": shape, "subject": subject, "events": run.events, "seconds": run.seconds,
-        "events_per_second": run.rate(), "cpu_seconds_per_million": run.cpu_per_million(), "peak_megabytes": run.peak_megabytes,
-        "rate_of_floor": run.rate() / floor.rate(),
-    }));
-}
-
+/// Writes one line for a program that reads them.
 fn line(value: &Value) {
-    println!("{value}");
+    if !std::io::stdout().is_terminal() {
+        println!("{value}");
+    }
 }

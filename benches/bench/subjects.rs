@@ -14,10 +14,16 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use rdkafka::message::Header;
+use rdkafka::message::OwnedHeaders;
 use tokio_postgres::NoTls;
 use walrelay::testing::Postgres;
 
 use crate::kafka::free_port;
+use crate::process;
+
+/// The program.
+pub(crate) const WALRELAY: &str = env!("CARGO_BIN_EXE_walrelay");
 
 /// What a run took.
 #[derive(Clone, Debug)]
@@ -59,7 +65,7 @@ pub(crate) struct Source<'a> {
     events: u32,
     start: String,
     end: String,
-    copies: Cell<u32>,
+    has_origin: Cell<bool>,
 }
 
 impl<'a> Source<'a> {
@@ -72,7 +78,7 @@ impl<'a> Source<'a> {
             events: rows * transactions,
             start: String::new(),
             end: String::new(),
-            copies: Cell::new(0),
+            has_origin: Cell::new(false),
         };
         let start = source.query("SELECT confirmed_flush_lsn::text FROM pg_replication_slots");
         source.execute(FILL);
@@ -83,10 +89,10 @@ impl<'a> Source<'a> {
 
     /// The floor of reading: PostgreSQL's own client, into nothing.
     pub(crate) fn pg_recvlogical(&self) -> Run {
-        let slot = self.copy();
+        self.rewind("reader");
         let program = self.postgres.programs().join("pg_recvlogical");
         let command = format!(
-            "TIMEFORMAT='%R %U %S'; time '{}' -d '{}' --slot {slot} --start -o proto_version=1 -o publication_names=walrelay \
+            "TIMEFORMAT='%R %U %S'; time '{}' -d '{}' --slot reader --start -o proto_version=1 -o publication_names=walrelay \
              -f /dev/null -F 0 --endpos {}",
             program.display(),
             self.postgres.url(),
@@ -102,9 +108,9 @@ impl<'a> Source<'a> {
 
     /// The floor of reading and producing: this program as `bare`.
     pub(crate) fn bare(&self, bootstrap: &str) -> Run {
-        let slot = self.copy();
+        self.rewind("bare");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["bare", &self.postgres.url(), &slot, bootstrap, &self.events.to_string()])
+            .args(["bare", &self.postgres.url(), "bare", bootstrap, &self.events.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -118,38 +124,17 @@ impl<'a> Source<'a> {
     }
 
     /// The relay.
-    pub(crate) fn relay(&self, bootstrap: &str, outbox: &str) -> Run {
-        self.execute(
-            "SELECT pg_drop_replication_slot('walrelay') FROM pg_replication_slots WHERE slot_name = 'walrelay'",
-        );
-        let copied = self.copy();
-        self.execute(&format!("SELECT pg_copy_logical_replication_slot('{copied}', 'walrelay')"));
+    pub(crate) fn relay(&self, program: &str, bootstrap: &str, outbox: &str) -> Run {
+        self.rewind("walrelay");
         self.execute(&format!("UPDATE walrelay.position SET position = '{}'", self.start));
         let port = free_port();
         let config = config(self.postgres, bootstrap, outbox, port);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_walrelay"))
-            .args(["--config", &config, "run"])
-            .stderr(fs::File::create(format!("{config}.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut began = Instant::now();
-        let mut has_begun = false;
-        loop {
-            thread::sleep(Duration::from_millis(5));
-            let done = published(port).unwrap_or(0);
-            if !has_begun && done > 0 {
-                has_begun = true;
-            }
-            if !has_begun {
-                // From the moment it streams, as for the others, not from the start of the process.
-                if !fs::read_to_string(format!("{config}.log")).unwrap_or_default().contains("\"streaming\"") {
-                    began = Instant::now();
-                }
-            }
-            if done >= u64::from(self.events) {
-                break;
-            }
+        // From the moment it streams, as for the others, not from the start of the process.
+        let mut child = run(program, &config, "\"streaming\"");
+        let began = Instant::now();
+        while published(port).unwrap_or(0) < u64::from(self.events) {
             assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(format!("{config}.log")).unwrap());
+            thread::sleep(Duration::from_millis(5));
         }
         let run = self.measured(child.id(), began.elapsed().as_secs_f64());
         stop(&mut child);
@@ -157,24 +142,24 @@ impl<'a> Source<'a> {
     }
 
     fn measured(&self, pid: u32, seconds: f64) -> Run {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-        Run { events: self.events, seconds, cpu_seconds: ticks / 100.0, peak_megabytes: kilobytes / 1_024 }
+        let (cpu_seconds, peak_megabytes) = process::usage(pid);
+        Run { events: self.events, seconds, cpu_seconds, peak_megabytes }
     }
 
-    /// A slot of its own for a run, at the beginning of the log; the first one stays there.
-    fn copy(&self) -> String {
-        let number = self.copies.replace(self.copies.get() + 1);
-        if number == 0 {
+    /// Makes a slot at the beginning of the log, in place of the one of this name.
+    fn rewind(&self, slot: &str) {
+        if !self.has_origin.replace(true) {
             self.execute("SELECT pg_copy_logical_replication_slot('walrelay', 'origin')");
         }
-        let name = format!("copy{number}");
-        self.execute(&format!("SELECT pg_copy_logical_replication_slot('origin', '{name}')"));
-        name
+        // Its walsender may take a moment to leave.
+        let left = format!("SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        while self.query(&left) != "0" {
+            self.execute(&format!(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                 WHERE slot_name = '{slot}' AND NOT active"
+            ));
+        }
+        self.execute(&format!("SELECT pg_copy_logical_replication_slot('origin', '{slot}')"));
     }
 
     fn execute(&self, sql: &str) {
@@ -248,9 +233,34 @@ pub(crate) fn config(postgres: &Postgres, bootstrap: &str, outbox: &str, port: u
 
 /// Runs a verb of the program to its end.
 pub(crate) fn walrelay(config: &str, arguments: &[&str]) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_walrelay")).args(["--config", config]).args(arguments).output().unwrap();
+    let output = Command::new(WALRELAY).args(["--config", config]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Starts the relay, and waits until its log says that it works.
+pub(crate) fn run(program: &str, config: &str, running: &str) -> Child {
+    let log = format!("{config}.log");
+    let mut relay = Command::new(program)
+        .args(["--config", config, "run"])
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    loop {
+        let text = fs::read_to_string(&log).unwrap();
+        if text.contains(running) {
+            return relay;
+        }
+        assert!(relay.try_wait().unwrap().is_none(), "{text}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Gives the headers that the relay gives a record.
+pub(crate) fn headers(id: &str, produced_at: &str) -> OwnedHeaders {
+    let headers = [("event_id", id), ("event_type", "OrderCreated"), ("produced_at", produced_at)];
+    headers
+        .into_iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 /// Sends SIGTERM and waits.

@@ -58,7 +58,7 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
     runtime.shutdown_timeout(Duration::from_millis(10));
     match ended {
         Ok(()) => {
-            tracing::info!("everything is delivered and confirmed; stopped");
+            tracing::info!("stopped; nothing is on the way");
             drop(admin);
             drop(guard);
             Ok(ExitCode::SUCCESS)

@@ -52,8 +52,9 @@ impl<P: Clone + Eq + Hash> Budget<P> {
 
     /// Notes an event that was dealt with.
     pub fn done(&mut self, partition: &P) {
-        if let Some(count) = self.consecutive.get_mut(partition) {
-            *count = 0;
+        // Nearly always nothing was rejected, and nothing has to be looked up.
+        if !self.consecutive.is_empty() {
+            self.consecutive.remove(partition);
         }
         self.note(false);
     }

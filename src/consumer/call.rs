@@ -18,14 +18,17 @@ use crate::event::TraceContext;
 use crate::event::trace;
 use crate::event::trace::Handled;
 
+/// Why an event is tried again whose handler panicked.
+pub(crate) const PANICKED: &str = "the handler panicked";
+
 /// A handler at work on a record.
-pub(super) struct Call {
+pub(crate) struct Call {
     handling: Handling,
     span: Span,
 }
 
 impl Call {
-    pub(super) fn new(handler: &Erased, delivery: Delivery, group: &str) -> Self {
+    pub(crate) fn new(handler: &Erased, delivery: Delivery, group: &str) -> Self {
         Self { span: span(&delivery.record, group), handling: handler(delivery) }
     }
 }
@@ -38,7 +41,7 @@ impl Future for Call {
         let _inside = span.enter();
         // After a panic the future is not polled again, so nothing half done is seen.
         let polled = catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context)));
-        let polled = polled.unwrap_or_else(|_| Poll::Ready(Outcome::retry("the handler panicked")));
+        let polled = polled.unwrap_or_else(|_| Poll::Ready(Outcome::retry(PANICKED)));
         if let Poll::Ready(outcome) = &polled {
             trace::tell_outcome(span, outcome.failure());
         }

@@ -8,6 +8,17 @@ use crate::consumer::dead_letter::Names;
 use crate::consumer::retry::Policy;
 
 /// The options of a consumer. [`Config::new`] gives the defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use walrelay::consumer::{Config, InboxKeeps};
+///
+/// let mut config = Config::new("kafka-1:9093,kafka-2:9093", "shipping", &["order-events"]);
+/// config.properties.insert("security.protocol".to_owned(), "ssl".to_owned());
+/// config.running_max = 16;
+/// config.retry.tries_max = 5;
+/// config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(8 * 86_400)));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The brokers to start from, `host:port`, separated by commas.
@@ -42,7 +53,18 @@ pub struct Config {
     pub inbox_keeps: Option<InboxKeeps>,
 }
 
-/// Where events go that are rejected.
+/// Where events go that are rejected, how they are labelled, and how many may go.
+///
+/// ```
+/// use walrelay::consumer::{Config, Limit, dead_letter::Names};
+///
+/// let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
+/// assert_eq!(config.dead_letter_topic("order-events"), "order-events.dlq");
+/// config.dead_letters.topic = "shipping.{topic}.dead".to_owned();
+/// config.dead_letters.names = Names::Spring;
+/// config.dead_letters.limit = Limit { consecutive_max: 5, per_thousand_max: 20 };
+/// assert_eq!(config.dead_letter_topic("order-events"), "shipping.order-events.dead");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetters {
     /// The topic; `{topic}` stands for the record's own.

@@ -41,6 +41,17 @@ where
 }
 
 /// Chooses a handler by the type of the event: its `event_type` header, else the tag in its payload.
+///
+/// ```
+/// use walrelay::consumer::{Delivery, Failure, Outcome, Router};
+///
+/// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
+///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;
+///     Ok(if order.is_empty() { Outcome::reject("an order without an id") } else { Outcome::Done })
+/// }
+///
+/// let router = Router::new().on("OrderCreated", ship).on("OrderMoved", ship).otherwise(|_: Delivery| async {});
+/// ```
 #[derive(Default)]
 pub struct Router {
     routes: HashMap<String, Erased>,
@@ -92,11 +103,11 @@ impl fmt::Debug for Router {
 }
 
 /// A handler whose type is forgotten.
-pub(super) type Erased = Arc<dyn Fn(Delivery) -> Handling + Send + Sync>;
+pub(crate) type Erased = Arc<dyn Fn(Delivery) -> Handling + Send + Sync>;
 /// What an erased handler gives.
-pub(super) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-pub(super) fn erase(handler: impl Handler) -> Erased {
+pub(crate) fn erase(handler: impl Handler) -> Erased {
     let handler = Arc::new(handler);
     Arc::new(move |delivery| {
         let handler = Arc::clone(&handler);

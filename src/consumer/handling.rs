@@ -34,6 +34,8 @@ use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
 use crate::consumer::retry::later;
+use crate::consumer::verdict;
+use crate::consumer::verdict::Verdict;
 use crate::consumer::watch::Watch;
 
 /// How many handlers one task starts.
@@ -101,11 +103,10 @@ impl Handling {
         }
     }
 
-    /// Takes a record from Kafka. One of a partition that is not ours is dropped.
-    pub(super) fn take(&mut self, record: Record) {
+    /// Takes a record from Kafka, whose partition and key these are. One of a partition that is not ours is dropped.
+    pub(super) fn take(&mut self, partition: &Partition, key: Option<&[u8]>, record: Record) {
         let (bytes, offset) = (record.cost(), record.offset());
-        let whence = record.clone();
-        self.lanes.take(whence.whence(), offset, whence.key(), bytes, record);
+        self.lanes.take(partition, offset, key, bytes, record);
     }
 
     /// Starts whatever may start.
@@ -206,39 +207,19 @@ impl Handling {
     }
 
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
-        let now = Instant::now();
-        let fate = match outcome {
-            Outcome::Done => {
+        let noise = job.noise() ^ u64::from(took.subsec_nanos());
+        match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.config.retry, noise) {
+            Verdict::Done => {
                 self.budget.done(job.record.whence());
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
-                return self.lanes.done(&job);
+                self.lanes.done(&job);
             }
-            Outcome::Again { reason } => {
-                job.waits = job.waits.saturating_add(1);
-                let noise = job.noise() ^ u64::from(took.subsec_nanos());
-                Ok((self.config.retry.again(job.waits, noise), reason))
-            }
-            Outcome::Retry { after, reason } => {
-                job.tries += 1;
-                job.waits = 0;
-                let noise = job.noise() ^ u64::from(job.tries);
-                match self.config.retry.pause(job.tries, noise) {
-                    Some(pause) => Ok((after.unwrap_or(pause), reason)),
-                    None => Err(format!("after {} tries: {reason}", job.tries)),
-                }
-            }
-            Outcome::Reject { reason } => {
-                job.tries += 1;
-                Err(reason)
-            }
-        };
-        match fate {
-            Ok((pause, reason)) => {
+            Verdict::Later { pause, reason } => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
-                self.lanes.retry(job, later(now, pause));
+                self.lanes.retry(job, later(Instant::now(), pause));
             }
-            Err(reason) => {
+            Verdict::Rejected { reason } => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
                 self.reject(job, reason);
             }
@@ -306,8 +287,9 @@ impl Starter {
     async fn run(self, jobs: Vec<Job<Record>>) {
         let mut returned = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter();
+        let mut next_began = Instant::now();
         while let Some(job) = jobs.next() {
-            let began = Instant::now();
+            let began = next_began;
             if job.record.has_unreadable_headers() {
                 // Without its headers nobody can tell what it is.
                 let outcome = Outcome::reject("a header whose name is not UTF-8: its headers cannot be read");
@@ -317,7 +299,9 @@ impl Starter {
             let delivery = Delivery { record: job.record.clone(), tries: job.tries };
             let mut call = Call::new(&self.handler, delivery, &self.group);
             let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
-            let took = began.elapsed();
+            // One look at the clock for each: where one ends, the next begins.
+            next_began = Instant::now();
+            let took = next_began.duration_since(began);
             match first {
                 Poll::Ready(outcome) => returned.push(Returned::Handled { job, outcome, took }),
                 Poll::Pending => {

@@ -30,7 +30,21 @@ pub enum Once {
 }
 
 /// Notes, in the handler's own transaction, that this consumer deals with an event. If another transaction is just doing so,
-/// waits for its end.
+/// waits for its end. Reject an event before this is committed, else it would have been seen when it is brought back.
+///
+/// ```no_run
+/// # use walrelay::consumer::{Failure, Outcome};
+/// use walrelay::consumer::inbox::{Once, once};
+///
+/// async fn note(client: &mut tokio_postgres::Client, event_id: uuid::Uuid) -> Result<Outcome, Failure> {
+///     let tx = client.transaction().await?;
+///     if once(&tx, "notes", event_id).await? == Once::First {
+///         tx.execute("UPDATE notes SET count = count + 1", &[]).await?;
+///         tx.commit().await?;
+///     }
+///     Ok(Outcome::Done)
+/// }
+/// ```
 pub async fn once(tx: &Transaction<'_>, consumer: &str, event_id: Uuid) -> Result<Once, tokio_postgres::Error> {
     let sql = "INSERT INTO walrelay.inbox (consumer, event_id) VALUES ($1, $2::text::uuid) ON CONFLICT DO NOTHING";
     let inserted = tx.execute(sql, &[&consumer, &event_id.to_string()]).await?;

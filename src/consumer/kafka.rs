@@ -39,21 +39,36 @@ use crate::consumer::lanes::Partition;
 use crate::consumer::positions;
 use crate::consumer::record::Record;
 use crate::consumer::retry::later;
+use crate::kafka;
 
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Properties that carry a guarantee or are options of their own, and why.
-const GUARDED: [(&str, &str); 9] = [
+const GUARDED: [(&str, &str); 14] = [
     ("bootstrap.servers", "set Config::brokers"),
     ("metadata.broker.list", "set Config::brokers"),
     ("group.id", "set Config::group"),
     ("enable.auto.commit", "only what is done is committed"),
     ("enable.auto.offset.store", "only what is done is committed"),
+    ("auto.commit.enable", "only what is done is committed"),
+    ("offset.store.method", "offsets are committed to the group"),
+    ("offset.store.path", "offsets are committed to the group"),
+    ("enable.partition.eof", "the end of a partition is no error"),
+    ("allow.auto.create.topics", "a topic that is missing is told of, not made"),
     ("auto.offset.reset", "set Config::start and Config::on_gap"),
     ("partition.assignment.strategy", "partitions are handed over cooperatively"),
     ("group.protocol", "partitions are handed over cooperatively"),
     ("statistics.interval.ms", "lag is read from the statistics"),
+];
+
+/// These may be changed.
+const HABITS: [(&str, &str); 3] = [
+    // Little is fetched ahead, since lanes hold records as well.
+    ("queued.min.messages", "10000"),
+    ("queued.max.messages.kbytes", "8192"),
+    // With so little, librdkafka's own second between two fetches would be most of the time.
+    ("fetch.queue.backoff.ms", "10"),
 ];
 
 /// What the rebalances and the consumer's loop share. Both are on one thread: the lock is never waited for.
@@ -161,8 +176,9 @@ pub(super) fn create(config: &Config, context: Context) -> Result<BaseConsumer<C
 
 /// Gives librdkafka's properties, or says which option cannot be used.
 pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
-    for (name, why) in GUARDED {
-        if config.properties.contains_key(name) {
+    for name in config.properties.keys() {
+        let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
+        if let Some(why) = guarded.or_else(|| kafka::refusal(name)) {
             return Err(Error::Option(format!("{name} cannot be set here: {why}")));
         }
     }
@@ -173,7 +189,9 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         return Err(Error::Option("running_max, records_max and bytes_max are at least 1".to_owned()));
     }
     let mut client = ClientConfig::new();
-    client.set("queued.min.messages", "10000").set("queued.max.messages.kbytes", "8192");
+    for (name, value) in HABITS {
+        client.set(name, value);
+    }
     for (name, value) in &config.properties {
         client.set(name, value);
     }
@@ -193,11 +211,8 @@ pub(super) fn judge(error: &KafkaError) -> Option<Error> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return Some(Error::Failed(error.clone()));
     }
-    let code = match error {
-        // rdkafka does not give the code of these.
-        KafkaError::AdminOp(code) => *code,
-        error => error.rdkafka_error_code()?,
-    };
+    // rdkafka does not give the code of what an administrator's question ended with.
+    let code = if let KafkaError::AdminOp(code) = error { *code } else { error.rdkafka_error_code()? };
     let is_refusal = matches!(
         code,
         RDKafkaErrorCode::TopicAuthorizationFailed

@@ -18,6 +18,22 @@ use std::io;
 use std::time::Duration;
 
 /// What a handler decides about an event.
+///
+/// ```
+/// use std::time::Duration;
+/// use walrelay::consumer::{Delivery, Failure, Outcome};
+///
+/// async fn weigh(delivery: Delivery) -> Result<Outcome, Failure> {
+///     let text = delivery.record.header("grams").ok_or_else(|| Failure::reject("nobody says how heavy it is"))?;
+///     // An error by `?` means: try again, as the retry policy says.
+///     let grams: u32 = text.parse()?;
+///     Ok(match grams {
+///         0 => Outcome::reject("it weighs nothing"),
+///         1..30_000 => Outcome::Done,
+///         30_000.. => Outcome::retry_after(Duration::from_secs(60), "the crane is not here"),
+///     })
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is dealt with.
@@ -135,7 +151,7 @@ fn is_of_postgres(error: &(dyn Error + 'static)) -> bool {
         // That a connection took too long to make has neither a code nor a cause of its own.
         None => {
             error.is_closed()
-                || error.source().is_some_and(|cause| cause.is::<io::Error>())
+                || error.source().is_some_and(<dyn Error>::is::<io::Error>)
                 || error.to_string() == "timeout waiting for server"
         }
     }

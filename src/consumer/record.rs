@@ -59,35 +59,19 @@ impl Timestamp {
 impl Record {
     /// Copies a message of librdkafka. The topic's name is shared.
     pub(super) fn copy(message: &impl Message, partition: Partition) -> Self {
-        let mut bytes = Vec::with_capacity(
-            message.key().map_or(0, <[u8]>::len)
-                + message.payload().map_or(0, <[u8]>::len)
-                + message.headers().map_or(0, |headers| headers.count() * 48),
-        );
-        let mut put = |part: &[u8]| {
-            let start = bytes.len();
-            bytes.extend_from_slice(part);
-            start..bytes.len()
-        };
-        let key = message.key().map(&mut put);
-        let value = message.payload().map(&mut put);
-        // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. Nothing but `bytes` is shared
-        // with the closure, and what was put there before the panic is in no one's place.
-        let headers = catch_unwind(AssertUnwindSafe(|| {
-            message.headers().map(|headers| {
-                headers.iter().map(|header| (put(header.key.as_bytes()), header.value.map(&mut put))).collect()
-            })
-        }));
-        let is_unreadable = headers.is_err();
-        let headers: Box<[Place]> = headers.ok().flatten().unwrap_or_default();
         let timestamp = match message.timestamp() {
             KafkaTimestamp::NotAvailable => Timestamp::None,
             KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
             KafkaTimestamp::LogAppendTime(millis) => Timestamp::Appended(millis),
         };
-        let offset = message.offset();
-        let bytes = bytes.into_boxed_slice();
-        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable }))
+        let (key, value, headers) = (message.key(), message.payload(), message.headers());
+        let read = || headers.into_iter().flat_map(|it| it.iter().map(|header| (header.key, header.value)));
+        let gather = || Self::gather(partition.clone(), message.offset(), timestamp, key, value, read);
+        // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. Nothing is shared with the
+        // closure but the message, which is not changed.
+        catch_unwind(AssertUnwindSafe(gather)).unwrap_or_else(|_| {
+            Self::gather(partition.clone(), message.offset(), timestamp, key, value, std::iter::empty).without_headers()
+        })
     }
 
     /// Makes a record without Kafka, for a test of a handler.
@@ -100,7 +84,22 @@ impl Record {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Self {
-        let mut bytes = Vec::new();
+        let partition = Partition { topic: topic.into(), number: partition };
+        Self::gather(partition, offset, Timestamp::None, key, value, || headers.iter().copied())
+    }
+
+    /// Copies the parts into one buffer of exactly their size.
+    fn gather<'p, I: Iterator<Item = (&'p str, Option<&'p [u8]>)>>(
+        partition: Partition,
+        offset: i64,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Fn() -> I,
+    ) -> Self {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let header_bytes: usize = headers().map(|(name, value)| name.len() + length(value)).sum();
+        let mut bytes = Vec::with_capacity(length(key) + length(value) + header_bytes);
         let mut put = |part: &[u8]| {
             let start = bytes.len();
             bytes.extend_from_slice(part);
@@ -108,11 +107,17 @@ impl Record {
         };
         let key = key.map(&mut put);
         let value = value.map(&mut put);
-        let headers = headers.iter().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
-        let partition = Partition { topic: topic.into(), number: partition };
+        let headers = headers().map(|(name, value)| (put(name.as_bytes()), value.map(&mut put))).collect();
         let bytes = bytes.into_boxed_slice();
-        let (timestamp, is_unreadable) = (Timestamp::None, false);
-        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable }))
+        Self(Arc::new(Inner { partition, offset, timestamp, bytes, key, value, headers, is_unreadable: false }))
+    }
+
+    /// Says that its headers were left out. Nobody else has it yet.
+    fn without_headers(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.is_unreadable = true;
+        }
+        self
     }
 
     /// Gives the topic.
@@ -172,7 +177,7 @@ impl Record {
         self.0.is_unreadable
     }
 
-    pub(super) fn whence(&self) -> &Partition {
+    pub(crate) fn whence(&self) -> &Partition {
         &self.0.partition
     }
 

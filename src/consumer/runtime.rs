@@ -3,7 +3,6 @@
 //! It runs on a thread of its own, because librdkafka is polled by waiting. It never waits for a handler, so the group stays
 //! alive however long a handler takes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +28,7 @@ use crate::consumer::handler::erase;
 use crate::consumer::handling::Handling;
 use crate::consumer::kafka;
 use crate::consumer::kafka::Context;
+use crate::consumer::lanes::Balance;
 use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
@@ -41,6 +41,9 @@ const BATCH: usize = 512;
 /// How long a poll waits while handlers run, and while none does.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// While more records would only wait behind others, none is taken for so long. Not for longer: a rebalance comes through
+/// the same queue, behind what librdkafka has fetched.
+const PLENTY_WAIT: Duration = Duration::from_millis(20);
 /// How often the observer is told what is held.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How many paused partitions are looked at then, and how long a broker may take to answer.
@@ -48,6 +51,30 @@ const LOOKS: usize = 8;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Takes events from Kafka to a handler.
+///
+/// ```no_run
+/// use walrelay::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(tag = "event_type")]
+/// enum OrderEvent {
+///     OrderCreated { total_cents: i64 },
+/// }
+///
+/// async fn tell(received: Received<OrderEvent>) -> Outcome {
+///     if let Payload::Event(OrderEvent::OrderCreated { total_cents }) = received.event {
+///         println!("an order of {total_cents} cents");
+///     }
+///     Outcome::Done
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), walrelay::consumer::Error> {
+/// let config = Config::new("localhost:9092", "telling", &["order-events"]);
+/// let stop = async { drop(tokio::signal::ctrl_c().await) };
+/// Consumer::new(config, typed(tell)).run(stop).await
+/// # }
+/// ```
 pub struct Consumer {
     config: Config,
     handler: Erased,
@@ -108,9 +135,9 @@ impl Consumer {
         Loop {
             consumer,
             topics: topics.into_iter().map(Arc::from).collect(),
-            paused: HashSet::new(),
             looked: 0,
             committed_at: now,
+            taken_at: now,
             told_at: now,
             config: &self.config,
             stop,
@@ -129,10 +156,10 @@ struct Loop<'c> {
     consumer: BaseConsumer<Context>,
     /// One name for all records of a topic.
     topics: Vec<Arc<str>>,
-    paused: HashSet<Partition>,
-    /// How many of the paused ones have been looked at in this round.
+    /// How many of the paused partitions have been looked at in this round.
     looked: usize,
     committed_at: Instant,
+    taken_at: Instant,
     told_at: Instant,
     config: &'c Config,
     stop: &'c CancellationToken,
@@ -142,16 +169,19 @@ impl Loop<'_> {
     fn run(mut self) -> Result<(), Error> {
         loop {
             let now = Instant::now();
-            let (is_failed, wait) = {
+            let (is_failed, has_plenty, balance, wait) = {
                 let mut handling = self.consumer.context().handling();
                 handling.settle(Duration::ZERO);
                 handling.start(now);
-                (handling.failed().is_some(), self.wait(&handling, now))
+                let balance = handling.lanes.balance();
+                (handling.failed().is_some(), handling.lanes.has_plenty(), balance, self.wait(&handling, now))
             };
             if is_failed || self.stop.is_cancelled() {
                 return self.leave();
             }
-            self.balance()?;
+            if let Some(balance) = balance {
+                self.balance(&balance)?;
+            }
             if now.duration_since(self.committed_at) >= self.config.commit_interval {
                 self.committed_at = now;
                 self.commit();
@@ -161,7 +191,12 @@ impl Loop<'_> {
                 self.look_at_paused();
                 self.consumer.context().handling().tell(now);
             }
-            self.take(wait);
+            if has_plenty && now.duration_since(self.taken_at) < PLENTY_WAIT {
+                self.consumer.context().handling().settle(wait);
+            } else {
+                self.taken_at = now;
+                self.take(wait);
+            }
         }
     }
 
@@ -171,16 +206,22 @@ impl Loop<'_> {
     }
 
     /// Takes what Kafka has, up to a batch or to what may be held; waits only for the first.
-    fn take(&mut self, wait: Duration) {
+    fn take(&self, wait: Duration) {
         let mut wait = wait;
+        let mut last: Option<Partition> = None;
         for _ in 0..BATCH {
             let Some(polled) = self.consumer.poll(wait) else { return };
             match polled {
                 Ok(message) => {
-                    let partition = Partition { topic: self.topic(message.topic()), number: message.partition() };
-                    let record = Record::copy(&message, partition);
+                    // Messages come in runs of one partition.
+                    let (topic, number) = (message.topic(), message.partition());
+                    let is_same = |it: &Partition| it.number == number && *it.topic == *topic;
+                    let partition = last.take().filter(is_same);
+                    let partition = partition.unwrap_or_else(|| Partition { topic: self.topic(topic), number });
+                    let record = Record::copy(&message, partition.clone());
                     let mut handling = self.consumer.context().handling();
-                    handling.take(record);
+                    handling.take(&partition, message.key(), record);
+                    last = Some(partition);
                     // Large records fill memory long before a batch is full.
                     if handling.lanes.bytes() >= self.config.bytes_max {
                         return;
@@ -234,24 +275,12 @@ impl Loop<'_> {
         }
     }
 
-    /// Pauses partitions that are full, and resumes those that have room again.
-    fn balance(&mut self) -> Result<(), Error> {
-        let handling = self.consumer.context().handling();
-        let lanes = &handling.lanes;
-        let full: Vec<Partition> =
-            lanes.partitions().filter(|it| !self.paused.contains(*it) && lanes.is_full(it)).cloned().collect();
-        let ours: HashSet<&Partition> = lanes.partitions().collect();
-        self.paused.retain(|partition| ours.contains(partition));
-        let free: Vec<Partition> = self.paused.iter().filter(|it| lanes.has_room(it)).cloned().collect();
-        drop(ours);
-        drop(handling);
-        if !full.is_empty() {
-            self.consumer.pause(&kafka::list(&full)).map_err(Error::Failed)?;
-            self.paused.extend(full);
+    fn balance(&self, Balance { pause, resume }: &Balance) -> Result<(), Error> {
+        if !pause.is_empty() {
+            self.consumer.pause(&kafka::list(pause)).map_err(Error::Failed)?;
         }
-        if !free.is_empty() {
-            self.consumer.resume(&kafka::list(&free)).map_err(Error::Failed)?;
-            free.iter().for_each(|partition| _ = self.paused.remove(partition));
+        if !resume.is_empty() {
+            self.consumer.resume(&kafka::list(resume)).map_err(Error::Failed)?;
         }
         Ok(())
     }
@@ -259,13 +288,14 @@ impl Loop<'_> {
     /// Asks where paused partitions end, a few at a time: they are not fetched, so their statistics stand still.
     fn look_at_paused(&mut self) {
         let mut handling = self.consumer.context().handling();
-        for partition in self.paused.iter().skip(self.looked).take(LOOKS) {
+        let paused: Vec<Partition> = handling.lanes.paused().cloned().collect();
+        for partition in paused.iter().skip(self.looked).take(LOOKS) {
             let held = self.consumer.fetch_watermarks(&partition.topic, partition.number, LOOK);
             // Whoever does not answer one question at once is not asked another.
             let Ok((_, end)) = held else { break };
             handling.ends_at(partition, end);
         }
-        self.looked = if self.looked + LOOKS < self.paused.len() { self.looked + LOOKS } else { 0 };
+        self.looked = if self.looked + LOOKS < paused.len() { self.looked + LOOKS } else { 0 };
     }
 
     fn commit(&self) {

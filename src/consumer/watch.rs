@@ -105,10 +105,8 @@ mod tests {
 
     impl Observer for Told {
         fn observe(&self, observed: &Observed<'_>) {
-            self.0.lock().unwrap().push(match observed {
-                Observed::Back { .. } => "Back".to_owned(),
-                observed => format!("{observed:?}"),
-            });
+            let is_back = matches!(observed, Observed::Back { .. });
+            self.0.lock().unwrap().push(if is_back { "Back".to_owned() } else { format!("{observed:?}") });
         }
     }
 

@@ -132,7 +132,7 @@ fn about(page: &mut Page, sources: &Sources) {
     let rows = counts
         .iter()
         .map(|(code, retryable, count)| (vec![("code", code.as_str()), ("retryable", retryable)], float(*count)));
-    page.rows(Count, "walrelay_errors_total", "Failures by code; `walrelay explain CODE` tells more.", rows);
+    page.rows(Count, "walrelay_errors_total", "Failures by code, and whether trying again may help.", rows);
 
     let dropped = float(sources.log_dropped.value());
     page.count("walrelay_log_lines_dropped_total", "Log lines that standard error did not take in time.", dropped);

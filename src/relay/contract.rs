@@ -166,7 +166,13 @@ pub async fn has_publication(client: &Client, publication: &str) -> Result<bool,
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     let (schema, name) = route.table();
     let table = format!("{schema}.{name}");
-    let sql = "SELECT a.attname::text, (CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END)::bigint,
+    // A domain counts as the type it rests on, at the bottom of however many.
+    let sql = "SELECT a.attname::text,
+                      (WITH RECURSIVE base (id, below) AS (
+                           SELECT t.oid, CASE WHEN t.typtype = 'd' THEN t.typbasetype END
+                           UNION ALL SELECT b.oid, CASE WHEN b.typtype = 'd' THEN b.typbasetype END
+                           FROM base JOIN pg_type b ON b.oid = base.below)
+                       SELECT id FROM base WHERE below IS NULL)::bigint,
                       format_type(a.atttypid, a.atttypmod)
                FROM pg_class c
                JOIN pg_namespace n ON n.oid = c.relnamespace

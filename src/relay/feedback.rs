@@ -106,6 +106,11 @@ impl Feedback {
         self.has_received = true;
     }
 
+    /// Notes that nothing is read now: what is not read cannot be silent.
+    pub const fn not_listening(&mut self, now: Instant) {
+        self.received_at = now;
+    }
+
     /// Notes that the server wants a status update.
     pub fn asked(&mut self, now: Instant) {
         self.reply_due = true;
@@ -169,11 +174,27 @@ impl Feedback {
         Some(wants_answer)
     }
 
-    /// Gives the moment at which something is due if nothing else happens.
+    /// Gives the moment at which something is due if nothing else happens, while positions are stored as they come.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let report = self.report_due();
-        self.persist_due().map_or(report, |persist| report.min(persist))
+        self.persist_due().map_or(self.report_due(), |persist| self.report_due().min(persist))
+    }
+
+    /// Gives the moment at which a status update is due.
+    #[must_use]
+    pub fn report_due(&self) -> Instant {
+        let interval = match self.pace.wal_sender_timeout {
+            Duration::ZERO => STATUS_INTERVAL_MAX,
+            timeout => STATUS_INTERVAL_MAX.min(timeout / 3),
+        };
+        let has_moved = self.reportable() > self.reported;
+        match (self.reply_due, has_moved) {
+            (true, true) => self.status_at,
+            (true, false) => self.status_at + REPLY_PAUSE.min(interval),
+            // Nobody asked, but the position moved: soon, without a status for every transaction.
+            (false, true) => self.status_at + REPLY_PAUSE.min(interval),
+            (false, false) => self.status_at + interval,
+        }
     }
 
     /// Says whether the server has been silent for so long that the connection must be dead. Half of its own limit may
@@ -220,21 +241,6 @@ impl Feedback {
         }
         let pause = if self.is_idle() { IDLE_PERSIST_PAUSE } else { PERSIST_PAUSE };
         Some(self.persist_asked_at.map_or(self.status_at, |asked| asked + pause))
-    }
-
-    fn report_due(&self) -> Instant {
-        let interval = match self.pace.wal_sender_timeout {
-            Duration::ZERO => STATUS_INTERVAL_MAX,
-            timeout => STATUS_INTERVAL_MAX.min(timeout / 3),
-        };
-        let has_moved = self.reportable() > self.reported;
-        match (self.reply_due, has_moved) {
-            (true, true) => self.status_at,
-            (true, false) => self.status_at + REPLY_PAUSE.min(interval),
-            // Nobody asked, but the position moved: soon, without a status for every transaction.
-            (false, true) => self.status_at + REPLY_PAUSE.min(interval),
-            (false, false) => self.status_at + interval,
-        }
     }
 }
 
@@ -337,8 +343,10 @@ mod tests {
     #[test]
     fn e7_silence_longer_than_the_walsenders_own_limit_is_a_dead_connection() {
         let start = Instant::now();
-        let feedback = feedback(true, start);
+        let mut feedback = feedback(true, start);
         assert!(!feedback.is_silent(start + 59 * SECOND));
         assert!(feedback.is_silent(start + 61 * SECOND));
+        feedback.not_listening(start + 60 * SECOND);
+        assert!(!feedback.is_silent(start + 61 * SECOND), "what is not read cannot be silent");
     }
 }

@@ -45,6 +45,8 @@ const PERSIST_ALARM: Duration = Duration::from_secs(10);
 pub(super) enum Left {
     /// A stop was asked for, and everything is delivered and confirmed.
     Stopped,
+    /// A stop was asked for before events flowed.
+    StoppedBefore,
     /// The server is shutting down; everything on the way has arrived.
     ServerLeaves,
     /// The server is shutting down, and records are still on the way.
@@ -116,7 +118,11 @@ impl Follow<'_> {
                 }
                 self.tell_of_the_sink(feedback.is_blocked(now));
             }
-            if feedback.is_silent(now) && full_since.is_none() {
+            let reads = full_since.is_none() && self.listens(phase);
+            if !reads {
+                feedback.not_listening(now);
+            }
+            if feedback.is_silent(now) {
                 return Err(Error::Silent { limit: self.pace.wal_sender_timeout });
             }
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
@@ -128,20 +134,12 @@ impl Follow<'_> {
             }
 
             let deadline = self.deadline(phase, &feedback, noted_at);
-            let is_at_border = self.held.pipeline.is_at_border();
-            let reads =
-                full_since.is_none() && !is_at_border && !matches!(phase, Phase::Parking(_) | Phase::Storing(_));
             if full_since.is_none() && !reads {
                 self.held.pipeline.ledger().await_all();
             }
             tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if phase == Phase::Flowing => {
-                    tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "stopping: draining");
-                    self.metrics.enter(State::Draining);
-                    self.held.pipeline.stop();
-                    phase = Phase::Draining(now + self.drain);
-                }
+                () = self.stop.cancelled(), if phase == Phase::Flowing => phase = self.begin_to_drain(now),
                 news = self.keeper.news() => self.hear(news, &mut phase, &mut feedback, now)?,
                 () = self.wake.notified() => {
                     if let Some(since) = full_since.take() {
@@ -163,6 +161,14 @@ impl Follow<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Says whether there is anything to read for.
+    fn listens(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Flowing | Phase::Draining(_) => !self.held.pipeline.is_at_border(),
+            Phase::Storing(_) | Phase::Parking(_) => false,
         }
     }
 
@@ -215,14 +221,13 @@ impl Follow<'_> {
 
     /// Moves from phase to phase. Says when the connection is to be left.
     fn advance(&mut self, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<Option<Left>, Error> {
+        if matches!(phase, Phase::Flowing | Phase::Draining(_))
+            && let Some(persist) = feedback.to_persist(now)
+        {
+            self.keeper.store(persist);
+        }
         let pipeline = &self.held.pipeline;
         match *phase {
-            Phase::Flowing => {
-                if let Some(persist) = feedback.to_persist(now) {
-                    self.keeper.store(persist);
-                }
-                Ok(None)
-            }
             Phase::Draining(until) if pipeline.is_at_border() && pipeline.is_drained() => {
                 let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
                 self.keeper.store(persist);
@@ -238,7 +243,7 @@ impl Follow<'_> {
                 let left = if has_arrived { Left::ServerLeaves } else { Left::ServerLeavesAhead };
                 Ok((has_arrived || now >= until).then_some(left))
             }
-            Phase::Draining(_) | Phase::Storing(_) => Ok(None),
+            Phase::Flowing | Phase::Draining(_) | Phase::Storing(_) => Ok(None),
         }
     }
 
@@ -255,11 +260,20 @@ impl Follow<'_> {
         match news {
             News::Stored(Persist { confirmed, .. }) => feedback.persisted(confirmed),
             News::PassedOver => feedback.passed_over(),
-            News::ServerLeaves if matches!(phase, Phase::Flowing) => *phase = self.park(now),
-            News::ServerLeaves => {}
+            News::ServerLeaves if matches!(phase, Phase::Parking(_)) => {}
+            // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
+            News::ServerLeaves => *phase = self.park(now),
             News::Broken(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Takes no new transaction on: a stop was asked for.
+    fn begin_to_drain(&mut self, now: Instant) -> Phase {
+        tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "stopping: draining");
+        self.metrics.enter(State::Draining);
+        self.held.pipeline.stop();
+        Phase::Draining(now + self.drain)
     }
 
     /// Stops reading: the server is shutting down and waits for us.
@@ -293,10 +307,12 @@ impl Follow<'_> {
     }
 
     fn deadline(&self, phase: Phase, feedback: &Feedback, noted_at: Instant) -> Instant {
-        let next = feedback.deadline().min(noted_at + NOTE_INTERVAL);
+        let noting = noted_at + NOTE_INTERVAL;
         match phase {
-            Phase::Flowing => next,
-            Phase::Draining(until) | Phase::Storing(until) | Phase::Parking(until) => next.min(until),
+            Phase::Flowing => feedback.deadline().min(noting),
+            Phase::Draining(until) => feedback.deadline().min(noting).min(until),
+            // Nothing more is stored as it comes.
+            Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(noting).min(until),
         }
     }
 

@@ -155,17 +155,20 @@ impl Store {
         Ok(Outcome::Stored)
     }
 
-    /// Writes the row. In the same statement it looks at what came before: if no transaction was running, ours took the
+    /// Writes the row. A relay that published before us may have stored a later position after we took over: what it has
+    /// delivered stays delivered, and the row does not go back. In the same statement it looks at what came before: if no transaction was running, ours took the
     /// very next id, and the log ended where the stored position is, then whatever follows that takes no id is noise.
     async fn write(&self, client: &Client, position: Lsn) -> Result<Option<Quiet>, Error> {
         let sql = "WITH before AS (
                        SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, pg_snapshot_xmax(s) AS next
                        FROM pg_current_snapshot() s)
                    UPDATE walrelay.position
-                   SET position = $2::text::pg_lsn, timeline = $4, stored_at = now()
+                   SET position = CASE WHEN timeline = $4 THEN greatest(position, $2::text::pg_lsn) ELSE $2::text::pg_lsn END,
+                       timeline = $4, stored_at = now()
                    FROM before
-                   WHERE slot = $1::text::name AND system_id = $3 AND (position <= $2::text::pg_lsn OR timeline <> $4)
-                   RETURNING before.wal_end::text, before.oldest = before.next AND before.next = pg_current_xact_id(),
+                   WHERE slot = $1::text::name AND system_id = $3
+                   RETURNING before.wal_end::text,
+                             before.oldest = before.next AND before.next = pg_current_xact_id() AND position = $2::text::pg_lsn,
                              (pg_current_xact_id()::text::numeric + 1)::text";
         let timeline = i64::from(self.identity.timeline);
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =

@@ -119,6 +119,26 @@ impl Kind {
     }
 }
 
+/// Gives the id of a built-in type that a mapped column may have, by its name in `pg_catalog`.
+#[must_use]
+pub fn type_id(name: &str) -> Option<u32> {
+    Some(match name {
+        "text" => 25,
+        "varchar" => 1043,
+        "bpchar" => 1042,
+        "name" => 19,
+        "uuid" => 2950,
+        "int8" => 20,
+        "int2" => 21,
+        "int4" => 23,
+        "json" => 114,
+        "jsonb" => 3802,
+        "bytea" => 17,
+        "timestamptz" => 1184,
+        _ => return None,
+    })
+}
+
 /// The column names by role; a role without a name is not used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names(pub [Option<Name>; Role::ALL.len()]);
@@ -299,6 +319,15 @@ mod tests {
     fn c11_a_type_that_the_role_cannot_use_is_named() {
         let error = Plan::new(&relation(&[("id", 2950), ("body", 600)]), &names()).unwrap_err();
         assert!(matches!(error, Mismatch::Type { role: "payload", type_id: 600, .. }));
+    }
+
+    #[test]
+    fn every_type_that_has_a_name_has_a_kind() {
+        for name in ["text", "varchar", "bpchar", "name", "uuid", "int8", "int2", "int4", "json", "jsonb", "bytea"] {
+            assert!(type_id(name).and_then(Kind::of).is_some(), "{name}");
+        }
+        assert_eq!(type_id("timestamptz").and_then(Kind::of), Some(Kind::Timestamptz));
+        assert_eq!(type_id("point"), None);
     }
 
     #[test]

@@ -20,7 +20,10 @@ use crate::relay::contract;
 use crate::relay::contract::quote;
 use crate::relay::poll;
 use crate::relay::position;
+use crate::relay::resume;
 use crate::relay::resume::Identity;
+use crate::relay::resume::Server;
+use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::wal;
 use crate::relay::wal::Session;
@@ -60,17 +63,16 @@ pub enum Error {
         #[source]
         source: wal::Error,
     },
-    /// The slot is gone or moved, and a position is still stored for it.
+    /// The slot is gone, and a position is still stored for it.
     #[error(
-        "a position ({stored}) is stored for slot {slot:?}, which {found}: events in between may be missing in Kafka"
+        "a position ({stored}) is stored for slot {slot:?}, which does not exist any more: events in between may be missing in \
+         Kafka"
     )]
     Gap {
         /// The slot.
         slot: String,
         /// The stored position.
         stored: Lsn,
-        /// What was found.
-        found: String,
     },
     /// A failover slot needs PostgreSQL 17.
     #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
@@ -97,9 +99,14 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Relay(error) => error.help(),
+            Self::Statement { source, .. } if source.is_missing_table() => Some(
+                "make the outbox table first, or let setup make it: `walrelay setup --apply --with-outbox`; if it has another \
+                 name, mend outbox.table"
+                    .to_owned(),
+            ),
             Self::Statement { .. } => Some(
-                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION (--set \
-                 postgres.url=...), or have the printed SQL run by one"
+                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION if a slot is \
+                 to be made (--set postgres.url=...), or have the printed SQL run by one"
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(
@@ -130,9 +137,7 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
         "-- Before the slot: a slot made first fails at its first change.\n{};\n",
         create_publication(&source.publication, &routes)
     ));
-    parts.push(format!(
-        "-- Waits for transactions that are running.\nSELECT pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput');\n"
-    ));
+    parts.push(create_slot(&slot, source.failover));
     if source.store_position {
         parts.push(POSITION_SQL.to_owned());
         parts.push(format!(
@@ -224,7 +229,7 @@ async fn slot(
         && !wish.accept_gap
         && let Some(stored) = stored(client, name).await?
     {
-        return Err(Error::Gap { slot: name.clone(), stored, found: "does not exist any more".to_owned() });
+        return Err(Error::Gap { slot: name.clone(), stored: stored.position });
     }
     let failover = match settings.source.failover {
         Failover::Off => false,
@@ -256,15 +261,17 @@ async fn position(
     let name = &settings.source.slot;
     let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
     let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-    match stored(client, name).await? {
-        Some(stored) if slot_at > stored && !wish.accept_gap => {
-            return Err(Error::Gap { slot: name.clone(), stored, found: format!("stands ahead of it, at {slot_at}") });
+    if let Some(stored) = stored(client, name).await? {
+        // As `run` will decide: what it accepts stays, and only a gap can be accepted.
+        let server = Server { identity: identity.clone(), wal_end: system.wal_end, slot_confirmed: slot_at };
+        match resume::decide(&server, Some(&stored)) {
+            Ok(_) => {
+                tell(&format!("position {} is stored already", stored.position));
+                return Ok(());
+            }
+            Err(lost) if wish.accept_gap => tell(&format!("accepting a gap: {lost}")),
+            Err(lost) => return Err(RelayError::from(lost).into()),
         }
-        Some(stored) if slot_at <= stored => {
-            tell(&format!("position {stored} is stored already"));
-            return Ok(());
-        }
-        Some(_) | None => {}
     }
     let replace = position::replace(client, name, &identity, slot_at);
     replace.await.map_err(RelayError::from)?;
@@ -272,9 +279,9 @@ async fn position(
     Ok(())
 }
 
-async fn stored(client: &Client, slot: &str) -> Result<Option<Lsn>, Error> {
+async fn stored(client: &Client, slot: &str) -> Result<Option<Stored>, Error> {
     match position::load(client, slot).await {
-        Ok(stored) => Ok(Some(stored.position)),
+        Ok(stored) => Ok(Some(stored)),
         Err(position::Error::Missing { .. }) => Ok(None),
         Err(error) => Err(RelayError::from(error).into()),
     }
@@ -305,6 +312,21 @@ pub(super) fn outbox_table(route: &Route) -> String {
     OUTBOX_SQL.replace("public.outbox_events", &format!("{}.{}", quote(schema), quote(table)))
 }
 
+/// The statement that makes the slot as `apply` does. Auto leaves it to the server's version; there is no connection here to ask.
+fn create_slot(slot: &str, failover: Failover) -> String {
+    let make = |more: &str| format!("pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'{more})");
+    let (plain, with_failover) = (make(""), make(", failover => true"));
+    let statement = match failover {
+        Failover::Off => format!("SELECT {plain};"),
+        Failover::On => format!("SELECT {with_failover};"),
+        Failover::Auto => format!(
+            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM {with_failover};\n    \
+             ELSE PERFORM {plain};\n    END IF;\nEND $$;"
+        ),
+    };
+    format!("-- Waits for transactions that are running.\n{statement}\n")
+}
+
 fn create_publication(name: &str, routes: &[Route]) -> String {
     let tables = routes.iter().map(|route| format!("{}.{}", quote(route.table().0), quote(route.table().1)));
     format!(
@@ -329,4 +351,20 @@ fn grants(role: &str, store_position: bool) -> String {
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_slot_survives_a_failover_as_an_applied_one_does() {
+        assert!(!create_slot("'s'", Failover::Off).contains("failover"));
+        assert!(
+            create_slot("'s'", Failover::On)
+                .contains("SELECT pg_catalog.pg_create_logical_replication_slot('s', 'pgoutput', failover => true);")
+        );
+        let auto = create_slot("'s'", Failover::Auto);
+        assert!(auto.contains(">= 170000") && auto.contains("failover => true"), "{auto}");
+    }
 }

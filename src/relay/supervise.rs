@@ -46,6 +46,14 @@ use crate::relay::wal::Target;
 
 /// How often a standby looks whether the slot is free.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+/// How long what was on the way may still arrive after the connection was lost.
+const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
+/// How long a relay that takes over waits before it publishes: the one before must have let go by then.
+const TAKEOVER_PAUSE: Duration = ARRIVAL_GRACE.saturating_mul(2);
+/// How long the server may take to start the stream.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Kafka has taken nothing of what was handed over, again and again: the longest pause before it is handed over once more.
+const STALL_PAUSE_MAX: Duration = Duration::from_secs(120);
 
 struct Supervisor {
     settings: Settings,
@@ -60,14 +68,18 @@ struct Supervisor {
     remembered: Option<Stored>,
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
+    /// Where Kafka took nothing more, and how often that has been so without any progress since.
+    stalled: Option<(Lsn, u32)>,
+    /// Another relay has published since we last did.
+    stood_by: bool,
 }
 
 /// What the supervisor does next.
 enum Next {
     Over,
     Again,
-    /// Kafka must answer first.
-    AwaitKafka,
+    /// Kafka must answer first, asked after a pause.
+    AwaitKafka(Duration),
     Pause(Duration),
 }
 
@@ -93,6 +105,8 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         held: None,
         remembered: None,
         cautious_until: None,
+        stalled: None,
+        stood_by: false,
         settings,
     };
     let ended = supervisor.supervise().await;
@@ -102,18 +116,19 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
 
 impl Supervisor {
     async fn supervise(&mut self) -> Result<(), Error> {
-        let mut next = Next::AwaitKafka;
+        let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             if self.stop.is_cancelled() && !matches!(next, Next::Over) {
                 return self.stop_without_connection();
             }
             next = match next {
                 Next::Over => return Ok(()),
-                Next::AwaitKafka => {
-                    self.await_kafka().await?;
+                Next::AwaitKafka(pause) => {
+                    self.await_kafka(pause).await?;
                     Next::Again
                 }
                 Next::Pause(pause) => {
+                    self.let_arrive().await;
                     self.patience.pause(pause).await;
                     Next::Again
                 }
@@ -125,14 +140,19 @@ impl Supervisor {
         }
     }
 
-    /// Waits for Kafka. What the slot keeps meanwhile goes on being looked at.
-    async fn await_kafka(&mut self) -> Result<(), Error> {
+    /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at.
+    async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
         let name = format!("{} lookout", self.settings.relay.name);
         let lookout = lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone());
+        let patience = &mut self.patience;
+        let answering = async {
+            patience.pause(pause).await;
+            patience.await_kafka().await
+        };
         tokio::select! {
             biased;
-            awaited = self.patience.await_kafka() => awaited,
+            awaited = answering => awaited,
             never = Box::pin(lookout) => match never {},
         }
     }
@@ -141,26 +161,35 @@ impl Supervisor {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
         let opened = async {
+            // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
+            // ahead of the row, and the row never ahead of the log.
+            let (facts, stored) = self.examine().await?;
             let mut session = Session::connect(&self.target, &config, &name)
                 .await
                 .map_err(Error::wal("connect to PostgreSQL for replication"))?;
             let system = session.identify_system().await.map_err(Error::wal("identify the server"))?;
             let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-            let (facts, stored) = self.examine().await?;
             let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
             Ok::<_, Error>((session, server, facts, stored))
         };
         let (session, server, facts, stored) = tokio::select! {
-            opened = opened => opened?,
-            () = stop.cancelled() => return Ok(Left::Stopped),
+            opened = self.patience.tick_during(opened) => opened?,
+            () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         let start = self.decide(&server, stored.as_ref())?;
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
-        let stream = session
-            .start(&slot, start.lsn(), &publication, facts.wants_binary)
-            .await
-            .map_err(Error::wal("start replication"))?;
+        let started =
+            tokio::time::timeout(START_LIMIT, session.start(&slot, start.lsn(), &publication, facts.wants_binary));
+        let stream = tokio::select! {
+            started = self.patience.tick_during(started) => started
+                .unwrap_or(Err(wal::Error::Timeout { host: "the server".to_owned(), limit: START_LIMIT }))
+                .map_err(Error::wal("start replication"))?,
+            () = stop.cancelled() => return Ok(Left::StoppedBefore),
+        };
         self.patience.let_in();
+        if !self.take_over().await {
+            return Ok(Left::StoppedBefore);
+        }
         self.prepare(start.lsn(), stream.frame_max())?;
         let keeper = Keeper::start(Work {
             target: self.target.clone(),
@@ -213,12 +242,15 @@ impl Supervisor {
         Ok((facts, stored))
     }
 
-    /// Chooses where to start. What this process remembers is at least as far as what is stored.
+    /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
+    /// stored since.
     fn decide(&mut self, server: &Server, stored: Option<&Stored>) -> Result<Start, Error> {
-        let same = self.remembered.as_ref().filter(|stored| stored.identity == server.identity);
-        if same.is_none() {
-            self.remembered = None;
-            self.held = None;
+        let is_ours = |remembered: &Stored| {
+            remembered.identity == server.identity && stored.is_none_or(|it| it.position <= remembered.position)
+        };
+        if !self.remembered.as_ref().is_some_and(is_ours) {
+            self.stood_by |= self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
+            self.let_go();
         }
         let start = resume::decide(server, self.remembered.as_ref().or(stored))?;
         if matches!(start, Start::Slot(_)) && stored.is_some() {
@@ -259,6 +291,9 @@ impl Supervisor {
     fn after(&mut self, ended: Result<Left, Error>) -> Result<Next, Error> {
         match ended {
             Ok(Left::Stopped) => Ok(Next::Over),
+            // Whatever ended the connection, the stop is what counts: it says what is still on the way.
+            Ok(_) if self.stop.is_cancelled() => self.stop_without_connection().map(|()| Next::Over),
+            Ok(Left::StoppedBefore) => Ok(Next::Again),
             Ok(Left::ServerLeaves) => {
                 self.metrics.enter(State::SourceReconnecting);
                 Ok(Next::Pause(self.patience.next_pause()))
@@ -266,14 +301,15 @@ impl Supervisor {
             Ok(Left::ServerLeavesAhead) => {
                 self.metrics.enter(State::SourceReconnecting);
                 self.let_go();
-                Ok(Next::AwaitKafka)
+                Ok(Next::AwaitKafka(Duration::ZERO))
             }
             Ok(Left::Stalled) => {
                 self.metrics.kafka.lost();
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
+                let pause = self.stall_pause();
                 self.let_go();
-                Ok(Next::AwaitKafka)
+                Ok(Next::AwaitKafka(pause))
             }
             Ok(Left::SinkFailed) => self.after_failure(),
             Err(error) => self.after_error(error),
@@ -282,9 +318,9 @@ impl Supervisor {
 
     /// A record failed, or its producer did.
     fn after_failure(&mut self) -> Result<Next, Error> {
-        let Some(held) = &mut self.held else { return Ok(Next::AwaitKafka) };
+        let Some(held) = &mut self.held else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
         let frontier = held.pipeline.frontier();
-        let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka) };
+        let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
         let was_cautious = held.pipeline.is_cautious();
         self.let_go();
         match failure.verdict {
@@ -311,8 +347,10 @@ impl Supervisor {
         if let Error::Wal { source, .. } = &error
             && source.is_slot_active()
         {
-            // Whoever holds it may publish what we still have in our queue.
+            // Whoever holds it may publish what we still have in our queue, and moves the position on.
             self.let_go();
+            self.remembered = None;
+            self.stood_by = true;
             self.metrics.enter(State::Standby);
             self.patience.tell(&error);
             return Ok(Next::Pause(STANDBY_PAUSE + self.patience.next_pause() / 30));
@@ -325,6 +363,46 @@ impl Supervisor {
     /// Purges what is on the way: from here on somebody else may publish it.
     fn let_go(&mut self) {
         self.held = None;
+    }
+
+    /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.
+    async fn let_arrive(&mut self) {
+        let until = tokio::time::Instant::now() + ARRIVAL_GRACE;
+        while let Some(held) = &self.held {
+            if held.pipeline.ledger().await_all() {
+                return;
+            }
+            if tokio::time::timeout_at(until, self.wake.notified()).await.is_err() {
+                let records = held.pipeline.ledger().records();
+                tracing::info!(
+                    records,
+                    "Kafka does not take what is on the way: it is handed over again after reconnecting"
+                );
+                return self.let_go();
+            }
+        }
+    }
+
+    /// Waits until the relay that published before us has let go of what it had on the way. Says whether to go on.
+    async fn take_over(&mut self) -> bool {
+        if !std::mem::take(&mut self.stood_by) {
+            return true;
+        }
+        let timeout = self.settings.postgres.wal_sender_timeout;
+        let pause = if timeout.is_zero() { TAKEOVER_PAUSE } else { TAKEOVER_PAUSE.min(timeout / 3) };
+        tracing::info!("taking over from another relay: waiting until it has let go");
+        self.patience.pause(pause).await;
+        !self.stop.is_cancelled()
+    }
+
+    /// Says how long to wait before everything is handed over once more: longer each time that brought nothing. Brokers that
+    /// answer may still not take what was on the way.
+    fn stall_pause(&mut self) -> Duration {
+        let position = self.held.as_mut().map_or(Lsn::ZERO, |held| held.pipeline.confirmation().lsn());
+        let times = self.stalled.filter(|(stalled, _)| *stalled == position).map_or(0, |(_, times)| times + 1);
+        self.stalled = Some((position, times));
+        let unit = self.settings.source.stall_release_after;
+        if times == 0 { Duration::ZERO } else { (unit * (1 << times.min(8)) / 2).min(STALL_PAUSE_MAX.max(unit)) }
     }
 
     /// A stop while no connection stands: what was delivered since the last stored position will be repeated.

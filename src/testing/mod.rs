@@ -1,12 +1,23 @@
-//! Throwaway servers, for the demo and for tests: a real PostgreSQL, and a Kafka inside this process.
+//! For applications' own tests: a harness that runs handlers without Kafka, and throwaway servers: a real PostgreSQL, and a
+//! Kafka inside this process.
 //!
-//! Both live in temporary places, listen on this machine only, and are gone with their value. They are not for keeping
+//! The servers live in temporary places, listen on this machine only, and are gone with their value. They are not for keeping
 //! anything: a throwaway PostgreSQL does not wait for its disk unless asked to.
 
 mod broker;
+#[cfg(feature = "consumer")]
+mod harness;
 mod postgres;
 
 pub use broker::Broker;
+#[cfg(feature = "consumer")]
+pub use harness::Became;
+#[cfg(feature = "consumer")]
+pub use harness::Harness;
+#[cfg(feature = "consumer")]
+pub use harness::Step;
+#[cfg(feature = "consumer")]
+pub use harness::record;
 pub use postgres::Options;
 pub use postgres::Postgres;
 pub use postgres::StopMode;

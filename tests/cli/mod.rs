@@ -147,6 +147,24 @@ fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
 }
 
 #[test]
+fn a10_after_a_dump_and_restore_the_gap_can_be_accepted_and_run_goes_on() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    program.setup();
+    // A dump brings the row of another cluster, whose log was further on.
+    Sql::connect(&postgres.url()).run("UPDATE walrelay.position SET system_id = '1', position = 'FF/0'");
+    program.start();
+    assert_eq!(program.wait(), Some(66), "{}", program.log());
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(66), "setup does not paper over it: {}", ended.notes);
+    assert!(ended.notes.contains("WR-6610") && ended.notes.contains("--accept-gap"), "{}", ended.notes);
+    let ended = program.verb(&["setup", "--apply", "--accept-gap"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    program.start_streaming();
+}
+
+#[test]
 fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let one = program(&postgres.url(), "");

@@ -175,10 +175,12 @@ fn i12_an_inbox_that_forgets_before_the_topic_does_is_refused() {
 
 #[test]
 fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
-    let mut config = Config::new("127.0.0.1:1", "g", &["t"]);
-    config.properties.insert("enable.auto.commit".into(), "true".into());
-    let ended = Member::start(config, |_: Delivery| async {}).join();
-    assert!(matches!(&ended, Err(Error::Option(text)) if text.contains("only what is done")), "{ended:?}");
+    for (name, why) in [("enable.auto.commit", "only what is done"), ("test.mock.num.brokers", "a mock")] {
+        let mut config = Config::new("127.0.0.1:1", "g", &["t"]);
+        config.properties.insert(name.into(), "1".into());
+        let ended = Member::start(config, |_: Delivery| async {}).join();
+        assert!(matches!(&ended, Err(Error::Option(text)) if text.contains(why)), "{ended:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio_postgres::NoTls;
 use walrelay::event;
 use walrelay::event::Decoded;
 use walrelay::event::Envelope;
+use walrelay::testing;
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 
@@ -102,4 +103,19 @@ fn assert_is(record: &Record, envelope: &Envelope<OrderEvent>) {
     let produced = event::parse_rfc3339(record.header(event::PRODUCED_AT).unwrap()).unwrap();
     assert!(produced >= event::parse_rfc3339(record.header(event::OCCURRED_AT).unwrap()).unwrap());
     assert_eq!(event::TraceContext::from_headers(|name| record.header(name)), envelope.trace);
+    assert_is_what_a_harness_is_given(record, envelope);
+}
+
+/// Insists that an application's own tests see the record that its consumers will.
+fn assert_is_what_a_harness_is_given(record: &Record, envelope: &Envelope<OrderEvent>) {
+    let made = testing::record(envelope).unwrap();
+    assert_eq!(made.key(), record.key.as_deref());
+    let mut names: Vec<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let mut made_names: Vec<&str> = made.headers().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    made_names.sort_unstable();
+    assert_eq!(made_names, names);
+    for name in names.into_iter().filter(|name| *name != event::PRODUCED_AT) {
+        assert_eq!(made.header(name), record.header(name), "{name}");
+    }
 }

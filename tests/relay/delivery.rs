@@ -1,6 +1,7 @@
 //! What is committed arrives: everything, once, in order, and only then is its log confirmed.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
@@ -19,6 +20,13 @@ fn events() -> i32 {
     std::env::var("WALRELAY_TEST_EVENTS").map_or(20_000, |text| text.parse().unwrap())
 }
 
+/// What an acceptance run with `--nocapture` shows of a large test.
+#[expect(clippy::print_stderr, reason = "for whoever raises the size of a test")]
+fn tell(test: &str, verdict: Verdict, began: Instant) {
+    let Verdict { events, repeated } = verdict;
+    eprintln!("{test}: {events} events, {repeated} of them again, {:.0} s", began.elapsed().as_secs_f64());
+}
+
 /// A source that is set up, and its configuration; the topic is the test's own.
 pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
     let outbox = format!("[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n{more}");
@@ -33,6 +41,7 @@ pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &s
 fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("delivery", PARTITIONS);
+    let began = Instant::now();
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "delivery", "");
     program.start_streaming();
     let writers = source::writers(&postgres.url(), 4, events(), 1_000);
@@ -47,7 +56,9 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
     let truth = sql.truth();
     let records = reader::read_all(&kafka.bootstrap(), "delivery");
     let total = truth.values().map(Vec::len).sum();
-    assert_eq!(reader::check(&records, &truth, PARTITIONS), Verdict { events: total, repeated: 0 });
+    let verdict = reader::check(&records, &truth, PARTITIONS);
+    tell("delivered", verdict, began);
+    assert_eq!(verdict, Verdict { events: total, repeated: 0 });
     assert!(total > usize::try_from(events()).unwrap());
     assert_eq!(records[0].header("traceparent"), Some("00-ab"));
     assert_eq!(program.metric("walrelay_events_published_total"), Some(records.len() as f64));
@@ -65,6 +76,7 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
 fn g4_g5_killed_again_and_again_it_loses_nothing_and_swaps_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("killed", PARTITIONS);
+    let began = Instant::now();
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "killed", "");
     let kills = std::env::var("WALRELAY_TEST_KILLS").map_or(8, |text| text.parse().unwrap());
     let writers = source::writers(&postgres.url(), 2, events(), 200);
@@ -77,6 +89,7 @@ fn g4_g5_killed_again_and_again_it_loses_nothing_and_swaps_nothing() {
     program.start_streaming();
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "killed"), &sql.truth(), PARTITIONS);
+    tell(&format!("killed {kills} times"), verdict, began);
     assert!(verdict.events > 0);
     // A second of delivery, whole transactions of up to 50 rows and the window, for each kill.
     assert!(verdict.repeated < usize::try_from(kills).unwrap() * 60_000, "{verdict:?}");
@@ -175,4 +188,28 @@ fn c9_c12_x29_a_partitioned_outbox_and_an_altered_one_stream_on() {
     let records = reader::read_all(&kafka.bootstrap(), "partitioned");
     let types: Vec<_> = records.iter().map(|record| record.header("event_type").unwrap()).collect();
     assert_eq!(types, ["E1", "E2", "E3", "E4"]);
+}
+
+#[test]
+fn columns_whose_types_are_domains_are_read_as_what_the_domains_rest_on() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("domains", 1);
+    let outbox = "[[outbox]]\ntable = \"public.events\"\ntopic = \"domains\"\n";
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
+    let sql = Sql::connect(&postgres.url());
+    sql.run(
+        "CREATE DOMAIN event_id AS uuid; CREATE DOMAIN word AS varchar(40); CREATE DOMAIN key AS word CHECK (VALUE <> '');
+         CREATE DOMAIN document AS jsonb;
+         CREATE TABLE events (id event_id PRIMARY KEY, aggregate_type word, aggregate_id key, event_type text, payload document)",
+    );
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    program.start_streaming();
+    let id = "00000000-0000-7000-8000-000000000001";
+    sql.run(&format!("INSERT INTO events VALUES ('{id}', 'Order', 'k1', 'E', '{{\"a\": 1}}')"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let records = reader::read_all(&kafka.bootstrap(), "domains");
+    assert_eq!(records.len(), 1, "{}", program.log());
+    assert_eq!(records[0].event_id(), id);
+    assert_eq!((records[0].key.as_deref(), records[0].value.as_deref()), (Some(&b"k1"[..]), Some(&br#"{"a": 1}"#[..])));
 }

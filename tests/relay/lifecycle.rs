@@ -71,6 +71,29 @@ fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_forgets() {
 }
 
 #[test]
+fn b7_two_relays_that_take_the_slot_from_each_other_under_load_both_live_on_and_swap_nothing() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("contested", 3);
+    let (mut first, sql) = prepared(&postgres, &kafka.bootstrap(), "contested", "");
+    let (mut second, _) = prepared(&postgres, &kafka.bootstrap(), "contested", "");
+    first.start_streaming();
+    second.start();
+    second.await_state("standby");
+    let writers = source::writers(&postgres.url(), 2, 30_000, 100);
+    let holder = "SELECT coalesce(active_pid, 0)::text FROM pg_replication_slots WHERE slot_name = 'walrelay'";
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(1_200));
+        sql.run(&format!("SELECT pg_terminate_backend(nullif(({holder})::int, 0))"));
+        for program in [&mut first, &mut second] {
+            assert_eq!(program.ended(), None, "{}", program.log());
+        }
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "contested"), &sql.truth(), 3);
+}
+
+#[test]
 fn b7_a_second_relay_stands_by_and_takes_over() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("standby", 1);

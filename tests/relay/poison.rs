@@ -49,6 +49,21 @@ fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
 }
 
 #[test]
+fn a_record_that_is_larger_than_the_budget_goes_alone() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic_with("larger-than-budget", 1, &[("max.message.bytes", "20000000")]);
+    let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n[kafka.properties]\n\"message.max.bytes\" = 12000000\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "larger-than-budget", more);
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', to_jsonb(repeat('x', 10000000)), NULL)"));
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "larger-than-budget").len(), 3);
+}
+
+#[test]
 fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("poison-broker", 1, &[("max.message.bytes", "20000")]);
@@ -68,6 +83,28 @@ fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
     let log = program.log();
     assert!(log.contains("error[WR-6810]") && log.contains(ID), "{log}");
     assert!(log.contains("one record at a time"), "{log}");
+}
+
+#[test]
+fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("no-partition", 2);
+    let (_, sql) = prepared(&postgres, &kafka.bootstrap(), "no-partition", "");
+    sql.run("ALTER TABLE outbox_events ADD COLUMN part int");
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"no-partition\"\npartition = \"part\"\n";
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
+    program.start_streaming();
+    let insert = "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload, part) VALUES";
+    sql.run(&format!("{insert} (gen_random_uuid(), 'Order', 'k1', 'E', '1', 1)"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    // The producer knows the topic by now, and refuses at once; at the second start it learns it from the brokers.
+    sql.run(&format!("{insert} ('{ID}', 'Order', 'k1', 'E', '1', 2)"));
+    for _ in 0..2 {
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+        assert!(program.log().contains(ID) && !program.log().contains("create the topic"), "{}", program.log());
+        program.start();
+    }
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "no-partition").len(), 1);
 }
 
 #[test]

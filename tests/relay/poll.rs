@@ -17,7 +17,7 @@ use crate::support::source;
 use crate::support::source::Sql;
 
 const PARTITIONS: i32 = 6;
-const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events WHERE published_at IS NULL";
+pub(super) const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events WHERE published_at IS NULL";
 
 /// A configuration that polls into a topic of the test's own.
 fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
@@ -28,7 +28,7 @@ fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
 }
 
 /// A table that is set up for polling, and the configuration.
-fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
+pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
     let program = polling(&postgres.url(), brokers, topic, more);
     program.setup();
     let sql = Sql::connect(&postgres.url());
@@ -37,7 +37,7 @@ fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Pro
 }
 
 /// Waits until a query gives this.
-fn await_text(sql: &Sql, query: &str, expected: &str, program: &Program) {
+pub(super) fn await_text(sql: &Sql, query: &str, expected: &str, program: &Program) {
     let began = std::time::Instant::now();
     while sql.text(query) != expected {
         assert!(
@@ -199,25 +199,6 @@ fn f1_with_kafka_away_no_transaction_stays_open_and_everything_comes_afterwards(
 }
 
 #[test]
-fn g2_a_stop_that_cannot_deliver_gives_the_rows_back() {
-    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
-    kafka.create_topic("poll-undrained", 1);
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-undrained", "\n[shutdown]\ndrain = \"1s\"");
-    program.start_streaming();
-    kafka.kill(0);
-    sql.run("SELECT emit('k1')");
-    program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
-    });
-    assert_eq!(program.terminate(), Some(75), "{}", program.log());
-    assert_eq!(sql.text(UNPUBLISHED), "1");
-    kafka.resume(0);
-    program.start_streaming();
-    await_text(&sql, UNPUBLISHED, "0", &program);
-    reader::check(&reader::read_all(&kafka.bootstrap(), "poll-undrained"), &sql.truth(), 1);
-}
-
-#[test]
 fn e1_e3_it_waits_for_postgres_and_comes_back_to_it() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-postgres", 3);
@@ -321,6 +302,26 @@ fn c11_a_table_that_is_altered_meanwhile_is_read_on() {
     await_text(&sql, UNPUBLISHED, "0", &program);
     reader::check(&reader::read_all(&kafka.bootstrap(), "poll-altered"), &sql.truth(), 1);
     assert!(program.log().contains("WR-6908"), "{}", program.log());
+}
+
+#[test]
+fn d18_a_row_whose_clock_is_far_ahead_is_delivered_under_the_time_of_today() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poll-ahead", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-ahead", "");
+    program.start_streaming();
+    for written in ["12345-01-01", "tomorrow"] {
+        sql.run(&format!(
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, created_at)
+             VALUES ('Order', 'k1', 'E', '1', '{written}')"
+        ));
+    }
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    let now = sql.text("SELECT (extract(epoch FROM now()) * 1000)::int8::text").parse::<i64>().unwrap();
+    let records = reader::read_all(&kafka.bootstrap(), "poll-ahead");
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().all(|record| record.timestamp_millis.unwrap() <= now), "{records:?}");
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
@@ -189,6 +190,8 @@ impl Kafka {
             .arg(home.join("pid"))
             .arg(java.get_program())
             .args(java.get_args())
+            // Ctrl-C is for this process alone, whose end they then hear of.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -41,6 +41,13 @@ impl Record {
 
 /// Reads a topic from its beginning to where it ends now.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    read_each(bootstrap, topic, |record| records.push(record));
+    records
+}
+
+/// Hands over each record of a topic, from its beginning to where it ends now.
+pub fn read_each(bootstrap: &str, topic: &str, mut take: impl FnMut(Record)) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "reader")
@@ -60,17 +67,16 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
         missing += high - low;
     }
     consumer.assign(&assignment).unwrap();
-    let mut records = Vec::new();
-    let began = Instant::now();
-    while i64::try_from(records.len()).unwrap() < missing {
-        assert!(began.elapsed() < Duration::from_secs(60), "{} of {missing} records read", records.len());
+    let mut last = Instant::now();
+    while missing > 0 {
+        assert!(last.elapsed() < Duration::from_secs(60), "{missing} records are missing at the end of {topic}");
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.unwrap();
         let headers = message.headers().map(|headers| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect()
         });
-        records.push(Record {
+        take(Record {
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
@@ -78,8 +84,9 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
             headers: headers.unwrap_or_default(),
             timestamp_millis: message.timestamp().to_millis(),
         });
+        missing -= 1;
+        last = Instant::now();
     }
-    records
 }
 
 /// What was committed: for each key its events, in commit order.

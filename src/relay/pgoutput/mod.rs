@@ -35,8 +35,15 @@ pub enum Message<'a> {
     Origin,
     /// The shape of a table, valid until the next one for the same id.
     Relation(Relation<'a>),
-    /// The name of a type that is not built in.
-    Type,
+    /// A type that is not built in, with its name; for a domain that of the type it rests on.
+    Type {
+        /// The type's id.
+        id: u32,
+        /// The schema; empty for `pg_catalog`.
+        schema: &'a str,
+        /// The name.
+        name: &'a str,
+    },
     /// A row was inserted.
     Insert {
         /// The table.
@@ -205,11 +212,11 @@ fn origin(mut cursor: Cursor<'_>) -> Result<Message<'_>, Malformed> {
 }
 
 fn type_name(mut cursor: Cursor<'_>) -> Result<Message<'_>, Malformed> {
-    cursor.u32("type id")?;
-    cursor.text("type schema")?;
-    cursor.text("type name")?;
+    let id = cursor.u32("type id")?;
+    let schema = cursor.text("type schema")?;
+    let name = cursor.text("type name")?;
     cursor.finish("type")?;
-    Ok(Message::Type)
+    Ok(Message::Type { id, schema, name })
 }
 
 fn logical(mut cursor: Cursor<'_>) -> Result<Message<'_>, Malformed> {

@@ -61,7 +61,7 @@ fn the_other_kinds_are_read_to_their_end() {
         ("44 00004001 4F 0001 74 00000000", Message::Delete { relation: 0x4001 }),
         ("54 00000002 03 00000001 00000002", Message::Truncate),
         ("4F 0000000000000001 6E00", Message::Origin),
-        ("59 00004010 7000 7400", Message::Type),
+        ("59 00004010 7000 7400", Message::Type { id: 0x4010, schema: "p", name: "t" }),
         ("4D 01 0000000000000001 7000 00000002 0102", Message::Logical),
     ];
     for (text, expected) in rows {

@@ -92,7 +92,8 @@ impl Diagnose for Error {
                 | Reason::Topic(_)
                 | Reason::TopicNotAllowed(_)
                 | Reason::Headers(_)
-                | Reason::Partition(_) => format!(
+                | Reason::Partition(_)
+                | Reason::NoPartition(_) => format!(
                     "the row stays in {table} (id {event_id}) and in the log: mend the routing options if they are wrong, \
                      then restart; walrelay does not skip the event"
                 ),

@@ -36,6 +36,7 @@ use crate::relay::route::Reason;
 use crate::relay::route::Record;
 use crate::relay::route::Route;
 use crate::relay::route::Scratch;
+use crate::relay::row;
 use crate::relay::row::Plan;
 use crate::relay::transaction::Begun;
 use crate::relay::transaction::Place;
@@ -70,6 +71,8 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// The topic has no partition of this number, as far as the sink knows; and it is broken, for a new one to look again.
+    NoPartition(i32),
     /// The sink is broken; its owner knows why.
     Broken,
 }
@@ -154,6 +157,8 @@ pub struct Pipeline {
     routes: Vec<Route>,
     limits: Limits,
     shapes: HashMap<u32, Shape>,
+    /// The built-in types that domains rest on: columns carry a domain's own id.
+    domains: HashMap<u32, u32>,
     place: Place,
     /// The open transaction was handed over before the connection broke, and is passed over.
     is_skipping: bool,
@@ -179,6 +184,7 @@ impl Pipeline {
             routes,
             limits,
             shapes: HashMap::new(),
+            domains: HashMap::new(),
             place: Place::Between,
             is_skipping: false,
             handed_over: Lsn::ZERO,
@@ -239,6 +245,7 @@ impl Pipeline {
     /// A new connection of the same server follows, from the confirmed position: what was half received comes again.
     pub fn reconnect(&mut self) {
         self.shapes.clear();
+        self.domains.clear();
         self.place = Place::Between;
         self.is_skipping = false;
         self.last_end = Lsn::ZERO;
@@ -344,9 +351,13 @@ impl Pipeline {
                 return self.begin(Begun { commit_lsn: final_lsn, committed_at, xid });
             }
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn, sink)?,
-            Message::Relation(relation) => self.relation(&relation)?,
+            Message::Relation(relation) => self.relation(relation)?,
+            Message::Type { id, schema: "", name } => {
+                self.tally.asides += 1;
+                self.domains.extend(row::type_id(name).map(|type_id| (id, type_id)));
+            }
             Message::Update { .. } | Message::Delete { .. } | Message::Truncate => self.tally.unexpected += 1,
-            Message::Origin | Message::Type | Message::Logical => self.tally.asides += 1,
+            Message::Origin | Message::Type { .. } | Message::Logical => self.tally.asides += 1,
         }
         Ok(None)
     }
@@ -388,10 +399,13 @@ impl Pipeline {
         Ok(())
     }
 
-    fn relation(&mut self, relation: &Relation<'_>) -> Result<(), Error> {
+    fn relation(&mut self, mut relation: Relation<'_>) -> Result<(), Error> {
+        for column in &mut relation.columns {
+            column.type_id = self.domains.get(&column.type_id).copied().unwrap_or(column.type_id);
+        }
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
         let shape = match found {
-            Some((number, route)) => Shape::Outbox(number, Plan::new(relation, route.names())?),
+            Some((number, route)) => Shape::Outbox(number, Plan::new(&relation, route.names())?),
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
         self.shapes.insert(relation.id, shape);
@@ -437,7 +451,11 @@ impl Pipeline {
                 self.ledger.withdraw(ticket);
                 match refused {
                     Refused::Full => Ok(Some(Stopped::Full)),
-                    Refused::Broken => Ok(Some(Stopped::SinkBroken)),
+                    // Asked anew for this one record, the brokers still say so.
+                    Refused::NoPartition(number) if self.cautious_until.is_some() => {
+                        Err(poison(Reason::NoPartition(number)))
+                    }
+                    Refused::NoPartition(_) | Refused::Broken => Ok(Some(Stopped::SinkBroken)),
                     Refused::TooLarge { size, limit } => Err(poison(Reason::TooLarge { size, limit })),
                 }
             }

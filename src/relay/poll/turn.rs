@@ -189,7 +189,8 @@ impl Hands {
             let poisoned =
                 |reason| Error::Poison { table: table.name().to_owned(), event_id: route::event_id(&row), reason };
             let is_cautious = desk.is_cautious(in_hand.sequence);
-            let made = route::written_at(&row).and_then(|written| {
+            let now = now_micros().cast_signed();
+            let made = route::written_at(&row, now).and_then(|written| {
                 let record = desk.outbox.route.record(&row, written, &mut desk.scratch)?;
                 Ok((record, route::unix_micros(written)))
             });
@@ -213,9 +214,16 @@ impl Hands {
                     Err(refused) => break Some(refused),
                 }
             };
-            if let Some(Refused::TooLarge { size, limit }) = refused {
-                poison = Some(poisoned(Reason::TooLarge { size, limit }));
-                break;
+            match refused {
+                Some(Refused::TooLarge { size, limit }) => {
+                    poison = Some(poisoned(Reason::TooLarge { size, limit }));
+                    break;
+                }
+                // A new producer has asked the brokers anew for this one record, and those before it have arrived.
+                Some(Refused::NoPartition(number)) if is_cautious => {
+                    return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
+                }
+                Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
             count += 1;
             // A sink that is broken says why while it is waited for.

@@ -147,8 +147,8 @@ impl Diagnose for Failure {
         Some(match self.verdict {
             Verdict::Transient => "nothing to do: walrelay starts again from the confirmed position".to_owned(),
             Verdict::Record => format!(
-                "compare the event with what {topic} takes (max.message.bytes, schema or policy checks), then restart; \
-                 walrelay does not skip the event"
+                "compare the event with what {topic} takes (max.message.bytes, number of partitions, schema or policy \
+                 checks), then restart; walrelay does not skip the event"
             ),
             Verdict::Topic => format!("create the topic {topic}; walrelay never creates one"),
             Verdict::Rights => {
@@ -163,7 +163,7 @@ fn verdict(code: Kafka) -> Verdict {
     if is_refusal_of_the_record(code) {
         return Verdict::Record;
     }
-    if matches!(code, Kafka::UnknownTopic | Kafka::UnknownTopicOrPartition | Kafka::UnknownPartition) {
+    if matches!(code, Kafka::UnknownTopic | Kafka::UnknownTopicOrPartition) {
         return Verdict::Topic;
     }
     if is_lack_of_rights(code) {
@@ -185,6 +185,8 @@ const fn is_refusal_of_the_record(code: Kafka) -> bool {
             | Kafka::InvalidTopic
             | Kafka::UnsupportedForMessageFormat
             | Kafka::InvalidDifferentRecord
+            // The topic is there, and has no partition of this number: the row has chosen it.
+            | Kafka::UnknownPartition
     )
 }
 
@@ -212,6 +214,7 @@ mod tests {
         let rows = [
             (Kafka::MessageSizeTooLarge, Fate::Fatal, "WR-6810"),
             (Kafka::PolicyViolation, Fate::Fatal, "WR-6810"),
+            (Kafka::UnknownPartition, Fate::Fatal, "WR-6810"),
             (Kafka::UnknownTopicOrPartition, Fate::Fatal, "WR-6932"),
             (Kafka::TopicAuthorizationFailed, Fate::Transient, "WR-6730"),
             (Kafka::NotEnoughReplicas, Fate::Transient, "WR-6931"),

@@ -129,7 +129,15 @@ impl Sink for Publisher {
     }
 
     fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
-        match self.send(record, ticket) {
+        let mut sent = self.send(record, ticket);
+        if is_full(&sent) && self.producer.in_flight_count() == 0 {
+            // What was delivered leaves the queue a moment later than the ledger: it may be empty only now.
+            sent = self.send(record, ticket);
+            if is_full(&sent) {
+                return Err(Refused::TooLarge { size: record.size(), limit: self.limit_bytes });
+            }
+        }
+        match sent {
             Ok(()) => Ok(()),
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => Err(Refused::Full),
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
@@ -137,7 +145,12 @@ impl Sink for Publisher {
             }
             Err(error) => {
                 self.context.fail(&error, Some(record.topic), None);
-                Err(Refused::Broken)
+                match record.partition {
+                    Some(partition) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                        Err(Refused::NoPartition(partition))
+                    }
+                    Some(_) | None => Err(Refused::Broken),
+                }
             }
         }
     }
@@ -145,6 +158,10 @@ impl Sink for Publisher {
     fn completed(&mut self, committed_micros: i64) {
         self.context.observe(committed_micros);
     }
+}
+
+const fn is_full(sent: &Result<(), KafkaError>) -> bool {
+    matches!(sent, Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
 }
 
 /// Asks the brokers who they are. Blocks for at most `timeout`.
@@ -170,4 +187,36 @@ pub struct Cluster {
     pub brokers: usize,
     /// The names of the topics that we may see.
     pub topics: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+    use crate::lsn::Lsn;
+    use crate::relay::ledger::Ledger;
+    use crate::relay::route::Headers;
+
+    #[test]
+    fn what_an_empty_queue_refuses_is_refused_for_good() {
+        let shared =
+            Arc::new(context::Shared::new(Ledger::new(Lsn::ZERO).reports(), Arc::default(), Metrics::default()));
+        let mut config = ClientConfig::new();
+        config.set("queue.buffering.max.kbytes", "1");
+        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared))).unwrap();
+        let (topics, last_topic) = (HashMap::new(), (String::new(), 0));
+        let mut publisher = Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024 };
+        let (headers, value) = (Headers::default(), [0; 2_048]);
+        let mut offer = |length: usize| {
+            let (topic, value) = ("t", value.get(..length));
+            let record = Record { topic, key: None, value, headers: &headers, timestamp_millis: None, partition: None };
+            publisher.accept(&record, Ticket::from_word(0))
+        };
+        // Until librdkafka's first events are heard, its queue does not count as empty.
+        let refused = iter::repeat_with(|| offer(2_048)).find(|offered| *offered != Err(Refused::Full));
+        assert_eq!(refused, Some(Err(Refused::TooLarge { size: 2_048, limit: 1_024 })));
+        assert_eq!(offer(1_000), Ok(()));
+        assert_eq!(offer(1_000), Err(Refused::Full), "there is something in the queue, which may leave it");
+    }
 }

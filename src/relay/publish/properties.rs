@@ -4,10 +4,12 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
+use crate::kafka;
+
 use super::Config;
 
 /// Properties that are set elsewhere or carry a guarantee, and what to do instead.
-const GUARDED: [(&str, &str); 31] = [
+const GUARDED: [(&str, &str); 32] = [
     ("enable.idempotence", ORDER),
     ("acks", ORDER),
     ("request.required.acks", ORDER),
@@ -19,6 +21,7 @@ const GUARDED: [(&str, &str); 31] = [
     ("message.timeout.ms", TIME),
     ("delivery.timeout.ms", TIME),
     ("enable.gapless.guarantee", ORDER),
+    ("delivery.report.only.error", "only a report of its own tells that a record was delivered"),
     ("partitioner", "keys must stay on the partitions where Java's clients put them"),
     ("allow.auto.create.topics", "walrelay never creates topics"),
     ("transactional.id", "walrelay does not use Kafka's transactions"),
@@ -48,15 +51,23 @@ const TIME: &str = "a record that gives up after a time leaves a gap behind it";
 pub fn check_properties(config: &Config) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (name, value) in &config.properties {
-        if let Some((_, why)) = GUARDED.iter().find(|(guarded, _)| guarded == name) {
+        let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
+        if let Some(why) = guarded.or_else(|| kafka::refusal(name)) {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
             wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));
+        } else if name == "message.max.bytes" && !is_plain(value) {
+            // librdkafka also reads hexadecimal and octal; we read the number too, and must read the same one.
+            wrong.push((name.clone(), "must be a plain number of bytes".to_owned()));
         } else if let Err(error) = offline(name, value) {
             wrong.push((name.clone(), error));
         }
     }
     wrong
+}
+
+fn is_plain(number: &str) -> bool {
+    !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Lets librdkafka look at one property, without brokers.
@@ -85,9 +96,20 @@ mod tests {
     }
 
     #[test]
+    fn g1_what_takes_away_the_reports_or_the_brokers_is_refused() {
+        for name in ["delivery.report.only.error", "test.mock.num.brokers", "topic.blacklist", "enabled_events"] {
+            assert!(check(name, "1")[0].1.starts_with("cannot be set here"), "{name}");
+        }
+    }
+
+    #[test]
     fn librdkafka_itself_judges_the_rest() {
         assert_eq!(check("linger.ms", "5"), []);
         assert!(check("linger.msx", "5")[0].1.contains("linger.msx"));
         assert!(!check("linger.ms", "never").is_empty());
+        assert_eq!(check("message.max.bytes", "2000000"), []);
+        for number in ["0x1000000", "0100000000", " 2000000", "-1", ""] {
+            assert!(!check("message.max.bytes", number).is_empty(), "{number:?}");
+        }
     }
 }

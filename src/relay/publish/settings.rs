@@ -40,6 +40,13 @@ impl Settings {
         given.and_then(|text| text.parse().ok()).unwrap_or(RECORD_BYTES_MAX)
     }
 
+    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka does, so its own budget binds
+    /// first; but a record alone may be larger than the budget, and must fit.
+    fn queue_kib(&self) -> u64 {
+        let largest = u64::try_from(self.record_bytes_max()).unwrap_or(u64::MAX);
+        self.in_flight_bytes.max(largest).div_ceil(1_024).clamp(1_024, 2_097_151)
+    }
+
     /// Builds the properties of a producer.
     pub fn client(&self) -> Result<ClientConfig, Error> {
         let mut client = ClientConfig::new();
@@ -48,8 +55,7 @@ impl Settings {
         set.extend(HABITS.map(|(name, value)| (name, value.to_owned())));
         set.insert("bootstrap.servers", self.config.brokers.join(","));
         set.insert("client.id", self.client_id.clone());
-        // The relay counts more per record than librdkafka does, so its own budget binds first.
-        set.insert("queue.buffering.max.kbytes", (self.in_flight_bytes / 1_024).clamp(1_024, 2_097_151).to_string());
+        set.insert("queue.buffering.max.kbytes", self.queue_kib().to_string());
         set.insert("compression.type", compression(self.config.compression).to_owned());
         self.security(&mut set)?;
         for (name, value) in &set {
@@ -177,6 +183,14 @@ mod tests {
         assert_eq!(client.get("security.protocol"), Some("plaintext"));
         let producer: Result<rdkafka::producer::BaseProducer, _> = client.create();
         assert!(producer.is_ok(), "librdkafka takes them together");
+    }
+
+    #[test]
+    fn the_largest_record_fits_into_the_queue_although_the_budget_is_smaller() {
+        let properties = [("message.max.bytes".to_owned(), "10485761".to_owned())].into();
+        let settings =
+            |budget| Settings::new(Config { properties, ..Config::default() }, "test".into(), budget).client().unwrap();
+        assert_eq!(settings(8 << 20).get("queue.buffering.max.kbytes"), Some("10241"));
     }
 
     #[test]

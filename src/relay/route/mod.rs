@@ -1,8 +1,8 @@
 //! From a row to a record: topic, key, value, headers, timestamp, partition.
 //!
 //! A row's values never become identifiers by themselves: a topic passes Kafka's own rule and the allow-list, a header name
-//! its pattern, and nothing is rewritten to make it fit. A row that cannot become a record is a [`Rejection`] that names the
-//! event and the reason. The same row gives the same record, at every repetition: there is no clock here.
+//! its pattern, and nothing is rewritten to make it fit. A row that cannot become a record gives a [`Reason`]
+//! instead. The same row gives the same record, at every repetition: there is no clock here.
 
 mod config;
 mod headers;
@@ -93,6 +93,9 @@ pub enum Reason {
     /// The partition is negative or too large.
     #[error("partition {0} is not a partition number")]
     Partition(i64),
+    /// The topic has fewer partitions.
+    #[error("its topic has no partition {0}")]
+    NoPartition(i32),
     /// The record is larger than Kafka takes.
     #[error("the record has {size} bytes, more than the {limit} that Kafka takes")]
     TooLarge {

@@ -22,9 +22,12 @@ pub const fn unix_micros(micros: Micros) -> i64 {
     micros.saturating_add(EPOCH_MICROS)
 }
 
+/// The last microsecond of the Unix clock that RFC 3339 can write: the end of the year 9999.
+const WRITABLE_MICROS_MAX: u64 = 253_402_300_799_999_999;
+
 /// Writes a time as RFC 3339 in UTC, with microseconds.
 pub(super) fn rfc3339(micros: Micros) -> String {
-    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default();
+    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default().min(WRITABLE_MICROS_MAX);
     humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).to_string()
 }
 
@@ -143,8 +146,13 @@ pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Rea
     Ok(micros.filter(|micros| (0..=committed).contains(micros)).unwrap_or(committed))
 }
 
-/// Reads when a row was written, where that stands for the commit time: it must be there, finite, and not before 1970.
-pub fn written_at(row: &Row<'_>) -> Result<Micros, Reason> {
+/// How far ahead of us the clock that wrote a row may be. Brokers refuse what is more than an hour ahead of theirs.
+const AHEAD_MICROS_MAX: i64 = 300_000_000;
+
+/// Reads when a row was written, where that stands for the commit time: it must be there, finite, and not before 1970. A time
+/// that is far ahead of `now_unix_micros` gives way to it: no broker would take it, and a row's clock must not be able to stop
+/// the stream.
+pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Micros, Reason> {
     let role = Role::CreatedAt.name();
     let micros = match row.value(Role::CreatedAt).map(|value| value.cell) {
         None | Some(Cell::Null) => return Err(Reason::Null(role)),
@@ -154,7 +162,9 @@ pub fn written_at(row: &Row<'_>) -> Result<Micros, Reason> {
         }
         Some(Cell::Unchanged) => None,
     };
-    micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })
+    let micros = micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })?;
+    let is_far_ahead = unix_micros(micros) > now_unix_micros.saturating_add(AHEAD_MICROS_MAX);
+    Ok(if is_far_ahead { now_unix_micros.saturating_sub(EPOCH_MICROS) } else { micros })
 }
 
 /// Reads `2026-11-24 13:45:35.123456+00`, as PostgreSQL writes it with `DateStyle=ISO` and `TimeZone=UTC`.
@@ -162,4 +172,16 @@ fn parse_timestamp(text: &str) -> Option<i64> {
     let utc = text.strip_suffix("+00")?.replace(' ', "T");
     let time = humantime::parse_rfc3339(&format!("{utc}Z")).ok()?;
     i64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_micros()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d18_any_time_can_be_written() {
+        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(rfc3339(i64::MIN), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(0), "2000-01-01T00:00:00.000000Z");
+    }
 }

@@ -167,8 +167,7 @@ impl Attempt<'_> {
             }
         }
         if self.purpose == Purpose::Queries {
-            // Names mean what they say, whatever the role's settings are.
-            connected.query("SET search_path = pg_catalog").await?;
+            connected.query(SESSION).await?;
         }
         Ok(connected)
     }
@@ -197,6 +196,11 @@ impl Attempt<'_> {
         Ok(message)
     }
 }
+
+/// Names mean what they say, whatever the role's settings are. And what is written, such as a position, is on this server's disk
+/// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
+/// be dead.
+const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local";
 
 /// What the session needs without any change of the server: its limits, and a text form that no setting changes.
 fn replication_options(config: &Config) -> String {

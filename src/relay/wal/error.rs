@@ -150,6 +150,12 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "55006")
     }
 
+    /// Says whether a table is not there.
+    #[must_use]
+    pub fn is_missing_table(&self) -> bool {
+        matches!(self, Self::Server(error) if error.state == "42P01")
+    }
+
     /// Gives the process that holds the slot, if another connection holds it.
     #[must_use]
     pub fn slot_holder(&self) -> Option<u32> {

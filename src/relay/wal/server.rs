@@ -137,12 +137,14 @@ impl Kind {
             }
             Self::Rights => "grant what the server names; `walrelay setup --role NAME` prints all that is needed",
             Self::Missing => {
-                "run `walrelay setup --apply` if this is the first start, and `walrelay recover` if it is not"
+                "run `walrelay setup --apply` if this is the first start; if it is not, the log since then is gone: compare the \
+                 outbox table with Kafka, then accept the gap with `walrelay setup --apply --accept-gap`"
             }
             Self::SlotLost => {
-                "the log that the slot needed is gone: run `walrelay recover`, and raise max_slot_wal_keep_size"
+                "the log that the slot needed is gone: compare the outbox table with Kafka, drop the slot with \
+                 pg_drop_replication_slot, raise max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`"
             }
-            Self::Contract => "mend what the server names (`walrelay check` shows the SQL), then restart",
+            Self::Contract => "mend what the server names (`walrelay setup` prints the SQL), then restart",
             Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
             Self::Pooler => {
                 "let postgres.url lead to PostgreSQL itself: a pooler such as PgBouncer takes no replication connection"

@@ -1,0 +1,210 @@
+//! The consumer runtime against bare poll loops, on the same topic.
+//!
+//! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. With handlers
+//! that wait a millisecond, what is measured is what lanes are for; the bare loop then deals with one record at a time, and
+//! only with as many as fit into a moment.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::producer::BaseProducer;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::Producer as _;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use walrelay::consumer::Config;
+use walrelay::consumer::Consumer;
+use walrelay::consumer::Delivery;
+use walrelay::consumer::Handler;
+use walrelay::consumer::Outcome;
+
+use crate::PARTITIONS;
+use crate::kafka::Kafka;
+use crate::line;
+use crate::options::Options;
+use crate::process;
+use crate::rounds::Spread;
+use crate::rounds::interleave;
+use crate::subjects;
+
+const TOPIC: &str = "consume";
+const EVENTS: u32 = 1_000_000;
+const KEYS: u32 = 1_000;
+/// Events of the runtime's runs with handlers that wait.
+const WAITING: u32 = 200_000;
+const WAIT: Duration = Duration::from_millis(1);
+/// Events of a loop that waits for each.
+const SEQUENTIAL: u32 = 1_500;
+
+/// What one run took, from its first event to the end of its last.
+struct Run {
+    events: u32,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl Run {
+    fn rate(&self) -> f64 {
+        f64::from(self.events) / self.seconds
+    }
+}
+
+/// A name, and what consumes as a group of that name.
+type Subject<'s> = (&'s str, &'s dyn Fn(&str) -> Run);
+
+pub(crate) fn compare(options: &Options, kafka: &Kafka) {
+    let (events, waiting) = (options.scaled(EVENTS), options.scaled(WAITING));
+    kafka.create_topic(TOPIC, PARTITIONS);
+    kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
+    fill(&kafka.bootstrap(), events);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let subjects: [Subject<'_>; 4] = [
+        ("poll loop", &|group| poll(&kafka.bootstrap(), group, events, || ())),
+        ("runtime", &|group| consume(&runtime, &kafka.bootstrap(), group, events, None)),
+        ("poll loop, 1 ms", &|group| {
+            poll(&kafka.bootstrap(), group, SEQUENTIAL, || runtime.block_on(async { tokio::time::sleep(WAIT).await }))
+        }),
+        ("runtime, 1 ms", &|group| consume(&runtime, &kafka.bootstrap(), group, waiting, Some(WAIT))),
+    ];
+    let runs = interleave(options.rounds, subjects.len(), |at, round| {
+        let (subject, run) = subjects[at];
+        let run = run(&format!("group-{at}-{round}"));
+        line(&json!({
+            "bench": "consumer", "subject": subject, "round": round, "events": run.events, "seconds": run.seconds,
+            "events_per_second": run.rate(), "cpu_seconds_per_million": run.cpu_seconds * 1e6 / f64::from(run.events),
+        }));
+        run
+    });
+    eprintln!("\nconsumer: {events} events, {KEYS} keys, {PARTITIONS} partitions; {} rounds", options.rounds);
+    eprintln!("{:<18}{:>10}{:>12}{:>20}{:>10}", "handlers", "events/s", "least-most", "of the loop", "CPU-s/M");
+    for (at, (subject, _)) in subjects.iter().enumerate() {
+        let rate = Spread::of(runs[at].iter().map(Run::rate));
+        let ratio = Spread::of_ratios(&runs[at], &runs[at / 2 * 2], Run::rate);
+        let ratio = if at % 2 == 1 { ratio.told(2) } else { String::new() };
+        let cpu = Spread::of(runs[at].iter().map(|run| run.cpu_seconds * 1e6 / f64::from(run.events)));
+        eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
+    }
+}
+
+/// Writes events as the relay would: key, payload and three headers.
+fn fill(bootstrap: &str, events: u32) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("compression.type", "lz4")
+        .set("linger.ms", "20")
+        .set("queue.buffering.max.messages", "2000000")
+        .create()
+        .unwrap();
+    let mut noise = 0x2545_F491_4F6C_DD1D_u64;
+    for event in 0..events {
+        let mut payload = String::from("{\"pad\": \"");
+        for _ in 0..12 {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            payload += &format!("{noise:016x}");
+        }
+        payload += "\"}";
+        let (key, id) = (format!("o-{}", event % KEYS), format!("{noise:036x}"));
+        let headers = subjects::headers(&id, "2026-01-01T00:00:00.000000Z");
+        producer
+            .send(BaseRecord::to(TOPIC).key(&key).payload(&payload).headers(headers))
+            .map_err(|(error, _)| error)
+            .unwrap();
+        if event % 1_024 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// The floor: a loop around a poll, which deals with one record after the other.
+fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn()) -> Run {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[TOPIC]).unwrap();
+    let mut clock = None;
+    let (mut count, mut bytes) = (0, 0);
+    while count < events {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        clock.get_or_insert_with(Clock::start);
+        bytes += message.unwrap().payload_len();
+        deal();
+        count += 1;
+    }
+    assert!(bytes > 0, "the payloads are there");
+    clock.unwrap().stop(events)
+}
+
+/// The runtime, with handlers that wait for so long, or not at all.
+fn consume(runtime: &Runtime, bootstrap: &str, group: &str, events: u32, wait: Option<Duration>) -> Run {
+    let counting = Arc::new(Counting {
+        events,
+        wait,
+        clock: OnceLock::new(),
+        count: AtomicU32::new(0),
+        ran: Mutex::new(None),
+        is_over: Notify::new(),
+    });
+    let consumer = Consumer::new(Config::new(bootstrap, group, &[TOPIC]), Counts(Arc::clone(&counting)));
+    runtime.block_on(consumer.run(counting.is_over.notified())).unwrap();
+    counting.ran.lock().unwrap().take().unwrap()
+}
+
+/// The handler.
+struct Counts(Arc<Counting>);
+
+struct Counting {
+    events: u32,
+    wait: Option<Duration>,
+    clock: OnceLock<Clock>,
+    count: AtomicU32,
+    ran: Mutex<Option<Run>>,
+    is_over: Notify,
+}
+
+impl Handler for Counts {
+    async fn handle(&self, _: Delivery) -> Outcome {
+        let counting = &*self.0;
+        let clock = counting.clock.get_or_init(Clock::start);
+        if let Some(wait) = counting.wait {
+            tokio::time::sleep(wait).await;
+        }
+        if counting.count.fetch_add(1, Relaxed) + 1 == counting.events {
+            *counting.ran.lock().unwrap() = Some(clock.stop(counting.events));
+            counting.is_over.notify_one();
+        }
+        Outcome::Done
+    }
+}
+
+/// When a run began, and what the process had used by then.
+struct Clock {
+    began: Instant,
+    cpu_seconds: f64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { began: Instant::now(), cpu_seconds: process::usage(std::process::id()).0 }
+    }
+
+    fn stop(&self, events: u32) -> Run {
+        let cpu_seconds = process::usage(std::process::id()).0 - self.cpu_seconds;
+        Run { events, seconds: self.began.elapsed().as_secs_f64(), cpu_seconds }
+    }
+}

@@ -1,0 +1,86 @@
+//! `make endure`: what takes too long for `make test`, on real servers and with the real program.
+//!
+//! `transaction` relays one transaction of a million rows, and looks at the memory on both sides and at every record.
+//! `outage` takes Kafka away for ten minutes under steady writes, and looks at what the relay says, holds and makes good.
+//! Progress and findings go to standard error, one JSON line for each run to standard output; it ends with 0 only if
+//! everything held that is guaranteed. Durations are told and not judged.
+//!
+//! `cargo bench --bench endure -- [transaction] [outage] [--rows 1000000] [--outage 600s] [--rate 500] [--by kill|freeze]
+//! [--stall-release 30s]`
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for developers"
+)]
+
+mod memory;
+mod outage;
+mod transaction;
+mod writer;
+
+#[path = "../../tests/support/mod.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
+mod support;
+
+use std::time::Duration;
+
+use outage::Break;
+
+/// What the budget of `delivery.max_in_flight_bytes` is by default, and what may come on top of it.
+const MEMORY_LIMIT_MIB: u64 = 32 + 40;
+
+/// What is asked for on the command line.
+struct Wish {
+    runs: Vec<String>,
+    rows: u64,
+    outage: Duration,
+    events_per_second: u32,
+    by: Break,
+    stall_release: String,
+}
+
+fn main() {
+    let wish = read(std::env::args().skip(1).filter(|argument| argument != "--bench"));
+    let wants = |what: &str| wish.runs.is_empty() || wish.runs.iter().any(|run| run == what);
+    if wants("transaction") {
+        transaction::run(wish.rows);
+    }
+    if wants("outage") {
+        outage::run(&wish);
+    }
+}
+
+fn read(mut arguments: impl Iterator<Item = String>) -> Wish {
+    let mut wish = Wish {
+        runs: Vec::new(),
+        rows: 1_000_000,
+        outage: Duration::from_secs(600),
+        events_per_second: 500,
+        by: Break::Kill,
+        stall_release: "30s".to_owned(),
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        match argument.as_str() {
+            "transaction" | "outage" => wish.runs.push(argument),
+            "--rows" => wish.rows = value().parse().unwrap(),
+            "--outage" => wish.outage = humantime::parse_duration(&value()).unwrap(),
+            "--rate" => wish.events_per_second = value().parse().unwrap(),
+            "--by" => {
+                wish.by = match value().as_str() {
+                    "kill" => Break::Kill,
+                    "freeze" => Break::Freeze,
+                    other => panic!("--by {other}: neither kill nor freeze"),
+                }
+            }
+            "--stall-release" => wish.stall_release = value(),
+            _ => panic!("{argument} is none of transaction, outage, --rows, --outage, --rate, --by, --stall-release"),
+        }
+    }
+    wish
+}

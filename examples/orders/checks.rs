@@ -1,0 +1,53 @@
+//! How it must end, as questions to the database.
+
+use crate::database::Database;
+use crate::stage::Failed;
+use crate::stage::until;
+use crate::tell;
+
+/// What must be so, and the question that says whether it is.
+const ENDINGS: [(&str, &str); 4] = [
+    (
+        "every order is shipped, but one is cancelled",
+        "SELECT count(*) FILTER (WHERE status = 'shipped') = $1::bigint - 1 AND count(*) FILTER (WHERE status = 'cancelled') = 1
+         FROM orders",
+    ),
+    ("every shipped order has one shipment", "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT order_id) = $1::bigint - 1 FROM shipments"),
+    (
+        "every shipment was told of once",
+        "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT aggregate_id) = $1::bigint - 1 FROM outbox_events
+         WHERE event_type = 'OrderShipped'",
+    ),
+    (
+        "the trace of each order goes from its request to its shipment",
+        "SELECT count(*) = $1::bigint - 1 FROM outbox_events AS created JOIN outbox_events AS shipped USING (aggregate_id)
+         WHERE created.event_type = 'OrderCreated' AND shipped.event_type = 'OrderShipped'
+             AND created.headers ->> 'traceparent' = shipped.headers ->> 'traceparent'",
+    ),
+];
+
+/// Checks the tables after so many orders.
+pub async fn database(database: &Database, orders: usize) -> Result<bool, Failed> {
+    let (connection, orders) = (database.connection().await?, i64::try_from(orders)?);
+    let mut is_well = true;
+    for (what, question) in ENDINGS {
+        is_well &= tell::check(connection.query_one(question, &[&orders]).await?.get(0), what);
+    }
+    Ok(is_well)
+}
+
+/// Counts the orders that are shipped.
+pub async fn shipped(database: &Database) -> Result<i64, Failed> {
+    let question = "SELECT count(*) FROM orders WHERE status = 'shipped'";
+    Ok(database.connection().await?.query_one(question, &[]).await?.get(0))
+}
+
+/// Checks that the slot has confirmed everything that is in the log by now.
+pub async fn slot(database: &Database) -> Result<bool, Failed> {
+    let connection = database.connection().await?;
+    let end: String = connection.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+    let question =
+        "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots WHERE slot_name = 'walrelay'";
+    let is_confirmed = async || connection.query_one(question, &[&end]).await.is_ok_and(|row| row.get(0));
+    Ok(tell::check(until(is_confirmed).await, "the slot has confirmed the whole log"))
+}

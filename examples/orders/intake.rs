@@ -1,0 +1,139 @@
+//! Orders come in by HTTP. The order and its event are written in one transaction: both are there, or neither is.
+//!
+//! `POST /orders` places an order; the client chooses its id, so that it may ask again when an answer was lost.
+//! `POST /orders/ID/cancel` cancels one that has not been shipped.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use http_body_util::Full;
+use http_body_util::Limited;
+use hyper::Method;
+use hyper::Request;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio::time::timeout;
+use walrelay::event::Envelope;
+use walrelay::event::TraceContext;
+use walrelay::outbox;
+
+use crate::database::Database;
+use crate::order::Amount;
+use crate::order::Currency;
+use crate::order::Item;
+use crate::order::ORDER;
+use crate::order::OrderEvent;
+use crate::order::now;
+
+/// The largest order that is read, and how long a request may take.
+const BODY_BYTES_MAX: usize = 64 << 10;
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// How long accepting rests after it failed, for instance for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a client sends.
+#[derive(Deserialize)]
+struct NewOrder {
+    id: String,
+    customer: String,
+    city: String,
+    items: Vec<Item>,
+    currency: Currency,
+}
+
+/// What a client is told: a status and a sentence.
+type Answer = (StatusCode, String);
+/// What went wrong in here. The client learns no more than that.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves until the future is dropped.
+pub async fn serve(listener: TcpListener, database: Arc<Database>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let database = Arc::clone(&database);
+        let service = service_fn(move |request| respond(request, Arc::clone(&database)));
+        let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        connections.spawn(connection);
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = timeout(REQUEST_MAX, answer(request, &database)).await;
+    let (status, text) = answer.unwrap_or_else(|late| Err(late.into())).unwrap_or_else(|error| {
+        tracing::error!(%error, "an order could not be taken");
+        (StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
+    });
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+async fn answer(request: Request<Incoming>, database: &Database) -> Result<Answer, Failed> {
+    // The trace of the request goes along with the event, to whoever handles it.
+    let trace = TraceContext::from_headers(|name| request.headers().get(name)?.to_str().ok());
+    let path = request.uri().path().to_owned();
+    let cancelled = path.strip_prefix("/orders/").and_then(|rest| rest.strip_suffix("/cancel"));
+    match (request.method(), path.as_str(), cancelled) {
+        (&Method::POST, "/orders", _) => {
+            let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
+                return Ok((StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {BODY_BYTES_MAX} bytes")));
+            };
+            match serde_json::from_slice(&body.to_bytes()) {
+                Ok(order) => place(order, trace, database).await,
+                Err(error) => Ok((StatusCode::BAD_REQUEST, error.to_string())),
+            }
+        }
+        (&Method::POST, _, Some(id)) => cancel(id, trace, database).await,
+        (_, _, _) => Ok((StatusCode::NOT_FOUND, "POST /orders or /orders/ID/cancel".to_owned())),
+    }
+}
+
+async fn place(order: NewOrder, trace: Option<TraceContext>, database: &Database) -> Result<Answer, Failed> {
+    let NewOrder { id, customer, city, items, currency } = order;
+    let Some(total) = Amount::total(&items).filter(|_| !items.is_empty()) else {
+        return Ok((StatusCode::BAD_REQUEST, "expected items with a price that can be paid".to_owned()));
+    };
+    let lines = serde_json::to_string(&items)?;
+    let mut connection = database.connection().await?;
+    let tx = connection.transaction().await?;
+    let sql = "INSERT INTO orders (id, customer, city, items, total, currency)
+               VALUES ($1, $2, $3, $4::text::jsonb, $5::text::numeric, $6) ON CONFLICT (id) DO NOTHING";
+    let placed = tx.execute(sql, &[&id, &customer, &city, &lines, &total.to_string(), &currency.code()]).await?;
+    if placed == 0 {
+        return Ok((StatusCode::OK, format!("{id} was placed before")));
+    }
+    let created = OrderEvent::OrderCreated { customer, city, items, total, currency, created_at: now() };
+    outbox::append(&tx, &Envelope { trace, ..Envelope::new(ORDER, &id, created) }).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, format!("{id} is placed: {total} {}", currency.code())))
+}
+
+async fn cancel(id: &str, trace: Option<TraceContext>, database: &Database) -> Result<Answer, Failed> {
+    let mut connection = database.connection().await?;
+    let tx = connection.transaction().await?;
+    let sql = "UPDATE orders SET status = 'cancelled' WHERE id = $1 AND status = 'placed'";
+    if tx.execute(sql, &[&id]).await? == 0 {
+        return Ok((StatusCode::CONFLICT, format!("{id} cannot be cancelled")));
+    }
+    let cancelled = OrderEvent::OrderCancelled { reason: "by the customer".to_owned(), cancelled_at: now() };
+    outbox::append(&tx, &Envelope { trace, ..Envelope::new(ORDER, id, cancelled) }).await?;
+    tx.commit().await?;
+    Ok((StatusCode::OK, format!("{id} is cancelled")))
+}

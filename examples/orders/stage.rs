@@ -1,0 +1,170 @@
+//! The stage for the example: a throwaway PostgreSQL and Kafka, and the real program `walrelay`. No application has this file.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::Offset;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use walrelay::fault::Diagnose as _;
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use crate::kafka::Kafka;
+use crate::kafka::free_port;
+use crate::shipping::GROUP;
+use crate::shipping::TOPIC;
+
+/// What went wrong on the stage, for a person.
+pub type Failed = Box<dyn Error + Send + Sync>;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one question to Kafka may take.
+const ANSWER: Duration = Duration::from_secs(10);
+const PARTITIONS: i32 = 3;
+
+/// Servers that live as long as this value.
+pub struct Stage {
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Stage {
+    /// Starts the servers, makes the topics, and writes the relay's configuration. Blocks.
+    pub fn build() -> Result<Self, Failed> {
+        let program = std::env::current_exe()?.ancestors().nth(2).map(|folder| folder.join("walrelay"));
+        let program = program.filter(|program| program.exists()).ok_or("the program is missing: run `make example`")?;
+        if !Path::new(env!("CARGO_MANIFEST_DIR")).join(".services/kafka").exists() {
+            return Err("Kafka's jars are missing: run `make services`".into());
+        }
+        let postgres = Postgres::start(Options::default())
+            .map_err(|error| format!("{error}\n  {}", error.help().unwrap_or_default()))?;
+        let kafka = Kafka::start(1);
+        kafka.create_topic(TOPIC, PARTITIONS);
+        kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
+        let folder = std::env::temp_dir().join(format!("walrelay-orders-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let config = format!(
+            "[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = [\"{}\"]\n[http]\nlisten = \"127.0.0.1:{}\"\n",
+            postgres.url(),
+            kafka.bootstrap(),
+            free_port()
+        );
+        fs::write(folder.join("config.toml"), config)?;
+        Ok(Self { kafka, postgres, program, folder })
+    }
+
+    /// Runs a verb to its end, and gives what it printed.
+    pub fn walrelay(&self, arguments: &[&str]) -> Result<String, Failed> {
+        let output = self.command(arguments).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if !output.status.success() {
+            return Err(format!("walrelay {}: {}", arguments.join(" "), text(&output.stderr)).into());
+        }
+        Ok(text(&output.stdout) + &text(&output.stderr))
+    }
+
+    /// Starts the relay, and waits until events flow.
+    pub async fn relay(&self) -> Result<Relay, Failed> {
+        let log = self.folder.join("log");
+        let process = self.command(&["run"]).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
+        let relay = Relay(process);
+        let flows = async || self.command(&["healthcheck", "--ready"]).output().is_ok_and(|it| it.status.success());
+        if until(flows).await {
+            return Ok(relay);
+        }
+        Err(format!("the relay does not relay: {}", fs::read_to_string(log)?).into())
+    }
+
+    /// Counts the records of the topic that the group has not committed. Blocks.
+    pub fn uncommitted(&self) -> Result<i64, Failed> {
+        let mut config = ClientConfig::new();
+        let asker: BaseConsumer =
+            config.set("bootstrap.servers", self.kafka.bootstrap()).set("group.id", GROUP).create()?;
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_range(TOPIC, 0, PARTITIONS - 1);
+        let mut uncommitted = 0;
+        for element in asker.committed_offsets(partitions, ANSWER)?.elements() {
+            let (oldest, end) = asker.fetch_watermarks(TOPIC, element.partition(), ANSWER)?;
+            let committed = if let Offset::Offset(offset) = element.offset() { offset } else { oldest };
+            uncommitted += end - committed;
+        }
+        Ok(uncommitted)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        // In a group of its own: Ctrl-C is for us, and we stop it.
+        command.arg("--config").arg(self.folder.join("config.toml")).args(arguments).process_group(0);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The relay, as a process of its own.
+pub struct Relay(Child);
+
+impl Relay {
+    /// Asks it to drain, and says whether it has confirmed everything.
+    pub fn stop(mut self) -> io::Result<bool> {
+        Command::new("kill").arg(self.0.id().to_string()).status()?;
+        Ok(self.0.wait()?.success())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something is so; says whether it has come.
+pub async fn until(is_so: impl AsyncFn() -> bool) -> bool {
+    let began = Instant::now();
+    while !is_so().await {
+        if began.elapsed() > PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
+/// Sends a request as a client of the shop, and gives the answer.
+pub async fn post(address: SocketAddr, path: &str, trace: &str, body: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: shop\r\ntraceparent: {trace}\r\nconnection: close\r\ncontent-length: {length}"
+    );
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    Ok(format!("{status} {}", answer.split("\r\n\r\n").nth(1).unwrap_or_default()))
+}
