@@ -12,6 +12,7 @@ use rdkafka::admin::ConfigResource;
 use rdkafka::admin::ResourceSpecifier;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::config::Config;
@@ -95,8 +96,13 @@ fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let Ok(runtime) = runtime else { return Ok(Vec::new()) };
     let described = runtime.block_on(admin.describe_configs(&asked, &options))?;
-    let read = |described: Result<ConfigResource, _>, topic: &String| {
-        described.map(|resource| (topic.clone(), retention(&resource))).map_err(KafkaError::AdminOp)
+    let read = |described: Result<ConfigResource, _>, topic: &String| match described {
+        // Every topic has entries: rdkafka leaves out why there are none, and that is a right that is missing.
+        Ok(resource) if resource.entries.is_empty() => {
+            Err(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed))
+        }
+        Ok(resource) => Ok((topic.clone(), retention(&resource))),
+        Err(code) => Err(KafkaError::AdminOp(code)),
     };
     described.into_iter().zip(&config.topics).map(|(described, topic)| read(described, topic)).collect()
 }

@@ -257,11 +257,14 @@ impl Loop<'_> {
             Ok(Some(places)) if !places.is_empty() => {
                 // A partition that goes back is another one under the same name: its offsets begin again.
                 let back = places.iter().filter(|(it, offset)| handling.lanes.position(it) > Some(*offset));
-                for (partition, offset) in back.cloned().collect::<Vec<_>>() {
+                let back: Vec<_> = back.cloned().collect();
+                for (partition, offset) in &back {
                     handling.lanes.assign(partition.clone());
-                    handling.lanes.begin(&partition, offset);
+                    handling.lanes.begin(partition, *offset);
                 }
-                kafka::go_on_at(&self.consumer, &places).map_err(Error::Failed)
+                // What was held of them is gone, and with it the reason of a pause.
+                let resumed = self.consumer.resume(&kafka::list(back.iter().map(|(partition, _)| partition)));
+                resumed.and_then(|()| kafka::go_on_at(&self.consumer, &places)).map_err(Error::Failed)
             }
             Ok(Some(_)) => Err(Error::Failed(error)),
             Ok(None) => Ok(()),
