@@ -143,8 +143,8 @@ async fn play() -> Result<bool, Failed> {
     consumer.await??;
     is_well &= tell::check(stage.uncommitted()? == 0, "shipping has committed every offset");
     is_well &= checks::database(&database, ORDERS.len()).await?;
-    is_well &= checks::slot(&database).await?;
     is_well &= tell::check(relay.stop()?, "the relay has drained and ended with exit code 0");
+    is_well &= checks::slot(&database).await?;
     tell::line(format!("the inbox is pruned of {} rows: it remembers for eight days", shipping.prune().await?));
     tell::step(format!(
         "{} after {:.1} s",
