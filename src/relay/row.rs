@@ -102,41 +102,34 @@ pub enum Kind {
     Timestamptz,
 }
 
+/// The built-in types that a mapped column may have: id and name in `pg_catalog` (`pg_type.dat`), and kind.
+const TYPES: [(u32, &str, Kind); 12] = [
+    (25, "text", Kind::Text),
+    (1043, "varchar", Kind::Text),
+    (1042, "bpchar", Kind::Text),
+    (19, "name", Kind::Text),
+    (2950, "uuid", Kind::Uuid),
+    (20, "int8", Kind::Integer),
+    (21, "int2", Kind::Integer),
+    (23, "int4", Kind::Integer),
+    (114, "json", Kind::Json),
+    (3802, "jsonb", Kind::Jsonb),
+    (17, "bytea", Kind::Bytea),
+    (1184, "timestamptz", Kind::Timestamptz),
+];
+
 impl Kind {
-    /// Finds the kind of a built-in type by its id (`pg_type.dat`).
+    /// Finds the kind of a built-in type by its id.
     #[must_use]
-    pub const fn of(type_id: u32) -> Option<Self> {
-        Some(match type_id {
-            25 | 1043 | 1042 | 19 => Self::Text,
-            2950 => Self::Uuid,
-            20 | 21 | 23 => Self::Integer,
-            114 => Self::Json,
-            3802 => Self::Jsonb,
-            17 => Self::Bytea,
-            1184 => Self::Timestamptz,
-            _ => return None,
-        })
+    pub fn of(type_id: u32) -> Option<Self> {
+        TYPES.iter().find(|(id, ..)| *id == type_id).map(|(.., kind)| *kind)
     }
 }
 
-/// Gives the id of a built-in type that a mapped column may have, by its name in `pg_catalog`.
+/// Gives the id of a built-in type that a mapped column may have, by its name.
 #[must_use]
 pub fn type_id(name: &str) -> Option<u32> {
-    Some(match name {
-        "text" => 25,
-        "varchar" => 1043,
-        "bpchar" => 1042,
-        "name" => 19,
-        "uuid" => 2950,
-        "int8" => 20,
-        "int2" => 21,
-        "int4" => 23,
-        "json" => 114,
-        "jsonb" => 3802,
-        "bytea" => 17,
-        "timestamptz" => 1184,
-        _ => return None,
-    })
+    TYPES.iter().find(|(_, known, _)| *known == name).map(|(id, ..)| *id)
 }
 
 /// The column names by role; a role without a name is not used.
