@@ -114,15 +114,7 @@ impl Context {
             // Somebody else has them already: neither a wait nor a commit helps.
             tracing::warn!(partitions = %told(&partitions), "partitions were lost: the group went on without us");
         } else {
-            let until = later(Instant::now(), self.config.revoke_drain);
-            handling.finish(&partitions, until);
-            let positions = partitions.iter().filter_map(|partition| {
-                handling.lanes.position(partition).map(|position| (partition.clone(), position))
-            });
-            let positions: Vec<_> = positions.collect();
-            if let Err(error) = commit::for_good(consumer, &positions, until.max(Instant::now() + SETTLED)) {
-                tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
-            }
+            finish(consumer, &mut handling, &partitions, self.config.revoke_drain);
             tracing::info!(partitions = %told(&partitions), "partitions given up");
         }
         handling.forget(&partitions);
@@ -167,9 +159,24 @@ impl ClientContext for Context {
     }
 }
 
+/// Lets what runs of partitions that go come to its end, for at most `limit`, and commits what is done of them.
+pub(super) fn finish(
+    consumer: &BaseConsumer<Context>,
+    handling: &mut Handling,
+    partitions: &[Partition],
+    limit: Duration,
+) {
+    let until = later(Instant::now(), limit);
+    handling.finish(partitions, until);
+    let position = |partition: &Partition| Some((partition.clone(), handling.lanes.position(partition)?));
+    let positions: Vec<_> = partitions.iter().filter_map(position).collect();
+    if let Err(error) = commit::for_good(consumer, &positions, until.max(Instant::now() + SETTLED)) {
+        tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
+    }
+}
+
 /// Makes a consumer, which has not joined its group yet.
-pub(super) fn create(config: &Config, context: Context) -> Result<BaseConsumer<Context>, Error> {
-    let mut client = properties(config)?;
+pub(super) fn create(mut client: ClientConfig, context: Context) -> Result<BaseConsumer<Context>, Error> {
     client.set_log_level(RDKafkaLogLevel::Info);
     client.create_with_context(context).map_err(Error::Configuration)
 }

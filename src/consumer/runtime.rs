@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::commit;
-use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
@@ -34,7 +33,6 @@ use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
 use crate::consumer::record::Record;
-use crate::consumer::retry::later;
 
 /// How many records are taken between two looks at what has come back.
 const BATCH: usize = 512;
@@ -119,7 +117,7 @@ impl Consumer {
     }
 
     fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
-        kafka::properties(&self.config)?;
+        let client = kafka::properties(&self.config)?;
         // Not out of the client's own, which gives no passwords away.
         let mut properties = self.config.properties.clone();
         properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
@@ -128,7 +126,7 @@ impl Consumer {
             return Ok(());
         }
         let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
-        let consumer = kafka::create(&self.config, Context::new(self.config.clone(), handling, stop.clone()))?;
+        let consumer = kafka::create(client, Context::new(self.config.clone(), handling, stop.clone()))?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::Configuration)?;
         let now = Instant::now();
@@ -313,13 +311,7 @@ impl Loop<'_> {
         let (running, failed) = {
             let mut handling = context.handling();
             let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-            let until = later(Instant::now(), self.config.drain);
-            handling.finish(&partitions, until);
-            handling.lanes.forget_commits();
-            let positions = handling.lanes.take_positions();
-            if let Err(error) = commit::for_good(&self.consumer, &positions, until.max(Instant::now() + SETTLED)) {
-                tracing::warn!(error = %error, "the last offsets were not committed: their events come again");
-            }
+            kafka::finish(&self.consumer, &mut handling, &partitions, self.config.drain);
             let running = handling.lanes.running();
             handling.forget(&partitions);
             (running, handling.failed().cloned())
