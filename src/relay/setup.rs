@@ -259,9 +259,11 @@ async fn position(
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.slot;
+    // The row before the end of the log: a relay that is at work moves both.
+    let stored = stored(client, name).await?;
     let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
     let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-    if let Some(stored) = stored(client, name).await? {
+    if let Some(stored) = stored {
         // As `run` will decide: what it accepts stays, and only a gap can be accepted.
         let server = Server { identity: identity.clone(), wal_end: system.wal_end, slot_confirmed: slot_at };
         match resume::decide(&server, Some(&stored)) {
