@@ -21,6 +21,7 @@ use super::Settings;
 use super::context::is_trouble;
 use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
+use super::repeats::said;
 
 /// What a probe found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,9 +85,7 @@ impl ClientContext for Asking {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(reason, "librdkafka");
         if error.rdkafka_error_code().is_some_and(is_lack_of_rights) {
-            // How long it took differs each time, and says nothing.
-            let said = reason.split(" (after ").next().unwrap_or(reason);
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(said.to_owned());
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(said(reason).to_owned());
         }
     }
 }

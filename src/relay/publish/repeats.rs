@@ -32,9 +32,13 @@ impl Repeats {
 
 /// Two lines are of one kind if they differ only in numbers (ports, counts) and in how long something took.
 fn kind(facility: &str, text: &str) -> String {
-    let said = text.split(" (after ").next().unwrap_or_default();
-    let words = said.chars().filter(|char| !char.is_ascii_digit()).take(KIND_CHARS_MAX);
+    let words = said(text).chars().filter(|char| !char.is_ascii_digit()).take(KIND_CHARS_MAX);
     facility.chars().chain([' ']).chain(words).collect()
+}
+
+/// Gives what a line says, without how long it took: that differs each time, and says nothing.
+pub(super) fn said(text: &str) -> &str {
+    text.split(" (after ").next().unwrap_or(text)
 }
 
 #[cfg(test)]
