@@ -3,7 +3,6 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use uuid::Uuid;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
 
@@ -40,7 +39,7 @@ impl Dice {
 fn write(topic: &Topic, events: i64, time: Duration) {
     let began = Instant::now();
     for number in 0..events {
-        topic.change(Uuid::now_v7(), &format!("k{}", number % KEYS), number / KEYS + 1);
+        topic.numbered(number, KEYS);
         let due = time.mul_f64(number as f64 / events as f64);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
     }

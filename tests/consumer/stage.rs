@@ -97,10 +97,13 @@ impl Topic {
 
     /// Writes so many changes, spread over keys; each key's versions start at 1.
     pub fn changes(&self, count: i64, keys: i64) {
-        for number in 0..count {
-            self.change(Uuid::now_v7(), &format!("k{}", number % keys), number / keys + 1);
-        }
+        (0..count).for_each(|number| self.numbered(number, keys));
         self.flush();
+    }
+
+    /// Writes the change of this number, the first being 0, of as many as there are, spread over keys.
+    pub fn numbered(&self, number: i64, keys: i64) {
+        self.change(Uuid::now_v7(), &format!("k{}", number % keys), number / keys + 1);
     }
 
     pub fn flush(&self) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
 
+use super::shutdown::stop_fast;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
@@ -211,8 +211,7 @@ fn e1_e3_it_waits_for_postgres_and_comes_back_to_it() {
         sql.run(ours);
     }
     drop(sql);
-    let took = postgres.stop(StopMode::Fast).unwrap();
-    assert!(took < Duration::from_secs(5), "{took:?}: {}", program.log());
+    stop_fast(&postgres, &program);
     writers.into_iter().for_each(|writer| drop(writer.join()));
     program.await_state("source_reconnecting");
     postgres.resume().unwrap();

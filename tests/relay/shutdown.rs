@@ -11,11 +11,25 @@ use super::poll;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
+use crate::support::reader::Verdict;
 use crate::support::source;
 use crate::support::source::Sql;
 
 /// What `pg_ctl stop -m fast` may take.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Stops PostgreSQL, and insists that nothing held it up.
+pub(super) fn stop_fast(postgres: &Postgres, program: &Program) {
+    let took = postgres.stop(StopMode::Fast).unwrap();
+    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+}
+
+/// Waits until what PostgreSQL has after a restart is confirmed, and insists on everything.
+fn arrived(postgres: &Postgres, kafka: &Kafka, topic: &str) -> Verdict {
+    let sql = Sql::connect(&postgres.url());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), topic), &sql.truth(), 3)
+}
 
 #[test]
 fn e5_a_fast_shutdown_returns_at_once_while_other_tables_are_written() {
@@ -24,8 +38,7 @@ fn e5_a_fast_shutdown_returns_at_once_while_other_tables_are_written() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-idle", "");
     program.start_streaming();
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
-    let took = postgres.stop(StopMode::Fast).unwrap();
-    assert!(took < STOP_LIMIT, "{took:?}");
+    stop_fast(&postgres, &program);
     postgres.resume().unwrap();
     program.await_state("streaming");
 }
@@ -39,16 +52,13 @@ fn e3_after_a_fast_shutdown_under_load_nothing_is_missing_or_repeated() {
     let writers = source::writers(&postgres.url(), 2, 200_000, 100);
     std::thread::sleep(Duration::from_millis(1_500));
     drop(sql);
-    let took = postgres.stop(StopMode::Fast).unwrap();
-    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    stop_fast(&postgres, &program);
     // The writers' connections were ended; what they had committed counts.
     writers.into_iter().for_each(|writer| drop(writer.join()));
     postgres.resume().unwrap();
     program.await_state("streaming");
-    let sql = Sql::connect(&postgres.url());
-    sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "stop-load"), &sql.truth(), 3);
+    Sql::connect(&postgres.url()).run("SELECT emit('k1')");
+    let verdict = arrived(&postgres, kafka, "stop-load");
     assert!(verdict.events > 100, "{verdict:?}");
     assert!(verdict.repeated <= 51, "{verdict:?}");
 }
@@ -64,14 +74,11 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_and_nothing_is_missing_afterwa
     kafka.kill(0);
     source::writers(&postgres.url(), 2, 2_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
     drop(sql);
-    let took = postgres.stop(StopMode::Fast).unwrap();
-    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    stop_fast(&postgres, &program);
     postgres.resume().unwrap();
     kafka.resume(0);
     program.await_state("streaming");
-    let sql = Sql::connect(&postgres.url());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    reader::check(&reader::read_all(&kafka.bootstrap(), "stop-down"), &sql.truth(), 3);
+    arrived(&postgres, &kafka, "stop-down");
 }
 
 #[test]
@@ -87,16 +94,13 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_we_are_stopping
     std::thread::sleep(Duration::from_millis(500));
     program.signal("TERM");
     program.await_that("the drain", |program| program.log().contains("stopping: draining"));
-    let took = postgres.stop(StopMode::Fast).unwrap();
-    assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
+    stop_fast(&postgres, &program);
     writers.into_iter().for_each(|writer| drop(writer.join()));
     assert_eq!(program.wait(), Some(75), "{}", program.log());
     postgres.resume().unwrap();
     kafka.resume(0);
     program.start_streaming();
-    let sql = Sql::connect(&postgres.url());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    reader::check(&reader::read_all(&kafka.bootstrap(), "stop-both"), &sql.truth(), 3);
+    arrived(&postgres, &kafka, "stop-both");
 }
 
 #[test]
@@ -113,8 +117,7 @@ fn a_stop_in_the_middle_of_a_large_transaction_reaches_its_end_and_repeats_nothi
     program.await_that("some of it", |program| program.metric("walrelay_events_received_total") > Some(200.0));
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "stop-large"), &sql.truth(), 3);
+    let verdict = arrived(&postgres, kafka, "stop-large");
     assert_eq!((verdict.events, verdict.repeated), (60_050, 0));
 }
 
@@ -138,8 +141,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     program.await_that("the log that is kept to be seen", |program| retained(program) > before + 5e6);
     kafka.resume(0);
     program.await_state("streaming");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    reader::check(&reader::read_all(&kafka.bootstrap(), "parked"), &sql.truth(), 3);
+    arrived(&postgres, &kafka, "parked");
 }
 
 #[test]

@@ -51,36 +51,29 @@ impl Kafka {
     /// One broker with a second door, whose address is given: there `app` comes in by `secret`, and may do nothing that has
     /// not been granted.
     pub fn guarded() -> (Self, String) {
-        let door = free_port();
-        let kafka = Self::start_with(
-            1,
-            &format!(
-                "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{door}\n\
-                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:SASL_PLAINTEXT\n\
-                 sasl.enabled.mechanisms=PLAIN\nlistener.name.door.plain.sasl.jaas.config=\
-                 org.apache.kafka.common.security.plain.PlainLoginModule required user_app=\"secret\";\n\
-                 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-                 super.users=User:ANONYMOUS\n"
-            ),
-            &[],
-        );
-        (kafka, format!("127.0.0.1:{door}"))
+        let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                          super.users=User:ANONYMOUS\n";
+        Self::with_door("PLAIN", "plain.PlainLoginModule required user_app=\"secret\"", authorizer, &[])
     }
 
-    /// One broker that also listens where clients must log in as `walrelay` with the password `right`. Gives that address.
+    /// One broker with a second door, whose address is given: there clients log in as `walrelay` with the password `right`.
     pub fn with_login() -> (Self, String) {
-        let port = free_port();
-        let further = format!(
-            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,SASL_PLAINTEXT://127.0.0.1:{port}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,SASL_PLAINTEXT://127.0.0.1:{port}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
-             sasl.enabled.mechanisms=SCRAM-SHA-256\n\
-             listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=\
-             org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
-        );
         let user = ["--add-scram", "SCRAM-SHA-256=[name=walrelay,password=right]"];
-        (Self::start_with(1, &further, &user), format!("127.0.0.1:{port}"))
+        Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", "", &user)
+    }
+
+    /// One broker that listens once more, where clients log in by this mechanism and module. Gives that address.
+    fn with_door(mechanism: &str, module: &str, further: &str, format: &[&str]) -> (Self, String) {
+        let door = free_port();
+        let further = format!(
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{door}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:SASL_PLAINTEXT\n\
+             sasl.enabled.mechanisms={mechanism}\nlistener.name.door.{}.sasl.jaas.config=\
+             org.apache.kafka.common.security.{module};\n{further}",
+            mechanism.to_lowercase()
+        );
+        (Self::start_with(1, &further, format), format!("127.0.0.1:{door}"))
     }
 
     /// With further properties; `BROKER_PORT` and `CONTROLLER_PORT` in them stand for a node's own ports, and further
