@@ -69,15 +69,18 @@ fn live(since_tick: Duration) -> Answer {
     Answer::text(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-/// Only the state counts: a relay whose broker is away is told by its state, once that holds it up.
 fn ready(status: &Status, is_verbose: bool) -> Answer {
     let mut body = String::new();
     if is_verbose {
         let mark = |is_met| if is_met { "[+]" } else { "[-]" };
-        let _ = writeln!(body, "{} state: {} (required: streaming or standby)", mark(status.ready), status.state);
-        for (peer, is_up) in [("postgres", status.connected.postgres), ("kafka", status.connected.kafka)] {
+        let is_met = matches!(status.state, "streaming" | "standby");
+        let _ = writeln!(body, "{} state: {} (required: streaming or standby)", mark(is_met), status.state);
+        for (peer, is_up, why) in [
+            ("postgres", status.connected.postgres, "for information"),
+            ("kafka", status.connected.kafka, "required while streaming"),
+        ] {
             let word = if is_up { "connected" } else { "not connected" };
-            let _ = writeln!(body, "{} {peer}: {word} (for information)", mark(is_up));
+            let _ = writeln!(body, "{} {peer}: {word} ({why})", mark(is_up));
         }
         if let Some(LastError { code, text, .. }) = status.last_error.as_ref().filter(|_| !status.ready) {
             let _ = writeln!(body, "[-] last error: {text} ({code})");

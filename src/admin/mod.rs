@@ -143,6 +143,8 @@ mod tests {
     use crate::metrics::Sources;
     use crate::relay;
     use crate::relay::State;
+    use crate::relay::metrics::Component;
+    use crate::relay::metrics::Loss;
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpStream;
@@ -180,6 +182,7 @@ mod tests {
     fn every_path_answers_over_a_real_socket() {
         let (running, relay) = running();
         relay.enter(State::Streaming);
+        relay.kafka.connected();
         for (path, status, part) in [
             ("/livez", "200", "alive"),
             ("/readyz", "200", "ready"),
@@ -201,12 +204,17 @@ mod tests {
     #[test]
     fn not_ready_from_the_moment_of_draining() {
         let (running, relay) = running();
+        relay.kafka.connected();
         for state in State::ALL {
             relay.enter(state);
             let expected = if matches!(state, State::Streaming | State::Standby) { "200" } else { "503" };
             assert_eq!(status_of(&get(running.address(), "/readyz")), expected, "{state:?}");
         }
-        relay.failed(&relay::Error::Thread(io::Error::other("no more")));
+        relay.enter(State::Streaming);
+        relay.kafka.lost(Loss::Failed);
+        assert_eq!(status_of(&get(running.address(), "/readyz")), "503", "without Kafka nothing flows");
+        relay.enter(State::Stopped);
+        relay.failed(Component::Relay, &relay::Error::Thread(io::Error::other("no more")));
         let verbose = get(running.address(), "/readyz?verbose");
         for part in ["[-] state: stopped", "[-] kafka", "[-] last error: ", "no more"] {
             assert!(verbose.contains(part), "{part}: {verbose}");

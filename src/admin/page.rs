@@ -131,6 +131,7 @@ mod tests {
     use crate::fault::Fate;
     use crate::metrics::Sources;
     use crate::relay;
+    use crate::relay::metrics::Component;
 
     #[derive(Debug, thiserror::Error)]
     #[error("expected a topic, found <script>alert(1)</script>")]
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn foreign_text_cannot_become_markup() {
         let sources = Sources::new("<b>'", "s", "p", relay::Metrics::default());
-        sources.relay.failed(&Hostile);
+        sources.relay.failed(Component::Relay, &Hostile);
         let _ = sources.relay.topics.index("<img src=x>");
         let html = write(&sources.status());
         for forbidden in ["<script", "<img", "<b>'", "src=\"", "url("] {

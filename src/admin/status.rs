@@ -163,7 +163,7 @@ impl View for Sources {
             build: self.build.clone(),
             state: state.word(),
             state_since: time(unsigned(&relay.state_since_micros)),
-            ready: state.is_ready(),
+            ready: relay.is_ready(),
             role: state.role().map(Role::word),
             mode: if self.slot.is_some() { "wal" } else { "poll" },
             slot: self.slot.clone(),

@@ -64,7 +64,7 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            metrics.failed(&error);
+            metrics.failed(error.component(), &error);
             drop(admin);
             drop(guard);
             let failed = Failed::new(error);

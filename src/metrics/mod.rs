@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::measure::Counter;
 use crate::relay;
 use crate::relay::State;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Role;
 use crate::relay::metrics::WalStatus;
 use crate::relay::metrics::lsn;
@@ -123,16 +124,19 @@ fn about(page: &mut Page, sources: &Sources) {
     let peers = [("postgres", &sources.relay.postgres), ("kafka", &sources.relay.kafka)];
     let up = peers.map(|(peer, link)| (vec![("peer", peer)], flag(link.is_up())));
     page.rows(Level, "walrelay_connected", "Whether the peer is connected.", up);
-    let again = peers.map(|(peer, link)| (vec![("peer", peer)], float(link.reconnects())));
-    page.rows(Count, "walrelay_reconnects_total", "Connections to the peer after the first.", again);
+    let again = peers.iter().flat_map(|(peer, link)| {
+        Loss::ALL.map(|loss| (vec![("peer", *peer), ("reason", loss.word())], float(link.reconnects(loss))))
+    });
+    page.rows(Count, "walrelay_reconnects_total", "Times the peer was found again, by what it was lost to.", again);
 
     let counts = sources.relay.failures.counts();
     let counts: Vec<_> =
-        counts.iter().map(|each| (each.code.to_string(), each.retryable.to_string(), each.count)).collect();
-    let rows = counts
-        .iter()
-        .map(|(code, retryable, count)| (vec![("code", code.as_str()), ("retryable", retryable)], float(*count)));
-    page.rows(Count, "walrelay_errors_total", "Failures by code, and whether trying again may help.", rows);
+        counts.iter().map(|each| (each, each.code.to_string(), each.retryable.to_string())).collect();
+    let rows = counts.iter().map(|(each, code, retryable)| {
+        let labels = vec![("component", each.component.word()), ("code", code), ("retryable", retryable)];
+        (labels, float(each.count))
+    });
+    page.rows(Count, "walrelay_errors_total", "Failures by room and code, and whether trying again may help.", rows);
 
     let dropped = float(sources.log_dropped.value());
     page.count("walrelay_log_lines_dropped_total", "Log lines that standard error did not take in time.", dropped);
@@ -321,6 +325,7 @@ mod tests {
     use crate::fault::Exit;
     use crate::fault::Fate;
     use crate::lsn::Lsn;
+    use crate::relay::metrics::Component;
     use crate::relay::metrics::SlotView;
     use std::time::Duration;
 
@@ -346,13 +351,15 @@ mod tests {
         let sources = sources();
         let relay = &sources.relay;
         relay.postgres.connected();
+        relay.postgres.lost(Loss::ServerLeft);
+        relay.postgres.connected();
         relay.enter(State::Streaming);
         relay.heard(Lsn::from_wire(100), Lsn::from_wire(150), 3, 4);
         relay.begun(1, 3);
         relay.in_flight(2, 64, Some(1));
         relay.delivered(relay.topics.index("orders-events").index, 10, 1, 2_000_001);
         relay.held_back(relay::metrics::Cause::Kafka, Duration::from_millis(1_500));
-        relay.failed(&Refused);
+        relay.failed(Component::Wal, &Refused);
         relay.produce_retries.add(3);
         relay.slot.set(Some(SlotView {
             polled_micros: 1_700_000_000_000_000,
@@ -379,7 +386,9 @@ mod tests {
             format!("walrelay_role{{{relay},role=\"active\"}} 1"),
             format!("walrelay_lag_bytes{{{relay},stage=\"receive\"}} 50"),
             format!("walrelay_connected{{{relay},peer=\"postgres\"}} 1"),
-            format!("walrelay_errors_total{{{relay},code=\"WR-6901\",retryable=\"true\"}} 1"),
+            format!("walrelay_reconnects_total{{{relay},peer=\"postgres\",reason=\"server_left\"}} 1"),
+            format!("walrelay_reconnects_total{{{relay},peer=\"kafka\",reason=\"failed\"}} 0"),
+            format!("walrelay_errors_total{{{relay},component=\"wal\",code=\"WR-6901\",retryable=\"true\"}} 1"),
             format!("walrelay_events_published_total{{{relay},topic=\"orders-events\"}} 1"),
             format!("walrelay_backpressure_seconds_total{{{relay},cause=\"kafka\"}} 1.5"),
             format!("walrelay_slot_wal_limit_used_ratio{{{relay}}} 0.25"),

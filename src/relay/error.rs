@@ -7,6 +7,7 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 use crate::relay::contract;
+use crate::relay::metrics::Component;
 use crate::relay::pipeline;
 use crate::relay::poll;
 use crate::relay::position;
@@ -79,6 +80,20 @@ pub enum Error {
 impl Error {
     pub(super) fn wal(action: &'static str) -> impl FnOnce(wal::Error) -> Self {
         move |source| Self::Wal { action, source }
+    }
+
+    /// Gives the room it comes from.
+    #[must_use]
+    pub const fn component(&self) -> Component {
+        match self {
+            Self::Wal { .. } | Self::Silent { .. } => Component::Wal,
+            Self::Contract(_) => Component::Contract,
+            Self::Position(_) | Self::Lost(_) => Component::Position,
+            Self::Pipeline(_) => Component::Pipeline,
+            Self::Poll(_) => Component::Poll,
+            Self::Publish(_) | Self::Failure(_) => Component::Publish,
+            Self::Outbox { .. } | Self::DrainTimeout { .. } | Self::Thread(_) => Component::Relay,
+        }
     }
 }
 

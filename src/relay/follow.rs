@@ -20,6 +20,7 @@ use crate::relay::feedback::Persist;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::News;
 use crate::relay::metrics::Cause;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
@@ -287,7 +288,7 @@ impl Follow<'_> {
         let was_blocked = self.metrics.state.load() == State::SinkBlocked;
         if is_blocked && !was_blocked {
             tracing::warn!(code = "WR-6933", "Kafka has taken nothing for a while; the log waits");
-            self.metrics.kafka.lost();
+            self.metrics.kafka.lost(Loss::Stalled);
             self.metrics.enter(State::SinkBlocked);
         } else if was_blocked && !is_blocked {
             tracing::info!("Kafka takes records again");

@@ -14,6 +14,7 @@ use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::backoff::Backoff;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
@@ -90,7 +91,7 @@ impl Patience {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.metrics.kafka.lost();
+                    self.metrics.kafka.lost(Loss::Failed);
                     self.judge(error.into())?;
                     let pause = self.next_pause();
                     self.pause(pause).await;
@@ -130,7 +131,7 @@ impl Patience {
     pub(super) fn tell(&mut self, error: &Error) {
         let text = chain(error);
         let code = error.code().to_string();
-        self.metrics.failed(error);
+        self.metrics.failed(error.component(), error);
         let is_news = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() > TELL_INTERVAL);
         if is_news {
             tracing::warn!(code, error = text, help = error.help(), "waiting");

@@ -25,6 +25,7 @@ use crate::relay::follow::Left;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::lookout;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::patience::Patience;
@@ -223,7 +224,7 @@ impl Supervisor {
             delivered,
         };
         let ended = Box::pin(follow.run()).await;
-        self.metrics.postgres.lost();
+        self.metrics.postgres.lost(loss(&ended));
         self.remember(server.identity);
         self.patience.held_for(began.elapsed());
         ended
@@ -304,7 +305,7 @@ impl Supervisor {
                 Ok(Next::AwaitKafka(Duration::ZERO))
             }
             Ok(Left::Stalled) => {
-                self.metrics.kafka.lost();
+                self.metrics.kafka.lost(Loss::Stalled);
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
                 let pause = self.stall_pause();
@@ -412,5 +413,14 @@ impl Supervisor {
             return Err(Error::DrainTimeout { records, limit: Duration::ZERO });
         }
         Ok(())
+    }
+}
+
+/// Says why the connection to PostgreSQL is over.
+const fn loss(ended: &Result<Left, Error>) -> Loss {
+    match ended {
+        Ok(Left::ServerLeaves | Left::ServerLeavesAhead) => Loss::ServerLeft,
+        Ok(Left::Stopped | Left::StoppedBefore | Left::Stalled | Left::SinkFailed) => Loss::LetGo,
+        Err(_) => Loss::Failed,
     }
 }

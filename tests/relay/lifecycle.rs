@@ -144,9 +144,13 @@ fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
     kafka.kill(0);
     program.await_that("news of the loss", |program| connected(program) == 0.0);
     assert!(program.log().contains("no broker of Kafka is there"), "{}", program.log());
+    assert_eq!(program.get("/readyz").unwrap().0, 503, "nothing would flow");
+    assert_eq!(program.get("/livez").unwrap().0, 200);
     kafka.resume(0);
     program.await_that("news of the return", |program| connected(program) == 1.0);
-    assert_eq!(program.get("/readyz").unwrap().0, 200, "nothing was held up");
+    assert_eq!(program.get("/readyz").unwrap().0, 200);
+    let again = "walrelay_reconnects_total{relay=\"walrelay\",peer=\"kafka\",reason=\"failed\"}";
+    assert_eq!(program.metric(again), Some(1.0));
     assert!(program.metric("walrelay_slot_catalog_xmin_age_transactions").is_some());
 }
 

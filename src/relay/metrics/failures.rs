@@ -14,6 +14,41 @@ use crate::fault::Fate;
 /// The longest text that is kept of a failure, in characters.
 const TEXT_CHARS_MAX: usize = 1_000;
 
+/// Where something went wrong: a room of the relay.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Component {
+    /// The link to PostgreSQL.
+    Wal,
+    /// What the configuration promises of tables, publication and slot.
+    Contract,
+    /// The stored position.
+    Position,
+    /// The way from a message of the log to a record.
+    Pipeline,
+    /// The polled outbox.
+    Poll,
+    /// The way to Kafka.
+    Publish,
+    /// Whatever holds them together.
+    Relay,
+}
+
+impl Component {
+    /// Gives the word for it in metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wal => "wal",
+            Self::Contract => "contract",
+            Self::Position => "position",
+            Self::Pipeline => "pipeline",
+            Self::Poll => "poll",
+            Self::Publish => "publish",
+            Self::Relay => "relay",
+        }
+    }
+}
+
 /// One failure, as it is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
@@ -30,6 +65,8 @@ pub struct Failure {
 /// How often one kind of failure was noted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FailureCount {
+    /// Where it was noted.
+    pub component: Component,
     /// The code.
     pub code: Code,
     /// Whether trying again was worth it.
@@ -44,13 +81,13 @@ pub struct Failures(Arc<Mutex<Notes>>);
 
 #[derive(Debug, Default)]
 struct Notes {
-    counts: BTreeMap<(Code, bool), u64>,
+    counts: BTreeMap<(Component, Code, bool), u64>,
     last: Option<Failure>,
 }
 
 impl Failures {
     /// Notes a failure.
-    pub fn note(&self, error: &dyn Diagnose, now_micros: u64) {
+    pub fn note(&self, component: Component, error: &dyn Diagnose, now_micros: u64) {
         let failure = Failure {
             code: error.code(),
             text: capped(&fault::chain(error)),
@@ -62,7 +99,7 @@ impl Failures {
             Fate::Fatal => false,
         };
         let mut notes = self.lock();
-        *notes.counts.entry((failure.code, retryable)).or_default() += 1;
+        *notes.counts.entry((component, failure.code, retryable)).or_default() += 1;
         notes.last = Some(failure);
     }
 
@@ -72,14 +109,19 @@ impl Failures {
         self.lock().last.clone()
     }
 
-    /// Gives the counts by code.
+    /// Gives the counts by room and code.
     #[must_use]
     pub fn counts(&self) -> Vec<FailureCount> {
         let notes = self.lock();
         notes
             .counts
             .iter()
-            .map(|((code, retryable), count)| FailureCount { code: *code, retryable: *retryable, count: *count })
+            .map(|((component, code, retryable), count)| FailureCount {
+                component: *component,
+                code: *code,
+                retryable: *retryable,
+                count: *count,
+            })
             .collect()
     }
 
@@ -119,14 +161,19 @@ mod tests {
     fn failures_are_counted_and_the_last_is_kept_with_its_causes() {
         let failures = Failures::default();
         assert_eq!(failures.last(), None);
-        failures.note(&Refused(std::io::Error::other("first")), 1);
-        failures.note(&Refused(std::io::Error::other("second")), 2);
+        failures.note(Component::Wal, &Refused(std::io::Error::other("first")), 1);
+        failures.note(Component::Wal, &Refused(std::io::Error::other("second")), 2);
         let last = failures.last().unwrap();
         assert_eq!((last.text.as_str(), last.at_micros), ("send status: second", 2));
         assert_eq!(last.help.map(|help| help.len()), Some(TEXT_CHARS_MAX));
         assert_eq!(
             failures.counts(),
-            [FailureCount { code: Code::new(Exit::Unavailable, 3), retryable: true, count: 2 }]
+            [FailureCount {
+                component: Component::Wal,
+                code: Code::new(Exit::Unavailable, 3),
+                retryable: true,
+                count: 2
+            }]
         );
     }
 }

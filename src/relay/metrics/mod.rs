@@ -8,6 +8,7 @@
 //! Names, labels and units of the exposition are not decided here: see the level above.
 
 mod failures;
+mod link;
 mod slot;
 mod state;
 mod topics;
@@ -23,9 +24,12 @@ use crate::measure::Counter;
 use crate::measure::Gauge;
 use crate::measure::Histogram;
 
+pub use failures::Component;
 pub use failures::Failure;
 pub use failures::FailureCount;
 pub use failures::Failures;
+pub use link::Link;
+pub use link::Loss;
 pub use slot::SlotCell;
 pub use slot::SlotView;
 pub use slot::WalStatus;
@@ -111,13 +115,6 @@ pub struct Metrics {
     /// When the loop last went round, as time since `epoch`: the wall clock may jump, this may not.
     ticked_micros: Gauge,
     epoch: Instant,
-}
-
-/// Whether a peer is there, and how often it had to be found again.
-#[derive(Clone, Debug, Default)]
-pub struct Link {
-    up: Gauge,
-    connects: Counter,
 }
 
 /// Why the log is not being read.
@@ -254,8 +251,22 @@ impl Metrics {
     }
 
     /// Notes a failure, where it is consumed.
-    pub fn failed(&self, error: &dyn Diagnose) {
-        self.failures.note(error, now_micros());
+    pub fn failed(&self, component: Component, error: &dyn Diagnose) {
+        self.failures.note(component, error, now_micros());
+    }
+
+    /// Says whether the relay does its duty: events flow from end to end, or it waits for its turn.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.state.load() {
+            State::Streaming => self.kafka.is_up(),
+            State::Standby => true,
+            State::Starting
+            | State::Draining
+            | State::SinkBlocked
+            | State::SourceReconnecting
+            | State::Stopped => false,
+        }
     }
 
     /// Gives the time since the loop last went round, or since the start if it never did.
@@ -297,31 +308,6 @@ impl Metrics {
                 (unsigned(&self.server_clock_micros) + silence).saturating_sub(oldest)
             }
         }
-    }
-}
-
-impl Link {
-    /// Notes that the peer is there.
-    pub fn connected(&self) {
-        self.up.set_flag(true);
-        self.connects.increment();
-    }
-
-    /// Notes that the peer is gone.
-    pub fn lost(&self) {
-        self.up.set_flag(false);
-    }
-
-    /// Says whether the peer is there.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.up.value() == 1
-    }
-
-    /// Counts the connections after the first.
-    #[must_use]
-    pub fn reconnects(&self) -> u64 {
-        self.connects.value().saturating_sub(1)
     }
 }
 
@@ -401,20 +387,10 @@ mod tests {
         let metrics = Metrics::default();
         assert_eq!(metrics.lag(SECOND).receive_seconds, None, "nothing was heard yet");
         heard(&metrics);
-        metrics.postgres.lost();
+        metrics.postgres.lost(Loss::Failed);
         assert_eq!(metrics.lag(5_007 * SECOND).deliver_seconds, Some(7.0));
         metrics.enter(State::Standby);
         assert_eq!(metrics.lag(5_007 * SECOND).deliver_seconds, None);
-    }
-
-    #[test]
-    fn a_reconnect_is_a_connection_after_the_first() {
-        let link = Link::default();
-        link.connected();
-        assert_eq!((link.is_up(), link.reconnects()), (true, 0));
-        link.lost();
-        link.connected();
-        assert_eq!((link.is_up(), link.reconnects()), (true, 1));
     }
 
     #[test]

@@ -60,12 +60,6 @@ impl State {
         }
     }
 
-    /// Says whether the relay does its duty in this state: it publishes, or it waits for its turn.
-    #[must_use]
-    pub const fn is_ready(self) -> bool {
-        matches!(self, Self::Streaming | Self::Standby)
-    }
-
     /// Gives the role that goes with the state; none while nobody can know.
     #[must_use]
     pub const fn role(self) -> Option<Role> {
@@ -124,11 +118,5 @@ mod tests {
             cell.replace(state);
             assert_eq!(cell.load(), state);
         }
-    }
-
-    #[test]
-    fn only_streaming_and_standby_are_ready() {
-        let ready: Vec<_> = State::ALL.into_iter().filter(|state| state.is_ready()).map(State::word).collect();
-        assert_eq!(ready, ["streaming", "standby"]);
     }
 }

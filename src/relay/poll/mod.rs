@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Diagnose as _;
 use crate::relay::Error as RelayError;
 use crate::relay::Settings;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
@@ -169,7 +170,7 @@ impl Poller {
                 Next::Again => {
                     let began = Instant::now();
                     let ended = Box::pin(self.connect_and_poll()).await;
-                    self.metrics.postgres.lost();
+                    self.metrics.postgres.lost(ended.as_ref().map_or(Loss::Failed, |_| Loss::LetGo));
                     self.hands.patience.held_for(began.elapsed());
                     next = self.after(ended)?;
                 }
@@ -248,7 +249,7 @@ impl Poller {
         match ended {
             Ok(Left::Stopped) => Ok(Next::Over),
             Ok(Left::Stalled) => {
-                self.metrics.kafka.lost();
+                self.metrics.kafka.lost(Loss::Stalled);
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
                 Ok(Next::AwaitKafka)

@@ -22,7 +22,9 @@ use tokio::sync::Notify;
 
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
+use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
+use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 
 use super::Failure;
@@ -90,15 +92,18 @@ impl Shared {
     /// No broker is there. Nothing is on the way, perhaps, and then nobody else would notice.
     fn all_brokers_away(&self, reason: &str) {
         if !self.all_away.swap(true, Relaxed) {
-            self.metrics.kafka.lost();
+            self.metrics.kafka.lost(Loss::Failed);
             tracing::warn!(reason, "no broker of Kafka is there");
         }
     }
 
     fn broker_there(&self) {
         if self.all_away.swap(false, Relaxed) {
-            self.metrics.kafka.connected();
             tracing::info!("a broker of Kafka is there again");
+        }
+        // One that is there and takes nothing is told by whoever waits for it.
+        if self.metrics.state.load() == State::Streaming {
+            self.metrics.kafka.connected();
         }
     }
 
