@@ -1,8 +1,9 @@
 //! The consumer runtime against bare poll loops, on the same topic.
 //!
-//! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. With handlers
-//! that wait a millisecond, what is measured is what lanes are for; the bare loop then deals with one record at a time, and
-//! only with as many as fit into a moment.
+//! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. The bare loop looks
+//! at no header and keeps nothing, so a second one makes each record its own, as whoever hands it to a task must. With
+//! handlers that wait a millisecond, what is measured is what lanes are for; the bare loop then deals with one record at a
+//! time, and only with as many as fit into a moment.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::BaseProducer;
 use rdkafka::producer::BaseRecord;
 use rdkafka::producer::Producer as _;
@@ -58,8 +60,8 @@ impl Run {
     }
 }
 
-/// A name, and what consumes as a group of that name.
-type Subject<'s> = (&'s str, &'s dyn Fn(&str) -> Run);
+/// A name, which subject is its floor, and what consumes as a group of that name.
+type Subject<'s> = (&'s str, usize, &'s dyn Fn(&str) -> Run);
 
 pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     let (events, waiting) = (options.scaled(EVENTS), options.scaled(WAITING));
@@ -67,16 +69,16 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
     fill(&kafka.bootstrap(), events);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let subjects: [Subject<'_>; 4] = [
-        ("poll loop", &|group| poll(&kafka.bootstrap(), group, events, || ())),
-        ("runtime", &|group| consume(&runtime, &kafka.bootstrap(), group, events, None)),
-        ("poll loop, 1 ms", &|group| {
-            poll(&kafka.bootstrap(), group, SEQUENTIAL, || runtime.block_on(async { tokio::time::sleep(WAIT).await }))
-        }),
-        ("runtime, 1 ms", &|group| consume(&runtime, &kafka.bootstrap(), group, waiting, Some(WAIT))),
+    let sleep = || runtime.block_on(async { tokio::time::sleep(WAIT).await });
+    let subjects: [Subject<'_>; 5] = [
+        ("poll loop", 0, &|group| poll(&kafka.bootstrap(), group, events, |_| ())),
+        ("poll loop, owning", 0, &|group| poll(&kafka.bootstrap(), group, events, |message| drop(message.detach()))),
+        ("runtime", 0, &|group| consume(&runtime, &kafka.bootstrap(), group, events, None)),
+        ("poll loop, 1 ms", 3, &|group| poll(&kafka.bootstrap(), group, SEQUENTIAL, |_| sleep())),
+        ("runtime, 1 ms", 3, &|group| consume(&runtime, &kafka.bootstrap(), group, waiting, Some(WAIT))),
     ];
     let runs = interleave(options.rounds, subjects.len(), |at, round| {
-        let (subject, run) = subjects[at];
+        let (subject, _, run) = subjects[at];
         let run = run(&format!("group-{at}-{round}"));
         line(&json!({
             "bench": "consumer", "subject": subject, "round": round, "events": run.events, "seconds": run.seconds,
@@ -86,10 +88,10 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     });
     eprintln!("\nconsumer: {events} events, {KEYS} keys, {PARTITIONS} partitions; {} rounds", options.rounds);
     eprintln!("{:<18}{:>10}{:>12}{:>20}{:>10}", "handlers", "events/s", "least-most", "of the loop", "CPU-s/M");
-    for (at, (subject, _)) in subjects.iter().enumerate() {
+    for (at, (subject, floor, _)) in subjects.iter().enumerate() {
         let rate = Spread::of(runs[at].iter().map(Run::rate));
-        let ratio = Spread::of_ratios(&runs[at], &runs[at / 2 * 2], Run::rate);
-        let ratio = if at % 2 == 1 { ratio.told(2) } else { String::new() };
+        let ratio = Spread::of_ratios(&runs[at], &runs[*floor], Run::rate);
+        let ratio = if at == *floor { String::new() } else { ratio.told(2) };
         let cpu = Spread::of(runs[at].iter().map(|run| run.cpu_seconds * 1e6 / f64::from(run.events)));
         eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
     }
@@ -128,7 +130,7 @@ fn fill(bootstrap: &str, events: u32) {
 }
 
 /// The floor: a loop around a poll, which deals with one record after the other.
-fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn()) -> Run {
+fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn(&BorrowedMessage<'_>)) -> Run {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", group)
@@ -142,8 +144,9 @@ fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn()) -> Run {
     while count < events {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         clock.get_or_insert_with(Clock::start);
-        bytes += message.unwrap().payload_len();
-        deal();
+        let message = message.unwrap();
+        bytes += message.payload_len();
+        deal(&message);
         count += 1;
     }
     assert!(bytes > 0, "the payloads are there");
