@@ -13,7 +13,6 @@ use crate::consumer::handler::Erased;
 use crate::consumer::handler::Handling;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
-use crate::event;
 use crate::event::TraceContext;
 use crate::event::trace;
 use crate::event::trace::Handled;
@@ -55,8 +54,7 @@ fn span(record: &Record, group: &str) -> Span {
         topic: record.topic(),
         partition: record.partition(),
         offset: record.offset(),
-        event_id: record.header(event::EVENT_ID).unwrap_or_default(),
-        event_type: record.header(event::EVENT_TYPE).unwrap_or_default(),
+        header: &|name| record.header(name),
     };
     let span = trace::handler_span(&handled);
     if !span.is_disabled()

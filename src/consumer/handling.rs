@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
+use rdkafka::message::Message;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
@@ -31,6 +32,7 @@ use crate::consumer::observe::Fate;
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
+use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 use crate::consumer::retry::Policy;
 use crate::consumer::retry::later;
@@ -60,6 +62,7 @@ pub(super) struct Handling {
     config: Config,
     starter: Starter,
     returned: mpsc::Receiver<Vec<Returned>>,
+    pool: Pool,
     observer: Arc<dyn Observer>,
     pub(super) watch: Watch,
     letters: Arc<dead_letter::Producer>,
@@ -94,6 +97,7 @@ impl Handling {
             budget: Budget::new(config.dead_letters.limit.clone()),
             starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
             returned,
+            pool: Pool::default(),
             watch: Watch::new(Arc::clone(&observer)),
             observer,
             letters: Arc::new(letters),
@@ -103,10 +107,11 @@ impl Handling {
         }
     }
 
-    /// Takes a record from Kafka, whose partition and key these are. One of a partition that is not ours is dropped.
-    pub(super) fn take(&mut self, partition: &Partition, key: Option<&[u8]>, record: Record) {
+    /// Takes a record from Kafka, whose partition this is. One of a partition that is not ours is dropped.
+    pub(super) fn take(&mut self, message: &impl Message, partition: &Partition) {
+        let record = Record::copy(message, partition, &mut self.pool);
         let (bytes, offset) = (record.cost(), record.offset());
-        self.lanes.take(partition, offset, key, bytes, record);
+        self.lanes.take(partition, offset, message.key(), bytes, record);
     }
 
     /// Starts whatever may start.
@@ -213,6 +218,7 @@ impl Handling {
                 self.budget.done(job.record.whence());
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
                 self.lanes.done(&job);
+                self.pool.give(job.record);
             }
             Verdict::Later { pause, reason } => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");

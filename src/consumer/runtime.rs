@@ -32,7 +32,6 @@ use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
-use crate::consumer::record::Record;
 
 /// How many records are taken between two looks at what has come back.
 const BATCH: usize = 512;
@@ -216,9 +215,8 @@ impl Loop<'_> {
                     let is_same = |it: &Partition| it.number == number && *it.topic == *topic;
                     let partition = last.take().filter(is_same);
                     let partition = partition.unwrap_or_else(|| Partition { topic: self.topic(topic), number });
-                    let record = Record::copy(&message, partition.clone());
                     let mut handling = self.consumer.context().handling();
-                    handling.take(&partition, message.key(), record);
+                    handling.take(&message, &partition);
                     last = Some(partition);
                     // Large records fill memory long before a batch is full.
                     if handling.lanes.bytes() >= self.config.bytes_max {

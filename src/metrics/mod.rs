@@ -130,8 +130,7 @@ fn about(page: &mut Page, sources: &Sources) {
     page.rows(Count, "walrelay_reconnects_total", "Times the peer was found again, by what it was lost to.", again);
 
     let counts = sources.relay.failures.counts();
-    let counts: Vec<_> =
-        counts.iter().map(|each| (each, each.code.to_string(), each.retryable.to_string())).collect();
+    let counts: Vec<_> = counts.iter().map(|each| (each, each.code.to_string(), each.retryable.to_string())).collect();
     let rows = counts.iter().map(|(each, code, retryable)| {
         let labels = vec![("component", each.component.word()), ("code", code), ("retryable", retryable)];
         (labels, float(each.count))

@@ -20,6 +20,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::consumer::dead_letter::Provenance;
 use crate::consumer::lanes::Partition;
+use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 
 /// The header of the record that says which letter was redriven: `partition@offset`.
@@ -131,7 +132,7 @@ impl Reader {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     if message.partition() == number && message.offset() < end {
-                        let flow = visit(Record::copy(&message, whence.clone()));
+                        let flow = visit(Record::copy(&message, &whence, &mut Pool::default()));
                         if flow.is_break() {
                             return Ok(flow);
                         }

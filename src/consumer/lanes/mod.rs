@@ -36,7 +36,7 @@ use held::Held;
 use held::Ready;
 
 /// A partition of a topic.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Partition {
     /// The topic.
     pub topic: Arc<str>,

@@ -12,6 +12,8 @@ mod span;
 #[path = "none.rs"]
 mod span;
 
+use std::fmt;
+
 use super::BAGGAGE;
 use super::TRACEPARENT;
 use super::TRACESTATE;
@@ -125,7 +127,7 @@ impl TraceContext {
 }
 
 /// What a handler's span tells of the record it handles.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Handled<'a> {
     /// The consumer group.
     pub group: &'a str,
@@ -135,10 +137,14 @@ pub struct Handled<'a> {
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
-    /// The event's id, as the header says it.
-    pub event_id: &'a str,
-    /// The event's type.
-    pub event_type: &'a str,
+    /// Its headers. Only a span that somebody records asks for them.
+    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+}
+
+impl fmt::Debug for Handled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]@{}", self.topic, self.partition, self.offset)
+    }
 }
 
 fn is_traceparent(text: &str) -> bool {

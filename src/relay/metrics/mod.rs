@@ -261,11 +261,9 @@ impl Metrics {
         match self.state.load() {
             State::Streaming => self.kafka.is_up(),
             State::Standby => true,
-            State::Starting
-            | State::Draining
-            | State::SinkBlocked
-            | State::SourceReconnecting
-            | State::Stopped => false,
+            State::Starting | State::Draining | State::SinkBlocked | State::SourceReconnecting | State::Stopped => {
+                false
+            }
         }
     }
 
