@@ -45,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/resume", &["lsn"]),
     ("relay/backoff", &[]),
     ("relay/coalesce", &[]),
+    ("relay/stalls", &["lsn"]),
     ("relay/config", &["units"]),
     // Level 1b: rooms with I/O.
     ("relay/wal", &["lsn", "cursor", "fault", "units", "relay/ledger"]),
@@ -64,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/patience", &["fault", "relay"]),
     ("relay/lookout", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
+    ("relay/noting", &["lsn", "relay"]),
     ("relay/follow", &["relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),
     ("relay/setup", &["lsn", "fault", "relay"]),
@@ -107,6 +109,7 @@ const PURE: &[&str] = &[
     "relay/resume",
     "relay/backoff",
     "relay/coalesce",
+    "relay/stalls",
     "relay/poll/sweep",
     "relay/poll/choice",
     "relay/poll/sql",

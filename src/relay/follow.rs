@@ -23,10 +23,9 @@ use crate::relay::metrics::Cause;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
-use crate::relay::metrics::now_micros;
+use crate::relay::noting::Noting;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::pipeline::Stopped;
-use crate::relay::pipeline::Tally;
 use crate::relay::publish::Publisher;
 use crate::relay::wal;
 use crate::relay::wal::ServerError;
@@ -36,8 +35,6 @@ use crate::relay::wal::Stream;
 const PARK_GRACE: Duration = Duration::from_secs(2);
 /// How long the orderly end of the stream may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How often the numbers are written where others read them.
-const NOTE_INTERVAL: Duration = Duration::from_millis(250);
 /// A position that waits this long to be stored is told of.
 const PERSIST_ALARM: Duration = Duration::from_secs(10);
 
@@ -75,9 +72,7 @@ pub(super) struct Follow<'a> {
     pub(super) wake: Arc<Notify>,
     pub(super) metrics: &'a Metrics,
     pub(super) stop: &'a CancellationToken,
-    /// What was written last where others read it.
-    pub(super) noted: Tally,
-    pub(super) delivered: u64,
+    pub(super) noting: Noting<'a>,
 }
 
 /// What the loop is doing besides reading.
@@ -101,7 +96,6 @@ impl Follow<'_> {
         let mut coalesce = Coalesce::new(start);
         let mut phase = Phase::Flowing;
         let mut full_since: Option<Instant> = None;
-        let mut noted_at = start;
         // What an earlier connection left in the pipeline's hands is walked before anything is read.
         loop {
             let now = Instant::now();
@@ -129,12 +123,14 @@ impl Follow<'_> {
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
                 phase = self.park(now);
             }
-            if now.duration_since(noted_at) >= NOTE_INTERVAL {
-                noted_at = now;
-                self.note(&feedback, now);
+            if self.noting.is_due(now) {
+                self.noting.note(&self.held.pipeline, self.stream.position(), now);
+                if feedback.persist_waits(now) > PERSIST_ALARM {
+                    tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
+                }
             }
 
-            let deadline = self.deadline(phase, &feedback, noted_at);
+            let deadline = self.deadline(phase, &feedback);
             if full_since.is_none() && !reads {
                 self.held.pipeline.ledger().await_all();
             }
@@ -307,8 +303,8 @@ impl Follow<'_> {
         Ok(left)
     }
 
-    fn deadline(&self, phase: Phase, feedback: &Feedback, noted_at: Instant) -> Instant {
-        let noting = noted_at + NOTE_INTERVAL;
+    fn deadline(&self, phase: Phase, feedback: &Feedback) -> Instant {
+        let noting = self.noting.due();
         match phase {
             Phase::Flowing => feedback.deadline().min(noting),
             Phase::Draining(until) => feedback.deadline().min(noting).min(until),
@@ -320,36 +316,4 @@ impl Follow<'_> {
     fn count_wait(&self, since: Instant) {
         self.metrics.held_back(Cause::Inflight, since.elapsed());
     }
-
-    /// Writes the numbers where others read them.
-    fn note(&mut self, feedback: &Feedback, now: Instant) {
-        let noted = self.noted;
-        let (metrics, pipeline) = (self.metrics, &self.held.pipeline);
-        let (tally, clock, now_unix) = (pipeline.tally(), pipeline.clock(), now_micros());
-        metrics.tick();
-        if tally.frames != noted.frames {
-            metrics.heard(pipeline.received_end(), pipeline.server_end(), unsigned(clock.server_micros), now_unix);
-            metrics.receive_lag_micros.set(unsigned(clock.lag_micros));
-            metrics.last_event_commit_micros.set(unsigned(clock.committed_micros));
-        }
-        metrics.flushed_lsn.set(self.stream.position().to_wire());
-        let ledger = pipeline.ledger();
-        metrics.in_flight(ledger.records(), ledger.bytes(), ledger.oldest_committed_micros().map(unsigned));
-        metrics.events_received.add(tally.events - noted.events);
-        metrics.transactions.add(tally.transactions - noted.transactions);
-        metrics.keepalives.add(tally.keepalives - noted.keepalives);
-        metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);
-        let delivered = pipeline.reports().left_records();
-        if delivered != std::mem::replace(&mut self.delivered, delivered) {
-            metrics.last_delivery_micros.set(now_unix);
-        }
-        self.noted = tally;
-        if feedback.persist_waits(now) > PERSIST_ALARM {
-            tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
-        }
-    }
-}
-
-fn unsigned(micros: i64) -> u64 {
-    u64::try_from(micros).unwrap_or_default()
 }

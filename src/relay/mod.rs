@@ -51,7 +51,9 @@ mod config;
 mod error;
 mod follow;
 mod lookout;
+mod noting;
 mod patience;
+mod stalls;
 mod supervise;
 
 use tokio_util::sync::CancellationToken;

@@ -28,6 +28,7 @@ use crate::relay::lookout;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
+use crate::relay::noting::Noting;
 use crate::relay::patience::Patience;
 use crate::relay::pipeline::Limits;
 use crate::relay::pipeline::Pipeline;
@@ -41,6 +42,7 @@ use crate::relay::resume::Server;
 use crate::relay::resume::Start;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
+use crate::relay::stalls::Stalls;
 use crate::relay::wal;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
@@ -53,8 +55,6 @@ const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
 const TAKEOVER_PAUSE: Duration = ARRIVAL_GRACE.saturating_mul(2);
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Kafka has taken nothing of what was handed over, again and again: the longest pause before it is handed over once more.
-const STALL_PAUSE_MAX: Duration = Duration::from_secs(120);
 
 struct Supervisor {
     settings: Settings,
@@ -69,8 +69,7 @@ struct Supervisor {
     remembered: Option<Stored>,
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
-    /// Where Kafka took nothing more, and how often that has been so without any progress since.
-    stalled: Option<(Lsn, u32)>,
+    stalls: Stalls,
     /// Another relay has published since we last did.
     stood_by: bool,
 }
@@ -106,7 +105,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         held: None,
         remembered: None,
         cautious_until: None,
-        stalled: None,
+        stalls: Stalls::default(),
         stood_by: false,
         settings,
     };
@@ -206,7 +205,7 @@ impl Supervisor {
         self.metrics.enter(State::Streaming);
         let began = Instant::now();
         let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
-        let (noted, delivered) = (held.pipeline.tally(), held.pipeline.reports().left_records());
+        let noting = Noting::new(&self.metrics, &held.pipeline);
         let follow = Follow {
             stream,
             held,
@@ -220,8 +219,7 @@ impl Supervisor {
             wake: Arc::clone(&self.wake),
             metrics: &self.metrics,
             stop: &self.stop,
-            noted,
-            delivered,
+            noting,
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
@@ -308,7 +306,8 @@ impl Supervisor {
                 self.metrics.kafka.lost(Loss::Stalled);
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
-                let pause = self.stall_pause();
+                let position = self.held.as_mut().map_or(Lsn::ZERO, |held| held.pipeline.confirmation().lsn());
+                let pause = self.stalls.pause(position, self.settings.source.stall_release_after);
                 self.let_go();
                 Ok(Next::AwaitKafka(pause))
             }
@@ -394,16 +393,6 @@ impl Supervisor {
         tracing::info!("taking over from another relay: waiting until it has let go");
         self.patience.pause(pause).await;
         !self.stop.is_cancelled()
-    }
-
-    /// Says how long to wait before everything is handed over once more: longer each time that brought nothing. Brokers that
-    /// answer may still not take what was on the way.
-    fn stall_pause(&mut self) -> Duration {
-        let position = self.held.as_mut().map_or(Lsn::ZERO, |held| held.pipeline.confirmation().lsn());
-        let times = self.stalled.filter(|(stalled, _)| *stalled == position).map_or(0, |(_, times)| times + 1);
-        self.stalled = Some((position, times));
-        let unit = self.settings.source.stall_release_after;
-        if times == 0 { Duration::ZERO } else { (unit * (1 << times.min(8)) / 2).min(STALL_PAUSE_MAX.max(unit)) }
     }
 
     /// A stop while no connection stands: what was delivered since the last stored position will be repeated.
