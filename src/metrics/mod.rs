@@ -273,6 +273,11 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
         "From the commit in PostgreSQL to the broker's acknowledgement.",
         &relay.commit_to_ack.distribution(),
     );
+    page.histogram(
+        "walrelay_publish_duration_seconds",
+        "From the hand-over of a transaction's last event to the acknowledgement that completes it.",
+        &relay.publish_duration.distribution(),
+    );
 }
 
 fn throttle(page: &mut Page, relay: &relay::Metrics) {

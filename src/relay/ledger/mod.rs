@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use crate::lsn::Lsn;
 
+pub use reports::Completed;
 pub use reports::Delivered;
 pub use reports::Reports;
 pub use ticket::Ticket;
@@ -123,13 +124,13 @@ impl Ledger {
         self.entered_bytes -= ticket.bytes();
     }
 
-    /// Closes the open entry at the end of its transaction. If all its records have already arrived, gives its commit time.
-    pub fn close(&mut self, end: Lsn) -> Option<i64> {
+    /// Closes the open entry at the end of its transaction. If all its records have already arrived, tells of it.
+    pub fn close(&mut self, end: Lsn) -> Option<Completed> {
         let records = self.open.take().unwrap_or_default();
         let last = self.next.saturating_sub(1);
         self.put(last, Entry::Closed(end));
         let complete = self.reports.close(place(last), records);
-        (complete && records > 0).then(|| self.reports.committed_micros(place(last)))
+        if complete && records > 0 { self.reports.times(place(last)) } else { None }
     }
 
     /// Closes the open entry, if there is one, without its end: the connection broke inside the transaction, which will

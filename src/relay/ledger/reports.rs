@@ -27,13 +27,23 @@ pub struct Reports {
 struct Tally {
     missing: AtomicI64,
     committed_micros: AtomicI64,
+    handed_micros: AtomicI64,
+}
+
+/// A transaction of which everything has arrived, in microseconds of the Unix clock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Completed {
+    /// When it committed.
+    pub committed_micros: i64,
+    /// When its last record was handed to the producer; 0 if nobody said so.
+    pub handed_micros: i64,
 }
 
 /// What follows from a delivery.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Delivered {
-    /// The transaction is complete; it committed at this time, in microseconds of the Unix clock.
-    pub completed: Option<i64>,
+    /// The transaction is complete.
+    pub completed: Option<Completed>,
     /// The relay thread waits for this.
     pub wake: bool,
 }
@@ -55,7 +65,7 @@ impl Reports {
             return Delivered::default();
         };
         // Read before the count goes down: afterwards the place may be used again.
-        let committed_micros = tally.committed_micros.load(Relaxed);
+        let times = tally.times();
         let before = tally.missing.fetch_sub(1, AcqRel);
         // One thread writes these two, so a load and a store do.
         self.left_records.store(self.left_records.load(Relaxed) + 1, Relaxed);
@@ -65,7 +75,14 @@ impl Reports {
         if wake {
             self.wake_at.store(u64::MAX, Relaxed);
         }
-        Delivered { completed: (before == 1).then_some(committed_micros), wake }
+        Delivered { completed: (before == 1).then_some(times), wake }
+    }
+
+    /// Notes when a record is handed to the producer. Called before it is, by the one thread that hands records over.
+    pub fn handed(&self, ticket: Ticket, now_micros: i64) {
+        if let Some(tally) = self.tallies.get(ticket.place()) {
+            tally.handed_micros.store(now_micros, Relaxed);
+        }
     }
 
     /// Notes that the record will not reach Kafka. Its entry never settles.
@@ -97,6 +114,7 @@ impl Reports {
         if let Some(tally) = self.tallies.get(place) {
             tally.missing.store(0, Relaxed);
             tally.committed_micros.store(committed_micros, Relaxed);
+            tally.handed_micros.store(0, Relaxed);
         }
     }
 
@@ -108,7 +126,20 @@ impl Reports {
         self.tallies.get(place).is_some_and(|tally| tally.missing.load(Acquire) == 0)
     }
 
+    pub(super) fn times(&self, place: usize) -> Option<Completed> {
+        self.tallies.get(place).map(Tally::times)
+    }
+
     pub(super) fn committed_micros(&self, place: usize) -> i64 {
         self.tallies.get(place).map_or(0, |tally| tally.committed_micros.load(Relaxed))
+    }
+}
+
+impl Tally {
+    fn times(&self) -> Completed {
+        Completed {
+            committed_micros: self.committed_micros.load(Relaxed),
+            handed_micros: self.handed_micros.load(Relaxed),
+        }
     }
 }

@@ -94,7 +94,7 @@ fn a_transaction_that_breaks_off_moves_no_position() {
 }
 
 #[test]
-fn the_last_delivery_of_a_transaction_tells_its_commit_time_once() {
+fn the_last_delivery_of_a_transaction_tells_its_times_once() {
     let mut ledger = Ledger::new(lsn(1));
     let reports = ledger.reports();
     ledger.open(77);
@@ -102,12 +102,14 @@ fn the_last_delivery_of_a_transaction_tells_its_commit_time_once() {
     assert_eq!(reports.delivered(early).completed, None);
     let late = ledger.enter(0, 1);
     assert_eq!(ledger.close(lsn(10)), None);
-    assert_eq!(reports.delivered(late).completed, Some(77));
+    reports.handed(late, 99);
+    assert_eq!(reports.delivered(late).completed, Some(Completed { committed_micros: 77, handed_micros: 99 }));
 
     ledger.open(78);
     let only = ledger.enter(0, 1);
     assert_eq!(reports.delivered(only).completed, None);
-    assert_eq!(ledger.close(lsn(20)), Some(78), "it was delivered before its commit was received");
+    let completed = Completed { committed_micros: 78, handed_micros: 0 };
+    assert_eq!(ledger.close(lsn(20)), Some(completed), "it was delivered before its commit was received");
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub struct Metrics {
     pub position_store_errors: Counter,
     /// From the commit in PostgreSQL to the broker's acknowledgement.
     pub commit_to_ack: Histogram,
+    /// From the hand-over of a transaction's last event to the acknowledgement that completes it.
+    pub publish_duration: Histogram,
 
     /// When the loop last went round, as time since `epoch`: the wall clock may jump, this may not.
     ticked_micros: Gauge,
@@ -174,6 +176,7 @@ impl Default for Metrics {
             produce_retries: Counter::default(),
             position_store_errors: Counter::default(),
             commit_to_ack: Histogram::default(),
+            publish_duration: Histogram::default(),
             ticked_micros: Gauge::default(),
             epoch: Instant::now(),
         }

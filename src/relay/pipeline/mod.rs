@@ -23,6 +23,7 @@ use crate::lsn::Lsn;
 use crate::relay::frame;
 use crate::relay::frame::Frame;
 use crate::relay::frame::Next;
+use crate::relay::ledger::Completed;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
 use crate::relay::ledger::Reports;
@@ -55,8 +56,8 @@ pub trait Sink {
     /// Takes a record, or says why not. A record that is taken is reported under its ticket, sooner or later.
     fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
 
-    /// Learns that a transaction is complete that committed at this time, in microseconds of the Unix clock.
-    fn completed(&mut self, committed_micros: i64);
+    /// Learns that a transaction is complete, whose last record arrived before its end was read.
+    fn completed(&mut self, completed: Completed);
 }
 
 /// Why a sink does not take a record.
@@ -393,8 +394,8 @@ impl Pipeline {
         }
         self.tally.transactions += 1;
         self.handed_over = end;
-        if let Some(committed_micros) = self.ledger.close(end) {
-            sink.completed(committed_micros);
+        if let Some(completed) = self.ledger.close(end) {
+            sink.completed(completed);
         }
         Ok(())
     }

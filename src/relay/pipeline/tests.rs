@@ -76,7 +76,7 @@ impl Sink for Taken {
         Ok(())
     }
 
-    fn completed(&mut self, _: i64) {}
+    fn completed(&mut self, _: Completed) {}
 }
 
 fn pipeline(budget: u64) -> Pipeline {

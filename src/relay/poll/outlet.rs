@@ -38,8 +38,8 @@ impl<S: Sink> Outlet<S> {
             return Err(refused);
         }
         self.handed += 1;
-        if let Some(written_micros) = self.ledger.close(Lsn::from_wire(self.handed)) {
-            self.sink.completed(written_micros);
+        if let Some(completed) = self.ledger.close(Lsn::from_wire(self.handed)) {
+            self.sink.completed(completed);
         }
         Ok(())
     }
@@ -53,6 +53,7 @@ impl<S: Sink> Outlet<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::ledger::Completed;
     use crate::relay::ledger::Ticket;
     use crate::relay::route::Headers;
 
@@ -75,7 +76,7 @@ mod tests {
             Ok(())
         }
 
-        fn completed(&mut self, _: i64) {}
+        fn completed(&mut self, _: Completed) {}
     }
 
     #[test]

@@ -20,6 +20,7 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use tokio::sync::Notify;
 
+use crate::relay::ledger::Completed;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
 use crate::relay::metrics::Loss;
@@ -80,9 +81,18 @@ impl Shared {
         indexed.index
     }
 
-    pub(super) fn observe(&self, committed_micros: i64) {
-        let since = now_micros().saturating_sub(u64::try_from(committed_micros).unwrap_or_default());
-        self.metrics.commit_to_ack.observe(Duration::from_micros(since));
+    /// Notes when a record is handed over; before it is, for its report may come at once.
+    pub(super) fn handed(&self, ticket: Ticket) {
+        self.reports.handed(ticket, i64::try_from(now_micros()).unwrap_or_default());
+    }
+
+    pub(super) fn observe(&self, completed: Completed) {
+        let now = now_micros();
+        let since = |micros: i64| Duration::from_micros(now.saturating_sub(u64::try_from(micros).unwrap_or_default()));
+        self.metrics.commit_to_ack.observe(since(completed.committed_micros));
+        if completed.handed_micros > 0 {
+            self.metrics.publish_duration.observe(since(completed.handed_micros));
+        }
     }
 
     fn is_news(&self, facility: &str, text: &str) -> bool {
@@ -112,8 +122,8 @@ impl Shared {
             Ok(_) => {
                 self.metrics.topics.published(ticket.topic(), ticket.bytes());
                 let delivered = self.reports.delivered(ticket);
-                if let Some(committed_micros) = delivered.completed {
-                    self.observe(committed_micros);
+                if let Some(completed) = delivered.completed {
+                    self.observe(completed);
                 }
                 if delivered.wake {
                     self.wake.notify_one();

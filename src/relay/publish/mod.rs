@@ -34,6 +34,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::producer::ThreadedProducer;
 use tokio::sync::Notify;
 
+use crate::relay::ledger::Completed;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
 use crate::relay::metrics::Metrics;
@@ -132,6 +133,7 @@ impl Sink for Publisher {
     }
 
     fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+        self.context.handed(ticket);
         let mut sent = self.send(record, ticket);
         if is_full(&sent) && self.producer.in_flight_count() == 0 {
             // What was delivered leaves the queue a moment later than the ledger: it may be empty only now.
@@ -158,8 +160,8 @@ impl Sink for Publisher {
         }
     }
 
-    fn completed(&mut self, committed_micros: i64) {
-        self.context.observe(committed_micros);
+    fn completed(&mut self, completed: Completed) {
+        self.context.observe(completed);
     }
 }
 
