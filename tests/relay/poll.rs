@@ -320,6 +320,7 @@ fn d18_a_row_whose_clock_is_far_ahead_is_delivered_under_the_time_of_today() {
     let records = reader::read_all(&kafka.bootstrap(), "poll-ahead");
     assert_eq!(records.len(), 2);
     assert!(records.iter().all(|record| record.timestamp_millis.unwrap() <= now), "{records:?}");
+    assert!(program.log().contains("written in the future"), "{}", program.log());
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }
 

@@ -21,6 +21,7 @@ use crate::relay::publish::Publisher;
 use crate::relay::publish::Verdict;
 use crate::relay::route;
 use crate::relay::route::Reason;
+use crate::relay::route::Written;
 use crate::relay::wal;
 use crate::relay::wal::Ended;
 
@@ -190,9 +191,17 @@ impl Hands {
                 |reason| Error::Poison { table: table.name().to_owned(), event_id: route::event_id(&row), reason };
             let is_cautious = desk.is_cautious(in_hand.sequence);
             let now = now_micros().cast_signed();
-            let made = route::written_at(&row, now).and_then(|written| {
-                let record = desk.outbox.route.record(&row, written, &mut desk.scratch)?;
-                Ok((record, route::unix_micros(written)))
+            let made = route::written_at(&row, now).and_then(|Written { at, is_ahead }| {
+                if is_ahead {
+                    let event_id = route::event_id(&row);
+                    tracing::warn!(
+                        table = table.name(),
+                        event_id,
+                        "a row says it was written in the future: sent as of now"
+                    );
+                }
+                let record = desk.outbox.route.record(&row, at, &mut desk.scratch)?;
+                Ok((record, route::unix_micros(at)))
             });
             let (record, written_micros) = match made {
                 Ok(made) => made,

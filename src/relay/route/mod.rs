@@ -27,6 +27,7 @@ pub use config::Timestamp;
 pub use headers::Headers;
 pub use template::BadTemplate;
 use template::Template;
+pub use value::Written;
 pub use value::unix_micros;
 pub use value::written_at;
 

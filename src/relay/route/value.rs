@@ -149,10 +149,19 @@ pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Rea
 /// How far ahead of us the clock that wrote a row may be. Brokers refuse what is more than an hour ahead of theirs.
 const AHEAD_MICROS_MAX: i64 = 300_000_000;
 
+/// When a row was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Written {
+    /// When, as far as it can be.
+    pub at: Micros,
+    /// The row says that it was far ahead of now.
+    pub is_ahead: bool,
+}
+
 /// Reads when a row was written, where that stands for the commit time: it must be there, finite, and not before 1970. A time
 /// that is far ahead of `now_unix_micros` gives way to it: no broker would take it, and a row's clock must not be able to stop
 /// the stream.
-pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Micros, Reason> {
+pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Written, Reason> {
     let role = Role::CreatedAt.name();
     let micros = match row.value(Role::CreatedAt).map(|value| value.cell) {
         None | Some(Cell::Null) => return Err(Reason::Null(role)),
@@ -163,8 +172,8 @@ pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Micros, Reason>
         Some(Cell::Unchanged) => None,
     };
     let micros = micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })?;
-    let is_far_ahead = unix_micros(micros) > now_unix_micros.saturating_add(AHEAD_MICROS_MAX);
-    Ok(if is_far_ahead { now_unix_micros.saturating_sub(EPOCH_MICROS) } else { micros })
+    let is_ahead = unix_micros(micros) > now_unix_micros.saturating_add(AHEAD_MICROS_MAX);
+    Ok(Written { at: if is_ahead { now_unix_micros.saturating_sub(EPOCH_MICROS) } else { micros }, is_ahead })
 }
 
 /// Reads `2026-11-24 13:45:35.123456+00`, as PostgreSQL writes it with `DateStyle=ISO` and `TimeZone=UTC`.
