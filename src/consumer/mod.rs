@@ -26,7 +26,7 @@ mod observe;
 mod outcome;
 pub mod prefix;
 mod preflight;
-mod record;
+pub(crate) mod record;
 pub mod retry;
 mod typed;
 pub(crate) mod verdict;

@@ -1,5 +1,6 @@
 //! A record as it came from Kafka, owned, key, value and headers byte for byte. Its memory is used again.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -14,6 +15,16 @@ use crate::consumer::lanes::Partition;
 
 /// What a record costs in memory besides its bytes: itself, and its place in a lane.
 const OVERHEAD: u64 = 256;
+
+thread_local! {
+    static READS_HEADERS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether a panic of this thread, now, tells only of a header that cannot be read, and is caught.
+#[cfg(feature = "relay")]
+pub(crate) fn is_expecting_a_panic() -> bool {
+    READS_HEADERS.get()
+}
 
 /// A record. Cloning it copies no bytes.
 #[derive(Clone)]
@@ -81,9 +92,11 @@ impl Record {
             let Some(headers) = message.headers() else { return };
             // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. What was read until then is
             // thrown away.
+            READS_HEADERS.set(true);
             let read = catch_unwind(AssertUnwindSafe(|| {
                 headers.iter().for_each(|header| inner.put_header(header.key, header.value));
             }));
+            READS_HEADERS.set(false);
             if read.is_err() {
                 inner.header_bytes.clear();
                 inner.headers.clear();

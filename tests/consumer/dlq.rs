@@ -14,6 +14,7 @@ use super::stage::wait_until;
 use crate::support::kafka::Kafka;
 use crate::support::program::Ended;
 use crate::support::program::Program;
+use crate::support::raw;
 use crate::support::reader;
 
 /// The program with a configuration that needs no PostgreSQL for these verbs.
@@ -147,4 +148,23 @@ fn a_reader_of_letters_that_goes_away_is_no_failure() {
     let notes = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !notes.contains("panicked"), "{notes}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+}
+
+#[test]
+fn a_record_with_a_header_that_cannot_be_read_is_shown_but_not_brought_back_without_it() {
+    let topic = Topic::create("dlqnames", 1);
+    raw::produce(&Kafka::shared().bootstrap(), "dlqnames.dlq", b"k", b"the value", (b"\xff\xfe", b"x"));
+    let program = program();
+    let (out, notes) = well(program.verb(&["dlq", "list", "dlqnames.dlq"]));
+    assert!(out.contains("key k: (a header whose name is not UTF-8") && notes.contains("1 letter"), "{out}{notes}");
+    let (out, _) = well(program.verb(&["dlq", "show", "dlqnames.dlq"]));
+    assert!(out.contains("the value") && out.contains("not UTF-8"), "{out}");
+    let refused = program.verb(&["dlq", "redrive", "dlqnames.dlq", "--to", &topic.name]);
+    assert_eq!(refused.code, Some(1), "{}{}", refused.out, refused.notes);
+    assert!(
+        refused.notes.contains("dlqnames.dlq[0]@0") && refused.notes.contains("byte for byte"),
+        "{}",
+        refused.notes
+    );
+    assert!(reader::read_all(&Kafka::shared().bootstrap(), &topic.name).is_empty());
 }

@@ -45,6 +45,8 @@ enum Error {
     },
     #[error("the letter {0} does not say which topic it came from")]
     NoOrigin(String),
+    #[error("the letter {0} has a header whose name is not UTF-8: it cannot be brought back byte for byte")]
+    Unreadable(String),
     #[error("no letter in {0} is what was asked for")]
     NoLetter(String),
     #[error("start the runtime")]
@@ -58,6 +60,7 @@ impl Diagnose for Error {
             Self::Kafka { .. } => Code::new(Exit::Unavailable, 80),
             Self::NoOrigin(_) => Code::new(Exit::CheckFailed, 80),
             Self::NoLetter(_) => Code::new(Exit::CheckFailed, 81),
+            Self::Unreadable(_) => Code::new(Exit::CheckFailed, 82),
             Self::Runtime(_) => Code::new(Exit::Internal, 80),
         }
     }
@@ -73,6 +76,7 @@ impl Diagnose for Error {
                 "check [kafka] in the configuration, the name of the topic, and the rights Read and Write on it"
             }
             Self::NoOrigin(_) => "say where it goes with --to TOPIC",
+            Self::Unreadable(_) => "leave it out with the filters of `walrelay dlq redrive`, and mend it by hand",
             Self::NoLetter(_) => "`walrelay dlq list TOPIC --all` shows every letter",
             Self::Runtime(_) => return None,
         };
@@ -151,6 +155,9 @@ fn redrive(
 }
 
 fn target<'a>(letter: &'a Letter, to: Option<&'a str>) -> Result<&'a str, Failed> {
+    if letter.record.has_unreadable_headers() {
+        return Err(Failed::new(Error::Unreadable(letter.record.to_string())));
+    }
     let origin = letter.provenance.as_ref().map(|provenance| provenance.topic.as_str());
     to.or(origin).ok_or_else(|| Failed::new(Error::NoOrigin(letter.record.to_string())))
 }

@@ -9,11 +9,14 @@ use crate::event;
 
 /// How many characters of a reason a line shows.
 const REASON_SHOWN: usize = 72;
+/// What stands where headers should.
+const UNREADABLE: &str = "(a header whose name is not UTF-8: none can be shown)";
 
 /// Gives a letter in one line.
 pub(super) fn line(letter: &Letter) -> String {
     let record = &letter.record;
-    let (reason, from) = letter.provenance.as_ref().map_or(("(no reason)", String::new()), |it| {
+    let nothing = if record.has_unreadable_headers() { UNREADABLE } else { "(no reason)" };
+    let (reason, from) = letter.provenance.as_ref().map_or((nothing, String::new()), |it| {
         (it.reason.as_str(), format!(" from {}[{}]@{}", it.topic, it.partition, it.offset))
     });
     let header = |name: &str| record.header(name).unwrap_or("-");
@@ -39,6 +42,9 @@ pub(super) fn block(letter: &Letter) -> String {
     lines.extend(
         headers.map(|(name, value)| format!("  {name}: {}", value.map_or("(null)".into(), String::from_utf8_lossy))),
     );
+    if record.has_unreadable_headers() {
+        lines.push(format!("  {UNREADABLE}"));
+    }
     lines.push(format!("  {}", record.value().map_or("(tombstone)".into(), String::from_utf8_lossy)));
     lines.iter().map(|line| format!("{}\n", escape(line))).collect()
 }
@@ -73,6 +79,7 @@ fn fields(letter: &Letter) -> Map<String, Value> {
         ("key", bytes(record.key())),
         ("event_id", json!(record.header(event::EVENT_ID))),
         ("event_type", json!(record.header(event::EVENT_TYPE))),
+        ("has_unreadable_headers", json!(record.has_unreadable_headers())),
         ("is_redriven", json!(letter.is_redriven)),
         ("from", json!(from)),
     ];
