@@ -5,6 +5,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ThreadedProducer;
+use rdkafka::types::RDKafkaApiKey;
+use rdkafka::types::RDKafkaRespErr;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
@@ -76,5 +84,31 @@ fn an_outage_of_kafka_is_told_once_and_a_stop_in_the_middle_of_one_ends() {
     assert_eq!((log.count("away"), log.count("back")), (1, 1));
     kafka.kill(0);
     log.wait_for("away", 2);
+    member.stop().unwrap();
+}
+
+/// Errors that librdkafka does not repeat by itself, which a real broker gives only for a moment.
+#[test]
+fn partitions_that_come_while_brokers_fail_are_taken_when_they_answer() {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in ["t", "t.dlq"] {
+        cluster.create_topic(topic, 1, 1).unwrap();
+    }
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    for _ in 0..5 {
+        producer.send(BaseRecord::to("t").key("k").payload("v")).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+    let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 3];
+    cluster.request_errors(RDKafkaApiKey::OffsetFetch, &failures);
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &failures);
+    let log = Log::default();
+    let config = Config::new(&cluster.bootstrap_servers(), "g", &["t"]);
+    let mut member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
+    wait_until("all of them", || {
+        member.check();
+        log.count("Done") == 5
+    });
     member.stop().unwrap();
 }

@@ -74,3 +74,48 @@ fn i9_what_is_refused_is_said_and_a_letter_goes_out_when_it_may() {
     member.stop().unwrap();
     assert_eq!(reader::read_all(&inside, "t.dlq").len(), 1);
 }
+
+#[test]
+fn i9_a_letter_of_a_partition_that_goes_is_left_to_its_new_owner() {
+    let (kafka, door) = Kafka::guarded();
+    let inside = kafka.bootstrap();
+    kafka.create_topic("t", 2);
+    kafka.create_topic("t.dlq", 1);
+    for (resource, name, operation) in [
+        (Resource::Topic, "t", Operation::Read),
+        (Resource::Topic, "t.dlq", Operation::Describe),
+        (Resource::Group, "g", Operation::Read),
+    ] {
+        grant(&inside, resource, name, operation);
+    }
+    let never = |_: Delivery| async { Outcome::reject("never") };
+    let (first, second) = (Log::default(), Log::default());
+    let mut member = Member::start_observed(config(&door, "secret"), never, first.clone());
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        ClientConfig::new().set("bootstrap.servers", &inside).create().unwrap();
+    for partition in [0, 1] {
+        producer
+            .send(BaseRecord::to("t").partition(partition).key("k").payload("v"))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+    first.wait_for("blocked t[0]", 1);
+    first.wait_for("blocked t[1]", 1);
+    let mut other = Member::start_observed(config(&door, "secret"), never, second.clone());
+    wait_until("one partition to change hands", || {
+        member.check();
+        other.check();
+        second.count("blocked") >= 2
+    });
+    let moved = if second.count("blocked t[0]") > 0 { "t[0]" } else { "t[1]" };
+    let tried = first.count(&format!("blocked {moved}"));
+    second.wait_for("blocked", second.count("blocked") + 5);
+    assert_eq!(first.count(&format!("blocked {moved}")), tried, "it is nobody's business of the first one any more");
+    grant(&inside, Resource::Topic, "t.dlq", Operation::Write);
+    first.wait_for("letter", 1);
+    second.wait_for(&format!("letter {moved}@0"), 1);
+    member.stop().unwrap();
+    other.stop().unwrap();
+    assert_eq!(reader::read_all(&inside, "t.dlq").len(), 2, "each event once");
+}

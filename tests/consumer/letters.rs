@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::AdminClient;
-use rdkafka::admin::AdminOptions;
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use serde::Deserialize;
 use uuid::Uuid;
 use walrelay::consumer::Delivery;
@@ -111,10 +107,7 @@ fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_its
         topic.flush();
         log.count("letter") > 0
     });
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(admin.delete_topics(&["i9.dlq"], &AdminOptions::new())).unwrap();
+    Kafka::shared().delete_topic("i9.dlq");
     let (before, end) = (topic.committed("g"), log.count("letter"));
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();

@@ -35,7 +35,7 @@ impl Observer for Still {
 }
 
 #[test]
-fn a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
+fn i3_a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
     let topic = Topic::create("paused", 2);
     topic.changes(EVENTS, 40);
     let (gate, began) = (Arc::new(Semaphore::new(0)), Log::default());

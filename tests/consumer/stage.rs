@@ -62,15 +62,14 @@ impl Topic {
     pub fn create_on(kafka: &Kafka, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         kafka.create_topic_with(name, partitions, settings);
         kafka.create_topic_with(&format!("{name}.dlq"), 1, settings);
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", kafka.bootstrap())
-            .set("partitioner", "murmur2_random")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "2")
-            .set("message.max.bytes", "4000000")
-            .create()
-            .unwrap();
-        Self { name: name.to_owned(), partitions, producer }
+        Self { name: name.to_owned(), partitions, producer: producer_to(kafka) }
+    }
+
+    /// Deletes it, and makes another one of the same name: its offsets begin again.
+    pub fn made_anew(&self) -> Self {
+        Kafka::shared().delete_topic(&self.name);
+        Kafka::shared().create_topic(&self.name, self.partitions);
+        Self { name: self.name.clone(), partitions: self.partitions, producer: producer_to(Kafka::shared()) }
     }
 
     /// Writes a record with whatever headers.
@@ -148,6 +147,17 @@ impl Topic {
         // As long as a member is leaving, nobody else may commit.
         wait_until("the commit", || consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).is_ok());
     }
+}
+
+fn producer_to(kafka: &Kafka) -> ThreadedProducer<DefaultProducerContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("partitioner", "murmur2_random")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "2")
+        .set("message.max.bytes", "4000000")
+        .create()
+        .unwrap()
 }
 
 /// A client that speaks for a group without being a member.

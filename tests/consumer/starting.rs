@@ -77,6 +77,38 @@ fn i15_a_topic_that_was_made_anew_stops_the_consumer() {
 }
 
 #[test]
+fn i15_a_topic_that_is_made_anew_while_its_partition_is_full_is_read_from_its_beginning_if_told_to_go_on() {
+    let topic = Topic::create("i15-full", 1);
+    topic.changes(10, 1);
+    let mut config = topic.config("g");
+    config.on_gap = OnGap::GoOn;
+    config.records_max = 4;
+    config.revoke_drain = Duration::from_millis(100);
+    config.properties.insert("topic.metadata.refresh.interval.ms".into(), "500".into());
+    let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
+    let (told, opened) = (log.clone(), Arc::clone(&gate));
+    let member = Member::start(config, move |delivery: Delivery| {
+        let (told, opened) = (told.clone(), Arc::clone(&opened));
+        async move {
+            told.note(format!("begun {}", delivery.record.offset()));
+            if delivery.record.offset() == 6 {
+                drop(opened.acquire().await);
+            }
+            told.note(format!("done {}", delivery.record.value().map_or(0, <[u8]>::len)));
+        }
+    });
+    log.wait_for("begun 6", 1);
+    // Until the partition is paused.
+    std::thread::sleep(Duration::from_secs(1));
+    topic.made_anew().changes(3, 1);
+    gate.close();
+    wait_until("the new records", || topic.committed("g") == [3]);
+    member.stop().unwrap();
+    let after = log.lines().into_iter().rposition(|line| line == "begun 0").unwrap();
+    assert!(after > 0 && log.lines()[after..].iter().any(|line| line == "begun 2"), "{:?}", log.lines());
+}
+
+#[test]
 fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_newest() {
     let topic = Topic::create("first-start", 1);
     topic.changes(5, 1);

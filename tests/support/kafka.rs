@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
@@ -112,10 +113,11 @@ impl Kafka {
             );
             fs::write(home.join("server.properties"), properties).unwrap();
             let file = home.join("server.properties").display().to_string();
-            let formatted = java(&["kafka.tools.StorageTool", "format", "-t", "d2FscmVsYXktdGVzdHMtMQ", "-c", &file])
-                .args(format)
-                .output()
-                .unwrap_or_else(|error| panic!("run java: {error}; install it: {INSTALL}"));
+            let formatted =
+                java(&home, &["kafka.tools.StorageTool", "format", "-t", "d2FscmVsYXktdGVzdHMtMQ", "-c", &file])
+                    .args(format)
+                    .output()
+                    .unwrap_or_else(|error| panic!("run java: {error}; install it: {INSTALL}"));
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
             kafka.nodes.push(Node { port: *port, process: None });
         }
@@ -152,6 +154,14 @@ impl Kafka {
         for result in created {
             result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
         }
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
     }
 
     /// Kills a broker, as if its machine lost power.
@@ -193,7 +203,7 @@ impl Kafka {
     fn launch(&mut self, place: usize) {
         let home = self.home(place);
         let log = fs::File::create(home.join("log")).unwrap();
-        let java = java(&["kafka.Kafka", &home.join("server.properties").display().to_string()]);
+        let java = java(&home, &["kafka.Kafka", &home.join("server.properties").display().to_string()]);
         // The shell's standard input ends when this process does, however it ends; then the broker is killed.
         let script = "pidfile=$1; shift; \"$@\" </dev/null & echo $! > \"$pidfile\"; cat > /dev/null; kill -9 $!";
         let process = Command::new("sh")
@@ -241,12 +251,15 @@ impl Drop for Kafka {
 
 const INSTALL: &str = "sudo apt-get install openjdk-17-jre-headless maven, then make services";
 
-fn java(arguments: &[&str]) -> Command {
+/// What it leaves in its temporary folder goes with that.
+fn java(temporary: &Path, arguments: &[&str]) -> Command {
     let jars = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".services/kafka");
     assert!(jars.exists(), "Kafka's jars are missing: run `make services` ({INSTALL})");
     let mut command = Command::new("java");
     command
-        .args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        .args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+        .arg(format!("-Djava.io.tmpdir={}", temporary.display()))
+        .arg("-cp")
         .arg(format!("{}/*", jars.display()))
         .args(arguments);
     command
