@@ -22,8 +22,6 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::Dispatch;
-use tracing::dispatcher;
 use uuid::Uuid;
 use walrelay::consumer::Config;
 use walrelay::consumer::Consumer;
@@ -182,9 +180,10 @@ impl Member {
     }
 
     /// Starts it where spans go to this subscriber.
-    pub fn start_traced(config: Config, handler: impl Handler, subscriber: Dispatch) -> Self {
+    #[cfg(feature = "otel")]
+    pub fn start_traced(config: Config, handler: impl Handler, subscriber: tracing::Dispatch) -> Self {
         // The subscriber stays for as long as the thread.
-        let runtime = runtime(move || std::mem::forget(dispatcher::set_default(&subscriber)));
+        let runtime = runtime(move || std::mem::forget(tracing::dispatcher::set_default(&subscriber)));
         Self::start_on(runtime, config, handler, ())
     }
 
