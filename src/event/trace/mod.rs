@@ -15,6 +15,10 @@ mod span;
 use std::fmt;
 
 use super::BAGGAGE;
+#[cfg(feature = "otel")]
+use super::EVENT_ID;
+#[cfg(feature = "otel")]
+use super::EVENT_TYPE;
 use super::TRACEPARENT;
 use super::TRACESTATE;
 
@@ -139,6 +143,13 @@ pub struct Handled<'a> {
     pub offset: i64,
     /// Its headers. Only a span that somebody records asks for them.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+}
+
+#[cfg(feature = "otel")]
+impl<'a> Handled<'a> {
+    fn text(&self, name: &str) -> &'a str {
+        (self.header)(name).unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Handled<'_> {

@@ -14,9 +14,8 @@ use tracing::Span;
 use tracing::field;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::event::EVENT_ID;
-use crate::event::EVENT_TYPE;
-
+use super::EVENT_ID;
+use super::EVENT_TYPE;
 use super::Handled;
 use super::TraceContext;
 use super::is_baggage;
@@ -64,8 +63,8 @@ pub fn handler_span(handled: &Handled<'_>) -> Span {
         messaging.destination.partition.id = handled.partition,
         messaging.consumer.group.name = handled.group,
         messaging.kafka.offset = handled.offset,
-        messaging.message.id = (handled.header)(EVENT_ID).unwrap_or_default(),
-        event_type = (handled.header)(EVENT_TYPE).unwrap_or_default(),
+        messaging.message.id = handled.text(EVENT_ID),
+        event_type = handled.text(EVENT_TYPE),
         otel.status_code = field::Empty,
         otel.status_description = field::Empty,
     )
