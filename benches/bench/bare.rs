@@ -59,7 +59,7 @@ pub(crate) fn main(arguments: &[String]) {
         let target = Target::resolve(&arguments[0]).unwrap();
         let session = Session::connect(&target, &Config::default(), "bare").await.unwrap();
         let began = Instant::now();
-        let mut stream = session.start(&arguments[1], Lsn::ZERO, "walrelay", false).await.unwrap();
+        let mut stream = session.start(&arguments[1], (Lsn::ZERO, Lsn::ZERO), "walrelay", false).await.unwrap();
         let mut sent = 0;
         while sent < events {
             let mut used = 0;

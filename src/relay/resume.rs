@@ -86,6 +86,13 @@ pub enum Lost {
     },
 }
 
+/// Gives what the server may be told from the start. What this process has delivered beyond the stored position is not
+/// stored yet, and must not be reported before it is.
+#[must_use]
+pub fn reported(start: Start, stored: Option<&Stored>) -> Lsn {
+    stored.map_or(start.lsn(), |stored| stored.position.min(start.lsn()))
+}
+
 /// Weighs what is stored against what the server says.
 pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
     let Some(stored) = stored else {
@@ -155,5 +162,15 @@ mod tests {
         for (server, stored, expected) in rows {
             assert_eq!(decide(&server, stored.as_ref()), expected, "{server:?} {stored:?}");
         }
+    }
+
+    #[test]
+    fn a15_what_is_delivered_and_not_yet_stored_is_not_reported() {
+        let behind = stored("7", 1, 40);
+        assert_eq!(reported(Start::Stored(lsn(50)), Some(&behind)), lsn(40));
+        assert_eq!(reported(Start::Stored(lsn(40)), Some(&behind)), lsn(40));
+        // A promoted standby, whose slot is behind.
+        assert_eq!(reported(Start::Slot(lsn(10)), Some(&behind)), lsn(10));
+        assert_eq!(reported(Start::Slot(lsn(10)), None), lsn(10));
     }
 }

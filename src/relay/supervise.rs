@@ -178,8 +178,8 @@ impl Supervisor {
         };
         let start = self.decide(&server, stored.as_ref())?;
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
-        let started =
-            tokio::time::timeout(START_LIMIT, session.start(&slot, start.lsn(), &publication, facts.wants_binary));
+        let places = (start.lsn(), resume::reported(start, stored.as_ref()));
+        let started = tokio::time::timeout(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
             started = self.patience.tick_during(started) => started
                 .unwrap_or(Err(wal::Error::Timeout { host: "the server".to_owned(), limit: START_LIMIT }))

@@ -173,7 +173,7 @@ async fn commands_are_answered_and_settings_are_in_force() {
     let twice = session.create_slot("here", false).await.unwrap_err();
     assert!(twice.to_string().contains("42710"), "{twice}");
     session.drop_slot("here").await.unwrap();
-    let missing = session.start("here", Lsn::ZERO, "p", true).await.unwrap_err();
+    let missing = session.start("here", (Lsn::ZERO, Lsn::ZERO), "p", true).await.unwrap_err();
     assert_eq!((missing.code().to_string().as_str(), missing.fate()), ("WR-6601", Fate::Fatal));
 }
 
@@ -215,7 +215,11 @@ async fn a_stream_goes_on_where_it_was_confirmed_and_the_slot_has_one_reader() {
     sql(&postgres, &setup).await;
     let (at, publication) = (target(&postgres.url()), "it's \"p\"");
     let start = async || {
-        Session::connect(&at, &config(), "streaming").await.unwrap().start("s", Lsn::ZERO, publication, true).await
+        Session::connect(&at, &config(), "streaming")
+            .await
+            .unwrap()
+            .start("s", (Lsn::ZERO, Lsn::ZERO), publication, true)
+            .await
     };
     Session::connect(&at, &config(), "test").await.unwrap().create_slot("s", false).await.unwrap();
     sql(&postgres, &["INSERT INTO public.t SELECT repeat('x', 300) FROM generate_series(1, 5000)"]).await;
@@ -258,7 +262,7 @@ async fn an_ordinary_connection_hears_of_a_shutdown_and_a_stream_ends_with_it() 
     let at = target(&postgres.url());
     let mut session = Session::connect(&at, &config(), "test").await.unwrap();
     session.create_slot("s", false).await.unwrap();
-    let mut stream = session.start("s", Lsn::ZERO, "p", false).await.unwrap();
+    let mut stream = session.start("s", (Lsn::ZERO, Lsn::ZERO), "p", false).await.unwrap();
     let ordinary = connect_ordinary(&at, &config(), "test").await.unwrap();
     let stopped = tokio::task::spawn_blocking(move || {
         let took = postgres.stop(StopMode::Fast).unwrap();

@@ -84,12 +84,18 @@ impl Session {
         self.query(&format!("DROP_REPLICATION_SLOT {} WAIT", quote(name))).await.map(drop)
     }
 
-    /// Starts the stream of a slot at a position.
-    pub async fn start(mut self, slot: &str, from: Lsn, publication: &str, binary: bool) -> Result<Stream, Error> {
+    /// Starts the stream of a slot at a position. Until more is confirmed, `reported` is what the server is told.
+    pub async fn start(
+        mut self,
+        slot: &str,
+        (from, reported): (Lsn, Lsn),
+        publication: &str,
+        binary: bool,
+    ) -> Result<Stream, Error> {
         self.connected.command(&start_command(slot, from, publication, binary)).await?;
         loop {
             match self.connected.messages.next().await? {
-                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, from, self.row_bytes_max)),
+                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, reported, self.row_bytes_max)),
                 Answer::Parameter(..) | Answer::Aside => {}
                 other @ (Answer::Authentication(..)
                 | Answer::Key(_)

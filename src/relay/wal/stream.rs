@@ -48,11 +48,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(messages: Messages, from: Lsn, row_bytes_max: usize) -> Self {
+    pub(super) fn new(messages: Messages, reported: Lsn, row_bytes_max: usize) -> Self {
         let Messages { transport, mut inbox } = messages;
         let frame_max = row_bytes_max.saturating_add(FRAME_SLACK);
         inbox.set_limit(frame_max);
-        Self { transport, inbox, queued: BytesMut::new(), position: from, frame_max }
+        Self { transport, inbox, queued: BytesMut::new(), position: reported, frame_max }
     }
 
     /// Writes what is queued and, if `reads`, reads whatever the socket holds. Returns how much was read, which is 0 only
