@@ -73,6 +73,8 @@ pub(super) struct Follow<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) stop: &'a CancellationToken,
     pub(super) noting: Noting<'a>,
+    /// Why the relay must stop, once what was read has arrived.
+    pub(super) failed: Option<Error>,
 }
 
 /// What the loop is doing besides reading.
@@ -82,6 +84,8 @@ enum Phase {
     Flowing,
     /// A stop was asked for; it must be over at this time.
     Draining(Instant),
+    /// An event cannot be published: what was read before it may arrive until this time.
+    Clearing(Instant),
     /// The exact last position is being stored.
     Storing(Instant),
     /// The server is shutting down; records on the way may arrive until this time.
@@ -95,7 +99,7 @@ impl Follow<'_> {
         let mut feedback = Feedback::new(self.pace, self.held.pipeline.confirmation(), start);
         let mut coalesce = Coalesce::new(start);
         let mut phase = Phase::Flowing;
-        let mut full_since: Option<Instant> = None;
+        let mut full: Option<(Cause, Instant)> = None;
         // What an earlier connection left in the pipeline's hands is walked before anything is read.
         loop {
             let now = Instant::now();
@@ -104,7 +108,9 @@ impl Follow<'_> {
                 return Ok(Left::SinkFailed);
             }
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
-                return self.leave(left).await;
+                let failed = self.failed.take();
+                let left = self.leave(left).await?;
+                return failed.map_or(Ok(left), Err);
             }
             self.report(&mut feedback, now);
             if phase == Phase::Flowing {
@@ -113,7 +119,7 @@ impl Follow<'_> {
                 }
                 self.tell_of_the_sink(feedback.is_blocked(now));
             }
-            let reads = full_since.is_none() && self.listens(phase);
+            let reads = full.is_none() && self.listens(phase);
             if !reads {
                 feedback.not_listening(now);
             }
@@ -131,7 +137,7 @@ impl Follow<'_> {
             }
 
             let deadline = self.deadline(phase, &feedback);
-            if full_since.is_none() && !reads {
+            if full.is_none() && !reads {
                 self.held.pipeline.ledger().await_all();
             }
             tokio::select! {
@@ -139,9 +145,9 @@ impl Follow<'_> {
                 () = self.stop.cancelled(), if phase == Phase::Flowing => phase = self.begin_to_drain(now),
                 news = self.keeper.news() => self.hear(news, &mut phase, &mut feedback, now)?,
                 () = self.wake.notified() => {
-                    if let Some(since) = full_since.take() {
-                        self.count_wait(since);
-                        full_since = self.walk(&mut feedback)?;
+                    if let Some((cause, since)) = full.take() {
+                        self.metrics.held_back(cause, since.elapsed());
+                        full = self.walk(&mut phase, &mut feedback)?;
                     }
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {}
@@ -150,7 +156,7 @@ impl Follow<'_> {
                     if read > 0 {
                         let now = Instant::now();
                         feedback.received(now);
-                        full_since = self.walk(&mut feedback)?;
+                        full = self.walk(&mut phase, &mut feedback)?;
                         if let Some(moment) = coalesce.after_read(read, now) {
                             // This thread has nothing else to do: a timer of the runtime is a hundred times coarser.
                             thread::sleep(moment);
@@ -165,22 +171,51 @@ impl Follow<'_> {
     fn listens(&self, phase: Phase) -> bool {
         match phase {
             Phase::Flowing | Phase::Draining(_) => !self.held.pipeline.is_at_border(),
-            Phase::Storing(_) | Phase::Parking(_) => false,
+            Phase::Clearing(_) | Phase::Storing(_) | Phase::Parking(_) => false,
         }
     }
 
-    /// Walks every whole frame of the buffer. Gives the time from which the log is not read, if the budget is used up.
-    fn walk(&mut self, feedback: &mut Feedback) -> Result<Option<Instant>, Error> {
+    /// Walks on. At an event that cannot be published nothing more is read, and what comes before it may still arrive.
+    fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
+        match self.walk_buffer(feedback) {
+            Err(error @ Error::Pipeline(_)) if matches!(phase, Phase::Flowing | Phase::Draining(_)) => {
+                tracing::info!(
+                    on_the_way = self.held.pipeline.ledger().records(),
+                    "stopping: what was read may arrive"
+                );
+                self.failed = Some(error);
+                *phase = Phase::Clearing(Instant::now() + self.drain);
+                Ok(None)
+            }
+            walked => walked,
+        }
+    }
+
+    /// Walks every whole frame of the buffer. Tells why and since when the log is not read, if nothing more is taken.
+    fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
         loop {
             let Held { pipeline, publisher } = &mut *self.held;
             let ran = pipeline.run(self.stream.buffer(), publisher)?;
             let (used, stopped) = (ran.used, ran.stopped);
             let server_error = match stopped {
                 Stopped::ServerError(fields) => Some(ServerError::parse(fields)),
-                Stopped::Drained(_) | Stopped::Full | Stopped::SinkBroken | Stopped::AtBorder | Stopped::Ended => None,
+                Stopped::Drained(_)
+                | Stopped::Full
+                | Stopped::SinkFull
+                | Stopped::SinkBroken
+                | Stopped::AtBorder
+                | Stopped::Ended => None,
             };
             let needs = if let Stopped::Drained(needs) = stopped { needs } else { 0 };
-            let is_full = stopped == Stopped::Full;
+            let full = match stopped {
+                Stopped::Full => Some(Cause::Inflight),
+                Stopped::SinkFull => Some(Cause::Kafka),
+                Stopped::Drained(_)
+                | Stopped::SinkBroken
+                | Stopped::AtBorder
+                | Stopped::ServerError(_)
+                | Stopped::Ended => None,
+            };
             let has_ended = stopped == Stopped::Ended;
             self.stream.consume(used);
             if pipeline.take_reply_request() {
@@ -195,15 +230,10 @@ impl Follow<'_> {
             if needs > 0 {
                 self.stream.make_room(needs).map_err(Error::wal("make room for a row"))?;
             }
-            if !is_full {
-                return Ok(None);
-            }
+            let Some(cause) = full else { return Ok(None) };
             // Unless half has arrived in the meantime, wait to be woken.
-            if !pipeline.ledger().await_half() {
-                return Ok(Some(Instant::now()));
-            }
-            if pipeline.ledger().is_poisoned() {
-                return Ok(Some(Instant::now()));
+            if !pipeline.ledger().await_half() || pipeline.ledger().is_poisoned() {
+                return Ok(Some((cause, Instant::now())));
             }
             pipeline.confirmation();
         }
@@ -218,7 +248,7 @@ impl Follow<'_> {
 
     /// Moves from phase to phase. Says when the connection is to be left.
     fn advance(&mut self, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<Option<Left>, Error> {
-        if matches!(phase, Phase::Flowing | Phase::Draining(_))
+        if matches!(phase, Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_))
             && let Some(persist) = feedback.to_persist(now)
         {
             self.keeper.store(persist);
@@ -231,16 +261,23 @@ impl Follow<'_> {
                 *phase = Phase::Storing(until);
                 Ok(None)
             }
+            Phase::Clearing(until) if pipeline.ledger().records() == 0 => {
+                let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
+                self.keeper.store(persist);
+                *phase = Phase::Storing(until);
+                Ok(None)
+            }
             Phase::Storing(_) if feedback.exact().is_none() => Ok(Some(Left::Stopped)),
-            Phase::Draining(until) | Phase::Storing(until) if now >= until => {
-                Err(Error::DrainTimeout { records: pipeline.ledger().records(), limit: self.drain })
+            Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
+                let records = pipeline.ledger().records();
+                Err(self.failed.take().unwrap_or(Error::DrainTimeout { records, limit: self.drain }))
             }
             Phase::Parking(until) => {
                 let has_arrived = pipeline.ledger().records() == 0;
                 let left = if has_arrived { Left::ServerLeaves } else { Left::ServerLeavesAhead };
                 Ok((has_arrived || now >= until).then_some(left))
             }
-            Phase::Flowing | Phase::Draining(_) | Phase::Storing(_) => Ok(None),
+            Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_) | Phase::Storing(_) => Ok(None),
         }
     }
 
@@ -307,13 +344,9 @@ impl Follow<'_> {
         let noting = self.noting.due();
         match phase {
             Phase::Flowing => feedback.deadline().min(noting),
-            Phase::Draining(until) => feedback.deadline().min(noting).min(until),
+            Phase::Draining(until) | Phase::Clearing(until) => feedback.deadline().min(noting).min(until),
             // Nothing more is stored as it comes.
             Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(noting).min(until),
         }
-    }
-
-    fn count_wait(&self, since: Instant) {
-        self.metrics.held_back(Cause::Inflight, since.elapsed());
     }
 }

@@ -220,6 +220,7 @@ impl Supervisor {
             metrics: &self.metrics,
             stop: &self.stop,
             noting,
+            failed: None,
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));

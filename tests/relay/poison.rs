@@ -38,6 +38,28 @@ fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_and_its_id() {
 }
 
 #[test]
+fn d15_d17_what_comes_before_such_a_row_is_delivered_and_confirmed_however_short_the_run() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poison-behind", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-behind", "");
+    // All of it is there when the relay starts, so the row is met before anything has arrived.
+    for _ in 0..300 {
+        sql.run("SELECT emit('k1')");
+    }
+    let before = sql.wal_end();
+    sql.run(&format!(
+        "BEGIN; SELECT emit('k1'); {INSERT} ('{ID}', 'Order', 'k1', 'E', '1', '{{\"event_id\": \"forged\"}}'); COMMIT"
+    ));
+    for _ in 0..2 {
+        program.start();
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+        assert!(sql.confirmed() >= before, "confirmed up to {} of {before}", sql.confirmed());
+    }
+    // The transaction of the row is not whole, so its first event comes again; what was before it does not.
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "poison-behind").len(), 302);
+}
+
+#[test]
 fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-size", 1);

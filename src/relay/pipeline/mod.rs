@@ -101,8 +101,10 @@ pub struct Ran<'b> {
 pub enum Stopped<'b> {
     /// No whole frame is left; the next one has this many bytes, as far as is known.
     Drained(usize),
-    /// The budget, the ledger or the sink is full. The rest is offered again when something has been delivered.
+    /// The budget or the ledger is full. The rest is offered again when something has been delivered.
     Full,
+    /// So is the sink.
+    SinkFull,
     /// The sink is broken.
     SinkBroken,
     /// A stop was asked for, and the last transaction is whole.
@@ -451,7 +453,7 @@ impl Pipeline {
             Err(refused) => {
                 self.ledger.withdraw(ticket);
                 match refused {
-                    Refused::Full => Ok(Some(Stopped::Full)),
+                    Refused::Full => Ok(Some(Stopped::SinkFull)),
                     // Asked anew for this one record, the brokers still say so.
                     Refused::NoPartition(number) if self.cautious_until.is_some() => {
                         Err(poison(Reason::NoPartition(number)))

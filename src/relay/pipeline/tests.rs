@@ -141,7 +141,7 @@ fn f21_a_full_sink_loses_nothing_and_repeats_nothing() {
         Stream::default().begin(100).relation(1, "outbox_events").row(1, "a", "k").row(1, "b", "k").commit(100, 130);
     let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken { room: Some(1), ..Taken::default() });
     let first = pipeline.run(&stream.0, &mut sink).unwrap();
-    assert_eq!(first.stopped, Stopped::Full);
+    assert_eq!(first.stopped, Stopped::SinkFull);
     sink.room = None;
     pipeline.run(&stream.0[first.used..], &mut sink).unwrap();
     assert_eq!(ids(&sink), ["a", "b"]);
