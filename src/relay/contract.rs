@@ -247,7 +247,11 @@ async fn check_publication(client: &Client, name: &str, version: u32, routes: &[
         if get::<bool>(&row, 0)? {
             return Err(unfit(
                 &format!("has a row filter on table {schema}.{table}, so events would be left out"),
-                format!("ALTER PUBLICATION {quoted} SET TABLE {full}"),
+                // Not SET TABLE, which would take all other tables out; and in one transaction, or what is committed in between is
+                // never published.
+                format!(
+                    "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; COMMIT"
+                ),
             ));
         }
     }
