@@ -313,6 +313,8 @@ fn connect_timeout(params: &Params) -> Result<Option<Duration>, BadConninfo> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::params::NO_EQUALS;
+    use super::super::params::NOT_A_NAME;
     use super::*;
 
     fn parse(text: &str) -> Result<Target, BadConninfo> {
@@ -413,12 +415,19 @@ mod tests {
             ("host=a,b hostaddr=127.0.0.1", "2 names and 1 addresses of hosts"),
             ("host=a port=0", "port is \"0\"; it can be a number from 1 to 65535"),
             ("host=a connect_timeout=soon", "connect_timeout is \"soon\"; it can be a number of seconds"),
-            ("host", "parameter \"host\" of the connection string has no ="),
-            ("host='x", "the value of \"host\" has no closing quote"),
+            ("host", NO_EQUALS),
+            ("host='x", "a value of the connection string has no closing quote"),
+            ("jdbc:postgresql://me:secret@db/x", NO_EQUALS),
+            ("POSTGRES://me:secret@db/x?sslmode=require", NOT_A_NAME),
+            ("postgres://me:x?secret@db=1", HINT),
+            ("host=db password=two secret words", NO_EQUALS),
+            ("host=db password=two secret=words", NO_EQUALS),
             ("postgres://%zz@db", "a % in the connection URI that is not followed by two hex digits"),
         ];
         for (text, expected) in rows {
-            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
+            let told = parse(text).unwrap_err().to_string();
+            assert_eq!(told, expected, "{text}");
+            assert!(!told.contains("secret@") && !told.contains("cret="), "{told}");
         }
     }
 

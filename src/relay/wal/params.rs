@@ -40,6 +40,13 @@ const KNOWN: [&str; 28] = [
     "sslsni",
 ];
 
+/// The word itself is not shown: it may be a piece of a password.
+pub(super) const NO_EQUALS: &str = "a word of the connection string has no =: a URI begins with postgres:// or postgresql://, and a value \
+                         with spaces stands in single quotes";
+/// Nor is what stands where a name should.
+pub(super) const NOT_A_NAME: &str = "a connection parameter whose name is none (not shown: it may be secret); a URI begins with \
+                                     postgres:// or postgresql://, and a value with spaces stands in single quotes";
+
 /// Reads a connection URI or a key/value string.
 pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") { uri(text) } else { key_values(text) }
@@ -51,6 +58,11 @@ fn known(name: &str) -> Result<(), BadConninfo> {
     }
     let nearest = KNOWN.into_iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 3);
     let nearest = nearest.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+    // What does not look like a name may be a piece of a password.
+    let is_name = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if !is_name {
+        return Err(BadConninfo::Form(NOT_A_NAME.to_owned()));
+    }
     Err(BadConninfo::Unknown { name: name.to_owned(), nearest })
 }
 
@@ -146,7 +158,7 @@ fn key_values(text: &str) -> Result<Params, BadConninfo> {
         }
         while chars.next_if(|char| char.is_whitespace()).is_some() {}
         if chars.next() != Some('=') {
-            return Err(BadConninfo::Form(format!("parameter {name:?} of the connection string has no =")));
+            return Err(BadConninfo::Form(NO_EQUALS.to_owned()));
         }
         while chars.next_if(|char| char.is_whitespace()).is_some() {}
         let is_quoted = chars.next_if_eq(&'\'').is_some();
@@ -158,10 +170,14 @@ fn key_values(text: &str) -> Result<Params, BadConninfo> {
                 Some(char) if !is_quoted && char.is_whitespace() => break,
                 Some(char) => value.push(char),
                 None if is_quoted => {
-                    return Err(BadConninfo::Form(format!("the value of {name:?} has no closing quote")));
+                    return Err(BadConninfo::Form("a value of the connection string has no closing quote".to_owned()));
                 }
                 None => break,
             }
+        }
+        if params.contains_key("password") && !KNOWN.contains(&name.as_str()) {
+            // It may be the rest of a password with spaces.
+            return Err(BadConninfo::Form(NO_EQUALS.to_owned()));
         }
         known(&name)?;
         params.insert(name, value);
