@@ -160,9 +160,12 @@ impl Attempt<'_> {
         auth::authenticate(&mut messages, &Login::new(self.target, self.config)).await?;
         let mut connected = Connected::greet(messages).await?;
         if self.target.needs_read_write {
-            let rows = connected.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
-            let is_standby = rows.first().and_then(|row| row.first()).is_none_or(|cell| cell.as_deref() != Some("f"));
-            if is_standby {
+            // As libpq asks: a server may refuse writes although it is no standby.
+            let asked = "SELECT pg_catalog.pg_is_in_recovery()
+                                OR pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool";
+            let rows = connected.query(asked).await?;
+            let refuses = rows.first().and_then(|row| row.first()).is_none_or(|cell| cell.as_deref() != Some("f"));
+            if refuses {
                 return Err(Error::ReadOnly { host: host.to_string() });
             }
         }

@@ -83,7 +83,9 @@ pub enum Error {
     #[error("authenticate: {0}")]
     Authentication(String),
     /// No server of the list takes writes.
-    #[error("{host} is a standby, and target_session_attrs asks for a server that takes writes")]
+    #[error(
+        "{host} takes no writes (a standby, or default_transaction_read_only), and target_session_attrs asks for one that does"
+    )]
     ReadOnly {
         /// The server.
         host: String,
