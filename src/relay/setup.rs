@@ -74,6 +74,16 @@ pub enum Error {
         /// The stored position.
         stored: Lsn,
     },
+    /// The slot was made before the publication.
+    #[error(
+        "slot {slot:?} is there, and its publication {publication:?} is not: it cannot read what was written before that"
+    )]
+    SlotOlder {
+        /// The slot.
+        slot: String,
+        /// The publication.
+        publication: String,
+    },
     /// A failover slot needs PostgreSQL 17.
     #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
     NoFailover {
@@ -88,6 +98,7 @@ impl Diagnose for Error {
             Self::Relay(error) => error.code(),
             Self::Statement { source, .. } => source.code(),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
+            Self::SlotOlder { .. } => Code::new(Exit::Contract, 30),
             Self::NoFailover { .. } => Code::new(Exit::Configuration, 50),
         }
     }
@@ -113,6 +124,11 @@ impl Diagnose for Error {
                 "compare the outbox table with Kafka; then accept the gap with `walrelay setup --apply --accept-gap`"
                     .to_owned(),
             ),
+            Self::SlotOlder { slot, .. } => Some(format!(
+                "drop it: SELECT pg_drop_replication_slot({}); then `walrelay setup --apply --accept-gap` makes both, and events that \
+                 were committed until then and are not in Kafka must be published by hand",
+                literal(slot)
+            )),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
         }
     }
@@ -176,7 +192,7 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
             tell(&format!("outbox table {schema}.{table} is there"));
         }
     }
-    publication(client, settings, &routes, tell).await?;
+    publication(client, settings, &routes, session.server_version(), tell).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
@@ -198,12 +214,17 @@ async fn publication(
     client: &Client,
     settings: &Settings,
     routes: &[Route],
+    version: u32,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.publication;
     if contract::has_publication(client, name).await.map_err(RelayError::from)? {
         tell(&format!("publication {name} is there already"));
         return Ok(());
+    }
+    let slot = &settings.source.slot;
+    if contract::slot_position(client, slot, version).await.map_err(RelayError::from)?.is_some() {
+        return Err(Error::SlotOlder { slot: slot.clone(), publication: name.clone() });
     }
     run(client, &format!("create publication {name}"), &create_publication(name, routes)).await?;
     tell(&format!("publication {name} created"));

@@ -155,6 +155,26 @@ fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
 }
 
 #[test]
+fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_and_the_way_out_works() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("older", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "older", "");
+    sql.run("DROP PUBLICATION walrelay; SELECT emit('k1')");
+    let refused = program.verb(&["setup", "--apply"]);
+    assert_eq!(refused.code, Some(65), "{}", refused.notes);
+    let (_, drop) = refused.notes.split_once("SELECT ").unwrap();
+    let (drop, rest) = drop.split_once(';').unwrap();
+    assert!(drop.starts_with("pg_drop_replication_slot") && rest.contains("--accept-gap"), "{}", refused.notes);
+    sql.run(&format!("SELECT {drop}"));
+    let made = program.verb(&["setup", "--apply", "--accept-gap"]);
+    assert_eq!(made.code, Some(0), "{}", made.notes);
+    program.start_streaming();
+    sql.run("SELECT emit('k2')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "older").len(), 1);
+}
+
+#[test]
 fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_stream() {
     let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::with_login());
     kafka.create_topic("login", 1);
