@@ -63,7 +63,7 @@ fn every_option_stands_in_the_shipped_file() {
         })
         .flat_map(|line| [line, "\n"])
         .collect();
-    let all = all.replace("url = \"postgres:///postgres\"", "url = \"postgres://app@localhost/shop\"");
+    let all = all.replace("url = \"postgres:///\"", "url = \"postgres://app@localhost/shop\"");
     let loaded = loaded(&all, &[], &[]).unwrap();
     assert!(loaded.config.kafka.sasl.is_some() && loaded.config.postgres.tls.cert.is_some());
 }

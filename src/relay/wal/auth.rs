@@ -15,6 +15,7 @@ use crate::units::Secret;
 use super::ChannelBinding;
 use super::Config;
 use super::Error;
+use super::Host;
 use super::Target;
 use super::message::Answer;
 use super::message::Messages;
@@ -31,6 +32,7 @@ const SASL_FINAL: i32 = 12;
 #[derive(Debug)]
 pub(super) struct Login<'a> {
     target: &'a Target,
+    host: &'a Host,
     config: &'a Config,
     channel_binding: ChannelBinding,
     /// The connection string asks for channel binding: then, as in libpq, nothing else will do, not even trust.
@@ -39,9 +41,10 @@ pub(super) struct Login<'a> {
 
 impl<'a> Login<'a> {
     /// Collects who we are and what we accept.
-    pub(super) fn new(target: &'a Target, config: &'a Config) -> Self {
+    pub(super) fn new(target: &'a Target, host: &'a Host, config: &'a Config) -> Self {
         Self {
             target,
+            host,
             config,
             channel_binding: target.channel_binding.unwrap_or(config.tls.channel_binding),
             is_strict: target.channel_binding == Some(ChannelBinding::Require),
@@ -53,7 +56,8 @@ impl<'a> Login<'a> {
         match &self.config.password {
             Some(reference) => Ok(reference.read()?),
             None => {
-                self.target.password.clone().ok_or_else(|| refusal("the server asks for a password, and there is none"))
+                let password = self.target.password_for(self.host).cloned();
+                password.ok_or_else(|| refusal("the server asks for a password, and there is none"))
             }
         }
     }

@@ -65,7 +65,7 @@ pub enum ChannelBinding {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            url: "postgres:///postgres".to_owned(),
+            url: "postgres:///".to_owned(),
             password: None,
             connect_timeout: Duration::from_secs(10),
             wal_sender_timeout: Duration::from_secs(60),

@@ -157,7 +157,7 @@ impl Attempt<'_> {
         };
         let mut messages = Messages::new(transport);
         messages.send(&self.startup()?).await?;
-        auth::authenticate(&mut messages, &Login::new(self.target, self.config)).await?;
+        auth::authenticate(&mut messages, &Login::new(self.target, host, self.config)).await?;
         let mut connected = Connected::greet(messages).await?;
         if self.target.needs_read_write {
             // As libpq asks: a server may refuse writes although it is no standby.

@@ -29,8 +29,10 @@ pub struct Target {
     pub needs_read_write: bool,
     /// `sslrootcert`, `sslcert` and `sslkey`, where the connection string or the environment gives them.
     pub tls_files: TlsFiles,
-    /// A password from the connection string, `PGPASSWORD` or the password file.
+    /// A password from the connection string or `PGPASSWORD`.
     pub password: Option<Secret>,
+    /// The passwords that the password file has for the servers; none is looked up if there is one for all.
+    pub kept_passwords: Vec<(Host, Secret)>,
     /// `channel_binding`, where the connection string gives it.
     pub channel_binding: Option<super::ChannelBinding>,
     /// Further `options` of the session.
@@ -178,11 +180,13 @@ impl Target {
         let dbname = params.get("dbname").cloned().unwrap_or_else(|| user.clone());
         let hosts = hosts(&params)?;
         let path = params.get("passfile").cloned().or_else(|| variable("HOME").map(|home| format!("{home}/.pgpass")));
-        let from_file = || {
-            let lines = passfile(&path?)?;
-            hosts.iter().find_map(|host| passfile::entry(&lines, host, &dbname, &user))
+        let password = params.get("password").cloned().map(Secret::new);
+        let lines = if password.is_none() { path.and_then(|path| passfile(&path)) } else { None };
+        let kept = |host: &Host| {
+            let password = passfile::entry(lines.as_ref()?, host, &dbname, &user)?;
+            Some((host.clone(), Secret::new(password)))
         };
-        let password = params.get("password").cloned().or_else(from_file).map(Secret::new);
+        let kept_passwords = hosts.iter().filter_map(kept).collect();
         let is_here = hosts.iter().all(Host::is_here);
         Ok(Self {
             ssl_mode: ssl_mode(&params, is_here)?,
@@ -199,7 +203,15 @@ impl Target {
             user,
             dbname,
             password,
+            kept_passwords,
         })
+    }
+
+    /// Gives the password for one server.
+    #[must_use]
+    pub fn password_for(&self, host: &Host) -> Option<&Secret> {
+        let kept = || self.kept_passwords.iter().find(|(kept, _)| kept == host).map(|(_, password)| password);
+        self.password.as_ref().or_else(kept)
     }
 }
 
@@ -386,14 +398,18 @@ mod tests {
         let with_file = |text: &str| {
             Target::parse(text, &|name| (name == "HOME").then(|| "/h".to_owned()), &|_| Some(lines.to_owned()))
                 .unwrap()
-                .password
-                .unwrap()
-                .expose()
-                .to_owned()
         };
-        assert_eq!(with_file("postgres://app@db/x"), "a:b:c");
-        assert_eq!(with_file("postgres://else@db/x"), "last");
-        assert!(target("postgres://app@db/x").password.is_none(), "no HOME, no file");
+        let first = |text: &str| {
+            let target = with_file(text);
+            target.password_for(&target.hosts[0]).unwrap().expose().to_owned()
+        };
+        assert_eq!(first("postgres://app@db/x"), "a:b:c");
+        assert_eq!(first("postgres://else@db/x"), "last");
+        let both = with_file("postgres://app@other,db/x");
+        let passwords = both.hosts.iter().map(|host| both.password_for(host).unwrap().expose());
+        assert_eq!(passwords.collect::<Vec<_>>(), ["no", "a:b:c"], "each server has its own");
+        let without = target("postgres://app@db/x");
+        assert!(without.password_for(&without.hosts[0]).is_none(), "no HOME, no file");
     }
 
     const HINT: &str =
