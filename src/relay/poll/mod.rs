@@ -38,6 +38,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Diagnose as _;
+use crate::lsn::Lsn;
 use crate::relay::Error as RelayError;
 use crate::relay::Settings;
 use crate::relay::metrics::Loss;
@@ -51,6 +52,7 @@ use crate::relay::publish::Verdict;
 use crate::relay::route::Route;
 use crate::relay::route::Scratch;
 use crate::relay::row::Role;
+use crate::relay::stalls::Stalls;
 use crate::relay::wal;
 use crate::relay::wal::Target;
 
@@ -94,13 +96,15 @@ struct Poller {
     stop: CancellationToken,
     desks: Vec<Desk>,
     hands: Hands,
+    stalls: Stalls,
 }
 
 /// What follows a connection.
 enum Next {
     Over,
     Again,
-    AwaitKafka,
+    /// Kafka must answer first, asked after a pause.
+    AwaitKafka(Duration),
     Pause,
 }
 
@@ -131,6 +135,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         metrics,
         stop,
         settings,
+        stalls: Stalls::default(),
     };
     let ended = Box::pin(poller.supervise()).await;
     poller.metrics.enter(State::Stopped);
@@ -152,13 +157,14 @@ fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
 
 impl Poller {
     async fn supervise(&mut self) -> Result<(), RelayError> {
-        let mut next = Next::AwaitKafka;
+        let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             match next {
                 Next::Over => return Ok(()),
                 // What was in hand is unpublished again, and nobody waits for it.
                 _ if self.stop.is_cancelled() => return Ok(()),
-                Next::AwaitKafka => {
+                Next::AwaitKafka(pause) => {
+                    self.hands.patience.pause(pause).await;
                     self.hands.patience.await_kafka().await?;
                     next = Next::Again;
                 }
@@ -252,7 +258,9 @@ impl Poller {
                 self.metrics.kafka.lost(Loss::Stalled);
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
-                Ok(Next::AwaitKafka)
+                // Rows that arrived come again with their batch: the less often, the longer nothing is marked.
+                let marked = Lsn::from_wire(self.hands.marked());
+                Ok(Next::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
             Ok(Left::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
             Err(error) => {

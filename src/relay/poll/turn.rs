@@ -48,6 +48,7 @@ pub(super) struct Hands {
     stop: CancellationToken,
     batch_timeout: Duration,
     drain: Duration,
+    marked: u64,
 }
 
 /// How a transaction ended.
@@ -93,7 +94,13 @@ impl Hands {
             stop,
             batch_timeout: settings.source.poll.batch_timeout,
             drain: settings.shutdown.drain,
+            marked: 0,
         }
+    }
+
+    /// Counts the rows that were marked as published.
+    pub(super) const fn marked(&self) -> u64 {
+        self.marked
     }
 
     /// Sees to it that there is a producer.
@@ -168,6 +175,7 @@ impl Hands {
         self.metrics.last_delivery_micros.set(now_micros());
         self.asked(source.mark(table, &batch.rows)).await?;
         self.asked(source.commit()).await?;
+        self.marked += batch.rows.len() as u64;
         match poison {
             Some(poison) => Err(poison.into()),
             None => Ok(Turn::Over { is_full: batch.is_full }),
