@@ -219,7 +219,7 @@ impl Loop<'_> {
                     handling.take(&message, &partition);
                     last = Some(partition);
                     // Large records fill memory long before a batch is full.
-                    if handling.lanes.bytes() >= self.config.bytes_max {
+                    if handling.lanes.may_be_full() {
                         return;
                     }
                 }

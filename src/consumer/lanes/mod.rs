@@ -14,6 +14,8 @@
 //! - **Prefix.** The position of a partition never passes a record that is not done.
 //! - **Bounded.** No more than `running_max` run at once; a partition that holds `records_max` records, or all of them
 //!   together `bytes_max` bytes, is full, and the caller takes no more from Kafka.
+//! - **Nobody starves.** A third of the bytes is shared out evenly: who holds more than that is full once the other two
+//!   thirds are gone, and who holds less goes on, whatever waits elsewhere.
 //! - **Not ours, not counted.** What comes back from a partition that was given up changes nothing.
 //!
 //! Lanes are told apart by a hash of the key: two keys that collide share a lane, which costs speed and breaks nothing. A
@@ -184,7 +186,8 @@ impl<R> Lanes<R> {
         let ready =
             held.take(Job { record, tries: 0, waits: 0, began: None, slot, tenure: held.tenure, number, lane, bytes });
         self.bytes += bytes;
-        self.may_be_full |= self.bytes >= self.limits.bytes_max || held.prefix.held() >= self.limits.records_max;
+        let (held_bytes, held_records) = (held.bytes, held.prefix.held());
+        self.may_be_full |= self.is_full(held_bytes, held_records);
         self.take_turn(slot, ready);
         true
     }
@@ -235,10 +238,12 @@ impl<R> Lanes<R> {
         moved.collect()
     }
 
-    /// Notes what is known to be committed of a partition; below zero, nothing. What was taken beyond it is given again.
+    /// Notes what is known to be committed of a partition; below zero, nothing. What was taken and is not that is given again:
+    /// what lies beyond it, and what lies before it, where a topic was made anew.
     pub fn committed(&mut self, partition: &Partition, offset: i64) {
         if let Some(held) = self.place(partition).and_then(|slot| self.slot_mut(slot)) {
-            held.committed = held.committed.min((offset >= 0).then_some(offset));
+            let known = (offset >= 0).then_some(offset);
+            held.committed = if known > held.committed { None } else { known };
         }
     }
 
@@ -265,20 +270,46 @@ impl<R> Lanes<R> {
             return None;
         }
         self.may_be_full = false;
-        let Limits { records_max, bytes_max, .. } = self.limits;
         let mut balance = Balance::default();
-        for held in self.slots.iter_mut().flatten() {
-            let records = held.prefix.held();
-            if !held.is_paused && (self.bytes >= bytes_max || records >= records_max) {
+        let mut slots = std::mem::take(&mut self.slots);
+        for held in slots.iter_mut().flatten() {
+            let (bytes, records) = (held.bytes, held.prefix.held());
+            if !held.is_paused && self.is_full(bytes, records) {
                 held.is_paused = true;
                 balance.pause.push(held.partition.clone());
-            } else if held.is_paused && self.bytes <= bytes_max / 2 && records <= records_max / 2 {
+            } else if held.is_paused && self.has_room(bytes, records) {
                 held.is_paused = false;
                 balance.resume.push(held.partition.clone());
             }
         }
+        self.slots = slots;
         self.paused = self.paused + balance.pause.len() - balance.resume.len();
         (balance != Balance::default()).then_some(balance)
+    }
+
+    /// Says whether some partition may have become full since the balance was last asked for.
+    #[must_use]
+    pub const fn may_be_full(&self) -> bool {
+        self.may_be_full
+    }
+
+    /// Says whether a partition that holds so much is full.
+    fn is_full(&self, bytes: u64, records: usize) -> bool {
+        let Limits { records_max, bytes_max, .. } = self.limits;
+        let is_greedy = bytes >= self.share() && self.bytes >= bytes_max / 3 * 2;
+        records >= records_max || self.bytes >= bytes_max || is_greedy
+    }
+
+    /// Says whether a partition that was full and holds so much has room again.
+    fn has_room(&self, bytes: u64, records: usize) -> bool {
+        let Limits { records_max, bytes_max, .. } = self.limits;
+        let is_modest = bytes <= self.share() / 2 && self.bytes < bytes_max;
+        records <= records_max / 2 && (is_modest || self.bytes <= bytes_max / 3)
+    }
+
+    /// The bytes that each partition may hold whatever the others do.
+    fn share(&self) -> u64 {
+        self.limits.bytes_max / 3 / (self.places.len().max(1) as u64)
     }
 
     /// Says whether a partition is paused: nothing of it should be taken.

@@ -173,6 +173,31 @@ fn a_partition_is_full_by_count_and_all_are_by_bytes() {
 }
 
 #[test]
+fn a_key_that_is_stuck_under_much_memory_halts_no_other_partition() {
+    let mut lanes = lanes(LIMITS);
+    let partitions = u64::try_from(lanes.partitions().count()).unwrap();
+    // One key of partition 0, whose first record never comes back.
+    for offset in 0..7 {
+        lanes.take(&partition(0), offset, Some(b"stuck"), 100, 0);
+    }
+    let now = Instant::now();
+    let stuck = started(&mut lanes, now);
+    assert_eq!(stuck.len(), 1);
+    assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(0)], resume: vec![] }), "more than its share");
+    // The others still get through, far more than there is room for at once.
+    let mut most = 0;
+    for offset in 0..1_000 {
+        assert!(!lanes.is_paused(&partition(1)), "at {offset}");
+        lanes.take(&partition(1), offset, None, 60, 0);
+        most = most.max(lanes.bytes());
+        started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
+        lanes.balance();
+    }
+    assert!(most <= LIMITS.bytes_max && partitions > 1, "{most}");
+    assert!(lanes.is_paused(&partition(0)));
+}
+
+#[test]
 fn a_paused_partition_that_was_given_up_comes_back_unpaused() {
     let mut lanes = lanes(LIMITS);
     for offset in 0..10 {
