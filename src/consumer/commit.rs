@@ -55,12 +55,13 @@ pub(super) fn for_good(
     }
 }
 
-/// Asks the group. The coordinator answers after it has dealt with the commit before.
+/// Asks the group. The coordinator answers after it has dealt with the commit before. A higher offset is not it either: a topic
+/// that was made anew begins below what was committed of the old one.
 fn is_committed(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)], until: Instant) -> KafkaResult<bool> {
     let asked: TopicPartitionList = kafka::list(positions.iter().map(|(partition, _)| partition));
     let committed = consumer.committed_offsets(asked, kafka::left(until))?;
     Ok(positions.iter().all(|(partition, position)| {
         let found = committed.find_partition(&partition.topic, partition.number);
-        matches!(found.map(|found| found.offset()), Some(Offset::Offset(committed)) if committed >= *position)
+        matches!(found.map(|found| found.offset()), Some(Offset::Offset(committed)) if committed == *position)
     }))
 }
