@@ -23,7 +23,7 @@ use crate::consumer::retry::Policy;
 pub struct Config {
     /// The brokers to start from, `host:port`, separated by commas.
     pub brokers: String,
-    /// The consumer group; also the name under which the inbox remembers events, unless the application gives another.
+    /// The consumer group; a good name for the inbox, too.
     pub group: String,
     /// The topics, by their exact names.
     pub topics: Vec<String>,

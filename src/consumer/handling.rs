@@ -205,7 +205,7 @@ impl Handling {
                 self.lanes.done(&job);
             }
             Returned::Blocked { record, error } => {
-                tracing::warn!(%record, error, "the dead-letter topic does not take a record: its partition stands still");
+                tracing::warn!(%record, error, "the dead-letter topic does not take a record: nothing behind it is committed");
                 self.observer.observe(&Observed::DeadLetterBlocked { record: &record, error: &error });
             }
         }

@@ -36,7 +36,7 @@ pub enum Observed<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// A record cannot be brought to the dead-letter topic: its partition stands still until it can.
+    /// A record cannot be brought to the dead-letter topic: its key waits, and nothing behind it is committed, until it can.
     DeadLetterBlocked {
         /// The record.
         record: &'a Record,
@@ -137,7 +137,7 @@ impl Prometheus {
         )?;
         let dead_letter_errors = IntCounter::new(
             "walrelay_consumer_dead_letter_errors_total",
-            "Attempts to bring a record to the dead-letter topic that failed; its partition stands still meanwhile",
+            "Attempts to bring a record to the dead-letter topic that failed; nothing behind it is committed meanwhile",
         )?;
         let revoked = IntCounter::new(
             "walrelay_consumer_revoked_inflight_total",

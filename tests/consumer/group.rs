@@ -74,7 +74,7 @@ fn stall(member: &Process, time: Duration) {
 /// `WALRELAY_TEST_GROUP_SECONDS` and `WALRELAY_TEST_GROUP_EVENTS` make it longer, `WALRELAY_TEST_GROUP_EVERY` calmer: so many
 /// seconds from one disturbance to the next.
 #[test]
-fn i3_i5_members_that_are_killed_paused_and_added_repeat_no_effect_and_leave_no_partition_stuck() {
+fn i3_i5_members_that_are_killed_paused_and_added_repeat_no_effect_and_leave_nothing_undone() {
     let time = Duration::from_secs(number("WALRELAY_TEST_GROUP_SECONDS", 25));
     let events = i64::try_from(number("WALRELAY_TEST_GROUP_EVENTS", 6_000)).unwrap();
     let every = Duration::from_secs(number("WALRELAY_TEST_GROUP_EVERY", 3));

@@ -1,6 +1,6 @@
 //! Dead letters: where events go that no handler will take.
 //!
-//! A letter counts as delivered only by its delivery report; until then the partition it came from stands still. A record that
+//! A letter counts as delivered only by its delivery report; until then nothing behind it in its partition is committed. A record that
 //! is given up twice is there twice, under the same event id.
 
 mod letter;

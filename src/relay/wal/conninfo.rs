@@ -396,8 +396,7 @@ mod tests {
         let lines = "# comment\nother:*:*:*:no\ndb:5432:*:app:a\\:b:c\n*:*:*:*:last\n";
         let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned())).unwrap();
         let with_file = |text: &str| {
-            Target::parse(text, &|name| (name == "HOME").then(|| "/h".to_owned()), &|_| Some(lines.to_owned()))
-                .unwrap()
+            Target::parse(text, &|name| (name == "HOME").then(|| "/h".to_owned()), &|_| Some(lines.to_owned())).unwrap()
         };
         let first = |text: &str| {
             let target = with_file(text);
