@@ -162,6 +162,12 @@ pub async fn has_publication(client: &Client, publication: &str) -> Result<bool,
     Ok(get::<i64>(&one(client, sql, &[&publication]).await?, 0)? > 0)
 }
 
+/// Says whether a publication has a table.
+pub async fn publishes(client: &Client, publication: &str, (schema, table): (&str, &str)) -> Result<bool, Error> {
+    let sql = "SELECT count(*) FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
+    Ok(get::<i64>(&one(client, sql, &[&publication, &schema, &table]).await?, 0)? > 0)
+}
+
 /// Checks the columns of a table. Says whether its payload wants the binary form.
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     let (schema, name) = route.table();

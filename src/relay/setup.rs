@@ -220,6 +220,14 @@ async fn publication(
     let name = &settings.source.publication;
     if contract::has_publication(client, name).await.map_err(RelayError::from)? {
         tell(&format!("publication {name} is there already"));
+        for (schema, table) in routes.iter().map(Route::table) {
+            if !contract::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
+                let what = format!("add table {schema}.{table} to publication {name}");
+                let full = format!("{}.{}", quote(schema), quote(table));
+                run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
+                tell(&format!("table {schema}.{table} added to it: events committed before are not published"));
+            }
+        }
         return Ok(());
     }
     let slot = &settings.source.slot;

@@ -175,6 +175,44 @@ fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_and_the_way_out_w
 }
 
 #[test]
+fn setup_adds_a_second_outbox_to_the_publication_that_is_there() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("second", 1);
+    let (_, sql) = prepared(&postgres, &kafka.bootstrap(), "second", "");
+    sql.run("CREATE TABLE later_events (LIKE outbox_events INCLUDING ALL)");
+    let table = |name: &str| format!("[[outbox]]\ntable = \"public.{name}\"\ntopic = \"second\"\n\n");
+    let both = table("outbox_events") + &table("later_events");
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &both);
+    let told = program.verb(&["setup", "--apply"]);
+    assert!(told.code == Some(0) && told.notes.contains("later_events added"), "{}{}", told.out, told.notes);
+    program.start_streaming();
+    sql.run("SELECT emit('k1'); INSERT INTO later_events SELECT * FROM outbox_events");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "second").len(), 2);
+}
+
+#[test]
+fn everything_works_through_a_unix_socket() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("socket", 1);
+    let folder = postgres.folder().display().to_string();
+    let url = format!("host={folder} port={} user=postgres dbname=postgres", postgres.port());
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"socket\"\n\n";
+    let mut program = Program::new(&url, &kafka.bootstrap(), outbox);
+    program.setup();
+    let sql = Sql::connect(&postgres.url());
+    sql.prepare();
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let through = "SELECT string_agg(DISTINCT coalesce(host(client_addr), 'socket'), ' ') FROM pg_stat_activity
+                   WHERE application_name LIKE 'walrelay%'";
+    assert_eq!(sql.text(through), "socket");
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "socket").len(), 1);
+}
+
+#[test]
 fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_stream() {
     let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::with_login());
     kafka.create_topic("login", 1);
