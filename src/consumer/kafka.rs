@@ -251,6 +251,27 @@ pub(super) fn go_on_at(consumer: &BaseConsumer<Context>, places: &[(Partition, i
     consumer.incremental_assign(&list_at(places)?)
 }
 
+/// Asks for the oldest offset and the end of a partition. librdkafka 2.12 was seen to give the end for both, once in some
+/// rebalances in which a question before had failed; then a new group would pass over everything. So a partition is empty
+/// only if two answers in a row say so.
+pub(super) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    number: i32,
+    limit: impl Fn() -> Duration,
+) -> KafkaResult<(i64, i64)> {
+    let ask = || consumer.fetch_watermarks(topic, number, limit());
+    let mut held = ask()?;
+    while held.0 >= held.1 {
+        let again = ask()?;
+        if again == held {
+            break;
+        }
+        held = again;
+    }
+    Ok(held)
+}
+
 /// Gives how long one question to a broker may take, if all must be answered by a time.
 pub(super) fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).min(ANSWER)

@@ -54,7 +54,7 @@ pub(super) fn gaps(
     patiently(config, stop, |until| {
         let mut moved = Places::new();
         for (partition, next) in next {
-            let held = watermarks(consumer, partition, until)?;
+            let held = kafka::watermarks(consumer, &partition.topic, partition.number, || kafka::left(until))?;
             match within(config, partition, *next, held) {
                 Ok(offset) if offset != *next => moved.push((partition.clone(), offset)),
                 Ok(_) => {}
@@ -104,7 +104,7 @@ fn starts(
     for element in committed.elements() {
         element.error()?;
         let partition = Partition { topic: element.topic().into(), number: element.partition() };
-        let held = watermarks(consumer, &partition, until)?;
+        let held = kafka::watermarks(consumer, &partition.topic, partition.number, || kafka::left(until))?;
         let start = match element.offset() {
             Offset::Offset(committed) => match within(config, &partition, committed, held) {
                 Ok(start) => start,
@@ -126,26 +126,6 @@ fn starts(
         tracing::debug!(error = %error, "where the group begins is not committed yet");
     }
     Ok(Ok(starts))
-}
-
-/// Asks for the oldest offset and the end of a partition. librdkafka 2.12 was seen to give the end for both, once in some
-/// rebalances in which a question before had failed; then a new group would pass over everything. So a partition is empty
-/// only if two answers in a row say so.
-fn watermarks(
-    consumer: &BaseConsumer<Context>,
-    partition: &Partition,
-    until: Instant,
-) -> Result<(i64, i64), KafkaError> {
-    let ask = || consumer.fetch_watermarks(&partition.topic, partition.number, kafka::left(until));
-    let mut held = ask()?;
-    while held.0 >= held.1 {
-        let again = ask()?;
-        if again == held {
-            break;
-        }
-        held = again;
-    }
-    Ok(held)
 }
 
 /// Compares the offset that is next with what the topic holds.

@@ -102,9 +102,11 @@ fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_its
     let mut config = topic.config("g");
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let member = Member::start_observed(config, reject, log.clone());
+    let mut written = 0;
     wait_until("an assignment", || {
         topic.change(Uuid::now_v7(), "k", 1);
         topic.flush();
+        written += 1;
         log.count("letter") > 0
     });
     Kafka::shared().delete_topic("i9.dlq");
@@ -115,8 +117,9 @@ fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_its
     assert!(topic.committed("g")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
     Kafka::shared().create_topic("i9.dlq", 1);
     log.wait_for("letter", end + 1);
+    wait_until("every offset", || topic.committed("g") == [written + 1]);
     member.stop().unwrap();
-    assert_eq!(letters(&topic).len(), 1);
+    assert!(!letters(&topic).is_empty());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
 use crate::consumer::dead_letter::Provenance;
+use crate::consumer::kafka;
 use crate::consumer::lanes::Partition;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
@@ -91,7 +92,7 @@ impl Reader {
         }
         let mut partitions = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let (first, end) = consumer.fetch_watermarks(topic, number, ANSWER)?;
+            let (first, end) = kafka::watermarks(&consumer, topic, number, || ANSWER)?;
             partitions.push((number, first, end));
         }
         partitions.sort_unstable();
