@@ -255,13 +255,7 @@ impl Follow<'_> {
         }
         let pipeline = &self.held.pipeline;
         match *phase {
-            Phase::Draining(until) if pipeline.is_at_border() && pipeline.is_drained() => {
-                let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
-                self.keeper.store(persist);
-                *phase = Phase::Storing(until);
-                Ok(None)
-            }
-            Phase::Clearing(until) if pipeline.ledger().records() == 0 => {
+            Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
                 let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
                 self.keeper.store(persist);
                 *phase = Phase::Storing(until);
@@ -273,11 +267,21 @@ impl Follow<'_> {
                 Err(self.failed.take().unwrap_or(Error::DrainTimeout { records, limit: self.drain }))
             }
             Phase::Parking(until) => {
-                let has_arrived = pipeline.ledger().records() == 0;
+                let has_arrived = self.has_arrived(*phase);
                 let left = if has_arrived { Left::ServerLeaves } else { Left::ServerLeavesAhead };
                 Ok((has_arrived || now >= until).then_some(left))
             }
             Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_) | Phase::Storing(_) => Ok(None),
+        }
+    }
+
+    /// Says whether everything has arrived that is waited for before the end.
+    fn has_arrived(&self, phase: Phase) -> bool {
+        let pipeline = &self.held.pipeline;
+        match phase {
+            Phase::Draining(_) => pipeline.is_at_border() && pipeline.is_drained(),
+            Phase::Clearing(_) | Phase::Parking(_) => pipeline.ledger().records() == 0,
+            Phase::Flowing | Phase::Storing(_) => false,
         }
     }
 
