@@ -1,5 +1,11 @@
-//! What both halves know of librdkafka's properties: which ones say how brokers are reached, and so are for any client; and
-//! which ones no client may have, since they take away what its reports and its records mean.
+//! What both halves know of librdkafka. Of its properties: which ones say how brokers are reached, and so are for any client;
+//! and which ones no client may have, since they take away what its reports and its records mean. Of its clients: when one is
+//! done for, although it never says so.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rdkafka::statistics::Statistics;
 
 /// How such properties begin.
 const CONNECTION: [&str; 12] = [
@@ -42,9 +48,51 @@ pub(crate) fn is_of_connections(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
 }
 
+/// Whom a client knows.
+///
+/// Since librdkafka 2.10 a client drops every broker that an answer about metadata does not name, those it started from too. An
+/// answer that names none, as brokers give it that have just lost their controller, may leave it with nobody to ask, for ever:
+/// it means to start again from where it started, and the end of that very answer calls it off
+/// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only another client helps.
+#[derive(Debug, Default)]
+pub(crate) struct Brokers {
+    had_none: AtomicBool,
+}
+
+impl Brokers {
+    /// Says whether the client has forgotten them all. For a moment that is so whenever they change: two statistics in a row
+    /// must show it.
+    pub(crate) fn are_forgotten(&self, statistics: &Statistics) -> bool {
+        let knows = |source: &str| matches!(source, "learned" | "configured");
+        let has_none = !statistics.brokers.values().any(|broker| knows(&broker.source));
+        self.had_none.swap(has_none, Relaxed) && has_none
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rdkafka::statistics::Broker;
+
     use super::*;
+
+    #[test]
+    fn brokers_are_forgotten_when_two_statistics_in_a_row_know_none() {
+        let statistics = |sources: &[&str]| Statistics {
+            brokers: sources
+                .iter()
+                .map(|source| ((*source).to_owned(), Broker { source: (*source).to_owned(), ..Broker::default() }))
+                .collect(),
+            ..Statistics::default()
+        };
+        let brokers = Brokers::default();
+        let asked = |sources: &[&str]| brokers.are_forgotten(&statistics(sources));
+        assert!(!asked(&["configured", "internal"]));
+        assert!(!asked(&["internal"]), "for a moment, perhaps");
+        assert!(!asked(&["learned", "logical"]));
+        assert!(!asked(&["logical", "internal"]));
+        assert!(asked(&["logical", "internal"]));
+        assert!(!asked(&["configured"]));
+    }
 
     #[test]
     fn what_replaces_the_brokers_or_hides_their_reports_is_for_no_client() {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -40,6 +42,7 @@ use crate::consumer::positions;
 use crate::consumer::record::Record;
 use crate::consumer::retry::later;
 use crate::kafka;
+use crate::kafka::Brokers;
 
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -74,13 +77,21 @@ const HABITS: [(&str, &str); 3] = [
 /// What the rebalances and the consumer's loop share. Both are on one thread: the lock is never waited for.
 pub(super) struct Context {
     config: Config,
-    handling: Mutex<Handling>,
+    /// Outlives the client.
+    handling: Arc<Mutex<Handling>>,
     stop: CancellationToken,
+    brokers: Brokers,
+    is_lost: AtomicBool,
 }
 
 impl Context {
-    pub(super) fn new(config: Config, handling: Handling, stop: CancellationToken) -> Self {
-        Self { config, handling: Mutex::new(handling), stop }
+    pub(super) fn new(config: Config, handling: Arc<Mutex<Handling>>, stop: CancellationToken) -> Self {
+        Self { config, handling, stop, brokers: Brokers::default(), is_lost: AtomicBool::new(false) }
+    }
+
+    /// Says whether the client has forgotten every broker: it will never hear of one again.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Relaxed)
     }
 
     pub(super) fn handling(&self) -> MutexGuard<'_, Handling> {
@@ -145,6 +156,9 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        if self.brokers.are_forgotten(&statistics) {
+            self.is_lost.store(true, Relaxed);
+        }
         let mut handling = self.handling();
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
             handling.watch.reached();

@@ -4,6 +4,7 @@
 //! alive however long a handler takes.
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -32,6 +33,7 @@ use crate::consumer::lanes::Partition;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
+use crate::consumer::retry::later;
 
 /// How many records are taken between two looks at what has come back.
 const BATCH: usize = 512;
@@ -125,21 +127,17 @@ impl Consumer {
             return Ok(());
         }
         let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
-        let consumer = kafka::create(client, Context::new(self.config.clone(), handling, stop.clone()))?;
-        let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(Error::Configuration)?;
-        let now = Instant::now();
-        Loop {
-            consumer,
-            topics: topics.into_iter().map(Arc::from).collect(),
-            looked: 0,
-            committed_at: now,
-            taken_at: now,
-            told_at: now,
-            config: &self.config,
-            stop,
+        let handling = Arc::new(Mutex::new(handling));
+        loop {
+            let context = Context::new(self.config.clone(), Arc::clone(&handling), stop.clone());
+            let consumer = kafka::create(client.clone(), context)?;
+            match Loop::join(consumer, &self.config, stop)?.run()? {
+                Left::Stopped => return Ok(()),
+                Left::Lost => {
+                    tracing::warn!("librdkafka has forgotten every broker: joining the group with a new client");
+                }
+            }
         }
-        .run()
     }
 }
 
@@ -147,6 +145,14 @@ impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Why a group was left.
+enum Left {
+    /// A stop was asked for.
+    Stopped,
+    /// The client reaches nobody any more.
+    Lost,
 }
 
 struct Loop<'c> {
@@ -162,8 +168,16 @@ struct Loop<'c> {
     stop: &'c CancellationToken,
 }
 
-impl Loop<'_> {
-    fn run(mut self) -> Result<(), Error> {
+impl<'c> Loop<'c> {
+    fn join(consumer: BaseConsumer<Context>, config: &'c Config, stop: &'c CancellationToken) -> Result<Self, Error> {
+        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(Error::Configuration)?;
+        let topics = topics.into_iter().map(Arc::from).collect();
+        let now = Instant::now();
+        Ok(Self { consumer, topics, looked: 0, committed_at: now, taken_at: now, told_at: now, config, stop })
+    }
+
+    fn run(mut self) -> Result<Left, Error> {
         loop {
             let now = Instant::now();
             let (is_failed, has_plenty, balance, wait) = {
@@ -174,7 +188,11 @@ impl Loop<'_> {
                 (handling.failed().is_some(), handling.lanes.has_plenty(), balance, self.wait(&handling, now))
             };
             if is_failed || self.stop.is_cancelled() {
-                return self.leave();
+                return self.leave().map(|()| Left::Stopped);
+            }
+            if self.consumer.context().is_lost() {
+                self.give_up(now);
+                return Ok(Left::Lost);
             }
             if let Some(balance) = balance {
                 self.balance(&balance)?;
@@ -301,6 +319,14 @@ impl Loop<'_> {
             tracing::debug!(error = %error, "a commit failed; it is tried again");
             context.handling().lanes.forget_commits();
         }
+    }
+
+    /// Lets what runs come to its end, as before a partition goes. Nothing can be committed: it may come again.
+    fn give_up(self, now: Instant) {
+        let mut handling = self.consumer.context().handling();
+        let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
+        handling.finish(&partitions, later(now, self.config.revoke_drain));
+        handling.forget(&partitions);
     }
 
     /// Lets what runs come to its end, commits it, and leaves the group.

@@ -338,8 +338,10 @@ impl Supervisor {
             Verdict::Rights | Verdict::Transient => {
                 self.cautious_until = was_cautious.then_some(frontier);
                 self.metrics.enter(State::SinkBlocked);
+                let is_about_brokers = failure.verdict == Verdict::Transient;
                 self.patience.tell(&failure.into());
-                Ok(Next::Pause(self.patience.next_pause()))
+                let pause = self.patience.next_pause();
+                Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })
             }
         }
     }

@@ -16,8 +16,10 @@ use rdkafka::types::RDKafkaRespErr;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
+use walrelay::consumer::Limit;
 use walrelay::consumer::Observed;
 use walrelay::consumer::Observer;
+use walrelay::consumer::Outcome;
 
 use super::stage::Log;
 use super::stage::Member;
@@ -61,6 +63,27 @@ fn large_records_are_held_up_to_the_bound_and_no_further() {
     assert!(matches!(member.stop(), Err(Error::DrainTimeout { .. })));
     let most = bytes.most.load(Relaxed);
     assert!(most < BOUND + 110_000, "{most} bytes are more than the bound and one record");
+}
+
+#[test]
+fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
+    let mut kafka = Kafka::start(1);
+    let topic = Topic::create_on(&kafka, "nameless", 1, &[]);
+    topic.changes(10, 1);
+    let log = Log::default();
+    let mut config = Config::new(&kafka.bootstrap(), "g", &["nameless"]);
+    config.dead_letters.limit = Limit { consecutive_max: 1_000, per_thousand_max: 1_000 };
+    // For so long the group waits for the member that could not say that it left.
+    config.properties.insert("session.timeout.ms".into(), "10000".into());
+    let reject = |_: Delivery| async { Outcome::reject("as a test") };
+    let member = Member::start_observed(config, reject, log.clone());
+    log.wait_for("letter nameless[0]@9", 1);
+    // What the client had that has lost every broker is given up with it.
+    kafka.waver_until("the loss of every broker", || log.count("given up") > 0);
+    kafka.steady();
+    Topic::on(&kafka, "nameless", 1).changes(10, 1);
+    log.wait_for("letter nameless[0]@19", 1);
+    assert!(member.stop().is_ok());
 }
 
 #[test]

@@ -60,6 +60,11 @@ impl Topic {
     pub fn create_on(kafka: &Kafka, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         kafka.create_topic_with(name, partitions, settings);
         kafka.create_topic_with(&format!("{name}.dlq"), 1, settings);
+        Self::on(kafka, name, partitions)
+    }
+
+    /// The one that is there.
+    pub fn on(kafka: &Kafka, name: &str, partitions: i32) -> Self {
         Self { name: name.to_owned(), partitions, producer: producer_to(kafka) }
     }
 
@@ -344,7 +349,8 @@ impl Observer for Log {
             Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.number)),
             Observed::Away => self.note("away"),
             Observed::Back { .. } => self.note("back"),
-            Observed::GivenUp { .. } | Observed::Held { .. } => {}
+            Observed::GivenUp { partition } => self.note(format!("given up {}", partition.number)),
+            Observed::Held { .. } => {}
         }
     }
 }

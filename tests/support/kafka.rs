@@ -35,6 +35,9 @@ struct Node {
     process: Option<Child>,
 }
 
+/// A broker's sign of life comes later than its controller waits for it.
+const WAVERING: &str = "\nbroker.session.timeout.ms=1500\nbroker.heartbeat.interval.ms=4000\n";
+
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl Kafka {
@@ -178,6 +181,34 @@ impl Kafka {
         let _ = fs::remove_file(self.home(place).join("log"));
         self.launch(place);
         self.await_started(place);
+    }
+
+    /// Starts the only broker anew as one that its controller takes for gone again and again, until something is so. Its
+    /// answers name no broker then; whether a client stumbles over one is a matter of luck.
+    pub fn waver_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..8 {
+            self.start_anew(|properties| properties.replace(WAVERING, "") + WAVERING);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(15) {
+                if is_so() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        panic!("{what} has not come");
+    }
+
+    /// Starts a wavering broker anew as a steady one.
+    pub fn steady(&mut self) {
+        self.start_anew(|properties| properties.replace(WAVERING, ""));
+    }
+
+    fn start_anew(&mut self, change: impl Fn(String) -> String) {
+        self.kill(0);
+        let file = self.home(0).join("server.properties");
+        fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
+        self.resume(0);
     }
 
     /// Stops a broker in the middle of whatever it does: its connections stay, and nobody answers.

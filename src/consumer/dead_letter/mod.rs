@@ -7,8 +7,11 @@ mod letter;
 mod read;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -23,9 +26,11 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ProducerContext;
 use rdkafka::producer::ThreadedProducer;
+use rdkafka::statistics::Statistics;
 use tokio::sync::oneshot;
 
 use crate::consumer::record::Record;
+use crate::kafka::Brokers;
 use crate::kafka::is_of_connections;
 
 pub use letter::Names;
@@ -41,12 +46,17 @@ const RECORD_BYTES_MAX: &str = "1000000000";
 const ATTEMPT_MS: &str = "10000";
 
 /// Brings records to topics, one delivery report each.
-pub struct Producer(ThreadedProducer<Context>);
+pub struct Producer {
+    config: ClientConfig,
+    client: Mutex<Arc<ThreadedProducer<Context>>>,
+}
 
 /// Keeps why brokers refuse us: librdkafka tells it in passing, and whoever waits only hears that nobody answers.
 #[derive(Default)]
 struct Context {
     refused: Mutex<Option<KafkaError>>,
+    brokers: Brokers,
+    is_lost: AtomicBool,
 }
 
 impl ClientContext for Context {
@@ -54,6 +64,12 @@ impl ClientContext for Context {
         tracing::debug!(error = %error, reason, "the producer of dead letters");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if self.brokers.are_forgotten(&statistics) {
+            self.is_lost.store(true, Relaxed);
         }
     }
 }
@@ -85,9 +101,20 @@ impl Producer {
             .set("topic.metadata.propagation.max.ms", ATTEMPT_MS)
             .set("message.timeout.ms", ATTEMPT_MS)
             .set("linger.ms", "0")
+            .set("statistics.interval.ms", "5000")
             // What fitted into a topic once fits again: the broker decides, not this client.
             .set("message.max.bytes", RECORD_BYTES_MAX);
-        ThreadedProducer::from_config_and_context(&client, Context::default()).map(Self)
+        let made = ThreadedProducer::from_config_and_context(&client, Context::default())?;
+        Ok(Self { config: client, client: Mutex::new(Arc::new(made)) })
+    }
+
+    /// Gives the client; a new one where the last has forgotten every broker.
+    fn client(&self) -> Result<Arc<ThreadedProducer<Context>>, KafkaError> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.context().is_lost.load(Relaxed) {
+            *client = Arc::new(ThreadedProducer::from_config_and_context(&self.config, Context::default())?);
+        }
+        Ok(Arc::clone(&client))
     }
 
     /// Brings a record to the dead-letter topic. Returns when a broker has it.
@@ -128,20 +155,22 @@ impl Producer {
             all.insert(Header { key, value: value.as_deref() })
         };
         base.headers = Some(headers.iter().fold(empty, insert));
-        self.0.send(base).map_err(|(error, _)| error)?;
+        self.client()?.send(base).map_err(|(error, _)| error)?;
         answer.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// Tells why brokers refuse us, if they have since this was last asked.
     pub(super) fn refused(&self) -> Option<KafkaError> {
-        self.0.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let client = self.client().ok()?;
+        client.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Says whether topics are there, asking brokers for at most `limit` each. Blocks.
     pub fn missing<'t>(&self, topics: &'t [String], limit: Duration) -> Result<Vec<&'t str>, KafkaError> {
         let mut missing = Vec::new();
+        let client = self.client()?;
         for topic in topics {
-            let metadata = self.0.client().fetch_metadata(Some(topic), limit)?;
+            let metadata = client.client().fetch_metadata(Some(topic), limit)?;
             let is_there =
                 metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty());
             if !is_there {

@@ -221,6 +221,9 @@ impl Poller {
     async fn poll(&mut self, source: &mut Source) -> Result<Left, RelayError> {
         let mut looked: Option<Instant> = None;
         loop {
+            if let Some(failure) = self.hands.failure() {
+                return Ok(Left::SinkFailed { failure, was_alone: false });
+            }
             let mut has_more = false;
             for (place, desk) in self.desks.iter_mut().enumerate() {
                 desk.begin_sweep();
@@ -285,8 +288,9 @@ impl Poller {
             Verdict::Record | Verdict::Topic => Err(failure.into()),
             Verdict::Rights | Verdict::Transient => {
                 self.metrics.enter(State::SinkBlocked);
+                let is_about_brokers = failure.verdict == Verdict::Transient;
                 self.hands.patience.tell(&failure.into());
-                Ok(Next::Pause)
+                Ok(if is_about_brokers { Next::AwaitKafka(self.hands.patience.next_pause()) } else { Next::Pause })
             }
         }
     }

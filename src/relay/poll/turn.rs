@@ -114,9 +114,14 @@ impl Hands {
         Ok(())
     }
 
+    /// Tells why the producer must go, if it must: also one that has nothing to send may have lost its brokers.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.outlet.as_ref().and_then(|outlet| outlet.sink.failure())
+    }
+
     /// Drops the producer, and purges what it has, unless everything has arrived.
     pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
-        if self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all() || outlet.sink.failure().is_some()) {
+        if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all()) {
             self.outlet = None;
             self.metrics.in_flight(0, 0, None);
         }

@@ -20,6 +20,7 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use tokio::sync::Notify;
 
+use crate::kafka::Brokers;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     repeats: Mutex<Repeats>,
     /// It was told that all brokers are away, and not yet that one is back.
     all_away: AtomicBool,
+    /// Whom librdkafka still knows.
+    brokers: Brokers,
     /// How many requests of this producer have been counted as sent again.
     retries: AtomicU64,
 }
@@ -54,6 +57,7 @@ impl Shared {
             failure: Mutex::default(),
             repeats: Mutex::default(),
             all_away: AtomicBool::default(),
+            brokers: Brokers::default(),
             retries: AtomicU64::default(),
         }
     }
@@ -64,8 +68,11 @@ impl Shared {
 
     /// Notes the first failure; what follows it (a purged queue) says nothing new.
     pub(super) fn fail(&self, error: &KafkaError, topic: Option<&str>, event_id: Option<String>) {
+        self.end_with(Failure::new(error, topic, event_id));
+    }
+
+    fn end_with(&self, found: Failure) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = Failure::new(error, topic, event_id);
         if failure.as_ref().is_none_or(|earlier| earlier.is_vaguer_than(&found)) {
             *failure = Some(found);
         }
@@ -172,6 +179,10 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.0.broker_there();
+        }
+        if self.0.brokers.are_forgotten(&statistics) {
+            self.0.reports.failed();
+            self.0.end_with(Failure::forgotten());
         }
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
         let counted = self.0.retries.swap(retries, Relaxed);

@@ -111,6 +111,12 @@ impl Failure {
         Self { verdict, text, topic: topic.map(str::to_owned), event_id }
     }
 
+    /// The producer has nobody to ask any more, and never will.
+    pub(super) fn forgotten() -> Self {
+        let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
+        Self { verdict: Verdict::Transient, text, topic: None, event_id: None }
+    }
+
     /// A purged record or a fatal state tells less than what caused it.
     pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
         self.verdict == Verdict::Transient && other.verdict != Verdict::Transient

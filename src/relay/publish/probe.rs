@@ -8,6 +8,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::BaseProducer;
 use rdkafka::producer::Producer as _;
@@ -40,6 +41,11 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let producer = BaseProducer::from_config_and_context(&config, Asking::default())
         .map_err(|source| Error::Configuration { source })?;
     match producer.client().fetch_metadata(None, timeout) {
+        // So answer brokers that have just lost their controller.
+        Ok(metadata) if metadata.brokers().is_empty() => {
+            let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
+            Err(Error::Unreachable { brokers, source: KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable) })
+        }
         Ok(metadata) => {
             let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
             Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
