@@ -41,7 +41,7 @@ use report::Failed;
 pub fn main() -> ExitCode {
     panics::end_the_process();
     let args = Args::parse();
-    let mut output = Output::new(args.color);
+    let mut output = Output::new(args.color, args.config.clone());
     match dispatch(args, &mut output) {
         Ok(code) => code,
         Err(failed) => failed.tell(&mut output),

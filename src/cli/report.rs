@@ -33,7 +33,7 @@ impl Failed {
             Self::Fault(fault) => {
                 output.note(&format!("error[{}]: {}", fault.code(), chain(&**fault)));
                 if let Some(help) = fault.help() {
-                    output.note(&format!("  next: {help}"));
+                    output.hint(&format!("  next: {help}"));
                 }
                 ExitCode::from(fault.code().exit() as u8)
             }

@@ -15,7 +15,7 @@ pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Ou
     let settings = loaded.config.relay_settings();
     if !applies {
         output.text(&setup::script(&settings, wish).map_err(Failed::new)?)?;
-        output.note("nothing was changed: run this SQL, or `walrelay setup --apply`");
+        output.hint("nothing was changed: run this SQL, or `walrelay setup --apply`");
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
@@ -36,6 +36,6 @@ pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Ou
             return Ok(ExitCode::from(signals::INTERRUPTED));
         }
     }
-    output.note("ready for `walrelay run`");
+    output.hint("ready for `walrelay run`");
     Ok(ExitCode::SUCCESS)
 }

@@ -105,13 +105,13 @@ fn what_is_missing_is_named_with_the_next_step() {
     let sql = Sql::connect(&postgres.url());
     run(65, &["WR-6504", "table public.outbox_events does not exist", "walrelay setup"]);
     sql.run(include_str!("../../sql/outbox.sql"));
-    run(65, &["WR-6502", "publication \"walrelay\" does not exist", "walrelay setup --apply"]);
+    run(65, &["WR-6502", "publication \"walrelay\" does not exist", "`walrelay setup --config "]);
     sql.run("CREATE PUBLICATION walrelay FOR TABLE outbox_events");
     run(65, &["WR-6503", "ALTER PUBLICATION \"walrelay\" SET (publish = 'insert')"]);
     sql.run("ALTER PUBLICATION walrelay SET (publish = 'insert', publish_via_partition_root = true)");
-    run(66, &["WR-6601", "replication slot \"walrelay\" does not exist", "walrelay setup --apply"]);
+    run(66, &["WR-6601", "replication slot \"walrelay\" does not exist", "`walrelay setup --config "]);
     sql.run("SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput')");
-    run(71, &["stored position", "walrelay setup --apply"]);
+    run(71, &["stored position", "`walrelay setup --config "]);
 }
 
 #[test]
