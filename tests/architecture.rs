@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "relay/pipeline",
         &[
             "lsn",
+            "measure",
             "cursor",
             "fault",
             "relay/frame",

@@ -28,6 +28,7 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
         Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
         Mode::Poll => Sources::of_polling(&config.relay.name, metrics.clone()),
     };
+    sources.with_producer = config.kafka.metrics;
     sources.log_dropped = guard.dropped();
     sources.log_suppressed = guard.suppressed();
     let admin = admin::start(&config.http, Arc::new(sources)).map_err(Failed::new)?;

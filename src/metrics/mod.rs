@@ -6,6 +6,7 @@
 
 mod page;
 mod process;
+mod producer;
 
 use serde::Serialize;
 
@@ -39,6 +40,8 @@ pub struct Sources {
     pub build: Build,
     /// What the relay measures.
     pub relay: relay::Metrics,
+    /// Whether librdkafka's own numbers are exposed.
+    pub with_producer: bool,
     /// Log lines that standard error did not take in time.
     pub log_dropped: Counter,
     /// Log lines that were held back as repetitions.
@@ -68,6 +71,7 @@ impl Sources {
             publication: Some(publication.to_owned()),
             build: Build::of_this_program(),
             relay,
+            with_producer: false,
             log_dropped: Counter::default(),
             log_suppressed: Counter::default(),
         }
@@ -102,10 +106,16 @@ pub fn exposition(sources: &Sources) -> String {
     times(&mut page, &sources.relay);
     if sources.slot.is_some() {
         slot(&mut page, &sources.relay);
+        replayed(&mut page, &sources.relay);
     }
     backlog(&mut page, &sources.relay);
     flow(&mut page, &sources.relay);
     throttle(&mut page, &sources.relay);
+    if sources.with_producer
+        && let Some(view) = sources.relay.producer.load()
+    {
+        producer::write(&mut page, &view);
+    }
     process::write(&mut page);
     page.into_text()
 }
@@ -280,6 +290,22 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
     );
 }
 
+fn replayed(page: &mut Page, relay: &relay::Metrics) {
+    page.count(
+        "walrelay_events_replayed_total",
+        "Events handed over once more because their producer was given up; a restart is not counted.",
+        float(relay.events_replayed.value()),
+    );
+    let ages = relay.outbox_age.distribution();
+    if ages.counts.iter().any(|count| *count > 0) {
+        page.histogram(
+            "walrelay_outbox_age_seconds",
+            "From the making of a row to its arrival here, by the server's clock; only with timestamp = \"created_at\".",
+            &ages,
+        );
+    }
+}
+
 fn throttle(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, gauge) in [
         ("walrelay_inflight_messages", "Events on their way to Kafka.", &relay.inflight_messages),
@@ -365,6 +391,7 @@ mod tests {
         relay.held_back(relay::metrics::Cause::Kafka, Duration::from_millis(1_500));
         relay.failed(Component::Wal, &Refused);
         relay.produce_retries.add(3);
+        relay.outbox_age.observe(Duration::from_millis(7));
         relay.slot.set(Some(SlotView {
             polled_micros: 1_700_000_000_000_000,
             active: true,
@@ -400,6 +427,8 @@ mod tests {
             format!("walrelay_slot_catalog_xmin_age_transactions{{{relay}}} 12"),
             format!("walrelay_slot_spilled_bytes_total{{{relay}}} 4096"),
             format!("walrelay_produce_retries_total{{{relay}}} 3"),
+            format!("walrelay_events_replayed_total{{{relay}}} 0"),
+            format!("walrelay_outbox_age_seconds_count{{{relay}}} 1"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"2.5\"}} 1"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"1\"}} 0"),
             format!("walrelay_commit_to_ack_seconds_bucket{{{relay},le=\"+Inf\"}} 1"),
@@ -408,6 +437,29 @@ mod tests {
             assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("\nprocess_open_fds "), "{text}");
+    }
+
+    #[test]
+    fn the_producers_numbers_are_there_where_they_are_asked_for() {
+        let mut sources = sources();
+        let quantiles = relay::metrics::Quantiles { p50_micros: 1_500, p99_micros: 2_000_000 };
+        let broker =
+            relay::metrics::BrokerView { number: 3, is_up: true, round_trip: Some(quantiles), ..Default::default() };
+        let view = relay::metrics::ProducerView { queued_messages: 9, queued_bytes: 900, brokers: vec![broker] };
+        sources.relay.producer.set(view);
+        assert!(!exposition(&sources).contains("walrelay_kafka_"), "nobody asked");
+        sources.with_producer = true;
+        let text = exposition(&sources);
+        let relay = "relay=\"or\\\"de\\nrs\\\\\"";
+        for line in [
+            format!("walrelay_kafka_queue_messages{{{relay}}} 9"),
+            format!("walrelay_kafka_broker_up{{{relay},broker=\"3\"}} 1"),
+            format!("walrelay_kafka_broker_requests_total{{{relay},broker=\"3\"}} 0"),
+            format!("walrelay_kafka_broker_round_trip_seconds{{{relay},broker=\"3\",quantile=\"0.99\"}} 2"),
+        ] {
+            assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("walrelay_kafka_broker_throttle"), "{text}");
     }
 
     #[test]
@@ -429,6 +481,7 @@ mod tests {
             "walrelay_lag_",
             "walrelay_oldest_inflight",
             "walrelay_errors_total",
+            "walrelay_outbox_age",
         ] {
             assert!(!text.contains(name), "{name} is in\n{text}");
         }

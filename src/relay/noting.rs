@@ -51,6 +51,7 @@ impl<'m> Noting<'m> {
         let ledger = pipeline.ledger();
         metrics.in_flight(ledger.records(), ledger.bytes(), ledger.oldest_committed_micros().map(unsigned));
         metrics.events_received.add(tally.events - noted.events);
+        metrics.events_replayed.add(tally.replayed - noted.replayed);
         metrics.transactions.add(tally.transactions - noted.transactions);
         metrics.keepalives.add(tally.keepalives - noted.keepalives);
         metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);

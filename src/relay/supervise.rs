@@ -70,6 +70,8 @@ struct Supervisor {
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
     stalls: Stalls,
+    /// Up to where this process has handed events over, whatever became of them.
+    handed_before: Lsn,
     /// Another relay has published since we last did.
     stood_by: bool,
 }
@@ -106,6 +108,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         remembered: None,
         cautious_until: None,
         stalls: Stalls::default(),
+        handed_before: Lsn::ZERO,
         stood_by: false,
         settings,
     };
@@ -251,6 +254,7 @@ impl Supervisor {
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.stood_by |= self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
             self.let_go();
+            self.handed_before = Lsn::ZERO;
         }
         let start = resume::decide(server, self.remembered.as_ref().or(stored))?;
         if matches!(start, Start::Slot(_)) && stored.is_some() {
@@ -272,6 +276,8 @@ impl Supervisor {
         }
         let limits = Limits { in_flight_bytes: self.settings.delivery.max_in_flight_bytes, frame_bytes };
         let mut pipeline = Pipeline::new(self.routes.clone(), limits, start);
+        pipeline.follow(self.handed_before);
+        pipeline.note_ages(self.metrics.outbox_age.clone());
         if let Some(until) = self.cautious_until.take() {
             pipeline.be_cautious(until);
         }
@@ -365,7 +371,9 @@ impl Supervisor {
 
     /// Purges what is on the way: from here on somebody else may publish it.
     fn let_go(&mut self) {
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.handed_before = self.handed_before.max(held.pipeline.frontier());
+        }
     }
 
     /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.

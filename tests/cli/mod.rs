@@ -85,7 +85,7 @@ fn three_mistakes_are_told_at_once_with_64() {
     let more = "[shutdown]\ndrian = \"20s\"\n\n[source]\nstall_release_after = 30\n\n[log]\nformat = \"jsno\"\n";
     let ended = program("postgres://postgres@127.0.0.1:1/postgres", more).verb(&["run"]);
     assert_eq!(ended.code, Some(64));
-    for expected in ["did you mean `drain`?", "a duration with its unit", "did you mean `json`?", "config.toml:11:1"] {
+    for expected in ["did you mean `drain`?", "a duration with its unit", "did you mean `json`?", "config.toml:12:1"] {
         assert!(ended.notes.contains(expected), "{expected} in {}", ended.notes);
     }
 }

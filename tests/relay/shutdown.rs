@@ -142,6 +142,12 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     kafka.resume(0);
     program.await_state("streaming");
     arrived(&postgres, &kafka, "parked");
+    // All of it had been handed over once, to the producer that was given up.
+    assert!(program.metric("walrelay_events_replayed_total") > Some(100.0), "{}", program.log());
+    program.await_that("librdkafka's own numbers", |program| {
+        program.metric("walrelay_kafka_broker_requests_total") > Some(0.0)
+            && program.metric("walrelay_kafka_queue_messages") == Some(0.0)
+    });
 }
 
 #[test]

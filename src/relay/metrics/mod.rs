@@ -9,6 +9,7 @@
 
 mod failures;
 mod link;
+mod producer;
 mod slot;
 mod state;
 mod topics;
@@ -30,6 +31,10 @@ pub use failures::FailureCount;
 pub use failures::Failures;
 pub use link::Link;
 pub use link::Loss;
+pub use producer::BrokerView;
+pub use producer::ProducerCell;
+pub use producer::ProducerView;
+pub use producer::Quantiles;
 pub use slot::SlotCell;
 pub use slot::SlotView;
 pub use slot::WalStatus;
@@ -85,6 +90,8 @@ pub struct Metrics {
 
     /// Events read from the log.
     pub events_received: Counter,
+    /// Those of them that this process had handed to a producer before, which it had to give up.
+    pub events_replayed: Counter,
     /// Events acknowledged by a broker, by topic.
     pub topics: Topics,
     /// Transactions with at least one event, read to their end.
@@ -107,10 +114,14 @@ pub struct Metrics {
     pub backpressure_inflight_micros: Counter,
     /// Requests to brokers that librdkafka has sent again.
     pub produce_retries: Counter,
+    /// The producer as librdkafka's statistics showed it last.
+    pub producer: ProducerCell,
     /// Failed reads and writes of the stored position.
     pub position_store_errors: Counter,
     /// From the commit in PostgreSQL to the broker's acknowledgement.
     pub commit_to_ack: Histogram,
+    /// From the making of a row to its arrival here, by the server's clock; only where rows say when they were made.
+    pub outbox_age: Histogram,
     /// From the hand-over of a transaction's last event to the acknowledgement that completes it.
     pub publish_duration: Histogram,
 
@@ -163,6 +174,7 @@ impl Default for Metrics {
             unpublished: Gauge::default(),
             unpublished_counted_micros: Gauge::default(),
             events_received: Counter::default(),
+            events_replayed: Counter::default(),
             topics: Topics::default(),
             transactions: Counter::default(),
             keepalives: Counter::default(),
@@ -174,8 +186,10 @@ impl Default for Metrics {
             backpressure_kafka_micros: Counter::default(),
             backpressure_inflight_micros: Counter::default(),
             produce_retries: Counter::default(),
+            producer: ProducerCell::default(),
             position_store_errors: Counter::default(),
             commit_to_ack: Histogram::default(),
+            outbox_age: Histogram::default(),
             publish_duration: Histogram::default(),
             ticked_micros: Gauge::default(),
             epoch: Instant::now(),

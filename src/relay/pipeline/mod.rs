@@ -13,28 +13,29 @@
 //! It has no clock, no socket and no producer: `Sink` is the seam, a `Vec` implements it in tests.
 
 mod error;
+mod sink;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::lsn::Lsn;
+use crate::measure::Histogram;
 use crate::relay::frame;
 use crate::relay::frame::Frame;
 use crate::relay::frame::Next;
-use crate::relay::ledger::Completed;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
 use crate::relay::ledger::Reports;
-use crate::relay::ledger::Ticket;
 use crate::relay::pgoutput;
 use crate::relay::pgoutput::Message;
 use crate::relay::pgoutput::Relation;
 use crate::relay::pgoutput::Tuple;
 use crate::relay::route;
 use crate::relay::route::Reason;
-use crate::relay::route::Record;
 use crate::relay::route::Route;
 use crate::relay::route::Scratch;
 use crate::relay::row;
@@ -44,39 +45,13 @@ use crate::relay::transaction::Place;
 use crate::relay::transaction::Violation;
 
 pub use error::Error;
+pub use sink::Refused;
+pub use sink::Sink;
+pub use tally::Clock;
+pub use tally::Tally;
 
 /// What a record costs besides its bytes, in the producer's queues and allocator.
 pub(super) const RECORD_OVERHEAD: usize = 448;
-
-/// Where records go.
-pub trait Sink {
-    /// Gives the index under which a topic is counted.
-    fn topic_index(&mut self, topic: &str) -> u16;
-
-    /// Takes a record, or says why not. A record that is taken is reported under its ticket, sooner or later.
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
-
-    /// Learns that a transaction is complete, whose last record arrived before its end was read.
-    fn completed(&mut self, completed: Completed);
-}
-
-/// Why a sink does not take a record.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refused {
-    /// Not now: offer it again when something has been delivered.
-    Full,
-    /// Never.
-    TooLarge {
-        /// The record's size.
-        size: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The topic has no partition of this number, as far as the sink knows; and it is broken, for a new one to look again.
-    NoPartition(i32),
-    /// The sink is broken; its owner knows why.
-    Broken,
-}
 
 /// What is read, and how much may be on the way.
 #[derive(Clone, Debug)]
@@ -115,36 +90,6 @@ pub enum Stopped<'b> {
     Ended,
 }
 
-/// What has been seen so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Tally {
-    /// Frames of any kind.
-    pub frames: u64,
-    /// Rows of outbox tables.
-    pub events: u64,
-    /// Keepalives.
-    pub keepalives: u64,
-    /// Transactions with at least their begin and commit.
-    pub transactions: u64,
-    /// Transactions skipped because this pipeline had already handed them over.
-    pub skipped_transactions: u64,
-    /// Updates, deletes and truncates, which an outbox does not publish.
-    pub unexpected: u64,
-    /// Frames that mean nothing to us.
-    pub asides: u64,
-}
-
-/// Times of the server, by its own clock, in microseconds of the Unix clock; 0 before the first.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Clock {
-    /// When it sent the last message.
-    pub server_micros: i64,
-    /// When the last transaction committed.
-    pub committed_micros: i64,
-    /// How long after its commit the last transaction was sent; 0 once the server has nothing more.
-    pub lag_micros: i64,
-}
-
 /// A table of the stream.
 #[derive(Debug)]
 enum Shape {
@@ -175,8 +120,11 @@ pub struct Pipeline {
     reply_requested: bool,
     is_stopping: bool,
     cautious_until: Option<Lsn>,
+    /// An earlier pipeline has handed over whatever ends before.
+    handed_before: Lsn,
     clock: Clock,
     tally: Tally,
+    ages: Histogram,
 }
 
 impl Pipeline {
@@ -198,8 +146,10 @@ impl Pipeline {
             reply_requested: false,
             is_stopping: false,
             cautious_until: None,
+            handed_before: Lsn::ZERO,
             clock: Clock::default(),
             tally: Tally::default(),
+            ages: Histogram::default(),
         }
     }
 
@@ -265,6 +215,16 @@ impl Pipeline {
     /// record.
     pub fn be_cautious(&mut self, until: Lsn) {
         self.cautious_until = Some(until);
+    }
+
+    /// Counts events up to this position as handed over before: whatever became of them, they come again.
+    pub const fn follow(&mut self, handed_before: Lsn) {
+        self.handed_before = handed_before;
+    }
+
+    /// Notes how old rows are when they come, where a row says when it was made.
+    pub fn note_ages(&mut self, ages: Histogram) {
+        self.ages = ages;
     }
 
     /// Takes note of what has been delivered.
@@ -448,6 +408,12 @@ impl Pipeline {
         match sink.accept(&record, ticket) {
             Ok(()) => {
                 self.tally.events += 1;
+                self.tally.replayed += u64::from(begun.commit_lsn < self.handed_before);
+                if let Some(made) = record.timestamp_millis.filter(|_| route.tells_when_rows_were_made()) {
+                    // Both by the server's clock.
+                    let age = self.clock.server_micros / 1_000 - made;
+                    self.ages.observe(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
+                }
                 Ok(None)
             }
             Err(refused) => {

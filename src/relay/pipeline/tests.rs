@@ -3,6 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::relay::ledger::Completed;
+use crate::relay::ledger::Ticket;
+use crate::relay::route::Record;
 
 /// A stream of frames as a server would send it.
 #[derive(Clone, Default)]
@@ -170,6 +173,23 @@ fn what_was_handed_over_whole_is_passed_over_after_a_reconnect_and_the_rest_come
     sink.records.iter().for_each(|(_, _, ticket)| _ = reports.delivered(*ticket));
     assert_eq!(confirmed(&mut pipeline), 230);
     assert_eq!(pipeline.tally().skipped_transactions, 1);
+}
+
+#[test]
+fn what_an_earlier_pipeline_handed_over_is_counted_as_replayed() {
+    let stream = Stream::default()
+        .begin(100)
+        .relation(1, "outbox_events")
+        .row(1, "a", "k")
+        .commit(100, 130)
+        .begin(130)
+        .row(1, "b", "k")
+        .row(1, "c", "k")
+        .commit(130, 160);
+    let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken::default());
+    pipeline.follow(Lsn::from_wire(130));
+    pipeline.run(&stream.0, &mut sink).unwrap();
+    assert_eq!((pipeline.tally().events, pipeline.tally().replayed), (3, 1));
 }
 
 #[test]

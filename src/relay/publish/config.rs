@@ -22,6 +22,8 @@ pub struct Config {
     pub sasl: Option<Sasl>,
     /// How batches are compressed: `"none"`, `"gzip"`, `"snappy"`, `"lz4"` or `"zstd"`.
     pub compression: Compression,
+    /// Expose librdkafka's own numbers as `walrelay_kafka_*`: a dozen series for each broker.
+    pub metrics: bool,
     /// Any other librdkafka property. The ones that carry a guarantee are refused, with the reason.
     pub properties: BTreeMap<String, String>,
 }
@@ -91,6 +93,7 @@ impl Default for Config {
             tls: None,
             sasl: None,
             compression: Compression::default(),
+            metrics: false,
             properties: BTreeMap::new(),
         }
     }

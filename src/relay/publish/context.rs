@@ -32,6 +32,7 @@ use crate::relay::metrics::now_micros;
 use super::Failure;
 use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
+use super::statistics;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -184,6 +185,7 @@ impl ClientContext for Context {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }
+        self.0.metrics.producer.set(statistics::view(&statistics));
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
         let counted = self.0.retries.swap(retries, Relaxed);
         self.0.metrics.produce_retries.add(retries.saturating_sub(counted));

@@ -18,6 +18,7 @@ mod probe;
 mod properties;
 mod repeats;
 mod settings;
+mod statistics;
 
 use std::collections::HashMap;
 use std::fmt;

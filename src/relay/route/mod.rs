@@ -194,6 +194,12 @@ impl Route {
         (&self.schema, &self.table)
     }
 
+    /// Says whether the time of a record is when its row was made.
+    #[must_use]
+    pub fn tells_when_rows_were_made(&self) -> bool {
+        self.timestamp == Timestamp::CreatedAt
+    }
+
     /// Gives the names of the columns it reads.
     #[must_use]
     pub const fn names(&self) -> &Names {
