@@ -28,7 +28,7 @@ use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
 
 fn target(text: &str) -> Target {
-    Target::parse(text, &|_| None, &|_| None).unwrap()
+    Target::parse(text, &|_| None, &|_| None, &|_| None).unwrap()
 }
 
 fn config() -> Config {
@@ -91,6 +91,8 @@ async fn credentials_and_certificates_are_taken_or_refused_as_libpq_would() {
         "hostssl   all scram 127.0.0.1/32 scram-sha-256",
         "hostnossl all scram 127.0.0.1/32 reject",
         "hostnossl all plain_scram 127.0.0.1/32 scram-sha-256",
+        "hostssl   all plain_only 127.0.0.1/32 reject",
+        "hostnossl all plain_only 127.0.0.1/32 scram-sha-256",
         "hostnossl all clear 127.0.0.1/32 password",
         "hostnossl all hashed 127.0.0.1/32 md5",
     ];
@@ -100,17 +102,20 @@ async fn credentials_and_certificates_are_taken_or_refused_as_libpq_would() {
     let roles = [
         "CREATE ROLE scram LOGIN REPLICATION PASSWORD 'pw'",
         "CREATE ROLE plain_scram LOGIN REPLICATION PASSWORD 'pw'",
+        "CREATE ROLE plain_only LOGIN REPLICATION PASSWORD 'pw'",
         "CREATE ROLE clear LOGIN REPLICATION PASSWORD 'pw'",
         "CREATE ROLE bare LOGIN",
         "SET password_encryption = 'md5'; CREATE ROLE hashed LOGIN REPLICATION PASSWORD 'pw'",
     ];
     sql(&postgres, &roles).await;
     let full = format!("user=scram password=pw sslmode=verify-full sslrootcert={root}");
-    let rows: [(String, Result<bool, &str>); 14] = [
+    let rows: [(String, Result<bool, &str>); 16] = [
         (format!("host=db.test {full}"), Ok(true)),
         (format!("host=db.test {full} channel_binding=require"), Ok(true)),
         (format!("host=db.test {full} channel_binding=disable"), Ok(true)),
         ("host=db.test user=scram password=pw sslmode=prefer".to_owned(), Ok(true)),
+        ("host=db.test user=plain_only password=pw sslmode=prefer".to_owned(), Ok(false)),
+        ("host=db.test user=plain_only password=pw sslmode=require".to_owned(), Err("SQLSTATE 28000")),
         (format!("host=else.test {full}"), Err("hostname mismatch")),
         ("host=db.test user=scram password=pw sslmode=verify-full".to_owned(), Err("self-signed certificate")),
         ("host=db.test user=scram password=pw sslmode=disable".to_owned(), Err("SQLSTATE 28000")),

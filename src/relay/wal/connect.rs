@@ -104,6 +104,11 @@ fn is_refusal(error: &Error) -> bool {
     is_server && error.fate() == Fate::Fatal && error.code().exit() == Exit::Rights
 }
 
+/// Says whether it may go better without TLS: it failed, or `pg_hba.conf` does not let us in that way.
+fn is_about_tls(error: &Error) -> bool {
+    matches!(error, Error::Tls { .. }) || error.is_refused_by_rules()
+}
+
 fn combine(mut failures: Vec<Error>) -> Error {
     match (failures.len(), failures.pop()) {
         (_, None) => Error::Closed,
@@ -123,15 +128,16 @@ impl Attempt<'_> {
             let left = places.len() - index + hosts_left - 1;
             match within(share(deadline, left), host, self.place(host, place, self.target.ssl_mode)).await {
                 Ok(connected) => return Ok(connected),
-                Err(error) if is_refusal(&error) => return Err(error),
                 // libpq's meaning of "prefer": with TLS if that works, and else without.
-                Err(Error::Tls { .. }) if self.target.ssl_mode == SslMode::Prefer => {
+                Err(error) if self.target.ssl_mode == SslMode::Prefer && is_about_tls(&error) => {
                     let plain = self.place(host, place, SslMode::Disable);
                     match within(share(deadline, left), host, plain).await {
                         Ok(connected) => return Ok(connected),
+                        Err(error) if is_refusal(&error) => return Err(error),
                         Err(error) => failures.push(error),
                     }
                 }
+                Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => failures.push(error),
             }
         }

@@ -1,6 +1,6 @@
 //! Where to connect: libpq's connection strings and variables, with libpq's meanings.
 //!
-//! Pure: the environment and the password file are handed in. One difference: `sslmode` is `verify-full` unless the host is
+//! Pure: the environment and the files are handed in. One difference: `sslmode` is `verify-full` unless the host is
 //! on this machine, where libpq's `prefer` stays.
 
 use std::fmt;
@@ -13,6 +13,7 @@ use crate::units::Secret;
 use super::params;
 use super::params::Params;
 use super::passfile;
+use super::service;
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -160,16 +161,23 @@ impl Target {
             Err(_) if name == "USER" => passfile::system_user(),
             Err(_) => None,
         };
-        Self::parse(text, &variable, &|path| passfile::read(path))
+        Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path).ok())
     }
 
-    /// Reads a connection string; what it leaves out comes from the variables, then from libpq's defaults.
+    /// Reads a connection string; what it leaves out comes from its service, from the variables, and from libpq's defaults.
     pub fn parse(
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
         passfile: &dyn Fn(&str) -> Option<String>,
+        services: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BadConninfo> {
         let mut params = params::read(text)?;
+        let service = params.remove("service").or_else(|| variable("PGSERVICE").filter(|name| !name.is_empty()));
+        if let Some(service) = service {
+            for (name, value) in service::find(&service, variable, services)? {
+                params.entry(name).or_insert(value);
+            }
+        }
         for (name, key) in VARIABLES {
             if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
                 params.entry(key.to_owned()).or_insert(value);
@@ -330,7 +338,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Target, BadConninfo> {
-        Target::parse(text, &|name| (name == "USER").then(|| "me".to_owned()), &|_| None)
+        Target::parse(text, &|name| (name == "USER").then(|| "me".to_owned()), &|_| None, &|_| None)
     }
 
     fn tcp(name: &str, port: u16) -> Host {
@@ -386,17 +394,34 @@ mod tests {
             "PGSSLMODE" => Some("disable".to_owned()),
             _ => None,
         };
-        let target = Target::parse("postgres://db", &variable, &|_| None).unwrap();
+        let target = Target::parse("postgres://db", &variable, &|_| None, &|_| None).unwrap();
         assert_eq!((target.hosts, target.ssl_mode), (vec![tcp("db", 5432)], SslMode::Disable));
         assert_eq!((target.user.as_str(), target.dbname.as_str()), ("app", "app"));
     }
 
     #[test]
+    fn a_service_fills_in_before_the_variables_and_after_the_string() {
+        let variable = |name: &str| match name {
+            "PGSERVICE" => Some("shop".to_owned()),
+            "PGSERVICEFILE" => Some("/services".to_owned()),
+            "PGUSER" | "PGPORT" => Some("7".to_owned()),
+            _ => None,
+        };
+        let services =
+            |path: &str| (path == "/services").then(|| "[shop]\nhost=db\nuser=app\ndbname=shop\n".to_owned());
+        let target = Target::parse("dbname=mine", &variable, &|_| None, &services).unwrap();
+        assert_eq!((target.hosts, target.user.as_str(), target.dbname.as_str()), (vec![tcp("db", 7)], "app", "mine"));
+        let named = Target::parse("postgres:///?service=none", &variable, &|_| None, &services);
+        assert!(named.unwrap_err().to_string().contains("no service \"none\" in /services"));
+    }
+
+    #[test]
     fn the_password_file_is_read_as_libpq_reads_it() {
         let lines = "# comment\nother:*:*:*:no\ndb:5432:*:app:a\\:b:c\n*:*:*:*:last\n";
-        let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned())).unwrap();
+        let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned()), &|_| None).unwrap();
         let with_file = |text: &str| {
-            Target::parse(text, &|name| (name == "HOME").then(|| "/h".to_owned()), &|_| Some(lines.to_owned())).unwrap()
+            let home = |name: &str| (name == "HOME").then(|| "/h".to_owned());
+            Target::parse(text, &home, &|_| Some(lines.to_owned()), &|_| None).unwrap()
         };
         let first = |text: &str| {
             let target = with_file(text);

@@ -152,6 +152,12 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "55006")
     }
 
+    /// Says whether `pg_hba.conf` does not let us in.
+    #[must_use]
+    pub fn is_refused_by_rules(&self) -> bool {
+        matches!(self, Self::Server(error) if error.state == "28000")
+    }
+
     /// Says whether a table is not there.
     #[must_use]
     pub fn is_missing_table(&self) -> bool {

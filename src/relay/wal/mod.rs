@@ -22,6 +22,7 @@ mod ordinary;
 mod params;
 mod passfile;
 mod server;
+mod service;
 mod session;
 mod stream;
 mod tls;

@@ -9,7 +9,7 @@ pub(super) type Params = BTreeMap<String, String>;
 
 /// What is understood, then what is taken and has no effect here: our own name, encoding and socket settings stand, and
 /// there is no GSS encryption.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 29] = [
     "host",
     "hostaddr",
     "port",
@@ -25,6 +25,7 @@ const KNOWN: [&str; 28] = [
     "channel_binding",
     "options",
     "connect_timeout",
+    "service",
     "application_name",
     "fallback_application_name",
     "client_encoding",
@@ -52,7 +53,8 @@ pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") { uri(text) } else { key_values(text) }
 }
 
-fn known(name: &str) -> Result<(), BadConninfo> {
+/// Insists that this is a parameter.
+pub(super) fn known(name: &str) -> Result<(), BadConninfo> {
     if KNOWN.contains(&name) {
         return Ok(());
     }

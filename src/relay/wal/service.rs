@@ -1,0 +1,91 @@
+//! libpq's service file: connection parameters under a name.
+
+use super::BadConninfo;
+use super::params;
+use super::params::Params;
+
+/// Finds a service in the files where libpq looks for one: `PGSERVICEFILE` or `~/.pg_service.conf`, then
+/// `pg_service.conf` in `PGSYSCONFDIR`.
+pub(super) fn find(
+    service: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+    read: &dyn Fn(&str) -> Option<String>,
+) -> Result<Params, BadConninfo> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let own = set("PGSERVICEFILE").or_else(|| set("HOME").map(|home| format!("{home}/.pg_service.conf")));
+    let common = set("PGSYSCONFDIR").map(|directory| format!("{directory}/pg_service.conf"));
+    for path in own.iter().chain(&common) {
+        if let Some(params) = read(path).map(|text| entry(&text, service, path)).transpose()?.flatten() {
+            return Ok(params);
+        }
+    }
+    let places: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
+    Err(BadConninfo::Form(format!("there is no service {service:?} in {}", places.join(" or "))))
+}
+
+/// Reads the group of this name. Its lines are not shown: one may hold a password.
+fn entry(text: &str, service: &str, path: &str) -> Result<Option<Params>, BadConninfo> {
+    let mut found: Option<Params> = None;
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[') {
+            if found.is_some() {
+                break;
+            }
+            found = (name.strip_suffix(']') == Some(service)).then(Params::new);
+            continue;
+        }
+        let Some(params) = &mut found else { continue };
+        let bad = |why: &str| BadConninfo::Form(format!("{path}:{number}: {why}"));
+        let (name, value) = line.split_once('=').ok_or_else(|| bad("a line of a service without ="))?;
+        if name == "service" {
+            return Err(bad("a service cannot name another one"));
+        }
+        params::known(name).map_err(|error| match error {
+            BadConninfo::Form(_) => bad("a line whose name is no connection parameter (not shown: it may be secret)"),
+            error @ (BadConninfo::Unknown { .. } | BadConninfo::Value { .. }) => error,
+        })?;
+        params.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str =
+        "# ours\n[other]\nhost=no\n\n[shop]\nhost=db\nport=6432\nuser=app\nhost=second\n[later]\nhost=no\n";
+
+    fn found(text: &'static str, variables: &'static [(&str, &str)]) -> Result<Params, String> {
+        let variable = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
+        let read = |path: &str| (path == "/h/.pg_service.conf").then(|| text.to_owned());
+        find("shop", &variable, &read).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_service_is_the_group_of_its_name() {
+        let params = found(FILE, &[("HOME", "/h")]).unwrap();
+        let params: Vec<_> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(params, [("host", "db"), ("port", "6432"), ("user", "app")]);
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_or_is_no_service_is_told_without_its_lines() {
+        let home: &[(&str, &str)] = &[("HOME", "/h"), ("PGSYSCONFDIR", "/etc/pg")];
+        let missing = "there is no service \"shop\" in /h/.pg_service.conf or /etc/pg/pg_service.conf";
+        assert_eq!(found("[a]\nhost=b\n", home).unwrap_err(), missing);
+        let elsewhere: &[(&str, &str)] = &[("HOME", "/h"), ("PGSERVICEFILE", "/x")];
+        assert_eq!(found(FILE, elsewhere).unwrap_err(), "there is no service \"shop\" in /x");
+        let broken = found("[shop]\npassword se=cret\n", home).unwrap_err();
+        assert_eq!(
+            broken,
+            "/h/.pg_service.conf:2: a line whose name is no connection parameter (not shown: it may be secret)"
+        );
+        let broken = found("[shop]\nsecret\n", home).unwrap_err();
+        assert_eq!(broken, "/h/.pg_service.conf:2: a line of a service without =");
+        assert!(found("[shop]\nservice=other\n", home).unwrap_err().contains("cannot name another"));
+    }
+}
