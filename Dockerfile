@@ -1,7 +1,9 @@
-# walrelay alone, in a small image: no shell needed, nothing written, not root.
-#   docker build -t walrelay .
+# walrelay alone, in an image of nothing else: no shell, nothing written, not root.
+#   docker build -t walrelay --build-arg WALRELAY_REVISION="$(git rev-parse --short HEAD)" .
 #   docker run --read-only --cap-drop=ALL -v ./config.toml:/etc/walrelay/config.toml:ro walrelay
 FROM rust:1.95-bookworm AS build
+# What `walrelay version` and walrelay_build_info tell.
+ARG WALRELAY_REVISION=
 WORKDIR /src
 # Not rust-toolchain.toml: the image is the toolchain, and rustup would fetch another one. Tests, benches and examples are
 # not built, but Cargo.toml names them, and cargo insists that they are there.
@@ -11,11 +13,16 @@ COPY src ./src
 COPY benches ./benches
 COPY examples ./examples
 COPY tests ./tests
-RUN cargo build --release --locked --bin walrelay
+RUN WALRELAY_REVISION=$WALRELAY_REVISION cargo build --release --locked --bin walrelay
+# The root of the image: the program, the C library it asks for, how names are looked up, and whom to trust.
+RUN mkdir -p /image/etc/ssl/certs /image/etc/walrelay \
+    && ldd target/release/walrelay | grep -o '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
+    && echo 'hosts: files dns' >/image/etc/nsswitch.conf \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+    && cp target/release/walrelay /image/walrelay
 
-FROM debian:bookworm-slim
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /src/target/release/walrelay /walrelay
+FROM scratch
+COPY --from=build /image /
 # In a container the endpoints must be reachable from outside of it.
 ENV WALRELAY_HTTP__LISTEN=0.0.0.0:7430
 USER 65532:65532

@@ -11,7 +11,8 @@ help:
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
-	@echo "make endure    a transaction of a million rows, and ten minutes without Kafka"
+	@echo "make endure    what takes long: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
+	@echo "               ENDURE=\"events kills group transaction outage\" chooses"
 	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:

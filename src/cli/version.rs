@@ -4,21 +4,26 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::metrics::Build;
+
 use super::args::Format;
 use super::output::Output;
 use super::report::Failed;
 
 pub(super) fn version(format: Format, output: &mut Output) -> Result<ExitCode, Failed> {
-    let (version, librdkafka, openssl) =
-        (env!("CARGO_PKG_VERSION"), rdkafka::util::get_rdkafka_version().1, openssl::version::version());
+    let Build { version, revision, librdkafka, openssl } = Build::of_this_program();
+    let revision = Some(revision).filter(|revision| !revision.is_empty());
     match format {
         Format::Human => {
-            output.line(&format!("walrelay {version}"))?;
+            let of = revision.map(|revision| format!(" ({revision})")).unwrap_or_default();
+            output.line(&format!("walrelay {version}{of}"))?;
             output.line(&format!("librdkafka {librdkafka}"))?;
             output.line(openssl)?;
         }
         Format::Json => {
-            output.line(&json!({ "walrelay": version, "librdkafka": librdkafka, "openssl": openssl }).to_string())?;
+            let made_of =
+                json!({ "walrelay": version, "revision": revision, "librdkafka": librdkafka, "openssl": openssl });
+            output.line(&made_of.to_string())?;
         }
     }
     Ok(ExitCode::SUCCESS)
