@@ -9,7 +9,7 @@
 //! table for people goes to standard error; one JSON line for each run to standard output, unless that is a terminal.
 //!
 //! `cargo bench --bench bench -- [drain] [latency] [poll] [consumer] [--rounds 3] [--scale 1] [--rate 5000]
-//! [--against walrelay]`: without a name, the first two. `--against` measures another build of the program beside this one,
+//! [--against walrelay]`: without a name, all but the last. `--against` measures another build of the program beside this one,
 //! as `before`.
 
 #![expect(
@@ -74,13 +74,14 @@ fn compare(options: &Options) {
         drain::compare(options, &kafka);
     }
     let wants_latency = options.names("latency") || options.names_nothing();
-    if wants_latency || options.names("poll") {
+    let wants_poll = options.names("poll") || options.names_nothing();
+    if wants_latency || wants_poll {
         latency::warm_up(options, &kafka);
     }
     if wants_latency {
         latency::compare(options, &kafka);
     }
-    if options.names("poll") {
+    if wants_poll {
         poll::compare(options, &kafka);
     }
     if options.names("consumer") {

@@ -43,7 +43,7 @@ pub struct Config {
     pub commit_interval: Duration,
     /// How long a stop waits for handlers.
     pub drain: Duration,
-    /// How long handlers may still run when a partition is taken away. Less than `max.poll.interval.ms`.
+    /// How long handlers may still run when a partition is taken away. Less than `max.poll.interval.ms`, by 3 s at least.
     pub revoke_drain: Duration,
     /// Where a group starts that has committed nothing yet.
     pub start: Start,
@@ -100,7 +100,8 @@ pub enum OnGap {
 pub enum InboxKeeps {
     /// For ever.
     Forever,
-    /// For this long. Refused if a topic keeps its records longer, or without limit.
+    /// For this long. Refused if a topic keeps its records longer by its `retention.ms`, or without limit; warned of if some
+    /// may outlive that by `segment.ms`.
     For(Duration),
     /// For this long, although a topic keeps its records longer: if offsets are ever set back, effects may repeat.
     ForLessThanTopic(Duration),

@@ -47,6 +47,9 @@ use crate::kafka::Brokers;
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// librdkafka's own `max.poll.interval.ms`.
+const POLL_MAX: Duration = Duration::from_secs(300);
+
 /// Properties that carry a guarantee or are options of their own, and why.
 const GUARDED: [(&str, &str); 14] = [
     ("bootstrap.servers", "set Config::brokers"),
@@ -208,6 +211,15 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     }
     if config.running_max == 0 || config.records_max == 0 || config.bytes_max == 0 {
         return Err(Error::Option("running_max, records_max and bytes_max are at least 1".to_owned()));
+    }
+    let poll_max = config.properties.get("max.poll.interval.ms").and_then(|text| text.parse().ok());
+    let poll_max = poll_max.map_or(POLL_MAX, Duration::from_millis);
+    if config.revoke_drain.saturating_add(SETTLED) >= poll_max {
+        return Err(Error::Option(format!(
+            "revoke_drain is {:?}: with {SETTLED:?} for the last commit it must be shorter than max.poll.interval.ms, {poll_max:?}, \
+             or the group goes on without this consumer meanwhile",
+            config.revoke_drain
+        )));
     }
     let mut client = ClientConfig::new();
     for (name, value) in HABITS {

@@ -74,7 +74,14 @@ fn look(
         return Ok(Err(Error::TopicsMissing { topics }));
     }
     let Some(keeps) = config.inbox_keeps else { return Ok(Ok(())) };
-    for (topic, retention) in retentions(config, properties)? {
+    let retentions = retentions(config, properties).inspect_err(|error| {
+        tracing::warn!(
+            error = %error,
+            "Kafka answers, but does not tell how long it keeps records: inbox_keeps is compared with that (testing::Broker \
+             cannot tell it; leave inbox_keeps out there)"
+        );
+    })?;
+    for (topic, retention) in retentions {
         if let Err(error) = compare(keeps, &topic, retention) {
             return Ok(Err(error));
         }
@@ -83,7 +90,16 @@ fn look(
 }
 
 /// How long a topic keeps its records; none is for ever.
-type Retention = Option<Duration>;
+type Retention = Option<Keeps>;
+
+/// Kafka deletes whole segments, and those by their newest record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Keeps {
+    /// `retention.ms`: each record is there for so long.
+    least: Duration,
+    /// And with `segment.ms`: the first record of a segment may be there for so long.
+    most: Duration,
+}
 
 fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<Vec<(String, Retention)>, KafkaError> {
     let mut client = ClientConfig::new();
@@ -113,17 +129,30 @@ fn retention(resource: &ConfigResource) -> Retention {
     if value("cleanup.policy").is_some_and(|policy| policy.split(',').any(|policy| policy.trim() == "compact")) {
         return None;
     }
-    value("retention.ms")?.parse::<u64>().ok().map(Duration::from_millis)
+    let time = |name: &str| value(name)?.parse::<u64>().ok().map(Duration::from_millis);
+    let least = time("retention.ms")?;
+    Some(Keeps { least, most: least.saturating_add(time("segment.ms").unwrap_or_default()) })
 }
 
 fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), Error> {
     let told = |retention: Retention| match retention {
-        Some(retention) => format!("for {}", humantime::format_duration(retention)),
+        Some(Keeps { least, .. }) => format!("for {}", humantime::format_duration(least)),
         None => "without limit".to_owned(),
     };
     match keeps {
         InboxKeeps::Forever => Ok(()),
-        InboxKeeps::For(kept) if retention.is_some_and(|retention| retention <= kept) => Ok(()),
+        InboxKeeps::For(kept) if retention.is_some_and(|retention| retention.least <= kept) => {
+            if let Some(most) = retention.map(|retention| retention.most).filter(|most| *most > kept) {
+                tracing::warn!(
+                    topic,
+                    may_keep = %humantime::format_duration(most),
+                    inbox = %humantime::format_duration(kept),
+                    "the topic deletes whole segments, so some records outlive retention.ms by up to segment.ms: if offsets \
+                     are set back that far, effects may repeat"
+                );
+            }
+            Ok(())
+        }
         InboxKeeps::For(kept) => Err(Error::InboxTooShort {
             inbox: humantime::format_duration(kept).to_string(),
             topic: topic.to_owned(),
@@ -148,10 +177,11 @@ mod tests {
     #[test]
     fn i11_i12_an_inbox_that_forgets_sooner_than_its_topic_is_refused() {
         let day = Duration::from_secs(86_400);
+        let days = |days: u32| Some(Keeps { least: days * day, most: 2 * days * day });
         let rows = [
             (InboxKeeps::Forever, None, true),
-            (InboxKeeps::For(7 * day), Some(7 * day), true),
-            (InboxKeeps::For(6 * day), Some(7 * day), false),
+            (InboxKeeps::For(7 * day), days(7), true),
+            (InboxKeeps::For(6 * day), days(7), false),
             (InboxKeeps::For(600 * day), None, false),
             (InboxKeeps::ForLessThanTopic(day), None, true),
         ];

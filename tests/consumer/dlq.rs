@@ -12,6 +12,7 @@ use super::stage::Member;
 use super::stage::Topic;
 use super::stage::wait_until;
 use crate::support::kafka::Kafka;
+use crate::support::murmur2;
 use crate::support::program::Ended;
 use crate::support::program::Program;
 use crate::support::raw;
@@ -111,6 +112,29 @@ fn a_letter_that_is_rejected_again_is_a_new_letter_and_can_be_brought_back_again
     });
     log.wait_for("dlqagain.dlq", 1);
     member.stop().unwrap();
+}
+
+#[test]
+fn a_letter_goes_back_to_the_partition_it_came_from_if_that_is_still_there() {
+    let topic = Topic::create("dlqhome", 3);
+    let by_key = murmur2::partition(b"a", 3);
+    let chosen = (by_key + 1) % 3;
+    topic.write_to(Some(chosen), Some("a"), Some(b"1"), &[]);
+    topic.write_to(Some(2), Some("b"), Some(b"2"), &[]);
+    topic.flush();
+    reject(&topic, 2, &["a", "b"]);
+    let program = program();
+    let partitions = |key: &str| -> Vec<i32> {
+        let records = reader::read_all(&Kafka::shared().bootstrap(), "dlqhome").into_iter();
+        records.filter(|record| record.key.as_deref() == Some(key.as_bytes())).map(|it| it.partition).collect()
+    };
+    well(program.verb(&["dlq", "redrive", "dlqhome.dlq", "--key", "a"]));
+    assert_eq!(partitions("a"), [chosen, chosen], "as a column of the outbox had chosen");
+
+    Kafka::shared().delete_topic("dlqhome");
+    Kafka::shared().create_topic("dlqhome", 1);
+    well(program.verb(&["dlq", "redrive", "dlqhome.dlq", "--key", "b"]));
+    assert_eq!(partitions("b"), [0], "the topic has no partition 2 any more");
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let mut config = topic.config("g");
     config.properties.insert("session.timeout.ms".into(), "6000".into());
     config.properties.insert("max.poll.interval.ms".into(), "6000".into());
+    config.revoke_drain = Duration::from_secs(2);
     // As many records as fit: the partition is paused all the while.
     config.records_max = 2;
     let log = Log::default();

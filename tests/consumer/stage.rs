@@ -77,9 +77,21 @@ impl Topic {
 
     /// Writes a record with whatever headers.
     pub fn write(&self, key: Option<&str>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) {
+        self.write_to(None, key, value, headers);
+    }
+
+    /// The same, to a partition that the key does not choose.
+    pub fn write_to(
+        &self,
+        partition: Option<i32>,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) {
         let empty = OwnedHeaders::new();
         let headers = headers.iter().fold(empty, |all, (key, value)| all.insert(Header { key, value: *value }));
         let mut record = BaseRecord::<str, [u8]>::to(&self.name).headers(headers);
+        record.partition = partition;
         record.key = key;
         record.payload = value;
         while let Err((error, again)) = self.producer.send(record) {

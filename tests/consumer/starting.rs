@@ -247,3 +247,13 @@ fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
     });
     assert!(counts.values().all(|count| *count == 1));
 }
+
+#[test]
+fn a_drain_that_outlasts_the_poll_interval_is_refused() {
+    let mut config = Config::new("127.0.0.1:1", "g", &["never"]);
+    config.properties.insert("max.poll.interval.ms".into(), "10000".into());
+    config.revoke_drain = Duration::from_secs(7);
+    let ended = Member::start(config, |_: Delivery| async {}).join();
+    let Err(Error::Option(said)) = ended else { panic!("{ended:?}") };
+    assert!(said.contains("shorter than max.poll.interval.ms, 10s"), "{said}");
+}

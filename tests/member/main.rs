@@ -108,6 +108,7 @@ async fn main() {
     config.properties.insert("session.timeout.ms".into(), session.clone());
     config.properties.insert("heartbeat.interval.ms".into(), "500".into());
     config.properties.insert("max.poll.interval.ms".into(), session);
+    config.revoke_drain = Duration::from_secs(2);
     config.commit_interval = Duration::from_millis(number("commit_ms").unwrap_or(200));
     let consumer = Consumer::new(config, typed(move |received| Arc::clone(&member).handle(received)));
     let over = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));

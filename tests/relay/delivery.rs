@@ -27,6 +27,11 @@ fn tell(test: &str, verdict: Verdict, began: Instant) {
     eprintln!("{test}: {events} events, {repeated} of them again, {:.0} s", began.elapsed().as_secs_f64());
 }
 
+#[expect(clippy::print_stderr, reason = "a figure of the large test")]
+fn tell_of_the_end(written: Instant) {
+    eprintln!("confirmed {:.2} s after the last commit", written.elapsed().as_secs_f64());
+}
+
 /// A source that is set up, and its configuration; the topic is the test's own.
 pub(super) fn prepared(postgres: &Postgres, brokers: &str, topic: &str, more: &str) -> (Program, Sql) {
     let outbox = format!("[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n{more}");
@@ -51,8 +56,9 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
         "BEGIN; SELECT emit('k1'); DELETE FROM outbox_events WHERE id = (SELECT event_id FROM truth WHERE key = 'k1'
          ORDER BY version DESC LIMIT 1); COMMIT",
     );
-    let end = sql.wal_end();
+    let (end, written) = (sql.wal_end(), Instant::now());
     sql.await_confirmed(end, Duration::from_secs(60));
+    tell_of_the_end(written);
     let truth = sql.truth();
     let records = reader::read_all(&kafka.bootstrap(), "delivery");
     let total = truth.values().map(Vec::len).sum();

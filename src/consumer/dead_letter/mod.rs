@@ -125,29 +125,41 @@ impl Producer {
         provenance: &Provenance,
         names: Names,
     ) -> Result<(), KafkaError> {
-        self.send(topic, (record.key(), record.value()), letter::headers(record, provenance, names)).await
+        self.send(topic, None, (record.key(), record.value()), letter::headers(record, provenance, names)).await
     }
 
-    /// Brings a letter back to the topic it came from, as it was; a further header says that it comes from here. Then notes in
-    /// the dead-letter topic that this was done. A crash between the two brings it back once more.
+    /// Brings a letter back to a topic, as it was; a further header says that it comes from here. In the topic it came from it
+    /// goes to its partition, whatever chose that: so other events of its key are before and after it. Then notes in the
+    /// dead-letter topic that this was done. A crash between the two brings it back once more.
     pub async fn redrive(&self, letter: &Letter, topic: &str) -> Result<(), KafkaError> {
         let record = &letter.record;
         let own = letter::own_headers(record).filter(|(name, _)| *name != FROM);
         let mut headers: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
         headers.push((FROM.to_owned(), Some(record.to_string().into_bytes())));
-        self.send(topic, (record.key(), record.value()), headers).await?;
+        let body = (record.key(), record.value());
+        let home = letter.provenance.as_ref().filter(|it| it.topic == topic && it.partition >= 0);
+        let home = home.map(|it| it.partition);
+        match self.send(topic, home, body, headers.clone()).await {
+            // The topic was made anew with fewer.
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                self.send(topic, None, body, headers).await?;
+            }
+            sent => sent?,
+        }
         let note = vec![(read::REDRIVEN.to_owned(), Some(read::place(record).into_bytes()))];
-        self.send(record.topic(), (record.key(), None), note).await
+        self.send(record.topic(), None, (record.key(), None), note).await
     }
 
     async fn send(
         &self,
         topic: &str,
+        partition: Option<i32>,
         (key, value): (Option<&[u8]>, Option<&[u8]>),
         headers: Vec<(String, Option<Vec<u8>>)>,
     ) -> Result<(), KafkaError> {
         let (asked, answer) = oneshot::channel();
         let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, Box::new(asked));
+        base.partition = partition;
         base.key = key;
         base.payload = value;
         let empty = OwnedHeaders::new_with_capacity(headers.len());
