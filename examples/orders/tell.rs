@@ -67,6 +67,7 @@ impl Observer for &'static Tally {
             | Observed::Revoked { .. }
             | Observed::GivenUp { .. }
             | Observed::Away
+            | Observed::Renewed
             | Observed::Back { .. }
             | Observed::Lag { .. }
             | Observed::Held { .. } => {}

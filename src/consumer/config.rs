@@ -29,6 +29,8 @@ pub struct Config {
     pub topics: Vec<String>,
     /// Any other librdkafka property, such as those of TLS and SASL. The ones that carry a guarantee are refused.
     pub properties: BTreeMap<String, String>,
+    /// How the members of the group share partitions.
+    pub protocol: Protocol,
     /// How many records may be in handlers at once.
     pub running_max: usize,
     /// How many records of one partition are held; beyond it the partition is paused.
@@ -85,6 +87,17 @@ pub enum Start {
     Latest,
 }
 
+/// How the members of a group share partitions. All of them do it in the same way; a group changes it member by member.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Protocol {
+    /// The members agree on it, cooperatively. Any Kafka can do that. One that does not answer holds up the agreement of all.
+    #[default]
+    Classic,
+    /// The brokers decide (KIP-848, Kafka 4.0 and later): one that does not answer holds up its own partitions and no others.
+    /// When it counts as gone is for the brokers to say: `group.consumer.session.timeout.ms`.
+    Consumer,
+}
+
 /// What happens when the committed offset is not there any more: retention has passed it, or the topic is another one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnGap {
@@ -116,6 +129,7 @@ impl Config {
             group: group.to_owned(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             properties: BTreeMap::new(),
+            protocol: Protocol::default(),
             running_max: 256,
             records_max: 8_192,
             bytes_max: 32 << 20,

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::commit;
 use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
+use crate::consumer::config::Protocol;
 use crate::consumer::error::Error;
 use crate::consumer::handling::Handling;
 use crate::consumer::lanes::Lanes;
@@ -63,8 +64,8 @@ const GUARDED: [(&str, &str); 14] = [
     ("enable.partition.eof", "the end of a partition is no error"),
     ("allow.auto.create.topics", "a topic that is missing is told of, not made"),
     ("auto.offset.reset", "set Config::start and Config::on_gap"),
-    ("partition.assignment.strategy", "partitions are handed over cooperatively"),
-    ("group.protocol", "partitions are handed over cooperatively"),
+    ("partition.assignment.strategy", "partitions are handed over one by one"),
+    ("group.protocol", "set Config::protocol"),
     ("statistics.interval.ms", "lag is read from the statistics"),
 ];
 
@@ -104,7 +105,7 @@ impl Context {
     fn assigned(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) {
         let mut handling = self.handling();
         let starts = positions::find(consumer, &self.config, given, &self.stop).unwrap_or_else(|error| {
-            handling.fail(error);
+            self.give_up(&mut handling, error);
             None
         });
         let partitions = partitions(given);
@@ -121,7 +122,24 @@ impl Context {
         }
     }
 
+    /// Brokers that have not answered for long may be lost to this client alone; anything else is for a person.
+    pub(super) fn give_up(&self, handling: &mut Handling, error: Error) {
+        if let Error::Failed(error) = &error {
+            tracing::warn!(error = %error, "Kafka has not said for long where partitions start");
+            self.is_lost.store(true, Relaxed);
+        } else {
+            handling.fail(error);
+        }
+    }
+
     fn revoked(&self, consumer: &BaseConsumer<Self>, taken: &TopicPartitionList) {
+        if self.is_lost() {
+            // It is closing, and what was in hand was given up before.
+            if let Err(error) = consumer.incremental_unassign(taken) {
+                tracing::debug!(error = %error, "partitions of a client that is lost");
+            }
+            return;
+        }
         let partitions = partitions(taken);
         let mut handling = self.handling();
         if consumer.assignment_lost() {
@@ -161,6 +179,9 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         if self.brokers.are_forgotten(&statistics) {
             self.is_lost.store(true, Relaxed);
+        }
+        if self.is_lost() {
+            return;
         }
         let mut handling = self.handling();
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
@@ -234,8 +255,11 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("statistics.interval.ms", "5000");
+    match config.protocol {
+        Protocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
+        Protocol::Consumer => client.set("group.protocol", "consumer"),
+    };
     Ok(client)
 }
 

@@ -45,6 +45,7 @@ pub use config::Config;
 pub use config::DeadLetters;
 pub use config::InboxKeeps;
 pub use config::OnGap;
+pub use config::Protocol;
 pub use config::Start;
 pub use error::Error;
 pub use handler::Delivery;

@@ -67,6 +67,8 @@ pub enum Observed<'a> {
         /// After how long.
         after: Duration,
     },
+    /// The client reached no broker any more, and another one joins the group in its place.
+    Renewed,
     /// What is held.
     Held {
         /// Records in handlers.
@@ -118,6 +120,7 @@ pub struct Prometheus {
     revoked: IntCounter,
     lag: IntGaugeVec,
     away: IntGauge,
+    renewed: IntCounter,
     running: IntGauge,
     longest: Gauge,
     held_bytes: Gauge,
@@ -148,6 +151,10 @@ impl Prometheus {
             &["topic", "partition"],
         )?;
         let away = IntGauge::new("walrelay_consumer_kafka_away", "1 while no broker can be reached")?;
+        let renewed = IntCounter::new(
+            "walrelay_consumer_client_renewals_total",
+            "Clients that reached no broker any more, and in whose place another one joined the group",
+        )?;
         let running = IntGauge::new("walrelay_consumer_running", "Records in handlers")?;
         let longest = Gauge::new(
             "walrelay_consumer_longest_running_seconds",
@@ -160,10 +167,22 @@ impl Prometheus {
         registry.register(Box::new(revoked.clone()))?;
         registry.register(Box::new(lag.clone()))?;
         registry.register(Box::new(away.clone()))?;
+        registry.register(Box::new(renewed.clone()))?;
         registry.register(Box::new(running.clone()))?;
         registry.register(Box::new(longest.clone()))?;
         registry.register(Box::new(held_bytes.clone()))?;
-        Ok(Self { handled, dead_lettered, dead_letter_errors, revoked, lag, away, running, longest, held_bytes })
+        Ok(Self {
+            handled,
+            dead_lettered,
+            dead_letter_errors,
+            revoked,
+            lag,
+            away,
+            renewed,
+            running,
+            longest,
+            held_bytes,
+        })
     }
 }
 
@@ -189,6 +208,7 @@ impl Observer for Prometheus {
             }
             Observed::Away => self.away.set(1),
             Observed::Back { .. } => self.away.set(0),
+            Observed::Renewed => self.renewed.inc(),
             Observed::Held { running, longest, bytes } => {
                 self.longest.set(longest.as_secs_f64());
                 self.running.set(i64::try_from(*running).unwrap_or(i64::MAX));

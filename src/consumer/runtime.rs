@@ -134,7 +134,7 @@ impl Consumer {
             match Loop::join(consumer, &self.config, stop)?.run()? {
                 Left::Stopped => return Ok(()),
                 Left::Lost => {
-                    tracing::warn!("librdkafka has forgotten every broker: joining the group with a new client");
+                    tracing::warn!("this client reaches no broker any more: joining the group with a new one");
                 }
             }
         }
@@ -280,9 +280,9 @@ impl<'c> Loop<'c> {
                 let resumed = self.consumer.resume(&kafka::list(back.iter().map(|(partition, _)| partition)));
                 resumed.and_then(|()| kafka::go_on_at(&self.consumer, &places)).map_err(Error::Failed)
             }
-            Ok(Some(_)) => Err(Error::Failed(error)),
+            Ok(Some(_)) => return handling.fail(Error::Failed(error)),
             Ok(None) => Ok(()),
-            Err(gap) => Err(gap),
+            Err(unknown) => return self.consumer.context().give_up(&mut handling, unknown),
         };
         if let Err(error) = passed {
             handling.fail(error);
@@ -327,6 +327,10 @@ impl<'c> Loop<'c> {
         let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
         handling.finish(&partitions, later(now, self.config.revoke_drain));
         handling.forget(&partitions);
+        handling.watch.renewed();
+        drop(handling);
+        // Commits that no coordinator takes hold its end up for as long as a session.
+        thread::spawn(move || drop(self.consumer));
     }
 
     /// Lets what runs come to its end, commits it, and leaves the group.

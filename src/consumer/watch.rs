@@ -63,6 +63,11 @@ impl Watch {
         }
     }
 
+    /// Takes note that another client takes the place of one that reaches nobody.
+    pub(super) fn renewed(&self) {
+        self.observer.observe(&Observed::Renewed);
+    }
+
     /// Takes note that partitions have come.
     pub(super) fn assigned(&mut self) {
         self.said.clear();

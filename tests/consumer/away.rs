@@ -78,8 +78,7 @@ fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
     let reject = |_: Delivery| async { Outcome::reject("as a test") };
     let member = Member::start_observed(config, reject, log.clone());
     log.wait_for("letter nameless[0]@9", 1);
-    // What the client had that has lost every broker is given up with it.
-    kafka.waver_until("the loss of every broker", || log.count("given up") > 0);
+    kafka.waver_until("the loss of every broker", || log.count("renewed") > 0);
     kafka.steady();
     Topic::on(&kafka, "nameless", 1).changes(10, 1);
     log.wait_for("letter nameless[0]@19", 1);

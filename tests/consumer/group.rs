@@ -75,13 +75,23 @@ fn stall(member: &Process, time: Duration) {
 /// seconds from one disturbance to the next.
 #[test]
 fn i3_i5_members_that_are_killed_paused_and_added_repeat_no_effect_and_leave_nothing_undone() {
+    disturbed("chaos", "classic");
+}
+
+/// The same.
+#[test]
+fn i3_i5_where_brokers_share_partitions_out_nothing_is_repeated_or_left_undone_either() {
+    disturbed("chaos-brokers", "consumer");
+}
+
+fn disturbed(topic: &str, protocol: &str) {
     let time = Duration::from_secs(number("WALRELAY_TEST_GROUP_SECONDS", 25));
     let events = i64::try_from(number("WALRELAY_TEST_GROUP_EVENTS", 6_000)).unwrap();
     let every = Duration::from_secs(number("WALRELAY_TEST_GROUP_EVERY", 3));
-    let (topic, effects) = (Topic::create("chaos", 12), Effects::new());
+    let (topic, effects) = (Topic::create(topic, 12), Effects::new());
     let url = effects.postgres.url();
-    let session = format!("session_ms={}", SESSION.as_millis());
-    let start = || Process::start(&topic, "g", &url, &["sleep_ms=10", &session]);
+    let (session, how) = (format!("session_ms={}", SESSION.as_millis()), format!("protocol={protocol}"));
+    let start = || Process::start(&topic, "g", &url, &["sleep_ms=10", &session, &how]);
     let members = std::thread::scope(|scope| {
         scope.spawn(|| write(&topic, events, time));
         disturb(start, time, every)
@@ -95,7 +105,9 @@ fn i3_i5_members_that_are_killed_paused_and_added_repeat_no_effect_and_leave_not
     let longest = effects.longest_pause();
     #[expect(clippy::print_stderr, reason = "a figure of the long run")]
     {
-        eprintln!("{events} effects in {time:?}; longest pause of a partition {longest:?}, session {SESSION:?}");
+        eprintln!(
+            "{protocol}: {events} effects in {time:?}; longest pause of a partition {longest:?}, session {SESSION:?}"
+        );
     }
 }
 

@@ -361,8 +361,8 @@ impl Observer for Log {
             Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.number)),
             Observed::Away => self.note("away"),
             Observed::Back { .. } => self.note("back"),
-            Observed::GivenUp { partition } => self.note(format!("given up {}", partition.number)),
-            Observed::Held { .. } => {}
+            Observed::Renewed => self.note("renewed"),
+            Observed::GivenUp { .. } | Observed::Held { .. } => {}
         }
     }
 }

@@ -21,6 +21,7 @@ use walrelay::consumer::Consumer;
 use walrelay::consumer::Failure;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Payload;
+use walrelay::consumer::Protocol;
 use walrelay::consumer::Received;
 use walrelay::consumer::inbox;
 use walrelay::consumer::inbox::Once;
@@ -105,9 +106,14 @@ async fn main() {
     });
     let mut config = Config::new(brokers, group, &[topic]);
     let session = number("session_ms").unwrap_or(6_000).to_string();
-    config.properties.insert("session.timeout.ms".into(), session.clone());
-    config.properties.insert("heartbeat.interval.ms".into(), "500".into());
-    config.properties.insert("max.poll.interval.ms".into(), session);
+    config.properties.insert("max.poll.interval.ms".into(), session.clone());
+    if option("protocol") == Some("consumer") {
+        // The test's brokers have the same time-outs.
+        config.protocol = Protocol::Consumer;
+    } else {
+        config.properties.insert("session.timeout.ms".into(), session);
+        config.properties.insert("heartbeat.interval.ms".into(), "500".into());
+    }
     config.revoke_drain = Duration::from_secs(2);
     config.commit_interval = Duration::from_millis(number("commit_ms").unwrap_or(200));
     let consumer = Consumer::new(config, typed(move |received| Arc::clone(&member).handle(received)));

@@ -105,7 +105,9 @@ impl Kafka {
                  offsets.topic.replication.factor={replication}\ntransaction.state.log.num.partitions=5\n\
                  transaction.state.log.replication.factor={replication}\ntransaction.state.log.min.isr=1\n\
                  min.insync.replicas={least}\nlog.cleaner.dedupe.buffer.size=8388608\n\
-                 group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n\
+                 group.initial.rebalance.delay.ms=0\ngroup.consumer.min.session.timeout.ms=1000\n\
+                 group.consumer.session.timeout.ms=6000\ngroup.consumer.min.heartbeat.interval.ms=100\n\
+                 group.consumer.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n\
                  {further}",
                 id = place + 1,
                 voters = voters.join(","),

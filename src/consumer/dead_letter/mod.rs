@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -112,7 +113,10 @@ impl Producer {
     fn client(&self) -> Result<Arc<ThreadedProducer<Context>>, KafkaError> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if client.context().is_lost.load(Relaxed) {
-            *client = Arc::new(ThreadedProducer::from_config_and_context(&self.config, Context::default())?);
+            let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, Context::default())?);
+            let lost = std::mem::replace(&mut *client, new);
+            // Its end is waited for, and not here.
+            thread::spawn(move || drop(lost));
         }
         Ok(Arc::clone(&client))
     }
@@ -129,8 +133,8 @@ impl Producer {
     }
 
     /// Brings a letter back to a topic, as it was; a further header says that it comes from here. In the topic it came from it
-    /// goes to its partition, whatever chose that: so other events of its key are before and after it. Then notes in the
-    /// dead-letter topic that this was done. A crash between the two brings it back once more.
+    /// goes to its partition, whatever had chosen that; if partitions were added since, newer events of its key may be in
+    /// another one. Then notes in the dead-letter topic that this was done. A crash between the two brings it back once more.
     pub async fn redrive(&self, letter: &Letter, topic: &str) -> Result<(), KafkaError> {
         let record = &letter.record;
         let own = letter::own_headers(record).filter(|(name, _)| *name != FROM);
