@@ -68,10 +68,7 @@ fn with_file(text: &str, file: &Path) -> String {
     let file = file.display().to_string();
     let is_plain = file.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-+:@%,".contains(letter));
     let file = if is_plain { file } else { format!("'{}'", file.replace('\'', "'\\''")) };
-    ["setup", "run"].iter().fold(text.to_owned(), |text, verb| {
-        let command = format!("`walrelay {verb}");
-        text.replace(&command, &format!("{command} --config {file}"))
-    })
+    text.replace("`walrelay ", &format!("`walrelay --config {file} "))
 }
 
 #[cfg(test)]
@@ -83,8 +80,8 @@ mod tests {
         let hint = "run `walrelay setup --apply`, then `walrelay run`; see walrelay setup";
         assert_eq!(
             with_file(hint, Path::new("/etc/w/a.toml")),
-            "run `walrelay setup --config /etc/w/a.toml --apply`, then `walrelay run --config /etc/w/a.toml`; see walrelay setup"
+            "run `walrelay --config /etc/w/a.toml setup --apply`, then `walrelay --config /etc/w/a.toml run`; see walrelay setup"
         );
-        assert!(with_file(hint, Path::new("it's mine.toml")).contains(r"--config 'it'\''s mine.toml' --apply"));
+        assert!(with_file(hint, Path::new("it's mine.toml")).contains(r"--config 'it'\''s mine.toml' setup"));
     }
 }

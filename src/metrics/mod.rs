@@ -293,7 +293,7 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
 fn replayed(page: &mut Page, relay: &relay::Metrics) {
     page.count(
         "walrelay_events_replayed_total",
-        "Events handed over once more because their producer was given up; a restart is not counted.",
+        "Events of transactions that had been handed over whole to a producer that was given up.",
         float(relay.events_replayed.value()),
     );
     let ages = relay.outbox_age.distribution();
@@ -446,7 +446,7 @@ mod tests {
         let broker =
             relay::metrics::BrokerView { number: 3, is_up: true, round_trip: Some(quantiles), ..Default::default() };
         let view = relay::metrics::ProducerView { queued_messages: 9, queued_bytes: 900, brokers: vec![broker] };
-        sources.relay.producer.set(view);
+        sources.relay.producer.set(Some(view));
         assert!(!exposition(&sources).contains("walrelay_kafka_"), "nobody asked");
         sources.with_producer = true;
         let text = exposition(&sources);

@@ -28,7 +28,7 @@ use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
 
 fn target(text: &str) -> Target {
-    Target::parse(text, &|_| None, &|_| None, &|_| None).unwrap()
+    Target::parse(text, &|_| None, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
 }
 
 fn config() -> Config {

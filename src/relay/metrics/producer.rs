@@ -52,12 +52,12 @@ pub struct Quantiles {
 pub struct ProducerCell(Arc<Mutex<Option<ProducerView>>>);
 
 impl ProducerCell {
-    /// Replaces the view.
-    pub fn set(&self, view: ProducerView) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+    /// Replaces the view; `None` says that there is no producer.
+    pub fn set(&self, view: Option<ProducerView>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    /// Gives the last view; none before the first statistics.
+    /// Gives the last view; none before a producer's first statistics.
     #[must_use]
     pub fn load(&self) -> Option<ProducerView> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

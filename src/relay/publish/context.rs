@@ -145,6 +145,12 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.metrics.producer.set(None);
+    }
+}
+
 /// Finds the event's id among the headers of a record that came back.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     let headers = message.headers()?;
@@ -185,7 +191,7 @@ impl ClientContext for Context {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }
-        self.0.metrics.producer.set(statistics::view(&statistics));
+        self.0.metrics.producer.set(Some(statistics::view(&statistics)));
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
         let counted = self.0.retries.swap(retries, Relaxed);
         self.0.metrics.produce_retries.add(retries.saturating_sub(counted));

@@ -61,6 +61,20 @@ enum Place {
     Address(SocketAddr),
 }
 
+/// Why a server does not let us in.
+enum Shut {
+    /// TLS does not come about, or `pg_hba.conf` wants none of us over it.
+    OverTls(Error),
+    /// Without TLS it would be the same.
+    Anyway(Error),
+}
+
+impl From<Error> for Shut {
+    fn from(error: Error) -> Self {
+        if matches!(error, Error::Tls { .. }) { Self::OverTls(error) } else { Self::Anyway(error) }
+    }
+}
+
 /// Connects to the first server of the list that will do.
 pub(super) async fn connect(
     target: &Target,
@@ -104,11 +118,6 @@ fn is_refusal(error: &Error) -> bool {
     is_server && error.fate() == Fate::Fatal && error.code().exit() == Exit::Rights
 }
 
-/// Says whether it may go better without TLS: it failed, or `pg_hba.conf` does not let us in that way.
-fn is_about_tls(error: &Error) -> bool {
-    matches!(error, Error::Tls { .. }) || error.is_refused_by_rules()
-}
-
 fn combine(mut failures: Vec<Error>) -> Error {
     match (failures.len(), failures.pop()) {
         (_, None) => Error::Closed,
@@ -126,17 +135,8 @@ impl Attempt<'_> {
         let mut failures = Vec::new();
         for (index, place) in places.iter().enumerate() {
             let left = places.len() - index + hosts_left - 1;
-            match within(share(deadline, left), host, self.place(host, place, self.target.ssl_mode)).await {
+            match within(share(deadline, left), host, self.place(host, place)).await {
                 Ok(connected) => return Ok(connected),
-                // libpq's meaning of "prefer": with TLS if that works, and else without.
-                Err(error) if self.target.ssl_mode == SslMode::Prefer && is_about_tls(&error) => {
-                    let plain = self.place(host, place, SslMode::Disable);
-                    match within(share(deadline, left), host, plain).await {
-                        Ok(connected) => return Ok(connected),
-                        Err(error) if is_refusal(&error) => return Err(error),
-                        Err(error) => failures.push(error),
-                    }
-                }
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => failures.push(error),
             }
@@ -156,14 +156,19 @@ impl Attempt<'_> {
         })
     }
 
-    async fn place(&self, host: &Host, place: &Place, mode: SslMode) -> Result<Connected, Error> {
-        let transport = match place {
-            Place::Socket(path) => Transport::unix(host, path).await?,
-            Place::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
+    async fn place(&self, host: &Host, place: &Place) -> Result<Connected, Error> {
+        let mode = self.target.ssl_mode;
+        let messages = match self.enter(host, place, mode).await {
+            Ok(messages) => messages,
+            // libpq's meaning of "prefer": with TLS if that works, and else without.
+            Err(Shut::OverTls(error)) if mode == SslMode::Prefer => {
+                match self.enter(host, place, SslMode::Disable).await {
+                    Ok(messages) => messages,
+                    Err(Shut::OverTls(plain) | Shut::Anyway(plain)) => return Err(Error::NoHost(vec![error, plain])),
+                }
+            }
+            Err(Shut::OverTls(error) | Shut::Anyway(error)) => return Err(error),
         };
-        let mut messages = Messages::new(transport);
-        messages.send(&self.startup()?).await?;
-        auth::authenticate(&mut messages, &Login::new(self.target, host, self.config)).await?;
         let mut connected = Connected::greet(messages).await?;
         if self.target.needs_read_write {
             // As libpq asks: a server may refuse writes although it is no standby.
@@ -179,6 +184,22 @@ impl Attempt<'_> {
             connected.query(SESSION).await?;
         }
         Ok(connected)
+    }
+
+    /// Goes as far as the server knows who we are.
+    async fn enter(&self, host: &Host, place: &Place, mode: SslMode) -> Result<Messages, Shut> {
+        let transport = match place {
+            Place::Socket(path) => Transport::unix(host, path).await?,
+            Place::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
+        };
+        let mut messages = Messages::new(transport);
+        messages.send(&self.startup()?).await?;
+        let login = Login::new(self.target, host, self.config);
+        match auth::authenticate(&mut messages, &login).await {
+            Ok(()) => Ok(messages),
+            Err(error) if messages.transport.is_tls() && error.is_refused_by_rules() => Err(Shut::OverTls(error)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn startup(&self) -> Result<BytesMut, Error> {

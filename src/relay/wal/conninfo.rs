@@ -4,6 +4,7 @@
 //! on this machine, where libpq's `prefer` stays.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -161,7 +162,7 @@ impl Target {
             Err(_) if name == "USER" => passfile::system_user(),
             Err(_) => None,
         };
-        Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path).ok())
+        Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path))
     }
 
     /// Reads a connection string; what it leaves out comes from its service, from the variables, and from libpq's defaults.
@@ -169,7 +170,7 @@ impl Target {
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
         passfile: &dyn Fn(&str) -> Option<String>,
-        services: &dyn Fn(&str) -> Option<String>,
+        services: &dyn Fn(&str) -> io::Result<String>,
     ) -> Result<Self, BadConninfo> {
         let mut params = params::read(text)?;
         let service = params.remove("service").or_else(|| variable("PGSERVICE").filter(|name| !name.is_empty()));
@@ -338,7 +339,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Target, BadConninfo> {
-        Target::parse(text, &|name| (name == "USER").then(|| "me".to_owned()), &|_| None, &|_| None)
+        Target::parse(text, &|name| (name == "USER").then(|| "me".to_owned()), &|_| None, &none)
+    }
+
+    fn none(_: &str) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     fn tcp(name: &str, port: u16) -> Host {
@@ -394,7 +399,7 @@ mod tests {
             "PGSSLMODE" => Some("disable".to_owned()),
             _ => None,
         };
-        let target = Target::parse("postgres://db", &variable, &|_| None, &|_| None).unwrap();
+        let target = Target::parse("postgres://db", &variable, &|_| None, &none).unwrap();
         assert_eq!((target.hosts, target.ssl_mode), (vec![tcp("db", 5432)], SslMode::Disable));
         assert_eq!((target.user.as_str(), target.dbname.as_str()), ("app", "app"));
     }
@@ -407,8 +412,9 @@ mod tests {
             "PGUSER" | "PGPORT" => Some("7".to_owned()),
             _ => None,
         };
-        let services =
-            |path: &str| (path == "/services").then(|| "[shop]\nhost=db\nuser=app\ndbname=shop\n".to_owned());
+        let services = |path: &str| {
+            if path == "/services" { Ok("[shop]\nhost=db\nuser=app\ndbname=shop\n".to_owned()) } else { none(path) }
+        };
         let target = Target::parse("dbname=mine", &variable, &|_| None, &services).unwrap();
         assert_eq!((target.hosts, target.user.as_str(), target.dbname.as_str()), (vec![tcp("db", 7)], "app", "mine"));
         let named = Target::parse("postgres:///?service=none", &variable, &|_| None, &services);
@@ -418,10 +424,10 @@ mod tests {
     #[test]
     fn the_password_file_is_read_as_libpq_reads_it() {
         let lines = "# comment\nother:*:*:*:no\ndb:5432:*:app:a\\:b:c\n*:*:*:*:last\n";
-        let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned()), &|_| None).unwrap();
+        let target = |text: &str| Target::parse(text, &|_| None, &|_| Some(lines.to_owned()), &none).unwrap();
         let with_file = |text: &str| {
             let home = |name: &str| (name == "HOME").then(|| "/h".to_owned());
-            Target::parse(text, &home, &|_| Some(lines.to_owned()), &|_| None).unwrap()
+            Target::parse(text, &home, &|_| Some(lines.to_owned()), &none).unwrap()
         };
         let first = |text: &str| {
             let target = with_file(text);

@@ -1,5 +1,7 @@
 //! libpq's service file: connection parameters under a name.
 
+use std::io;
+
 use super::BadConninfo;
 use super::params;
 use super::params::Params;
@@ -9,21 +11,27 @@ use super::params::Params;
 pub(super) fn find(
     service: &str,
     variable: &dyn Fn(&str) -> Option<String>,
-    read: &dyn Fn(&str) -> Option<String>,
+    read: &dyn Fn(&str) -> io::Result<String>,
 ) -> Result<Params, BadConninfo> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
     let own = set("PGSERVICEFILE").or_else(|| set("HOME").map(|home| format!("{home}/.pg_service.conf")));
     let common = set("PGSYSCONFDIR").map(|directory| format!("{directory}/pg_service.conf"));
     for path in own.iter().chain(&common) {
-        if let Some(params) = read(path).map(|text| entry(&text, service, path)).transpose()?.flatten() {
-            return Ok(params);
+        match read(path) {
+            Ok(text) => {
+                if let Some(params) = entry(&text, service, path)? {
+                    return Ok(params);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(BadConninfo::Form(format!("read the service file {path}: {error}"))),
         }
     }
     let places: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
     Err(BadConninfo::Form(format!("there is no service {service:?} in {}", places.join(" or "))))
 }
 
-/// Reads the group of this name. Its lines are not shown: one may hold a password.
+/// Reads the group of this name. No value in it is shown: one may be a password.
 fn entry(text: &str, service: &str, path: &str) -> Result<Option<Params>, BadConninfo> {
     let mut found: Option<Params> = None;
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -61,7 +69,11 @@ mod tests {
 
     fn found(text: &'static str, variables: &'static [(&str, &str)]) -> Result<Params, String> {
         let variable = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
-        let read = |path: &str| (path == "/h/.pg_service.conf").then(|| text.to_owned());
+        let read = |path: &str| match path {
+            "/h/.pg_service.conf" => Ok(text.to_owned()),
+            "/closed" => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
         find("shop", &variable, &read).map_err(|error| error.to_string())
     }
 
@@ -84,6 +96,8 @@ mod tests {
             broken,
             "/h/.pg_service.conf:2: a line whose name is no connection parameter (not shown: it may be secret)"
         );
+        let closed = found(FILE, &[("PGSERVICEFILE", "/closed")]).unwrap_err();
+        assert_eq!(closed, "read the service file /closed: permission denied");
         let broken = found("[shop]\nsecret\n", home).unwrap_err();
         assert_eq!(broken, "/h/.pg_service.conf:2: a line of a service without =");
         assert!(found("[shop]\nservice=other\n", home).unwrap_err().contains("cannot name another"));
