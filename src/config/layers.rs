@@ -98,8 +98,10 @@ impl Leaves {
                     let keys = path.trim().split('.').map(str::to_owned).collect();
                     self.put(keys, Leaf { value: value_of(text), origin });
                 }
-                _ => mistakes
-                    .push(Mistake::new(Origin::Set(set.clone()), "not of the form section.key=value".to_owned())),
+                _ => {
+                    let name = set.split('=').next().unwrap_or_default().to_owned();
+                    mistakes.push(Mistake::new(Origin::Set(name), "not of the form section.key=value".to_owned()));
+                }
             }
         }
     }
@@ -115,7 +117,9 @@ impl Leaves {
             let is_wrong = !error.starts_with("missing field");
             if is_wrong {
                 let keys = keys.join(".");
-                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {}", mistake::told(&error))));
+                let may_be_secret = mistake::may_hold_secret(&keys);
+                let told = if may_be_secret { mistake::told_without_value(&error) } else { mistake::told(&error) };
+                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {told}")));
             }
             !is_wrong
         });

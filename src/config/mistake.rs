@@ -34,6 +34,10 @@ impl fmt::Display for Mistake {
             let number = line.to_string();
             let gutter = " ".repeat(number.len());
             let before = " ".repeat(column.saturating_sub(1));
+            if may_hold_secret(excerpt) {
+                let name = excerpt.split_once('=').map_or("", |(name, _)| name.trim_end());
+                return write!(f, "\n  {number} | {name} = (not shown: it may be secret)");
+            }
             write!(f, "\n  {number} | {excerpt}\n  {gutter} | {before}{}", "^".repeat((*width).max(1)))?;
         }
         Ok(())
@@ -73,6 +77,23 @@ impl Diagnose for Mistakes {
             "mend them and run `walrelay config validate`; config.toml in the repository shows every option".to_owned(),
         )
     }
+}
+
+/// Says whether a line, or the value of an option of this name, may be a secret. Rather too often than once too seldom: a name
+/// may be mistyped as well.
+pub(super) fn may_hold_secret(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["pass", "pwd", "secret", "token", "url", "://", "pem", "oauth", "sasl"].iter().any(|part| text.contains(part))
+}
+
+/// The same for the value of an option that may be a secret: nothing of the value.
+pub(super) fn told_without_value(error: &str) -> String {
+    let told = told(error);
+    if told.starts_with("unknown option") || told.starts_with("missing field") {
+        return told;
+    }
+    "not a value of its kind (not shown: it may be secret); a password is { env = \"NAME\" } or { file = \"PATH\" }"
+        .to_owned()
 }
 
 /// Turns what serde says into what a person needs: the nearest known name, or what is allowed.

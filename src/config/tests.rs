@@ -155,6 +155,32 @@ fn what_is_shown_reads_back_and_holds_no_secret() {
 }
 
 #[test]
+fn a_mistake_in_a_secret_is_told_without_it() {
+    let texts = [
+        "[postgres]\npassword = \"hunter2\"\n",
+        "[postgres]\npasswrod = \"hunter2\"\n",
+        "[postgres]\npassword = hunter2\n",
+        "[postgres]\npassword = { enf = \"hunter2\" }\n",
+        "[postgres]\nurl = \"postgres://me:hunter2@db:x/shop\"\n",
+        "[postgres]\nurl = [\"postgres://me:hunter2@db/shop\"]\n",
+        "[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\nusername = \"u\"\npassword = \"hunter2\"\n",
+        "[kafka.properties]\nsasl.password = \"hunter2\"\n",
+    ];
+    for text in texts {
+        let told = loaded(text, &[], &[]).unwrap_err().to_string();
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let set = [
+        "password=hunter2".to_owned(),
+        "postgres.password=hunter2".to_owned(),
+        "kafka.sasl.password=hunter2".to_owned(),
+    ];
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let told = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &set).unwrap_err().to_string();
+    assert!(!told.contains("hunter2") && told.contains("a password is { env"), "{told}");
+}
+
+#[test]
 fn an_unknown_variable_of_ours_is_a_mistake() {
     let told = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s"), ("WALRELAY_X", "1")], &["nonsense"]);
     let told = told.unwrap_err().to_string();
