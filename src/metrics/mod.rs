@@ -280,7 +280,7 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
     page.rows(Count, "walrelay_published_bytes_total", "Bytes of events acknowledged by a broker.", bytes);
     page.histogram(
         "walrelay_commit_to_ack_seconds",
-        "From the commit in PostgreSQL to the broker's acknowledgement.",
+        "From the commit of a transaction in PostgreSQL to the acknowledgement that completes it.",
         &relay.commit_to_ack.distribution(),
     );
     page.histogram(

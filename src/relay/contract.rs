@@ -243,7 +243,7 @@ async fn check_publication(client: &Client, name: &str, version: u32, routes: &[
             "SELECT {filtered} FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3"
         );
         let row = client.query_opt(&sql, &[&name, &schema, &table]).await.map_err(query)?;
-        let full = format!("{}.{}", quote(schema), quote(table));
+        let full = quote_table((schema, table));
         let Some(row) = row else {
             return Err(unfit(
                 &format!("does not contain table {schema}.{table}"),
@@ -295,6 +295,12 @@ async fn check_slot(client: &Client, slot: &str, version: u32) -> Result<Lsn, Er
         Some(position) => Ok(lsn(&position)),
         None => Err(unusable("has no confirmed position".to_owned())),
     }
+}
+
+/// Quotes a table's name, with its schema.
+#[must_use]
+pub fn quote_table((schema, table): (&str, &str)) -> String {
+    format!("{}.{}", quote(schema), quote(table))
 }
 
 /// Quotes an identifier.

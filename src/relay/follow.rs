@@ -25,6 +25,7 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::noting::Noting;
 use crate::relay::pipeline::Pipeline;
+use crate::relay::pipeline::Ran;
 use crate::relay::pipeline::Stopped;
 use crate::relay::publish::Publisher;
 use crate::relay::wal;
@@ -75,6 +76,16 @@ pub(super) struct Follow<'a> {
     pub(super) noting: Noting<'a>,
     /// Why the relay must stop, once what was read has arrived.
     pub(super) failed: Option<Error>,
+}
+
+/// How a walk over the buffer ended, with nothing borrowed from it.
+enum Walked {
+    /// All whole frames are taken; the next one needs so many bytes, if that is known.
+    Needs(usize),
+    /// Nothing more is taken for now.
+    Held(Cause),
+    /// The server ends the stream.
+    Over(wal::Error),
 }
 
 /// What the loop is doing besides reading.
@@ -183,6 +194,7 @@ impl Follow<'_> {
                     on_the_way = self.held.pipeline.ledger().records(),
                     "stopping: what was read may arrive"
                 );
+                self.metrics.enter(State::Draining);
                 self.failed = Some(error);
                 *phase = Phase::Clearing(Instant::now() + self.drain);
                 Ok(None)
@@ -195,42 +207,28 @@ impl Follow<'_> {
     fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
         loop {
             let Held { pipeline, publisher } = &mut *self.held;
-            let ran = pipeline.run(self.stream.buffer(), publisher)?;
-            let (used, stopped) = (ran.used, ran.stopped);
-            let server_error = match stopped {
-                Stopped::ServerError(fields) => Some(ServerError::parse(fields)),
-                Stopped::Drained(_)
-                | Stopped::Full
-                | Stopped::SinkFull
-                | Stopped::SinkBroken
-                | Stopped::AtBorder
-                | Stopped::Ended => None,
+            let Ran { used, stopped } = pipeline.run(self.stream.buffer(), publisher)?;
+            let walked = match stopped {
+                Stopped::Drained(needs) => Walked::Needs(needs),
+                Stopped::Full => Walked::Held(Cause::Inflight),
+                Stopped::SinkFull => Walked::Held(Cause::Kafka),
+                Stopped::SinkBroken | Stopped::AtBorder => Walked::Needs(0),
+                Stopped::ServerError(fields) => Walked::Over(ServerError::parse(fields).into()),
+                Stopped::Ended => Walked::Over(wal::Error::Closed),
             };
-            let needs = if let Stopped::Drained(needs) = stopped { needs } else { 0 };
-            let full = match stopped {
-                Stopped::Full => Some(Cause::Inflight),
-                Stopped::SinkFull => Some(Cause::Kafka),
-                Stopped::Drained(_)
-                | Stopped::SinkBroken
-                | Stopped::AtBorder
-                | Stopped::ServerError(_)
-                | Stopped::Ended => None,
-            };
-            let has_ended = stopped == Stopped::Ended;
             self.stream.consume(used);
             if pipeline.take_reply_request() {
                 feedback.asked(Instant::now());
             }
-            if let Some(error) = server_error {
-                return Err(Error::Wal { action: "follow the log", source: error.into() });
-            }
-            if has_ended {
-                return Err(Error::Wal { action: "follow the log", source: wal::Error::Closed });
-            }
-            if needs > 0 {
-                self.stream.make_room(needs).map_err(Error::wal("make room for a row"))?;
-            }
-            let Some(cause) = full else { return Ok(None) };
+            let cause = match walked {
+                Walked::Needs(0) => return Ok(None),
+                Walked::Needs(bytes) => {
+                    self.stream.make_room(bytes).map_err(Error::wal("make room for a row"))?;
+                    return Ok(None);
+                }
+                Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
+                Walked::Held(cause) => cause,
+            };
             // Unless half has arrived in the meantime, wait to be woken.
             if !pipeline.ledger().await_half() || pipeline.ledger().is_poisoned() {
                 return Ok(Some((cause, Instant::now())));
@@ -317,6 +315,7 @@ impl Follow<'_> {
     /// Stops reading: the server is shutting down and waits for us.
     fn park(&self, now: Instant) -> Phase {
         tracing::info!(on_the_way = self.held.pipeline.ledger().records(), "PostgreSQL is shutting down: letting go");
+        self.metrics.enter(State::SourceReconnecting);
         Phase::Parking(now + PARK_GRACE)
     }
 

@@ -18,6 +18,7 @@ use crate::relay::Mode;
 use crate::relay::Settings;
 use crate::relay::contract;
 use crate::relay::contract::quote;
+use crate::relay::contract::quote_table;
 use crate::relay::poll;
 use crate::relay::position;
 use crate::relay::resume;
@@ -84,6 +85,9 @@ pub enum Error {
         /// The publication.
         publication: String,
     },
+    /// The role that is to get rights.
+    #[error("there is no role {0:?}")]
+    NoRole(String),
     /// A failover slot needs PostgreSQL 17.
     #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
     NoFailover {
@@ -100,6 +104,7 @@ impl Diagnose for Error {
             Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
             Self::SlotOlder { .. } => Code::new(Exit::Contract, 30),
             Self::NoFailover { .. } => Code::new(Exit::Configuration, 50),
+            Self::NoRole(_) => Code::new(Exit::Rights, 60),
         }
     }
 
@@ -115,6 +120,10 @@ impl Diagnose for Error {
                  name, mend outbox.table"
                     .to_owned(),
             ),
+            Self::NoRole(role) => Some(format!(
+                "make it, then run setup again: CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'",
+                quote(role)
+            )),
             Self::Statement { .. } => Some(
                 "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION if a slot is \
                  to be made (--set postgres.url=...), or have the printed SQL run by one"
@@ -185,6 +194,9 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let client = &ordinary.client;
+    if let Some(role) = &wish.role {
+        insist_on_role(client, role).await?;
+    }
     if wish.with_outbox {
         for route in &routes {
             let (schema, table) = route.table();
@@ -223,7 +235,7 @@ async fn publication(
         for (schema, table) in routes.iter().map(Route::table) {
             if !contract::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
                 let what = format!("add table {schema}.{table} to publication {name}");
-                let full = format!("{}.{}", quote(schema), quote(table));
+                let full = quote_table((schema, table));
                 run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
                 tell(&format!("table {schema}.{table} added to it: events committed before are not published"));
             }
@@ -337,10 +349,17 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
         .map_err(|error| Error::Statement { what: what.to_owned(), source: wal::Error::from(error) })
 }
 
+/// Before anything is made: rights come last.
+async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
+    let found = client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await;
+    let found =
+        found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;
+    found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
+}
+
 /// The statement that makes an outbox table.
 pub(super) fn outbox_table(route: &Route) -> String {
-    let (schema, table) = route.table();
-    OUTBOX_SQL.replace("public.outbox_events", &format!("{}.{}", quote(schema), quote(table)))
+    OUTBOX_SQL.replace("public.outbox_events", &quote_table(route.table()))
 }
 
 /// The statement that makes the slot as `apply` does. Auto leaves it to the server's version; there is no connection here to ask.
@@ -359,7 +378,7 @@ fn create_slot(slot: &str, failover: Failover) -> String {
 }
 
 fn create_publication(name: &str, routes: &[Route]) -> String {
-    let tables = routes.iter().map(|route| format!("{}.{}", quote(route.table().0), quote(route.table().1)));
+    let tables = routes.iter().map(|route| quote_table(route.table()));
     format!(
         "CREATE PUBLICATION {} FOR TABLE {}\n    WITH (publish = 'insert', publish_via_partition_root = true)",
         quote(name),

@@ -115,6 +115,20 @@ fn what_is_missing_is_named_with_the_next_step() {
 }
 
 #[test]
+fn setup_for_a_role_that_is_not_there_says_how_to_make_it_before_it_makes_anything() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
+    let ended = program.verb(&["setup", "--apply", "--with-outbox", "--role", "relay"]);
+    assert_eq!(ended.code, Some(67), "{}", ended.notes);
+    assert!(ended.notes.contains("CREATE ROLE \"relay\" LOGIN REPLICATION"), "{}", ended.notes);
+    let sql = Sql::connect(&postgres.url());
+    assert_eq!(sql.text("SELECT count(*)::text FROM pg_replication_slots"), "0");
+    sql.run("CREATE ROLE relay LOGIN REPLICATION");
+    let ended = program.verb(&["setup", "--apply", "--with-outbox", "--role", "relay"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+}
+
+#[test]
 fn e11_a_wrong_password_ends_with_67_after_three_tries() {
     let options = Options { hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
     let postgres = Postgres::start(options).unwrap();

@@ -5,6 +5,7 @@
 //! where it lies (`ctid`), which stands still while it is locked: it is marked if and only if it is the one that was read.
 
 use crate::relay::contract::quote;
+use crate::relay::contract::quote_table;
 use crate::relay::route::Route;
 
 use super::sweep::BUCKETS;
@@ -34,7 +35,6 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(route: &Route, sequence: &str, published_at: &str, created_at: &str) -> Self {
-        let (schema, table) = route.table();
         let mut read: Vec<String> = Vec::new();
         for name in route.names().0.iter().flatten() {
             if !read.contains(&name.column) {
@@ -42,7 +42,7 @@ impl Names {
             }
         }
         Self {
-            table: format!("{}.{}", quote(schema), quote(table)),
+            table: quote_table(route.table()),
             sequence: sequence.to_owned(),
             published_at: published_at.to_owned(),
             key: route.key_column().to_owned(),

@@ -56,6 +56,7 @@ pub use probe::Cluster;
 pub use probe::probe;
 pub use properties::check_properties;
 pub use settings::Settings;
+pub use settings::refuses_plaintext;
 
 /// How many topic names are remembered by their index; beyond it each record asks the metrics.
 const REMEMBERED_TOPICS: usize = 1_024;

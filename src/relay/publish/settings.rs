@@ -81,12 +81,8 @@ impl Settings {
 
     fn security(&self, set: &mut BTreeMap<&'static str, String>) -> Result<(), Error> {
         let Config { tls, sasl, .. } = &self.config;
-        if tls.is_none() && !self.config.allow_plaintext && !self.config.brokers.iter().all(|broker| is_here(broker)) {
-            return Err(Error::Option(
-                "kafka.brokers are not on this machine and [kafka.tls] is missing; add it, or set \
-                 kafka.allow_plaintext = true"
-                    .to_owned(),
-            ));
+        if let Some(text) = refuses_plaintext(&self.config) {
+            return Err(Error::Option(text));
         }
         if let Some(tls) = tls {
             // The compiled-in certificate directory of a vendored OpenSSL does not exist: look in the usual places.
@@ -162,6 +158,15 @@ const fn compression(compression: Compression) -> &'static str {
         Compression::Lz4 => "lz4",
         Compression::Zstd => "zstd",
     }
+}
+
+/// Says why brokers may not be reached without TLS, if they would be.
+#[must_use]
+pub fn refuses_plaintext(config: &Config) -> Option<String> {
+    let is_fine = config.tls.is_some() || config.allow_plaintext || config.brokers.iter().all(|broker| is_here(broker));
+    let text =
+        "brokers that are not on this machine, and [kafka.tls] is missing; add it, or set kafka.allow_plaintext = true";
+    (!is_fine).then(|| text.to_owned())
 }
 
 /// Says whether a broker is reached without leaving this machine.
