@@ -72,6 +72,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/setup", &["lsn", "fault", "relay"]),
     ("relay/poll/sweep", &[]),
     ("relay/poll/choice", &[]),
+    ("relay/poll/tempo", &[]),
     ("relay/poll/sql", &["relay/contract", "relay/route"]),
     ("relay/poll/outlet", &["lsn", "relay/ledger", "relay/pipeline", "relay/route"]),
     ("relay/poll", &["lsn", "fault", "relay"]),

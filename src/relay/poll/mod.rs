@@ -29,6 +29,7 @@ pub(super) mod setup;
 mod source;
 mod sql;
 mod sweep;
+mod tempo;
 mod turn;
 mod verify;
 
@@ -61,6 +62,7 @@ pub use error::Error;
 use source::Source;
 use sql::Names;
 use sweep::Sweep;
+use tempo::Tempo;
 use turn::Hands;
 use turn::Left;
 use turn::Turn;
@@ -220,11 +222,12 @@ impl Poller {
     /// Sweeps over all outboxes, again and again; at once while there is more, else after a while.
     async fn poll(&mut self, source: &mut Source) -> Result<Left, RelayError> {
         let mut looked: Option<Instant> = None;
+        let mut tempo = Tempo::new(self.settings.source.poll.interval);
         loop {
             if let Some(failure) = self.hands.failure() {
                 return Ok(Left::SinkFailed { failure, was_alone: false });
             }
-            let mut has_more = false;
+            let (mut has_more, marked) = (false, self.hands.marked());
             for (place, desk) in self.desks.iter_mut().enumerate() {
                 desk.begin_sweep();
                 while desk.sweep.is_under_way() {
@@ -245,7 +248,7 @@ impl Poller {
             if has_more {
                 continue;
             }
-            let pause = self.hands.patience.pause(self.settings.source.poll.interval);
+            let pause = self.hands.patience.pause(tempo.after(self.hands.marked() > marked));
             tokio::select! {
                 biased;
                 error = &mut source.ended => return Err(turn::closed(error)),
