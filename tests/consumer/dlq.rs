@@ -115,6 +115,24 @@ fn a_letter_that_is_rejected_again_is_a_new_letter_and_can_be_brought_back_again
 }
 
 #[test]
+fn i10_of_a_letter_that_is_there_twice_the_first_is_brought_back() {
+    let topic = Topic::create("dlqtwice", 1);
+    topic.change(Uuid::now_v7(), "a", 1);
+    topic.flush();
+    for _ in 0..2 {
+        // As if the commit had never reached the broker.
+        topic.commit("g", 0);
+        reject(&topic, 1, &["a"]);
+    }
+    let program = program();
+    let (out, _) = well(program.verb(&["dlq", "list", "dlqtwice.dlq"]));
+    assert_eq!((out.lines().count(), out.matches(" (again)").count()), (2, 1), "{out}");
+    let (out, _) = well(program.verb(&["dlq", "redrive", "dlqtwice.dlq"]));
+    assert_eq!(out.lines().count(), 1, "{out}");
+    assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "dlqtwice").len(), 2);
+}
+
+#[test]
 fn a_letter_goes_back_to_the_partition_it_came_from_if_that_is_still_there() {
     let topic = Topic::create("dlqhome", 3);
     let by_key = murmur2::partition(b"a", 3);

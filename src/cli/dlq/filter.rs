@@ -107,7 +107,7 @@ mod tests {
         );
         let mut provenance = Provenance::of(&record, "g", "no such street", 1);
         provenance.at_millis = 1_000;
-        Letter { record, provenance: Some(provenance), is_redriven }
+        Letter { record, provenance: Some(provenance), is_redriven, is_repeated: false }
     }
 
     #[test]

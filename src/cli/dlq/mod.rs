@@ -120,7 +120,12 @@ pub(super) fn dlq(verb: DlqVerb, loaded: &Loaded, output: &mut Output) -> Result
             }
         }
         DlqVerb::Redrive { filter, to, dry_run: true } => {
-            let count = visit(filter, &properties, |letter| {
+            let mut count = 0;
+            visit(filter, &properties, |letter| {
+                if is_left_out(filter, letter) {
+                    return Ok(());
+                }
+                count += 1;
                 output.line(&format!("{} would go to {}", letter.record, target(letter, to.as_deref())?))?;
                 Ok(())
             })?;
@@ -143,6 +148,9 @@ fn redrive(
     let runtime = runtime.map_err(|error| Failed::new(Error::Runtime(error)))?;
     let mut done = 0;
     let visited = visit(filter, properties, |letter| {
+        if is_left_out(filter, letter) {
+            return Ok(());
+        }
         let topic = target(letter, to)?;
         let redriven = runtime.block_on(producer.redrive(letter, topic));
         redriven.map_err(Error::kafka(format!("bring {} back to {topic}", letter.record)))?;
@@ -152,6 +160,11 @@ fn redrive(
     });
     output.note(&format!("{} redriven", letters(done)));
     visited.map(drop)
+}
+
+/// A letter that is there twice is one event: its first goes, unless the other one is asked for by its place.
+const fn is_left_out(filter: &Filter, letter: &Letter) -> bool {
+    letter.is_repeated && filter.at.is_none()
 }
 
 fn target<'a>(letter: &'a Letter, to: Option<&'a str>) -> Result<&'a str, Failed> {

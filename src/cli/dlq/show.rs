@@ -20,9 +20,9 @@ pub(super) fn line(letter: &Letter) -> String {
         (it.reason.as_str(), format!(" from {}[{}]@{}", it.topic, it.partition, it.offset))
     });
     let header = |name: &str| record.header(name).unwrap_or("-");
-    let redriven = if letter.is_redriven { " (redriven)" } else { "" };
+    let state = state(letter);
     escape(&format!(
-        "{}@{}  {}  {}  key {}{from}{redriven}: {}",
+        "{}@{}  {}  {}  key {}{from}{state}: {}",
         record.partition(),
         record.offset(),
         header(event::EVENT_ID),
@@ -32,12 +32,20 @@ pub(super) fn line(letter: &Letter) -> String {
     ))
 }
 
+const fn state(letter: &Letter) -> &'static str {
+    match (letter.is_redriven, letter.is_repeated) {
+        (true, _) => " (redriven)",
+        (false, true) => " (again)",
+        (false, false) => "",
+    }
+}
+
 /// Gives a letter whole, for a person.
 pub(super) fn block(letter: &Letter) -> String {
     let record = &letter.record;
-    let redriven = if letter.is_redriven { "  (redriven)" } else { "" };
+    let state = state(letter);
     let key = record.key().map_or("(no key)".into(), String::from_utf8_lossy);
-    let mut lines = vec![format!("{record}  key {key}{redriven}")];
+    let mut lines = vec![format!("{record}  key {key}{state}")];
     let headers = record.headers();
     lines.extend(
         headers.map(|(name, value)| format!("  {name}: {}", value.map_or("(null)".into(), String::from_utf8_lossy))),
@@ -81,6 +89,7 @@ fn fields(letter: &Letter) -> Map<String, Value> {
         ("event_type", json!(record.header(event::EVENT_TYPE))),
         ("has_unreadable_headers", json!(record.has_unreadable_headers())),
         ("is_redriven", json!(letter.is_redriven)),
+        ("is_repeated", json!(letter.is_repeated)),
         ("from", json!(from)),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -116,7 +125,12 @@ mod tests {
 
     fn letter(value: Option<&[u8]>) -> Letter {
         let headers: [(&str, Option<&[u8]>); 2] = [("twice", Some(b"\x1b[31m")), ("twice", None)];
-        Letter { record: Record::new("t.dlq", 2, 17, None, value, &headers), provenance: None, is_redriven: true }
+        Letter {
+            record: Record::new("t.dlq", 2, 17, None, value, &headers),
+            provenance: None,
+            is_redriven: true,
+            is_repeated: false,
+        }
     }
 
     #[test]
@@ -124,7 +138,7 @@ mod tests {
         let shown = block(&letter(Some("a\x1b[2Jü\n".as_bytes())));
         assert_eq!(
             shown,
-            "t.dlq[2]@17  key (no key)  (redriven)\n  twice: \\u{1b}[31m\n  twice: (null)\n  a\\u{1b}[2Jü\\n\n"
+            "t.dlq[2]@17  key (no key) (redriven)\n  twice: \\u{1b}[31m\n  twice: (null)\n  a\\u{1b}[2Jü\\n\n"
         );
         assert_eq!(line(&letter(None)), "2@17  -  -  key - (redriven): (no reason)");
     }

@@ -1,7 +1,7 @@
 //! Reading a dead-letter topic from its beginning to where it ends now.
 //!
 //! That a letter was redriven is told by a further record in the same topic, which names it. So letters are read twice: once
-//! for what was redriven, once for the letters themselves, and memory holds no letter longer than its visitor does.
+//! for what was redriven, once for the letters themselves, and memory holds of a letter no more than where it came from.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -38,6 +38,8 @@ pub struct Letter {
     pub provenance: Option<Provenance>,
     /// Whether it was brought back already.
     pub is_redriven: bool,
+    /// Whether an earlier letter has the same record: its consumer wrote it twice, since it ended before it had committed.
+    pub is_repeated: bool,
 }
 
 /// Visits every letter of a topic, partition by partition, oldest first. These are librdkafka's properties.
@@ -52,12 +54,16 @@ pub fn read(
         redriven.extend(record.header(REDRIVEN).map(str::to_owned));
         ControlFlow::Continue(())
     })?;
+    let mut origins = HashSet::new();
     reader.pass(&mut |record| {
         if record.header(REDRIVEN).is_some() {
             return ControlFlow::Continue(());
         }
         let is_redriven = redriven.contains(&place(&record));
-        visit(Letter { provenance: Provenance::read(&record), record, is_redriven })
+        let provenance = Provenance::read(&record);
+        let origin = provenance.as_ref().map(|it| (it.topic.clone(), it.partition, it.offset, it.group.clone()));
+        let is_repeated = origin.is_some_and(|origin| !origins.insert(origin));
+        visit(Letter { provenance, record, is_redriven, is_repeated })
     })
 }
 
