@@ -58,6 +58,53 @@ fn i2_a_crash_inside_the_handlers_transaction_loses_no_effect() {
 }
 
 #[test]
+fn i5_a_zombie_that_commits_late_has_the_effect_and_its_successor_none() {
+    let (topic, effects) = (Topic::create("i5", 1), Effects::new());
+    topic.changes(1, 1);
+    let url = effects.postgres.url();
+    let backends = |state: &str| {
+        effects.sql.text(&format!(
+            "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND {state}"
+        ))
+    };
+    let zombie = Process::start(&topic, "g", &url, &["hold_ms=1500"]);
+    wait_until("a transaction past once", || {
+        backends("state = 'idle in transaction' AND backend_xid IS NOT NULL") == "1"
+    });
+    zombie.signal("STOP");
+    let successor = Process::start(&topic, "g", &url, &[]);
+    // The group has given the zombie up, and its event is somebody else's.
+    wait_until("the successor to wait in once", || backends("wait_event_type = 'Lock'") == "1");
+    zombie.signal("CONT");
+    wait_until("its offset", || topic.committed("g") == [1]);
+    effects.check(1);
+    assert_eq!(effects.sql.text("SELECT member FROM effects"), zombie.0.id().to_string());
+    drop(zombie);
+    successor.leave();
+    effects.check(1);
+}
+
+#[test]
+fn i5_a_zombie_that_comes_late_to_once_finds_the_effect_of_its_successor() {
+    let (topic, effects) = (Topic::create("i5late", 1), Effects::new());
+    topic.changes(1, 1);
+    let url = effects.postgres.url();
+    let zombie = Process::start(&topic, "g", &url, &["sleep_ms=3000"]);
+    // Where the group begins is committed before anything is taken; then it sleeps before its transaction.
+    wait_until("its partition", || topic.committed("g") == [0]);
+    zombie.signal("STOP");
+    let successor = Process::start(&topic, "g", &url, &[]);
+    wait_until("the offset of the successor", || topic.committed("g") == [1]);
+    zombie.signal("CONT");
+    // It ends in good order, and so with whatever it had begun.
+    zombie.leave();
+    effects.check(1);
+    assert_eq!(effects.sql.text("SELECT member FROM effects"), successor.0.id().to_string());
+    assert_eq!(topic.committed("g"), [1]);
+    successor.leave();
+}
+
+#[test]
 fn i6_an_offset_that_is_delivered_twice_takes_effect_once() {
     let (topic, effects) = (Topic::create("i6", 1), Effects::new());
     topic.changes(10, 2);

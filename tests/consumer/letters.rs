@@ -162,6 +162,11 @@ fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
     write(6, None, Some(b"{\"event_type\": \"Changed\", \"key\": \"k\", \"version\": 1}"));
     topic.write(Some("k"), Some(b"{}"), &[("event_type", Some(b"Changed"))]);
     topic.write(Some("k"), Some(b"{}"), &[("event_id", Some(b"\xff\xfe")), ("event_type", None)]);
+    // A content type that nobody here reads.
+    let ninth = id(9);
+    let (changed, avro) = (Some(b"Changed".as_slice()), Some(b"application/avro".as_slice()));
+    let headers = [("event_id", Some(ninth.as_bytes())), ("event_type", changed), ("content-type", avro)];
+    topic.write(Some("k"), Some(b"\x00\x00\x00\x00\x07\x02k"), &headers);
     topic.flush();
     let (log, seen) = (Log::default(), Log::default());
     let told = seen.clone();
@@ -174,12 +179,12 @@ fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
         async {}
     };
     let member = Member::start_observed(topic.config("g"), typed(handle), log);
-    wait_until("all of them", || topic.committed("g") == [8]);
+    wait_until("all of them", || topic.committed("g") == [9]);
     member.stop().unwrap();
     assert_eq!(seen.lines(), ["tombstone", "unknown Renamed", "Changed { key: \"k\", version: 1 }"]);
     let letters = letters(&topic);
     let offsets: Vec<_> = letters.iter().map(|letter| letter.header("dlq_offset").unwrap()).collect();
-    assert_eq!(offsets, ["2", "3", "4", "6", "7"]);
+    assert_eq!(offsets, ["2", "3", "4", "6", "7", "8"]);
     assert!(letters.iter().all(|letter| letter.header("dlq_tries") == Some("1")), "no second try");
 }
 

@@ -47,6 +47,8 @@ struct Member {
     handled: AtomicU64,
     die: Die,
     sleep: Duration,
+    /// How long its transaction stays open behind its effect.
+    hold: Duration,
     name: String,
 }
 
@@ -68,6 +70,7 @@ impl Member {
             &[&key, &version, &received.event_id.to_string(), &self.name, &received.record.partition()],
         )
         .await?;
+        tokio::time::sleep(self.hold).await;
         if self.die == Die::InTransaction(number) {
             std::process::abort();
         }
@@ -102,6 +105,7 @@ async fn main() {
         handled: AtomicU64::new(0),
         die,
         sleep: Duration::from_millis(number("sleep_ms").unwrap_or_default()),
+        hold: Duration::from_millis(number("hold_ms").unwrap_or_default()),
         name: std::process::id().to_string(),
     });
     let mut config = Config::new(brokers, group, &[topic]);
