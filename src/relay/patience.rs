@@ -49,6 +49,11 @@ impl Patience {
         &self.kafka
     }
 
+    /// A batch was too large for its topic.
+    pub(super) fn shrink_batches(&mut self) {
+        self.kafka.shrink_batches();
+    }
+
     /// Gives the next pause.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.backoff.next_pause()

@@ -337,6 +337,9 @@ impl Supervisor {
                     code = %failure.code(), error = %failure,
                     "a batch was refused: publishing one record at a time until the culprit is known"
                 );
+                if failure.is_about_size {
+                    self.patience.shrink_batches();
+                }
                 self.cautious_until = Some(frontier);
                 Ok(Next::Again)
             }

@@ -1,5 +1,6 @@
 //! What cannot be published stops the relay with its name, and nothing after it is confirmed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use walrelay::testing::Options;
@@ -83,6 +84,33 @@ fn a_record_that_is_larger_than_the_budget_goes_alone() {
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     assert_eq!(reader::read_all(&kafka.bootstrap(), "larger-than-budget").len(), 3);
+}
+
+#[test]
+fn f20_batches_shrink_for_a_topic_that_takes_less_and_everything_arrives() {
+    const ROWS: usize = 200;
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic_with("small-batches", 1, &[("max.message.bytes", "100000")]);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "small-batches", "");
+    program.start_streaming();
+    for _ in 0..6 {
+        // 8 kB each that no compression makes small.
+        sql.run(&format!(
+            "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload)
+             SELECT gen_random_uuid(), 'Order', 'k1', 'E', to_jsonb(pad)
+             FROM generate_series(1, {ROWS}) AS n, LATERAL (
+                 SELECT string_agg(md5(random()::text || n || m), '') AS pad FROM generate_series(1, 250) AS m) AS p"
+        ));
+        sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    }
+    let log = program.log();
+    let refused = log.matches("a batch was refused").count();
+    // From a million bytes to 62,500 it is four halves.
+    assert!((1..=4).contains(&refused), "{refused} times: {log}");
+    let ids: HashSet<String> =
+        reader::read_all(&kafka.bootstrap(), "small-batches").iter().map(reader::Record::event_id).collect();
+    assert_eq!(ids.len(), 6 * ROWS);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }
 
 #[test]

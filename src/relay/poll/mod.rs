@@ -286,6 +286,9 @@ impl Poller {
                     code = %failure.code(), error = %failure,
                     "a batch was refused: publishing one record at a time until the culprit is known"
                 );
+                if failure.is_about_size {
+                    self.hands.patience.shrink_batches();
+                }
                 Ok(Next::Again)
             }
             Verdict::Record | Verdict::Topic => Err(failure.into()),

@@ -85,6 +85,8 @@ impl Diagnose for Error {
 pub struct Failure {
     /// What follows.
     pub verdict: Verdict,
+    /// It was too large for the topic, or its batch was.
+    pub is_about_size: bool,
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
@@ -108,13 +110,14 @@ impl Failure {
         let code = error.rdkafka_error_code();
         let verdict = code.map_or(Verdict::Transient, verdict);
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
-        Self { verdict, text, topic: topic.map(str::to_owned), event_id }
+        let is_about_size = code.is_some_and(is_about_size);
+        Self { verdict, is_about_size, text, topic: topic.map(str::to_owned), event_id }
     }
 
     /// The producer has nobody to ask any more, and never will.
     pub(super) fn forgotten() -> Self {
         let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
-        Self { verdict: Verdict::Transient, text, topic: None, event_id: None }
+        Self { verdict: Verdict::Transient, is_about_size: false, text, topic: None, event_id: None }
     }
 
     /// A purged record or a fatal state tells less than what caused it.
@@ -190,13 +193,18 @@ fn verdict(code: Kafka) -> Verdict {
     Verdict::Transient
 }
 
-const fn is_refusal_of_the_record(code: Kafka) -> bool {
+const fn is_about_size(code: Kafka) -> bool {
+    matches!(code, Kafka::MessageSizeTooLarge | Kafka::InvalidMessageSize | Kafka::MessageBatchTooLarge)
+}
+
+fn is_refusal_of_the_record(code: Kafka) -> bool {
+    is_about_size(code) || is_about_content(code)
+}
+
+const fn is_about_content(code: Kafka) -> bool {
     matches!(
         code,
-        Kafka::MessageSizeTooLarge
-            | Kafka::InvalidMessageSize
-            | Kafka::MessageBatchTooLarge
-            | Kafka::InvalidMessage
+        Kafka::InvalidMessage
             | Kafka::InvalidRecord
             | Kafka::InvalidTimestamp
             | Kafka::PolicyViolation

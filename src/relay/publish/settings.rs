@@ -18,19 +18,33 @@ const TOPIC_GRACE_MS: &str = "60000";
 /// librdkafka's own limit for one record.
 const RECORD_BYTES_MAX: usize = 1_000_000;
 
+/// librdkafka's own size of a batch; a topic takes a little more, unless it was told otherwise.
+const BATCH_BYTES: usize = 1_000_000;
+/// Smaller batches would cost more than they could spare. A record alone may be larger.
+const BATCH_BYTES_MIN: usize = 16 * 1_024;
+
 /// Everything a producer is made from. Secrets are read each time one is made.
 #[derive(Clone, Debug)]
 pub struct Settings {
     config: Config,
     client_id: String,
     in_flight_bytes: u64,
+    /// How large a batch may become, once one was refused for its size.
+    batch_bytes: Option<usize>,
 }
 
 impl Settings {
     /// Gathers what a producer needs.
     #[must_use]
     pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
-        Self { config, client_id, in_flight_bytes }
+        Self { config, client_id, in_flight_bytes, batch_bytes: None }
+    }
+
+    /// Halves the batches of the producers that are made from here on: a topic may take less than its brokers do.
+    pub fn shrink_batches(&mut self) {
+        let given = self.config.properties.get("batch.size").and_then(|text| text.parse().ok());
+        let now = self.batch_bytes.or(given).unwrap_or(BATCH_BYTES);
+        self.batch_bytes = Some((now / 2).max(BATCH_BYTES_MIN));
     }
 
     /// Gives the largest record that librdkafka takes.
@@ -63,6 +77,9 @@ impl Settings {
         }
         for (name, value) in &self.config.properties {
             client.set(name, value);
+        }
+        if let Some(bytes) = self.batch_bytes {
+            client.set("batch.size", bytes.to_string());
         }
         client.set_log_level(RDKafkaLogLevel::Notice);
         Ok(client)
@@ -200,6 +217,18 @@ mod tests {
         let settings =
             |budget| Settings::new(Config { properties, ..Config::default() }, "test".into(), budget).client().unwrap();
         assert_eq!(settings(8 << 20).get("queue.buffering.max.kbytes"), Some("10241"));
+    }
+
+    #[test]
+    fn f20_batches_shrink_to_a_floor_whatever_was_given() {
+        let mut own = settings(Config::default());
+        assert_eq!(own.client().unwrap().get("batch.size"), None);
+        own.shrink_batches();
+        assert_eq!(own.client().unwrap().get("batch.size"), Some("500000"));
+        let properties = [("batch.size".to_owned(), "40000".to_owned())].into();
+        let mut given = settings(Config { properties, ..Config::default() });
+        (0..9).for_each(|_| given.shrink_batches());
+        assert_eq!(given.client().unwrap().get("batch.size"), Some("16384"));
     }
 
     #[test]
