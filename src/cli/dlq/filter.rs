@@ -65,6 +65,12 @@ impl Filter {
             && self.since.is_none_or(|since| since <= written)
             && self.until.is_none_or(|until| written <= until)
     }
+
+    /// Says whether a letter is to be brought back. One that is there twice is one event: its first goes, unless the other one
+    /// is asked for by its place.
+    pub(super) fn wants_back(&self, letter: &Letter) -> bool {
+        self.wants(letter) && (!letter.is_repeated || self.at.is_some())
+    }
 }
 
 fn place(text: &str) -> Result<(i32, i64), String> {

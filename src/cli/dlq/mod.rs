@@ -97,7 +97,7 @@ pub(super) fn dlq(verb: DlqVerb, loaded: &Loaded, output: &mut Output) -> Result
     };
     match &verb {
         DlqVerb::List { filter, format } => {
-            let count = visit(filter, &properties, |letter| {
+            let count = visit(filter, Filter::wants, &properties, |letter| {
                 output.line(&match format {
                     Format::Human => show::line(letter),
                     Format::Json => show::object(letter).to_string(),
@@ -108,7 +108,7 @@ pub(super) fn dlq(verb: DlqVerb, loaded: &Loaded, output: &mut Output) -> Result
             output.note(&format!("{} in {topic}{kind}", letters(count)));
         }
         DlqVerb::Show { filter, format } => {
-            let count = visit(filter, &properties, |letter| {
+            let count = visit(filter, Filter::wants, &properties, |letter| {
                 output.text(&match format {
                     Format::Human => show::block(letter),
                     Format::Json => format!("{}\n", show::whole(letter)),
@@ -120,12 +120,7 @@ pub(super) fn dlq(verb: DlqVerb, loaded: &Loaded, output: &mut Output) -> Result
             }
         }
         DlqVerb::Redrive { filter, to, dry_run: true } => {
-            let mut count = 0;
-            visit(filter, &properties, |letter| {
-                if is_left_out(filter, letter) {
-                    return Ok(());
-                }
-                count += 1;
+            let count = visit(filter, Filter::wants_back, &properties, |letter| {
                 output.line(&format!("{} would go to {}", letter.record, target(letter, to.as_deref())?))?;
                 Ok(())
             })?;
@@ -147,10 +142,7 @@ fn redrive(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::new(Error::Runtime(error)))?;
     let mut done = 0;
-    let visited = visit(filter, properties, |letter| {
-        if is_left_out(filter, letter) {
-            return Ok(());
-        }
+    let visited = visit(filter, Filter::wants_back, properties, |letter| {
         let topic = target(letter, to)?;
         let redriven = runtime.block_on(producer.redrive(letter, topic));
         redriven.map_err(Error::kafka(format!("bring {} back to {topic}", letter.record)))?;
@@ -162,11 +154,6 @@ fn redrive(
     visited.map(drop)
 }
 
-/// A letter that is there twice is one event: its first goes, unless the other one is asked for by its place.
-const fn is_left_out(filter: &Filter, letter: &Letter) -> bool {
-    letter.is_repeated && filter.at.is_none()
-}
-
 fn target<'a>(letter: &'a Letter, to: Option<&'a str>) -> Result<&'a str, Failed> {
     if letter.record.has_unreadable_headers() {
         return Err(Failed::new(Error::Unreadable(letter.record.to_string())));
@@ -175,16 +162,17 @@ fn target<'a>(letter: &'a Letter, to: Option<&'a str>) -> Result<&'a str, Failed
     to.or(origin).ok_or_else(|| Failed::new(Error::NoOrigin(letter.record.to_string())))
 }
 
-/// Visits the letters that the filter wants until a visit fails; gives how many there were.
+/// Visits the letters that the filter wants, in this sense, until a visit fails; gives how many there were.
 fn visit(
     filter: &Filter,
+    wants: impl Fn(&Filter, &Letter) -> bool,
     properties: &BTreeMap<String, String>,
     mut visit: impl FnMut(&Letter) -> Result<(), Failed>,
 ) -> Result<u64, Failed> {
     let mut count = 0;
     let mut ended = Ok(());
     let read = dead_letter::read(properties, &filter.topic, &mut |letter| {
-        if filter.wants(&letter) {
+        if wants(filter, &letter) {
             ended = visit(&letter);
             count += 1;
         }

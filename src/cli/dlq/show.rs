@@ -20,7 +20,7 @@ pub(super) fn line(letter: &Letter) -> String {
         (it.reason.as_str(), format!(" from {}[{}]@{}", it.topic, it.partition, it.offset))
     });
     let header = |name: &str| record.header(name).unwrap_or("-");
-    let state = state(letter);
+    let state = state(letter).map(|state| format!(" {state}")).unwrap_or_default();
     escape(&format!(
         "{}@{}  {}  {}  key {}{from}{state}: {}",
         record.partition(),
@@ -32,18 +32,18 @@ pub(super) fn line(letter: &Letter) -> String {
     ))
 }
 
-const fn state(letter: &Letter) -> &'static str {
+const fn state(letter: &Letter) -> Option<&'static str> {
     match (letter.is_redriven, letter.is_repeated) {
-        (true, _) => " (redriven)",
-        (false, true) => " (again)",
-        (false, false) => "",
+        (true, _) => Some("(redriven)"),
+        (false, true) => Some("(again)"),
+        (false, false) => None,
     }
 }
 
 /// Gives a letter whole, for a person.
 pub(super) fn block(letter: &Letter) -> String {
     let record = &letter.record;
-    let state = state(letter);
+    let state = state(letter).map(|state| format!("  {state}")).unwrap_or_default();
     let key = record.key().map_or("(no key)".into(), String::from_utf8_lossy);
     let mut lines = vec![format!("{record}  key {key}{state}")];
     let headers = record.headers();
@@ -138,7 +138,7 @@ mod tests {
         let shown = block(&letter(Some("a\x1b[2Jü\n".as_bytes())));
         assert_eq!(
             shown,
-            "t.dlq[2]@17  key (no key) (redriven)\n  twice: \\u{1b}[31m\n  twice: (null)\n  a\\u{1b}[2Jü\\n\n"
+            "t.dlq[2]@17  key (no key)  (redriven)\n  twice: \\u{1b}[31m\n  twice: (null)\n  a\\u{1b}[2Jü\\n\n"
         );
         assert_eq!(line(&letter(None)), "2@17  -  -  key - (redriven): (no reason)");
     }
