@@ -57,15 +57,28 @@ pub(crate) fn is_of_connections(name: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Brokers {
     had_none: AtomicBool,
+    are_forgotten: AtomicBool,
 }
 
 impl Brokers {
-    /// Says whether the client has forgotten them all. For a moment that is so whenever they change: two statistics in a row
-    /// must show it.
-    pub(crate) fn are_forgotten(&self, statistics: &Statistics) -> bool {
+    /// Takes note of whom the client knows. For a moment that is nobody whenever brokers change: two statistics in a row must
+    /// show it.
+    pub(crate) fn note(&self, statistics: &Statistics) {
         let knows = |source: &str| matches!(source, "learned" | "configured");
         let has_none = !statistics.brokers.values().any(|broker| knows(&broker.source));
-        self.had_none.swap(has_none, Relaxed) && has_none
+        if self.had_none.swap(has_none, Relaxed) && has_none {
+            self.forget();
+        }
+    }
+
+    /// Counts them as forgotten: none has answered for long.
+    pub(crate) fn forget(&self) {
+        self.are_forgotten.store(true, Relaxed);
+    }
+
+    /// Says whether the client has forgotten them all. It never hears of one again.
+    pub(crate) fn are_forgotten(&self) -> bool {
+        self.are_forgotten.load(Relaxed)
     }
 }
 
@@ -85,13 +98,15 @@ mod tests {
             ..Statistics::default()
         };
         let brokers = Brokers::default();
-        let asked = |sources: &[&str]| brokers.are_forgotten(&statistics(sources));
-        assert!(!asked(&["configured", "internal"]));
-        assert!(!asked(&["internal"]), "for a moment, perhaps");
-        assert!(!asked(&["learned", "logical"]));
-        assert!(!asked(&["logical", "internal"]));
-        assert!(asked(&["logical", "internal"]));
-        assert!(!asked(&["configured"]));
+        let noted = |sources: &[&str]| {
+            brokers.note(&statistics(sources));
+            brokers.are_forgotten()
+        };
+        assert!(!noted(&["configured", "internal"]));
+        assert!(!noted(&["internal"]), "for a moment, perhaps");
+        assert!(!noted(&["learned", "logical"]));
+        assert!(!noted(&["logical", "internal"]));
+        assert!(noted(&["logical", "internal"]));
     }
 
     #[test]

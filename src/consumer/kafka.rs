@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -49,7 +47,7 @@ use crate::kafka::Brokers;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// librdkafka's own `max.poll.interval.ms`.
-const POLL_MAX: Duration = Duration::from_secs(300);
+const POLL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Properties that carry a guarantee or are options of their own, and why.
 const GUARDED: [(&str, &str); 14] = [
@@ -85,17 +83,16 @@ pub(super) struct Context {
     handling: Arc<Mutex<Handling>>,
     stop: CancellationToken,
     brokers: Brokers,
-    is_lost: AtomicBool,
 }
 
 impl Context {
     pub(super) fn new(config: Config, handling: Arc<Mutex<Handling>>, stop: CancellationToken) -> Self {
-        Self { config, handling, stop, brokers: Brokers::default(), is_lost: AtomicBool::new(false) }
+        Self { config, handling, stop, brokers: Brokers::default() }
     }
 
     /// Says whether the client has forgotten every broker: it will never hear of one again.
     pub(super) fn is_lost(&self) -> bool {
-        self.is_lost.load(Relaxed)
+        self.brokers.are_forgotten()
     }
 
     pub(super) fn handling(&self) -> MutexGuard<'_, Handling> {
@@ -126,7 +123,7 @@ impl Context {
     pub(super) fn give_up(&self, handling: &mut Handling, error: Error) {
         if let Error::Failed(error) = &error {
             tracing::warn!(error = %error, "Kafka has not said for long where partitions start");
-            self.is_lost.store(true, Relaxed);
+            self.brokers.forget();
         } else {
             handling.fail(error);
         }
@@ -177,9 +174,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if self.brokers.are_forgotten(&statistics) {
-            self.is_lost.store(true, Relaxed);
-        }
+        self.brokers.note(&statistics);
         if self.is_lost() {
             return;
         }
@@ -233,8 +228,7 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     if config.running_max == 0 || config.records_max == 0 || config.bytes_max == 0 {
         return Err(Error::Option("running_max, records_max and bytes_max are at least 1".to_owned()));
     }
-    let poll_max = config.properties.get("max.poll.interval.ms").and_then(|text| text.parse().ok());
-    let poll_max = poll_max.map_or(POLL_MAX, Duration::from_millis);
+    let poll_max = poll_interval(config);
     if config.revoke_drain.saturating_add(SETTLED) >= poll_max {
         return Err(Error::Option(format!(
             "revoke_drain is {:?}: with {SETTLED:?} for the last commit it must be shorter than max.poll.interval.ms, {poll_max:?}, \
@@ -261,6 +255,12 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         Protocol::Consumer => client.set("group.protocol", "consumer"),
     };
     Ok(client)
+}
+
+/// Gives `max.poll.interval.ms`.
+pub(super) fn poll_interval(config: &Config) -> Duration {
+    let given = config.properties.get("max.poll.interval.ms").and_then(|millis| millis.parse().ok());
+    given.map_or(POLL_INTERVAL, Duration::from_millis)
 }
 
 /// Sorts an error: whether the consumer must stop.

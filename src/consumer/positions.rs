@@ -28,8 +28,6 @@ use crate::consumer::lanes::Partition;
 /// a third of `max.poll.interval.ms`.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(250);
-/// librdkafka's `max.poll.interval.ms`, if nobody sets it.
-const POLL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Partitions, and in each the offset of a record.
 pub(super) type Places = Vec<(Partition, i64)>;
@@ -71,9 +69,7 @@ fn patiently<T>(
     stop: &CancellationToken,
     ask: impl Fn(Instant) -> Result<Result<T, Error>, KafkaError>,
 ) -> Result<Option<T>, Error> {
-    let interval = config.properties.get("max.poll.interval.ms").and_then(|millis| millis.parse().ok());
-    let interval = interval.map_or(POLL_INTERVAL, Duration::from_millis);
-    let until = Instant::now() + PATIENCE.min(interval / 3);
+    let until = Instant::now() + PATIENCE.min(kafka::poll_interval(config) / 3);
     loop {
         let error = match ask(until) {
             Ok(answer) => return answer.map(Some),

@@ -10,8 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
@@ -57,7 +55,6 @@ pub struct Producer {
 struct Context {
     refused: Mutex<Option<KafkaError>>,
     brokers: Brokers,
-    is_lost: AtomicBool,
 }
 
 impl ClientContext for Context {
@@ -69,9 +66,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if self.brokers.are_forgotten(&statistics) {
-            self.is_lost.store(true, Relaxed);
-        }
+        self.brokers.note(&statistics);
     }
 }
 
@@ -112,7 +107,7 @@ impl Producer {
     /// Gives the client; a new one where the last has forgotten every broker.
     fn client(&self) -> Result<Arc<ThreadedProducer<Context>>, KafkaError> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if client.context().is_lost.load(Relaxed) {
+        if client.context().brokers.are_forgotten() {
             let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, Context::default())?);
             let lost = std::mem::replace(&mut *client, new);
             // Its end is waited for, and not here.

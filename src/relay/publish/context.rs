@@ -187,7 +187,8 @@ impl ClientContext for Context {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.0.broker_there();
         }
-        if self.0.brokers.are_forgotten(&statistics) {
+        self.0.brokers.note(&statistics);
+        if self.0.brokers.are_forgotten() {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }
