@@ -8,6 +8,7 @@
 //! Names, labels and units of the exposition are not decided here: see the level above.
 
 mod failures;
+mod latest;
 mod link;
 mod producer;
 mod slot;
@@ -29,13 +30,12 @@ pub use failures::Component;
 pub use failures::Failure;
 pub use failures::FailureCount;
 pub use failures::Failures;
+pub use latest::Latest;
 pub use link::Link;
 pub use link::Loss;
 pub use producer::BrokerView;
-pub use producer::ProducerCell;
 pub use producer::ProducerView;
 pub use producer::Quantiles;
-pub use slot::SlotCell;
 pub use slot::SlotView;
 pub use slot::WalStatus;
 pub use state::Role;
@@ -79,7 +79,7 @@ pub struct Metrics {
     pub server_clock_micros: Gauge,
 
     /// The slot as last polled.
-    pub slot: SlotCell,
+    pub slot: Latest<SlotView>,
     /// Polls of the slot that failed.
     pub slot_poll_errors: Counter,
 
@@ -115,7 +115,7 @@ pub struct Metrics {
     /// Requests to brokers that librdkafka has sent again.
     pub produce_retries: Counter,
     /// The producer as librdkafka's statistics showed it last.
-    pub producer: ProducerCell,
+    pub producer: Latest<ProducerView>,
     /// Failed reads and writes of the stored position.
     pub position_store_errors: Counter,
     /// From the commit in PostgreSQL to the broker's acknowledgement.
@@ -169,7 +169,7 @@ impl Default for Metrics {
             last_delivery_micros: Gauge::default(),
             last_server_message_micros: Gauge::default(),
             server_clock_micros: Gauge::default(),
-            slot: SlotCell::default(),
+            slot: Latest::default(),
             slot_poll_errors: Counter::default(),
             unpublished: Gauge::default(),
             unpublished_counted_micros: Gauge::default(),
@@ -186,7 +186,7 @@ impl Default for Metrics {
             backpressure_kafka_micros: Counter::default(),
             backpressure_inflight_micros: Counter::default(),
             produce_retries: Counter::default(),
-            producer: ProducerCell::default(),
+            producer: Latest::default(),
             position_store_errors: Counter::default(),
             commit_to_ack: Histogram::default(),
             outbox_age: Histogram::default(),

@@ -1,9 +1,5 @@
 //! librdkafka's producer as its statistics show it.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-
 /// The producer at one moment. A new producer counts from 0 again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProducerView {
@@ -45,21 +41,4 @@ pub struct Quantiles {
     pub p50_micros: u64,
     /// 99 of 100 took no longer.
     pub p99_micros: u64,
-}
-
-/// What the statistics showed last, for many readers.
-#[derive(Clone, Debug, Default)]
-pub struct ProducerCell(Arc<Mutex<Option<ProducerView>>>);
-
-impl ProducerCell {
-    /// Replaces the view; `None` says that there is no producer.
-    pub fn set(&self, view: Option<ProducerView>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = view;
-    }
-
-    /// Gives the last view; none before a producer's first statistics.
-    #[must_use]
-    pub fn load(&self) -> Option<ProducerView> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }

@@ -1,9 +1,5 @@
 //! The replication slot as the server shows it.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-
 use crate::lsn::Lsn;
 
 /// How safe the log is that the slot needs (`pg_replication_slots.wal_status`).
@@ -83,23 +79,6 @@ impl SlotView {
 /// A ratio needs no more than the 53 bits that survive.
 const fn approximate(bytes: u64) -> f64 {
     bytes as f64
-}
-
-/// The last poll, for many readers.
-#[derive(Clone, Debug, Default)]
-pub struct SlotCell(Arc<Mutex<Option<SlotView>>>);
-
-impl SlotCell {
-    /// Replaces the view; `None` says that there is no such slot.
-    pub fn set(&self, view: Option<SlotView>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = view;
-    }
-
-    /// Gives the last view.
-    #[must_use]
-    pub fn load(&self) -> Option<SlotView> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]
