@@ -49,9 +49,15 @@ impl Patience {
         &self.kafka
     }
 
-    /// A batch was too large for its topic.
-    pub(super) fn shrink_batches(&mut self) {
-        self.kafka.shrink_batches();
+    /// A batch was refused: it is told, and later ones are smaller if this one was too large for its topic.
+    pub(super) fn batch_refused(&mut self, failure: &publish::Failure) {
+        tracing::warn!(
+            code = %failure.code(), error = %failure,
+            "a batch was refused: publishing one record at a time until the culprit is known"
+        );
+        if failure.is_about_size {
+            self.kafka.shrink_batches();
+        }
     }
 
     /// Gives the next pause.

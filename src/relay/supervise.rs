@@ -12,7 +12,6 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
@@ -333,13 +332,7 @@ impl Supervisor {
         match failure.verdict {
             // A permanent error fails a whole batch: only alone is a record known to be the culprit.
             Verdict::Record if !was_cautious => {
-                tracing::warn!(
-                    code = %failure.code(), error = %failure,
-                    "a batch was refused: publishing one record at a time until the culprit is known"
-                );
-                if failure.is_about_size {
-                    self.patience.shrink_batches();
-                }
+                self.patience.batch_refused(&failure);
                 self.cautious_until = Some(frontier);
                 Ok(Next::Again)
             }

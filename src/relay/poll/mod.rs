@@ -38,7 +38,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
 use crate::lsn::Lsn;
 use crate::relay::Error as RelayError;
 use crate::relay::Settings;
@@ -282,13 +281,7 @@ impl Poller {
         match failure.verdict {
             // A permanent error fails a whole batch: only alone is a record known to be the culprit.
             Verdict::Record if !was_alone => {
-                tracing::warn!(
-                    code = %failure.code(), error = %failure,
-                    "a batch was refused: publishing one record at a time until the culprit is known"
-                );
-                if failure.is_about_size {
-                    self.hands.patience.shrink_batches();
-                }
+                self.hands.patience.batch_refused(&failure);
                 Ok(Next::Again)
             }
             Verdict::Record | Verdict::Topic => Err(failure.into()),

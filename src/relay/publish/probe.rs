@@ -40,12 +40,12 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let config = settings.client()?;
     let producer = BaseProducer::from_config_and_context(&config, Asking::default())
         .map_err(|source| Error::Configuration { source })?;
-    match producer.client().fetch_metadata(None, timeout) {
-        // So answer brokers that have just lost their controller.
-        Ok(metadata) if metadata.brokers().is_empty() => {
-            let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-            Err(Error::Unreachable { brokers, source: KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable) })
-        }
+    let named = producer.client().fetch_metadata(None, timeout).and_then(|metadata| {
+        // Brokers that have just lost their controller name none.
+        let is_empty = metadata.brokers().is_empty();
+        if is_empty { Err(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable)) } else { Ok(metadata) }
+    });
+    match named {
         Ok(metadata) => {
             let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
             Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
