@@ -181,7 +181,7 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
 /// Sets everything up, and tells each step.
 pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
     if settings.source.mode == Mode::Poll {
-        return Ok(Box::pin(poll::setup::apply(settings, wish, tell)).await?);
+        return Box::pin(poll::setup::apply(settings, wish, tell)).await;
     }
     let routes = settings.routes()?;
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
@@ -350,7 +350,7 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
 }
 
 /// Before anything is made: rights come last.
-async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
+pub(super) async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
     let found = client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await;
     let found =
         found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;

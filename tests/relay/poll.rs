@@ -235,6 +235,8 @@ fn e12_missing_rights_stop_with_67_and_the_grant_that_mends_them() {
     let grant = "GRANT SELECT, UPDATE (\"published_at\") ON \"public\".\"outbox_events\" TO \"poller\"";
     assert!(program.log().contains(grant), "{}", program.log());
     // What setup grants is enough: no right to replicate, none on other columns.
+    let ended = owner.verb(&["setup", "--apply", "--role", "nobody"]);
+    assert_eq!(ended.code, Some(67), "before anything is made: {}", ended.notes);
     let ended = owner.verb(&["setup", "--apply", "--role", "poller"]);
     assert_eq!(ended.code, Some(0), "{}", ended.notes);
     program.start_streaming();

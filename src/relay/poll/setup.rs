@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use crate::relay::Error as RelayError;
 use crate::relay::Settings;
 use crate::relay::contract::quote;
+use crate::relay::setup;
 use crate::relay::setup::Wish;
 use crate::relay::setup::outbox_table;
 use crate::relay::wal;
@@ -40,7 +41,7 @@ pub(in crate::relay) async fn apply(
     settings: &Settings,
     wish: &Wish,
     tell: &mut dyn FnMut(&str),
-) -> Result<(), RelayError> {
+) -> Result<(), setup::Error> {
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
     let target = target.map_err(RelayError::wal("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
@@ -48,6 +49,9 @@ pub(in crate::relay) async fn apply(
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let client = &ordinary.client;
+    if let Some(role) = &wish.role {
+        setup::insist_on_role(client, role).await?;
+    }
     for outbox in outboxes(settings)? {
         let (schema, name) = outbox.route.table();
         if wish.with_outbox {
