@@ -170,13 +170,8 @@ fn a_mistake_in_a_secret_is_told_without_it() {
         let told = loaded(text, &[], &[]).unwrap_err().to_string();
         assert!(!told.contains("hunter2"), "{told}");
     }
-    let set = [
-        "password=hunter2".to_owned(),
-        "postgres.password=hunter2".to_owned(),
-        "kafka.sasl.password=hunter2".to_owned(),
-    ];
-    let set: Vec<&str> = set.iter().map(String::as_str).collect();
-    let told = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &set).unwrap_err().to_string();
+    let sets = ["password=hunter2", "postgres.password=hunter2", "kafka.sasl.password=hunter2"];
+    let told = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &sets).unwrap_err().to_string();
     assert!(!told.contains("hunter2") && told.contains("a password is { env"), "{told}");
 }
 
