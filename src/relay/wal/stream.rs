@@ -45,6 +45,8 @@ pub struct Stream {
     queued: BytesMut,
     position: Lsn,
     frame_max: usize,
+    /// Bytes that arrived together with the answer to START_REPLICATION: the caller has not seen them.
+    unseen: usize,
 }
 
 impl Stream {
@@ -52,14 +54,19 @@ impl Stream {
         let Messages { transport, mut inbox } = messages;
         let frame_max = row_bytes_max.saturating_add(FRAME_SLACK);
         inbox.set_limit(frame_max);
-        Self { transport, inbox, queued: BytesMut::new(), position: reported, frame_max }
+        let unseen = inbox.unread().len();
+        Self { transport, inbox, queued: BytesMut::new(), position: reported, frame_max, unseen }
     }
 
     /// Writes what is queued and, if `reads`, reads whatever the socket holds. Returns how much was read, which is 0 only
-    /// if there is no room. Without reading it returns 0 when all is written, and with nothing to write it does not
-    /// return. Cancel-safe.
+    /// if there is no room. The first read returns what came with the answer to START_REPLICATION: a server that then has
+    /// nothing to add must not hide it. Without reading it returns 0 when all is written, and with nothing to write it does
+    /// not return. Cancel-safe.
     pub async fn exchange(&mut self, reads: bool) -> Result<usize, Error> {
         poll_fn(|context| {
+            if reads && self.unseen > 0 {
+                return Poll::Ready(Ok(std::mem::take(&mut self.unseen)));
+            }
             let had_queued = !self.queued.is_empty();
             let written = self.poll_write(context)?;
             match written {

@@ -70,6 +70,23 @@ pub(super) async fn connect(
     tokio::join!(session, serve).0
 }
 
+/// Connects to a server that does as told, and uses the session while the server serves.
+pub(super) async fn connected(
+    params: &str,
+    config: &Config,
+    serve: impl AsyncFnOnce(TcpStream),
+    follow: impl AsyncFnOnce(Session),
+) {
+    let (listener, address) = listen().await;
+    let url = format!("postgres://u:secret@{address}/d?{params}");
+    let client = async { follow(Session::connect(&target(&url), config, "test").await.unwrap()).await };
+    let server = async {
+        let (socket, _) = listener.accept().await.unwrap();
+        serve(socket).await;
+    };
+    tokio::join!(client, server);
+}
+
 /// Connects to a server that answers the startup message with these bytes, then closes.
 pub(super) async fn answered(params: &str, config: &Config, answer: &[u8]) -> Result<Session, Error> {
     let serve = async |mut socket: TcpStream| {

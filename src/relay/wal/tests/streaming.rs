@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use crate::fault::Diagnose as _;
@@ -11,11 +12,16 @@ use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
+use crate::relay::wal::Config;
 use crate::relay::wal::Error;
+use crate::relay::wal::Session;
 use crate::relay::wal::Stream;
 use crate::relay::wal::message::Messages;
+use crate::relay::wal::tests::fake::WELCOME;
+use crate::relay::wal::tests::fake::connected;
 use crate::relay::wal::tests::fake::heard;
 use crate::relay::wal::tests::fake::message;
+use crate::relay::wal::tests::fake::startup;
 use crate::relay::wal::transport::Transport;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -42,6 +48,42 @@ async fn a_frame_may_be_cut_anywhere() {
         assert_eq!(stream.buffer(), frame);
         stream.consume(frame.len());
         assert_eq!(stream.buffer(), b"");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_cut_anywhere_behind_the_answer_to_start_replication_gives_the_same_frames() {
+    let frame = message(b'd', b"k12345678abcdefgh1");
+    let (answer, frames) = (message(b'W', b"\0\0\0"), frame.repeat(2));
+    for border in 0..=frames.len() {
+        let (head, tail) = frames.split_at(border);
+        let first = [answer.as_slice(), head].concat();
+        let (cut, mut frames_seen) = (tokio::sync::Notify::new(), Vec::new());
+        let serve = async |mut socket: TcpStream| {
+            startup(&mut socket).await;
+            socket.write_all(WELCOME).await.unwrap();
+            heard(&mut socket).await;
+            socket.write_all(&first).await.unwrap();
+            cut.notified().await;
+            socket.write_all(tail).await.unwrap();
+            // The server has nothing to add, and stays.
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        };
+        let follow = async |session: Session| {
+            let mut stream = session.start("s", (Lsn::ZERO, Lsn::ZERO), "p", false).await.unwrap();
+            let mut seen = 0;
+            while seen < frames.len() {
+                if seen >= border {
+                    cut.notify_one();
+                }
+                let read = tokio::time::timeout(LIMIT, stream.exchange(true)).await;
+                seen += read.expect("what has arrived is returned").unwrap();
+            }
+            cut.notify_one();
+            frames_seen = stream.buffer().to_vec();
+        };
+        connected("sslmode=disable", &Config::default(), serve, follow).await;
+        assert_eq!(frames_seen, frames, "cut at {border}");
     }
 }
 
