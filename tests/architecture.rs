@@ -67,7 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/lookout", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
     ("relay/noting", &["lsn", "relay"]),
-    ("relay/follow", &["relay"]),
+    ("relay/follow", &["fault", "relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),
     ("relay/setup", &["lsn", "fault", "relay"]),
     ("relay/poll/sweep", &[]),

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::coalesce::Coalesce;
 use crate::relay::feedback::Feedback;
@@ -104,8 +105,29 @@ enum Phase {
 }
 
 impl Follow<'_> {
-    /// Runs until the connection must be left.
+    /// Runs until the connection must be left. The reason to stop outlives whatever goes wrong while stopping; only a
+    /// producer that failed comes first, since it speaks of earlier events.
     pub(super) async fn run(mut self) -> Result<Left, Error> {
+        let ended = self.follow().await;
+        let failed = self.failed.take();
+        if let Ok(left @ Left::SinkFailed) = ended {
+            return Ok(left);
+        }
+        let ended = match ended {
+            Ok(left) => self.leave(left, failed.is_some()).await,
+            Err(error) => Err(error),
+        };
+        match (failed, ended) {
+            (Some(failed), Ok(_)) => Err(failed),
+            (Some(failed), Err(error)) => {
+                tracing::info!(error = chain(&error), "the connection ended before the orderly stop");
+                Err(failed)
+            }
+            (None, ended) => ended,
+        }
+    }
+
+    async fn follow(&mut self) -> Result<Left, Error> {
         let start = Instant::now();
         let mut feedback = Feedback::new(self.pace, self.held.pipeline.confirmation(), start);
         let mut coalesce = Coalesce::new(start);
@@ -119,9 +141,7 @@ impl Follow<'_> {
                 return Ok(Left::SinkFailed);
             }
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
-                let failed = self.failed.take();
-                let left = self.leave(left).await?;
-                return failed.map_or(Ok(left), Err);
+                return Ok(left);
             }
             self.report(&mut feedback, now);
             if phase == Phase::Flowing {
@@ -262,7 +282,7 @@ impl Follow<'_> {
             Phase::Storing(_) if feedback.exact().is_none() => Ok(Some(Left::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
                 let records = pipeline.ledger().records();
-                Err(self.failed.take().unwrap_or(Error::DrainTimeout { records, limit: self.drain }))
+                Err(Error::DrainTimeout { records, limit: self.drain })
             }
             Phase::Parking(until) => {
                 let has_arrived = self.has_arrived(*phase);
@@ -333,12 +353,19 @@ impl Follow<'_> {
         }
     }
 
-    async fn leave(mut self, left: Left) -> Result<Left, Error> {
+    /// Ends the stream in order. In the middle of a transaction the server sends the rest before it looks at an end of ours:
+    /// then it is told the last position, and no answer is waited for.
+    async fn leave(mut self, left: Left, has_failed: bool) -> Result<Left, Error> {
         if left == Left::Stopped {
             let feedback_position = self.held.pipeline.confirmation();
             self.stream.confirm(feedback_position);
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());
-            self.stream.finish(GOODBYE).await.map_err(Error::wal("end the stream"))?;
+            let ended = if has_failed && self.held.pipeline.is_within_transaction() {
+                self.stream.abandon(GOODBYE).await
+            } else {
+                self.stream.finish(GOODBYE).await
+            };
+            ended.map_err(Error::wal("end the stream"))?;
         }
         Ok(left)
     }

@@ -61,6 +61,22 @@ fn d15_d17_what_comes_before_such_a_row_is_delivered_and_confirmed_however_short
 }
 
 #[test]
+fn d15_a_row_that_cannot_become_a_record_stops_in_the_middle_of_a_transaction_of_any_size() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poison-large", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-large", "");
+    sql.run(
+        "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, headers)
+         SELECT 'Order', 'k' || n, 'E', '1', CASE WHEN n = 10 THEN '{\"event_id\": \"forged\"}'::jsonb END
+         FROM generate_series(1, 600000) AS n",
+    );
+    program.start();
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    assert!(program.log().contains("error[WR-6801]"), "{}", program.log());
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "poison-large").len(), 9, "each row before it once");
+}
+
+#[test]
 fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-size", 1);

@@ -253,6 +253,12 @@ impl Pipeline {
         self.place == Place::Between && self.ledger.is_empty()
     }
 
+    /// Says whether a transaction is open.
+    #[must_use]
+    pub fn is_within_transaction(&self) -> bool {
+        self.place != Place::Between
+    }
+
     /// Says whether a stop has come to the end of the last transaction.
     #[must_use]
     pub fn is_at_border(&self) -> bool {

@@ -118,6 +118,15 @@ impl Stream {
         }
     }
 
+    /// Writes a last status update, within `limit`, and leaves. Nothing proves that the server has taken it.
+    pub async fn abandon(mut self, limit: Duration) -> Result<(), Error> {
+        self.queue_status(false);
+        match tokio::time::timeout(limit, self.exchange(false)).await {
+            Ok(written) => written.map(drop),
+            Err(_) => Err(Error::NoEnd { limit }),
+        }
+    }
+
     /// Gives what was read and not consumed.
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
