@@ -66,6 +66,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/patience", &["fault", "relay"]),
     ("relay/lookout", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
+    ("relay/holder", &["relay"]),
+    ("relay/stall_report", &["fault", "relay"]),
     ("relay/noting", &["lsn", "relay"]),
     ("relay/follow", &["fault", "relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),

@@ -58,6 +58,9 @@ pub enum Error {
     /// Kafka did not take a record.
     #[error(transparent)]
     Failure(#[from] publish::Failure),
+    /// Kafka acknowledges nothing.
+    #[error(transparent)]
+    Stalled(#[from] publish::Stalled),
     /// The server has been silent for too long.
     #[error("the server has said nothing for {} s", limit.as_secs())]
     Silent {
@@ -91,7 +94,7 @@ impl Error {
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
-            Self::Publish(_) | Self::Failure(_) => Component::Publish,
+            Self::Publish(_) | Self::Failure(_) | Self::Stalled(_) => Component::Publish,
             Self::Outbox { .. } | Self::DrainTimeout { .. } | Self::Thread(_) => Component::Relay,
         }
     }
@@ -113,6 +116,7 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
+            Self::Stalled(stalled) => stalled.code(),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
@@ -129,6 +133,7 @@ impl Diagnose for Error {
             Self::Poll(error) => error.fate(),
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
+            Self::Stalled(stalled) => stalled.fate(),
             Self::Silent { .. } => Fate::Transient,
         }
     }
@@ -148,6 +153,7 @@ impl Diagnose for Error {
             Self::Poll(error) => error.help(),
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
+            Self::Stalled(stalled) => stalled.help(),
             Self::Silent { .. } => None,
             Self::DrainTimeout { .. } => {
                 Some("nothing is lost: restart, and they are published again; raise shutdown.drain for more time".to_owned())

@@ -28,7 +28,10 @@ use crate::relay::noting::Noting;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::pipeline::Ran;
 use crate::relay::pipeline::Stopped;
+use crate::relay::publish;
 use crate::relay::publish::Publisher;
+use crate::relay::publish::Stalled;
+use crate::relay::stall_report::StallReport;
 use crate::relay::wal;
 use crate::relay::wal::ServerError;
 use crate::relay::wal::Stream;
@@ -77,6 +80,29 @@ pub(super) struct Follow<'a> {
     pub(super) noting: Noting<'a>,
     /// Why the relay must stop, once what was read has arrived.
     pub(super) failed: Option<Error>,
+    /// Kafka took nothing before, and nothing shows yet that it does.
+    pub(super) unproven: Option<Unproven>,
+    pub(super) stalls: &'a mut StallReport,
+}
+
+/// What was so when Kafka was in doubt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unproven {
+    acked_records: u64,
+    keepalives: u64,
+}
+
+impl Unproven {
+    pub(super) fn of(pipeline: &Pipeline) -> Self {
+        Self { acked_records: pipeline.reports().left_records(), keepalives: pipeline.tally().keepalives }
+    }
+
+    /// Says whether something was delivered since, or there is nothing to deliver.
+    fn is_proven(self, pipeline: &Pipeline) -> bool {
+        let has_nothing = pipeline.ledger().records() == 0 && !pipeline.is_within_transaction();
+        pipeline.reports().left_records() > self.acked_records
+            || has_nothing && pipeline.tally().keepalives > self.keepalives
+    }
 }
 
 /// How a walk over the buffer ended, with nothing borrowed from it.
@@ -148,7 +174,7 @@ impl Follow<'_> {
                 if feedback.is_stalled(now) {
                     return Ok(Left::Stalled);
                 }
-                self.tell_of_the_sink(feedback.is_blocked(now));
+                self.report_the_sink(feedback.is_blocked(now));
             }
             let reads = full.is_none() && self.listens(phase);
             if !reads {
@@ -339,15 +365,22 @@ impl Follow<'_> {
         Phase::Parking(now + PARK_GRACE)
     }
 
-    /// Says when Kafka takes nothing, and when it does again. PostgreSQL is let go only later, or by option never.
-    fn tell_of_the_sink(&self, is_blocked: bool) {
+    /// Says when Kafka acknowledges nothing and why, and when it does again. PostgreSQL is let go only later, or by option never.
+    fn report_the_sink(&mut self, has_stalled: bool) {
+        let waiting = self.held.publisher.waiting();
+        let lacks_topic = waiting.as_ref().is_some_and(|waiting| waiting.cause == publish::Cause::NoTopic);
+        self.unproven = self.unproven.filter(|unproven| !unproven.is_proven(&self.held.pipeline));
         let was_blocked = self.metrics.state.load() == State::SinkBlocked;
-        if is_blocked && !was_blocked {
-            tracing::warn!(code = "WR-6933", "Kafka has taken nothing for a while; the log waits");
-            self.metrics.kafka.lost(Loss::Stalled);
-            self.metrics.enter(State::SinkBlocked);
-        } else if was_blocked && !is_blocked {
-            tracing::info!("Kafka takes records again");
+        if has_stalled || lacks_topic {
+            let stalled = Stalled { waiting };
+            if !was_blocked {
+                self.metrics.kafka.lost(Loss::Stalled);
+                self.metrics.enter(State::SinkBlocked);
+            }
+            self.stalls.report(stalled, self.metrics);
+        } else if was_blocked && self.unproven.is_none() {
+            tracing::info!("kafka delivery resumed");
+            self.stalls.over();
             self.metrics.kafka.connected();
             self.metrics.enter(State::Streaming);
         }

@@ -50,9 +50,11 @@ mod coalesce;
 mod config;
 mod error;
 mod follow;
+mod holder;
 mod lookout;
 mod noting;
 mod patience;
+mod stall_report;
 mod stalls;
 mod supervise;
 

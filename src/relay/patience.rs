@@ -14,6 +14,8 @@ use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::backoff::Backoff;
+use crate::relay::backoff::LONGEST_DOWN;
+use crate::relay::backoff::LONGEST_REFUSED;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
@@ -35,13 +37,15 @@ pub(super) struct Patience {
     stop: CancellationToken,
     backoff: Backoff,
     rights_refused: u32,
+    /// The peer is up, and refused us.
+    was_refused: bool,
     told: Option<(String, Instant)>,
 }
 
 impl Patience {
     pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
-        Self { kafka, metrics, stop, backoff, rights_refused: 0, told: None }
+        Self { kafka, metrics, stop, backoff, rights_refused: 0, was_refused: false, told: None }
     }
 
     /// Gives what a producer is made from.
@@ -62,7 +66,7 @@ impl Patience {
 
     /// Gives the next pause.
     pub(super) fn next_pause(&mut self) -> Duration {
-        self.backoff.next_pause()
+        self.backoff.next_pause(if self.was_refused { LONGEST_REFUSED } else { LONGEST_DOWN })
     }
 
     /// Waits for so long, or until a stop is asked for.
@@ -115,6 +119,7 @@ impl Patience {
     /// Tells of an error that may pass, and gives back one that a person must act on.
     pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
         let is_about_rights = error.code().exit() == Exit::Rights;
+        self.was_refused = is_about_rights;
         if is_about_rights {
             self.rights_refused += 1;
         }

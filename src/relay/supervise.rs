@@ -1,9 +1,9 @@
 //! What comes after a connection: wait, start again, let go, or stop.
 //!
-//! The pipeline and its producer outlive a broken connection, so that nothing is handed over twice. They are dropped, and
-//! what was on the way is purged, whenever somebody else might publish in our place meanwhile (the slot is held by another,
-//! the relay is parked with records on the way) and after any failed record. Then the log is read again from the confirmed
-//! position: a key may be rewound, never swapped.
+//! The pipeline and its producer outlive a broken connection and a stall of Kafka, so that nothing is handed over twice. They
+//! are dropped, and what is queued is purged, whenever somebody else might publish in our place meanwhile (the slot is held by
+//! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
+//! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::Diagnose as _;
+use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
@@ -21,6 +23,9 @@ use crate::relay::feedback::Pace;
 use crate::relay::follow::Follow;
 use crate::relay::follow::Held;
 use crate::relay::follow::Left;
+use crate::relay::follow::Unproven;
+use crate::relay::holder::Holder;
+use crate::relay::holder::Watch;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::lookout;
@@ -34,6 +39,8 @@ use crate::relay::pipeline::Pipeline;
 use crate::relay::position;
 use crate::relay::publish;
 use crate::relay::publish::Publisher;
+use crate::relay::publish::Retired;
+use crate::relay::publish::Stalled;
 use crate::relay::publish::Verdict;
 use crate::relay::resume;
 use crate::relay::resume::Identity;
@@ -41,17 +48,26 @@ use crate::relay::resume::Server;
 use crate::relay::resume::Start;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
-use crate::relay::stalls::Stalls;
+use crate::relay::stall_report::StallReport;
 use crate::relay::wal;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
-/// How often a standby looks whether the slot is free.
-const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long what was on the way may still arrive after the connection was lost.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
 /// How long a relay that takes over waits before it publishes: the one before must have let go by then.
-const TAKEOVER_PAUSE: Duration = ARRIVAL_GRACE.saturating_mul(2);
+const TAKEOVER_PAUSE: Duration = Duration::from_secs(4);
+/// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
+/// by default a minute; this is for one that never does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// How often it is looked whether they have.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
+/// A producer without rights on the cluster is tried so often: they may just be changing.
+const CLUSTER_ATTEMPTS: u32 = 3;
+/// How often a stall that lasts is looked at.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the holder of the slot is named while it stays the same.
+const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,11 +80,17 @@ struct Supervisor {
     patience: Patience,
     wake: Arc<Notify>,
     held: Option<Held>,
+    /// Producers that were given up, and whose requests are not answered.
+    retired: Vec<Retired>,
+    /// The server's end of the last replication connection.
+    backend: Option<i32>,
     /// Up to where this process has delivered, and on which server.
     remembered: Option<Stored>,
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
-    stalls: Stalls,
+    stalls: StallReport,
+    /// How often in a row the cluster refused the producer.
+    cluster_refused: u32,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
     /// Another relay has published since we last did.
@@ -81,6 +103,10 @@ enum Next {
     Again,
     /// Kafka must answer first, asked after a pause.
     AwaitKafka(Duration),
+    /// A record must be acknowledged first.
+    AwaitProgress,
+    /// Another connection holds the slot.
+    StandBy,
     Pause(Duration),
 }
 
@@ -104,9 +130,12 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         stop,
         wake: Arc::new(Notify::new()),
         held: None,
+        retired: Vec::new(),
+        backend: None,
         remembered: None,
         cautious_until: None,
-        stalls: Stalls::default(),
+        stalls: StallReport::default(),
+        cluster_refused: 0,
         handed_before: Lsn::ZERO,
         stood_by: false,
         settings,
@@ -134,7 +163,10 @@ impl Supervisor {
                     self.patience.pause(pause).await;
                     Next::Again
                 }
+                Next::AwaitProgress => self.await_progress().await?,
+                Next::StandBy => self.stand_by().await?,
                 Next::Again => {
+                    self.await_answers().await;
                     let connected = self.connect_and_follow().await;
                     self.after(connected)?
                 }
@@ -178,7 +210,11 @@ impl Supervisor {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
+        self.backend = session.backend_pid();
         let start = self.decide(&server, stored.as_ref())?;
+        if !self.retired.is_empty() {
+            return Ok(Left::StoppedBefore);
+        }
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
         let places = (start.lsn(), resume::reported(start, stored.as_ref()));
         let started = tokio::time::timeout(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
@@ -204,10 +240,14 @@ impl Supervisor {
         .map_err(Error::Thread)?;
         tracing::info!(from = %start.lsn(), slot, publication, "streaming");
         self.metrics.postgres.connected();
-        self.metrics.enter(State::Streaming);
+        let is_in_doubt = self.metrics.state.load() == State::SinkBlocked;
+        if !is_in_doubt {
+            self.metrics.enter(State::Streaming);
+        }
         let began = Instant::now();
         let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
         let noting = Noting::new(&self.metrics, &held.pipeline);
+        let unproven = is_in_doubt.then(|| Unproven::of(&held.pipeline));
         let follow = Follow {
             stream,
             held,
@@ -223,6 +263,8 @@ impl Supervisor {
             stop: &self.stop,
             noting,
             failed: None,
+            unproven,
+            stalls: &mut self.stalls,
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
@@ -305,17 +347,15 @@ impl Supervisor {
             }
             Ok(Left::ServerLeavesAhead) => {
                 self.metrics.enter(State::SourceReconnecting);
-                self.let_go();
-                Ok(Next::AwaitKafka(Duration::ZERO))
+                Ok(Next::Pause(Duration::ZERO))
             }
             Ok(Left::Stalled) => {
-                self.metrics.kafka.lost(Loss::Stalled);
-                tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
-                let position = self.held.as_mut().map_or(Lsn::ZERO, |held| held.pipeline.confirmation().lsn());
-                let pause = self.stalls.pause(position, self.settings.source.stall_release_after);
-                self.let_go();
-                Ok(Next::AwaitKafka(pause))
+                tracing::warn!(
+                    code = "WR-6933",
+                    "kafka delivery stalled: disconnecting from PostgreSQL until a record is acknowledged"
+                );
+                Ok(Next::AwaitProgress)
             }
             Ok(Left::SinkFailed) => self.after_failure(),
             Err(error) => self.after_error(error),
@@ -328,6 +368,9 @@ impl Supervisor {
         let frontier = held.pipeline.frontier();
         let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
         let was_cautious = held.pipeline.is_cautious();
+        if held.pipeline.reports().left_records() > 0 {
+            self.cluster_refused = 0;
+        }
         self.let_go();
         match failure.verdict {
             // A permanent error fails a whole batch: only alone is a record known to be the culprit.
@@ -337,7 +380,11 @@ impl Supervisor {
                 Ok(Next::Again)
             }
             Verdict::Record | Verdict::Topic => Err(failure.into()),
+            Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
+                Err(failure.into())
+            }
             Verdict::Rights | Verdict::Transient => {
+                self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
                 self.cautious_until = was_cautious.then_some(frontier);
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
@@ -356,19 +403,116 @@ impl Supervisor {
             self.let_go();
             self.remembered = None;
             self.stood_by = true;
-            self.metrics.enter(State::Standby);
-            self.patience.tell(&error);
-            return Ok(Next::Pause(STANDBY_PAUSE + self.patience.next_pause() / 30));
+            return Ok(Next::StandBy);
         }
         self.patience.judge(error)?;
         self.metrics.enter(State::SourceReconnecting);
         Ok(Next::Pause(self.patience.next_pause()))
     }
 
-    /// Purges what is on the way: from here on somebody else may publish it.
+    /// Purges what is queued: from here on somebody else may publish it.
     fn let_go(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.handed_before = self.handed_before.max(held.pipeline.frontier());
+        if let Some(Held { pipeline, publisher }) = self.held.take() {
+            self.handed_before = self.handed_before.max(pipeline.frontier());
+            self.retired.push(publisher.retire());
+        }
+    }
+
+    /// Waits until the brokers have answered what given-up producers have sent. Whatever is written before that may be
+    /// followed by an older record.
+    async fn await_answers(&mut self) {
+        let began = Instant::now();
+        let mut is_said = false;
+        loop {
+            self.retired.retain(|retired| !retired.is_answered());
+            if self.retired.is_empty() || self.stop.is_cancelled() {
+                return;
+            }
+            if began.elapsed() > ANSWER_LIMIT {
+                tracing::warn!(
+                    code = "WR-6934",
+                    "the brokers have not answered the previous producer: older records may follow newer ones"
+                );
+                return self.retired.clear();
+            }
+            if !is_said && began.elapsed() > STALL_INTERVAL {
+                tracing::info!("waiting until the brokers have answered the previous producer");
+                is_said = true;
+            }
+            self.patience.pause(ANSWER_INTERVAL).await;
+        }
+    }
+
+    /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
+    /// sent is written is known only once its broker answers. It lets go when another relay has the slot, or when
+    /// nobody can tell.
+    async fn await_progress(&mut self) -> Result<Next, Error> {
+        let watch = self.watch();
+        let mut taken = std::pin::pin!(watch.until_taken(self.backend));
+        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().left_records());
+        loop {
+            self.metrics.tick();
+            let Some(held) = &self.held else { return Ok(Next::Again) };
+            held.pipeline.ledger().await_any();
+            if held.publisher.failure().is_some() {
+                return self.after_failure();
+            }
+            if held.pipeline.reports().left_records() > acked || held.pipeline.ledger().records() == 0 {
+                tracing::info!("kafka delivery resumed");
+                self.stalls.over();
+                self.metrics.kafka.connected();
+                self.metrics.enter(State::SourceReconnecting);
+                return Ok(Next::Again);
+            }
+            self.stalls.report(Stalled { waiting: held.publisher.waiting() }, &self.metrics);
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(Next::Again),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(STALL_INTERVAL) => {}
+                () = &mut taken => {
+                    self.let_go();
+                    return Ok(Next::Again);
+                }
+            }
+        }
+    }
+
+    /// Waits until the slot is free. A connection of another name is no relay that does our work meanwhile.
+    async fn stand_by(&mut self) -> Result<Next, Error> {
+        self.metrics.enter(State::Standby);
+        let (watch, name, metrics) = (self.watch(), self.settings.relay.name.clone(), self.metrics.clone());
+        let mut said: Option<(Holder, Instant)> = None;
+        let free = watch.until_free(|holder| {
+            let is_relay = holder.application_name == name;
+            metrics.enter(if is_relay { State::Standby } else { State::SourceReconnecting });
+            if said.as_ref().is_some_and(|(known, at)| known == holder && at.elapsed() < HOLDER_INTERVAL) {
+                return;
+            }
+            let Holder { pid, application_name } = holder;
+            if is_relay {
+                tracing::info!(pid, application_name, "standing by: another relay holds the slot");
+            } else {
+                tracing::warn!(code = "WR-6904", pid, application_name, "another connection holds the slot");
+            }
+            said = Some((holder.clone(), Instant::now()));
+        });
+        let stop = self.stop.clone();
+        let freed = tokio::select! {
+            () = stop.cancelled() => return Ok(Next::Again),
+            freed = self.patience.tick_during(free) => freed,
+        };
+        match freed {
+            Ok(()) => Ok(Next::Again),
+            Err(error) => self.after_error(error),
+        }
+    }
+
+    fn watch(&self) -> Watch {
+        Watch {
+            target: self.target.clone(),
+            config: self.settings.postgres.clone(),
+            application_name: format!("{} standby", self.settings.relay.name),
+            slot: self.settings.source.slot.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod lifecycle;
+mod order;
 mod poison;
 mod poll;
 mod shutdown;

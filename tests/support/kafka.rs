@@ -23,6 +23,8 @@ use rdkafka::admin::TopicReplication;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
+use super::proxy::Proxy;
+
 /// Brokers that live as long as this value.
 pub struct Kafka {
     nodes: Vec<Node>,
@@ -64,6 +66,17 @@ impl Kafka {
     pub fn with_login() -> (Self, String) {
         let user = ["--add-scram", "SCRAM-SHA-256=[name=walrelay,password=right]"];
         Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", "", &user)
+    }
+
+    /// One broker, and a proxy before it. What clients of [`Kafka::bootstrap`] send goes past the proxy.
+    pub fn behind_proxy() -> (Self, Proxy) {
+        let (door, port) = (free_port(), free_port());
+        let further = format!(
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:PLAINTEXT\n"
+        );
+        (Self::start_with(1, &further, &[]), Proxy::start(port, door))
     }
 
     /// One broker that listens once more, where clients log in by this mechanism and module. Gives that address.

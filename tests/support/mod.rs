@@ -5,6 +5,7 @@ pub mod murmur2;
 #[cfg(feature = "otel")]
 pub mod otlp;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod reader;
 pub mod source;

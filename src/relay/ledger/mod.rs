@@ -213,6 +213,11 @@ impl Ledger {
         self.bytes() <= on_the_way / 2
     }
 
+    /// Asks to be woken when the next record has arrived.
+    pub fn await_any(&self) {
+        self.reports.wake_at(self.reports.left_bytes() + 1);
+    }
+
     /// Asks to be woken when everything on the way has arrived. Says whether that is already so.
     pub fn await_all(&self) -> bool {
         self.reports.wake_at(self.entered_bytes);

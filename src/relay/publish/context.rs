@@ -30,9 +30,11 @@ use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 
 use super::Failure;
+use super::Waiting;
 use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
 use super::statistics;
+use super::waiting;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     all_away: AtomicBool,
     /// Whom librdkafka still knows.
     brokers: Brokers,
+    /// What records wait for.
+    waiting: Mutex<Option<Waiting>>,
     /// How many requests of this producer have been counted as sent again.
     retries: AtomicU64,
 }
@@ -59,12 +63,17 @@ impl Shared {
             repeats: Mutex::default(),
             all_away: AtomicBool::default(),
             brokers: Brokers::default(),
+            waiting: Mutex::default(),
             retries: AtomicU64::default(),
         }
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes the first failure; what follows it (a purged queue) says nothing new.
@@ -192,6 +201,7 @@ impl ClientContext for Context {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }
+        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting::find(&statistics);
         self.0.metrics.producer.set(Some(statistics::view(&statistics)));
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
         let counted = self.0.retries.swap(retries, Relaxed);

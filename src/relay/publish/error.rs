@@ -8,6 +8,8 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 
+use super::waiting::create_topic;
+
 /// A producer cannot be made, or reaches nobody.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -87,6 +89,8 @@ pub struct Failure {
     pub verdict: Verdict,
     /// It was too large for the topic, or its batch was.
     pub is_about_size: bool,
+    /// The producer is done for, and has a cause of its own.
+    is_fatal: bool,
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
@@ -111,13 +115,26 @@ impl Failure {
         let verdict = code.map_or(Verdict::Transient, verdict);
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
-        Self { verdict, is_about_size, text, topic: topic.map(str::to_owned), event_id }
+        let is_fatal = code == Some(Kafka::Fatal);
+        Self { verdict, is_about_size, is_fatal, text, topic: topic.map(str::to_owned), event_id }
+    }
+
+    /// The producer met a fatal error, of this kind.
+    pub(super) fn of_producer(code: Kafka, reason: &str) -> Self {
+        let text = reason.to_owned();
+        Self { verdict: verdict(code), is_about_size: false, is_fatal: false, text, topic: None, event_id: None }
+    }
+
+    /// Says whether the producer itself is done for.
+    pub(super) const fn is_fatal(&self) -> bool {
+        self.is_fatal
     }
 
     /// The producer has nobody to ask any more, and never will.
     pub(super) fn forgotten() -> Self {
         let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
-        Self { verdict: Verdict::Transient, is_about_size: false, text, topic: None, event_id: None }
+        let (is_about_size, is_fatal) = (false, false);
+        Self { verdict: Verdict::Transient, is_about_size, is_fatal, text, topic: None, event_id: None }
     }
 
     /// A purged record or a fatal state tells less than what caused it.
@@ -158,6 +175,8 @@ impl Diagnose for Failure {
 
     fn fate(&self) -> Fate {
         match self.verdict {
+            // Of the whole cluster: no event gets through.
+            Verdict::Rights if self.topic.is_none() => Fate::Fatal,
             Verdict::Transient | Verdict::Rights => Fate::Transient,
             Verdict::Record | Verdict::Topic => Fate::Fatal,
         }
@@ -171,7 +190,12 @@ impl Diagnose for Failure {
                 "compare the event with what {topic} takes (max.message.bytes, number of partitions, schema or policy \
                  checks), then restart; walrelay does not skip the event"
             ),
-            Verdict::Topic => format!("create the topic {topic}; walrelay never creates one"),
+            Verdict::Topic => create_topic(topic),
+            Verdict::Rights if self.topic.is_none() => {
+                "grant IdempotentWrite on the cluster to walrelay's principal (kafka-acls.sh --add --operation IdempotentWrite \
+                 --cluster), then restart"
+                    .to_owned()
+            }
             Verdict::Rights => {
                 format!("grant Write and Describe on {topic} to walrelay's principal; it goes on by itself")
             }

@@ -8,8 +8,8 @@
 //!
 //! Only a successful delivery report of that very record means delivered. A failed one, or a fatal error, ends this
 //! publisher: its owner drops it, goes back to the confirmed position and makes a new one. Nothing is skipped and nothing
-//! is retried here; librdkafka retries what can be retried, without a time limit. Dropping a publisher purges its queue:
-//! what was in it counts as not delivered.
+//! is retried here; librdkafka retries what can be retried, without a time limit. A publisher that goes is retired: its queue
+//! is purged, and the next one waits until its requests are answered ([`Retired`]).
 
 mod config;
 mod context;
@@ -17,8 +17,10 @@ mod error;
 mod probe;
 mod properties;
 mod repeats;
+mod retired;
 mod settings;
 mod statistics;
+mod waiting;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -55,8 +57,12 @@ pub use error::Verdict;
 pub use probe::Cluster;
 pub use probe::probe;
 pub use properties::check_properties;
+pub use retired::Retired;
 pub use settings::Settings;
 pub use settings::refuses_plaintext;
+pub use waiting::Cause;
+pub use waiting::Stalled;
+pub use waiting::Waiting;
 
 /// How many topic names are remembered by their index; beyond it each record asks the metrics.
 const REMEMBERED_TOPICS: usize = 1_024;
@@ -95,7 +101,22 @@ impl Publisher {
     /// Tells why this publisher must go, if it must.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.context.failure()
+        let failure = self.context.failure()?;
+        // A fatal error says only that it is one; its cause stands beside it.
+        let cause = if failure.is_fatal() { self.producer.client().fatal_error() } else { None };
+        Some(cause.map_or(failure, |(code, reason)| Failure::of_producer(code, &reason)))
+    }
+
+    /// Says what records waited for when that was last looked at, which is every few seconds.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.context.waiting()
+    }
+
+    /// Purges what is queued, and gives what is kept until the brokers have answered.
+    #[must_use]
+    pub fn retire(self) -> Retired {
+        Retired::new(self.producer)
     }
 
     /// Sends one record. The one place that hands bytes to librdkafka, which copies them.

@@ -161,7 +161,8 @@ const HABITS: [(&str, &str); 7] = [
     ("batch.num.messages", "10000"),
     ("socket.keepalive.enable", "true"),
     ("socket.nagle.disable", "true"),
-    ("reconnect.backoff.max.ms", "2000"),
+    // A broker that is back must be met within two seconds.
+    ("reconnect.backoff.max.ms", "1000"),
     ("log.connection.close", "false"),
     // An idle producer meets its brokers this often, and so learns whether they are there.
     ("topic.metadata.refresh.interval.ms", "10000"),

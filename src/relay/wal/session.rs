@@ -113,6 +113,12 @@ impl Session {
         self.connected.parameter("server_version").map_or(0, version_number)
     }
 
+    /// Gives the process id of the server's end, if the server said it.
+    #[must_use]
+    pub fn backend_pid(&self) -> Option<i32> {
+        self.connected.key.as_ref()?.first_chunk().copied().map(i32::from_be_bytes)
+    }
+
     /// Says whether TLS is in force.
     #[must_use]
     pub const fn is_tls(&self) -> bool {

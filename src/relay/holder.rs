@@ -1,0 +1,81 @@
+//! Who holds the slot, looked at on one ordinary connection: a START_REPLICATION that fails leaves an ERROR in the server's log.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::relay::Error;
+use crate::relay::wal;
+use crate::relay::wal::Ordinary;
+use crate::relay::wal::Target;
+
+/// How often it is looked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A relay that could not look for so long counts the slot as taken. Whoever takes over waits longer than this, and a look, before
+/// it publishes.
+const UNSEEN_MAX: Duration = Duration::from_secs(2);
+
+/// A connection that holds the slot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Holder {
+    pub(super) pid: i32,
+    pub(super) application_name: String,
+}
+
+/// What is looked at, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pub(super) target: Target,
+    pub(super) config: wal::Config,
+    pub(super) application_name: String,
+    pub(super) slot: String,
+}
+
+impl Watch {
+    /// Returns when a connection other than `own` holds the slot, or when nobody could look for a while.
+    pub(super) async fn until_taken(&self, own: Option<i32>) {
+        let mut ordinary: Option<Ordinary> = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let look = async {
+                if ordinary.as_ref().is_none_or(|ordinary| ordinary.client.is_closed()) {
+                    ordinary = Some(self.connect().await?);
+                }
+                match &ordinary {
+                    Some(Ordinary { client, .. }) => self.look(client).await,
+                    None => Ok(None),
+                }
+            };
+            match tokio::time::timeout(UNSEEN_MAX, look).await {
+                Ok(Ok(holder)) if holder.as_ref().is_none_or(|holder| Some(holder.pid) == own) => {}
+                Ok(Ok(_) | Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Returns when nobody holds the slot. Reports each holder that it sees.
+    pub(super) async fn until_free(&self, mut report: impl FnMut(&Holder)) -> Result<(), Error> {
+        let Ordinary { client, ended: _ended } = self.connect().await?;
+        while let Some(holder) = self.look(&client).await? {
+            report(&holder);
+            tokio::time::sleep(INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<Ordinary, Error> {
+        let connected = wal::connect_ordinary(&self.target, &self.config, &self.application_name).await;
+        connected.map_err(Error::wal("connect to PostgreSQL"))
+    }
+
+    async fn look(&self, client: &Client) -> Result<Option<Holder>, Error> {
+        let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
+                   FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+                   WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
+        let failed = |error: tokio_postgres::Error| Error::wal("look at the slot")(error.into());
+        let row = client.query_opt(sql, &[&self.slot]).await.map_err(failed)?;
+        row.map(|row| Ok(Holder { pid: row.try_get(0)?, application_name: row.try_get(1)? }))
+            .transpose()
+            .map_err(failed)
+    }
+}

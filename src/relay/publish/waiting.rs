@@ -1,0 +1,205 @@
+//! Why records wait, as librdkafka's statistics show it.
+
+use std::fmt;
+
+use rdkafka::statistics::Partition;
+use rdkafka::statistics::Statistics;
+
+use crate::fault::Code;
+use crate::fault::Diagnose;
+use crate::fault::Exit;
+use crate::fault::Fate;
+
+/// The partition for records whose topic has none yet.
+const UNASSIGNED: i32 = -1;
+
+/// Records that wait, and for what.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Waiting {
+    /// Their topic.
+    pub topic: String,
+    /// How many.
+    pub records: i64,
+    /// For what they wait.
+    pub cause: Cause,
+}
+
+/// What records wait for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// The brokers do not know the topic.
+    NoTopic,
+    /// No broker is up.
+    BrokersDown,
+    /// The partition has no leader.
+    NoLeader {
+        /// The partition.
+        partition: i32,
+    },
+    /// The leader of the partition is down.
+    LeaderDown {
+        /// The partition.
+        partition: i32,
+        /// The leader, with its address.
+        broker: String,
+    },
+    /// The leader of the partition is up and does not acknowledge.
+    NotAcknowledged {
+        /// The partition.
+        partition: i32,
+        /// The leader, with its address.
+        broker: String,
+    },
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, records, cause } = self;
+        match cause {
+            Cause::NoTopic => write!(f, "topic {topic} does not exist, and {records} records wait for it"),
+            Cause::BrokersDown => write!(f, "all brokers are down, and {records} records wait for topic {topic}"),
+            Cause::NoLeader { partition } => {
+                write!(f, "partition {partition} of topic {topic} has no leader, and {records} records wait for it")
+            }
+            Cause::LeaderDown { partition, broker } => write!(
+                f,
+                "the leader of partition {partition} of topic {topic}, broker {broker}, is down, and {records} records wait \
+                 for it"
+            ),
+            Cause::NotAcknowledged { partition, broker } => write!(
+                f,
+                "the leader of partition {partition} of topic {topic}, broker {broker}, does not acknowledge {records} records"
+            ),
+        }
+    }
+}
+
+/// Kafka acknowledges nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub struct Stalled {
+    /// What is known of the reason.
+    pub waiting: Option<Waiting>,
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.waiting {
+            Some(waiting) => write!(f, "kafka delivery stalled: {waiting}"),
+            None => f.write_str("kafka delivery stalled: no record was acknowledged for a while"),
+        }
+    }
+}
+
+impl Diagnose for Stalled {
+    fn code(&self) -> Code {
+        match &self.waiting {
+            Some(Waiting { cause: Cause::NoTopic, .. }) => Code::new(Exit::Unavailable, 32),
+            _ => Code::new(Exit::Unavailable, 33),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Transient
+    }
+
+    fn help(&self) -> Option<String> {
+        match &self.waiting {
+            Some(Waiting { cause: Cause::NoTopic, topic, .. }) => Some(create_topic(topic)),
+            _ => None,
+        }
+    }
+}
+
+/// The command that creates a topic.
+pub(super) fn create_topic(topic: &str) -> String {
+    format!(
+        "create the topic: kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N \
+         --replication-factor 3; walrelay never creates one, and goes on by itself"
+    )
+}
+
+/// Finds what most records wait for; a topic that does not exist comes first, since only a person can help.
+pub(super) fn find(statistics: &Statistics) -> Option<Waiting> {
+    let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+    let of_topic = |(topic, seen): (&String, &rdkafka::statistics::Topic)| {
+        let has_partitions = seen.partitions.keys().any(|partition| *partition >= 0);
+        let most =
+            seen.partitions.values().max_by_key(|partition| queued(partition)).filter(|most| queued(most) > 0)?;
+        let cause = match most.partition {
+            _ if !is_up => Cause::BrokersDown,
+            UNASSIGNED if !has_partitions => Cause::NoTopic,
+            UNASSIGNED => return None,
+            partition => match broker(statistics, most.leader) {
+                None => Cause::NoLeader { partition },
+                Some((broker, true)) => Cause::NotAcknowledged { partition, broker },
+                Some((broker, false)) => Cause::LeaderDown { partition, broker },
+            },
+        };
+        Some(Waiting { topic: topic.clone(), records: queued(most), cause })
+    };
+    let waiting = statistics.topics.iter().filter_map(of_topic);
+    waiting.max_by_key(|waiting| (waiting.cause == Cause::NoTopic, waiting.records))
+}
+
+/// What a partition has, sent or not.
+fn queued(partition: &Partition) -> i64 {
+    partition.msgq_cnt + partition.xmit_msgq_cnt + partition.msgs_inflight
+}
+
+/// Gives a broker by its number, and whether it is up.
+fn broker(statistics: &Statistics, number: i32) -> Option<(String, bool)> {
+    let found = statistics.brokers.values().find(|broker| broker.nodeid == number && number >= 0)?;
+    // "host:port/number"
+    let address = found.name.split_once('/').map_or(found.name.as_str(), |(address, _)| address);
+    Some((format!("{number} ({address})"), found.state == "UP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::Broker;
+    use rdkafka::statistics::Topic;
+
+    use super::*;
+
+    fn statistics(broker_state: &str, partitions: &[(i32, i32, i64)]) -> Statistics {
+        let broker = Broker { name: "k:9092/1".into(), nodeid: 1, state: broker_state.into(), ..Broker::default() };
+        let partition = |&(partition, leader, msgq_cnt)| {
+            (partition, Partition { partition, leader, msgq_cnt, ..Partition::default() })
+        };
+        let topic = Topic { partitions: partitions.iter().map(partition).collect(), ..Topic::default() };
+        Statistics {
+            brokers: [("k:9092/1".to_owned(), broker)].into(),
+            topics: [("t".to_owned(), topic)].into(),
+            ..Statistics::default()
+        }
+    }
+
+    #[test]
+    fn records_that_wait_name_what_they_wait_for() {
+        let rows = [
+            (statistics("UP", &[(0, 1, 0)]), None),
+            (statistics("UP", &[(-1, -1, 3)]), Some(Cause::NoTopic)),
+            (statistics("DOWN", &[(-1, -1, 3)]), Some(Cause::BrokersDown)),
+            (statistics("UP", &[(0, 1, 0), (1, -1, 3)]), Some(Cause::NoLeader { partition: 1 })),
+            (
+                statistics("UP", &[(0, 1, 3)]),
+                Some(Cause::NotAcknowledged { partition: 0, broker: "1 (k:9092)".to_owned() }),
+            ),
+        ];
+        for (statistics, expected) in rows {
+            assert_eq!(find(&statistics).map(|waiting| waiting.cause), expected);
+        }
+    }
+
+    #[test]
+    fn a_topic_that_does_not_exist_comes_before_a_partition_with_more_records() {
+        let mut statistics = statistics("UP", &[(0, 1, 900)]);
+        let partition = Partition { partition: -1, leader: -1, msgq_cnt: 1, ..Partition::default() };
+        let missing = Topic { partitions: [(-1, partition)].into(), ..Topic::default() };
+        statistics.topics.insert("missing".to_owned(), missing);
+        let stalled = Stalled { waiting: find(&statistics) };
+        assert_eq!(stalled.code().to_string(), "WR-6932");
+        assert!(stalled.help().unwrap().contains("--topic missing"));
+        assert!(stalled.to_string().contains("topic missing does not exist"), "{stalled}");
+    }
+}

@@ -1,0 +1,84 @@
+//! A proxy in front of a server: it holds back what clients send on the connections they have, and lets new ones pass.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::thread;
+
+/// A proxy that lives as long as the test.
+pub struct Proxy {
+    port: u16,
+    gates: Arc<Mutex<Vec<Arc<Gate>>>>,
+}
+
+/// What stands between a client and the server.
+#[derive(Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn set(&self, is_closed: bool) {
+        *self.is_closed.lock().unwrap() = is_closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.is_closed.lock().unwrap();
+        drop(self.changed.wait_while(closed, |closed| *closed).unwrap());
+    }
+}
+
+impl Proxy {
+    /// Listens on this port for connections to a server of this machine.
+    pub fn start(port: u16, server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let gates: Arc<Mutex<Vec<Arc<Gate>>>> = Arc::default();
+        let opened = Arc::clone(&gates);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let gate = Arc::new(Gate::default());
+                opened.lock().unwrap().push(Arc::clone(&gate));
+                let (back_from, back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || forward(back_from, back_to, None));
+                thread::spawn(move || forward(client, upstream, Some(&gate)));
+            }
+        });
+        Self { port, gates }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Holds back what is sent from now on over the connections that are open, also when their client is gone.
+    pub fn hold(&self) {
+        self.gates.lock().unwrap().iter().for_each(|gate| gate.set(true));
+    }
+
+    /// Lets it through.
+    pub fn release(&self) {
+        self.gates.lock().unwrap().iter().for_each(|gate| gate.set(false));
+    }
+}
+
+/// The server's end stays open as long as something is held back for it.
+fn forward(mut from: TcpStream, mut to: TcpStream, gate: Option<&Gate>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
