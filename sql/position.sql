@@ -10,5 +10,8 @@ CREATE TABLE IF NOT EXISTS walrelay.position (
     consistent_point pg_lsn      NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT now(),
     position         pg_lsn      NOT NULL,
-    stored_at        timestamptz NOT NULL DEFAULT now()
+    stored_at        timestamptz NOT NULL DEFAULT now(),
+    -- When the last relay ended in order; NULL while one is at work, or after one was killed.
+    released_at      timestamptz
 ) WITH (fillfactor = 10);
+ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS released_at timestamptz;

@@ -95,6 +95,7 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         ("postgres.connect_timeout", config.postgres.connect_timeout, second / 10),
         ("postgres.wal_sender_timeout", config.postgres.wal_sender_timeout, second),
         ("source.stall_release_after", config.source.stall_release_after, second),
+        ("source.takeover_delay", config.source.takeover_delay, Duration::ZERO),
         ("source.poll.interval", config.source.poll.interval, second / 1_000),
         ("source.poll.batch_timeout", config.source.poll.batch_timeout, second),
         ("shutdown.drain", config.shutdown.drain, Duration::ZERO),

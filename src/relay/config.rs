@@ -30,6 +30,10 @@ pub struct Source {
     /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it.
     #[serde(with = "units::duration")]
     pub stall_release_after: Duration,
+    /// How long a relay waits before it publishes after one that did not end in order: what that one has sent must be written
+    /// by then, or a key reads an old record behind newer ones.
+    #[serde(with = "units::duration")]
+    pub takeover_delay: Duration,
     /// Keep the confirmed position in a row of the source database.
     pub store_position: bool,
     /// How an outbox is polled; mode `poll` alone looks here.
@@ -117,6 +121,7 @@ impl Default for Source {
             publication: "walrelay".to_owned(),
             failover: Failover::default(),
             stall_release_after: Duration::from_secs(30),
+            takeover_delay: Duration::from_secs(4),
             store_position: true,
             poll: Poll::default(),
         }

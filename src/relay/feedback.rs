@@ -34,6 +34,8 @@ pub struct Persist {
     pub confirmed: Confirmed,
     /// No event stands behind it, only other tables' writes: pass over it if nobody else has written.
     pub is_idle: bool,
+    /// It is the last one of a relay that ends in order.
+    pub is_last: bool,
 }
 
 /// How feedback is paced.
@@ -137,18 +139,24 @@ impl Feedback {
         if !self.pace.store_position || now < self.persist_due()? {
             return None;
         }
-        let persist = Persist { confirmed: self.confirmed, is_idle: self.is_idle() };
+        let persist = Persist { confirmed: self.confirmed, is_idle: self.is_idle(), is_last: false };
         self.persisting = Some(persist);
         self.persist_asked_at = Some(now);
         self.delivered_at_persist = self.delivered_records;
         Some(persist)
     }
 
-    /// Gives the last position to store before an orderly end; none if it is stored already.
+    /// Gives the last position to store before an orderly end, also if it is stored already: that it is the last one is
+    /// stored with it. None if positions are not stored.
     #[must_use]
-    pub fn exact(&self) -> Option<Persist> {
-        let is_stored = !self.pace.store_position || self.persisted >= Some(self.confirmed);
-        (!is_stored).then_some(Persist { confirmed: self.confirmed, is_idle: false })
+    pub fn last(&self) -> Option<Persist> {
+        self.pace.store_position.then_some(Persist { confirmed: self.confirmed, is_idle: false, is_last: true })
+    }
+
+    /// Says whether everything that is confirmed is stored.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.pace.store_position || self.persisted >= Some(self.confirmed)
     }
 
     /// Gives the position that may be reported: stored, if positions are stored.
@@ -268,7 +276,7 @@ mod tests {
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.reportable(), None);
         let persist = feedback.to_persist(now).unwrap();
-        assert_eq!(persist, Persist { confirmed: at(50), is_idle: false });
+        assert_eq!(persist, Persist { confirmed: at(50), is_idle: false, is_last: false });
         feedback.settled(at(70), 4, false, now);
         assert_eq!(feedback.reportable(), None, "asked for is not stored");
         feedback.persisted(at(50));

@@ -40,6 +40,8 @@ use crate::relay::wal::Stream;
 const PARK_GRACE: Duration = Duration::from_secs(2);
 /// How long the orderly end of the stream may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long it may take to store that the stored position is the last one.
+const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 /// A position that waits this long to be stored is told of.
 const PERSIST_ALARM: Duration = Duration::from_secs(10);
 
@@ -82,6 +84,8 @@ pub(super) struct Follow<'a> {
     pub(super) failed: Option<Error>,
     /// Kafka took nothing before, and nothing shows yet that it does.
     pub(super) unproven: Option<Unproven>,
+    /// It is stored that this relay has nothing at the brokers any more.
+    pub(super) is_released: bool,
     pub(super) stalls: &'a mut StallReport,
 }
 
@@ -300,12 +304,14 @@ impl Follow<'_> {
         let pipeline = &self.held.pipeline;
         match *phase {
             Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
-                let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
+                let Some(persist) = feedback.last() else { return Ok(Some(Left::Stopped)) };
                 self.keeper.store(persist);
-                *phase = Phase::Storing(until);
+                *phase = Phase::Storing(if feedback.is_stored() { until.min(now + RELEASE_LIMIT) } else { until });
                 Ok(None)
             }
-            Phase::Storing(_) if feedback.exact().is_none() => Ok(Some(Left::Stopped)),
+            Phase::Storing(_) if self.is_released => Ok(Some(Left::Stopped)),
+            // Only that it is the last one is not stored.
+            Phase::Storing(until) if now >= until && feedback.is_stored() => Ok(Some(Left::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
                 let records = pipeline.ledger().records();
                 Err(Error::DrainTimeout { records, limit: self.drain })
@@ -340,7 +346,10 @@ impl Follow<'_> {
 
     fn hear(&mut self, news: News, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<(), Error> {
         match news {
-            News::Stored(Persist { confirmed, .. }) => feedback.persisted(confirmed),
+            News::Stored(Persist { confirmed, is_last, .. }) => {
+                feedback.persisted(confirmed);
+                self.is_released |= is_last;
+            }
             News::PassedOver => feedback.passed_over(),
             News::ServerLeaves if matches!(phase, Phase::Parking(_)) => {}
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.

@@ -9,6 +9,7 @@ use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::feedback::Persist;
 use crate::relay::resume::Identity;
@@ -17,6 +18,8 @@ use crate::relay::wal;
 
 /// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+/// How long the note of a start may take.
+const CLAIM_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// A page's header may stand between the end of one record and where the next begins; no transaction is this small.
 const PAGE_SLACK: u64 = 64;
 
@@ -80,7 +83,7 @@ impl Diagnose for Error {
 
 /// Reads the row of a slot.
 pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
-    let sql = "SELECT system_id, timeline, position::text FROM walrelay.position WHERE slot = $1::text::name";
+    let sql = "SELECT system_id, timeline, position::text, released_at IS NOT NULL FROM walrelay.position WHERE slot = $1::text::name";
     let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
     let Some(row) = row else { return Err(Error::Missing { slot: slot.to_owned() }) };
     let timeline: i64 = row.try_get(1).map_err(|error| failed("read", error))?;
@@ -91,20 +94,37 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
             timeline: u32::try_from(timeline).unwrap_or_default(),
         },
         position: position.parse().unwrap_or(Lsn::ZERO),
+        is_released: row.try_get(3).map_err(|error| failed("read", error))?,
     })
 }
 
 /// Writes the row of a slot anew: the slot was just made, adopted, or its gap accepted.
 pub async fn replace(client: &Client, slot: &str, identity: &Identity, position: Lsn) -> Result<(), Error> {
-    let sql = "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position)
-               VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn)
+    let sql = "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)
+               VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn, now())
                ON CONFLICT (slot) DO UPDATE SET system_id = excluded.system_id, timeline = excluded.timeline,
                    consistent_point = excluded.consistent_point, created_at = now(), position = excluded.position,
-                   stored_at = now()";
+                   stored_at = now(), released_at = now()";
     let timeline = i64::from(identity.timeline);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&slot, &identity.system_id, &timeline, &position.to_string()];
     client.execute(sql, &values).await.map_err(|error| failed("write", error)).map(drop)
+}
+
+/// Notes that a relay is at work: whoever comes after it must not count on an orderly end. A row that cannot be written now is no
+/// reason not to publish.
+pub async fn claim(client: &Client, slot: &str) {
+    let sql = "UPDATE walrelay.position SET released_at = NULL WHERE slot = $1::text::name AND released_at IS NOT NULL";
+    let claimed = tokio::time::timeout(CLAIM_LIMIT, client.execute(sql, &[&slot])).await;
+    let error = match claimed {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => chain(&wal::Error::from(error)),
+        Err(_) => format!("no answer within {} s", CLAIM_LIMIT.as_secs()),
+    };
+    tracing::warn!(
+        error,
+        "the start could not be noted beside the stored position; after a crash the next relay does not wait"
+    );
 }
 
 /// Writes the row, and knows whether somebody else has written to the database since.
@@ -145,34 +165,35 @@ impl Store {
     pub async fn save(&mut self, client: &Client, persist: Persist) -> Result<Outcome, Error> {
         let position = persist.confirmed.lsn();
         if persist.is_idle
+            && !persist.is_last
             && let Some(quiet) = &self.quiet
             && position.bytes_since(quiet.position) < LOG_BYTES_MAX
             && quiet.next_xid == next_transaction(client).await?
         {
             return Ok(Outcome::PassedOver);
         }
-        self.quiet = self.write(client, position).await?;
+        self.quiet = self.write(client, position, persist.is_last).await?;
         Ok(Outcome::Stored)
     }
 
     /// Writes the row. A relay that published before us may have stored a later position after we took over: what it has
     /// delivered stays delivered, and the row does not go back. In the same statement it looks at what came before: if no transaction was running, ours took the
     /// very next id, and the log ended where the stored position is, then whatever follows that takes no id is noise.
-    async fn write(&self, client: &Client, position: Lsn) -> Result<Option<Quiet>, Error> {
+    async fn write(&self, client: &Client, position: Lsn, is_last: bool) -> Result<Option<Quiet>, Error> {
         let sql = "WITH before AS (
                        SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, pg_snapshot_xmax(s) AS next
                        FROM pg_current_snapshot() s)
                    UPDATE walrelay.position
                    SET position = CASE WHEN timeline = $4 THEN greatest(position, $2::text::pg_lsn) ELSE $2::text::pg_lsn END,
-                       timeline = $4, stored_at = now()
+                       timeline = $4, stored_at = now(), released_at = CASE WHEN $5 THEN now() END
                    FROM before
                    WHERE slot = $1::text::name AND system_id = $3
                    RETURNING before.wal_end::text,
                              before.oldest = before.next AND before.next = pg_current_xact_id() AND position = $2::text::pg_lsn,
                              (pg_current_xact_id()::text::numeric + 1)::text";
         let timeline = i64::from(self.identity.timeline);
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-            [&self.slot, &position.to_string(), &self.identity.system_id, &timeline];
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&self.slot, &position.to_string(), &self.identity.system_id, &timeline, &is_last];
         let row = client.query_opt(sql, &values).await.map_err(|error| failed("write", error))?;
         let Some(row) = row else { return Err(Error::Changed { slot: self.slot.clone() }) };
         let told = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));

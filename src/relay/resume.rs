@@ -32,6 +32,8 @@ pub struct Stored {
     pub identity: Identity,
     /// Up to where everything was delivered.
     pub position: Lsn,
+    /// The relay that stored it ended in order: it has nothing at the brokers.
+    pub is_released: bool,
 }
 
 /// Where to start.
@@ -135,7 +137,7 @@ mod tests {
     }
 
     fn stored(system: &str, timeline: u32, position: u64) -> Stored {
-        Stored { identity: identity(system, timeline), position: lsn(position) }
+        Stored { identity: identity(system, timeline), position: lsn(position), is_released: true }
     }
 
     #[test]

@@ -166,8 +166,8 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
     if source.store_position {
         parts.push(POSITION_SQL.to_owned());
         parts.push(format!(
-            "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position)\n\
-             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, s.confirmed_flush_lsn\n\
+            "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)\n\
+             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, s.confirmed_flush_lsn, now()\n\
              FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, pg_catalog.pg_control_checkpoint() p\n\
              WHERE s.slot_name = {slot};\n"
         ));

@@ -5,6 +5,7 @@
 //! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
 //! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -50,13 +51,12 @@ use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::stall_report::StallReport;
 use crate::relay::wal;
+use crate::relay::wal::Ordinary;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
 /// How long what was on the way may still arrive after the connection was lost.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
-/// How long a relay that takes over waits before it publishes: the one before must have let go by then.
-const TAKEOVER_PAUSE: Duration = Duration::from_secs(4);
 /// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
 /// by default a minute; this is for one that never does.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
@@ -93,8 +93,10 @@ struct Supervisor {
     cluster_refused: u32,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
-    /// Another relay has published since we last did.
-    stood_by: bool,
+    /// Another relay has published since we last did, and may have requests at the brokers.
+    follows_another: bool,
+    /// Nothing is known yet of the relay before this process.
+    is_first: bool,
 }
 
 /// What the supervisor does next.
@@ -137,7 +139,8 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         stalls: StallReport::default(),
         cluster_refused: 0,
         handed_before: Lsn::ZERO,
-        stood_by: false,
+        follows_another: false,
+        is_first: true,
         settings,
     };
     let ended = supervisor.supervise().await;
@@ -163,10 +166,18 @@ impl Supervisor {
                     self.patience.pause(pause).await;
                     Next::Again
                 }
-                Next::AwaitProgress => self.await_progress().await?,
+                Next::AwaitProgress => {
+                    let lookout = Box::pin(self.lookout());
+                    tokio::select! {
+                        biased;
+                        progress = self.await_progress() => progress?,
+                        never = lookout => match never {},
+                    }
+                }
                 Next::StandBy => self.stand_by().await?,
                 Next::Again => {
                     self.await_answers().await;
+                    self.take_over().await;
                     let connected = self.connect_and_follow().await;
                     self.after(connected)?
                 }
@@ -176,9 +187,7 @@ impl Supervisor {
 
     /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at.
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let (target, config) = (self.target.clone(), self.settings.postgres.clone());
-        let name = format!("{} lookout", self.settings.relay.name);
-        let lookout = lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone());
+        let lookout = Box::pin(self.lookout());
         let patience = &mut self.patience;
         let answering = async {
             patience.pause(pause).await;
@@ -187,8 +196,14 @@ impl Supervisor {
         tokio::select! {
             biased;
             awaited = answering => awaited,
-            never = Box::pin(lookout) => match never {},
+            never = lookout => match never {},
         }
+    }
+
+    fn lookout(&self) -> impl Future<Output = Infallible> + use<> {
+        let (target, config) = (self.target.clone(), self.settings.postgres.clone());
+        let name = format!("{} lookout", self.settings.relay.name);
+        lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
     async fn connect_and_follow(&mut self) -> Result<Left, Error> {
@@ -197,22 +212,26 @@ impl Supervisor {
         let opened = async {
             // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
             // ahead of the row, and the row never ahead of the log.
-            let (facts, stored) = self.examine().await?;
+            let (facts, stored, ordinary) = self.examine().await?;
             let mut session = Session::connect(&self.target, &config, &name)
                 .await
                 .map_err(Error::wal("connect to PostgreSQL for replication"))?;
             let system = session.identify_system().await.map_err(Error::wal("identify the server"))?;
             let identity = Identity { system_id: system.system_id, timeline: system.timeline };
             let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
-            Ok::<_, Error>((session, server, facts, stored))
+            Ok::<_, Error>((session, server, facts, stored, ordinary))
         };
-        let (session, server, facts, stored) = tokio::select! {
+        let (session, server, facts, stored, ordinary) = tokio::select! {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         self.backend = session.backend_pid();
         let start = self.decide(&server, stored.as_ref())?;
-        if !self.retired.is_empty() {
+        if self.is_first && stored.as_ref().is_none_or(|stored| !stored.is_released) {
+            self.follows_another = true;
+        }
+        self.is_first = false;
+        if self.follows_another || !self.retired.is_empty() {
             return Ok(Left::StoppedBefore);
         }
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
@@ -225,9 +244,10 @@ impl Supervisor {
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         self.patience.let_in();
-        if !self.take_over().await {
-            return Ok(Left::StoppedBefore);
+        if self.settings.source.store_position {
+            position::claim(&ordinary.client, &slot).await;
         }
+        drop(ordinary);
         self.prepare(start.lsn(), stream.frame_max())?;
         let keeper = Keeper::start(Work {
             target: self.target.clone(),
@@ -264,6 +284,7 @@ impl Supervisor {
             noting,
             failed: None,
             unproven,
+            is_released: false,
             stalls: &mut self.stalls,
         };
         let ended = Box::pin(follow.run()).await;
@@ -274,7 +295,7 @@ impl Supervisor {
     }
 
     /// Reads the contract and the stored position, on a short connection of its own.
-    async fn examine(&self) -> Result<(Facts, Option<Stored>), Error> {
+    async fn examine(&self) -> Result<(Facts, Option<Stored>, Ordinary), Error> {
         let source = &self.settings.source;
         let name = format!("{} check", self.settings.relay.name);
         let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &name)
@@ -283,7 +304,7 @@ impl Supervisor {
         let client = &ordinary.client;
         let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
         let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
-        Ok((facts, stored))
+        Ok((facts, stored, ordinary))
     }
 
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
@@ -293,7 +314,8 @@ impl Supervisor {
             remembered.identity == server.identity && stored.is_none_or(|it| it.position <= remembered.position)
         };
         if !self.remembered.as_ref().is_some_and(is_ours) {
-            self.stood_by |= self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
+            self.follows_another |=
+                self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
             self.let_go();
             self.handed_before = Lsn::ZERO;
         }
@@ -331,7 +353,7 @@ impl Supervisor {
     fn remember(&mut self, identity: Identity) {
         if let Some(held) = &mut self.held {
             let position = held.pipeline.confirmation().lsn();
-            self.remembered = Some(Stored { identity, position });
+            self.remembered = Some(Stored { identity, position, is_released: false });
         }
     }
 
@@ -402,7 +424,7 @@ impl Supervisor {
             // Whoever holds it may publish what we still have in our queue, and moves the position on.
             self.let_go();
             self.remembered = None;
-            self.stood_by = true;
+            self.follows_another = true;
             return Ok(Next::StandBy);
         }
         self.patience.judge(error)?;
@@ -534,16 +556,17 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the relay that published before us has let go of what it had on the way. Says whether to go on.
-    async fn take_over(&mut self) -> bool {
-        if !std::mem::take(&mut self.stood_by) {
-            return true;
+    /// Waits until what the relay before us has sent is written, as far as that can be waited for: it cannot be asked any more.
+    async fn take_over(&mut self) {
+        if !std::mem::take(&mut self.follows_another) {
+            return;
         }
-        let timeout = self.settings.postgres.wal_sender_timeout;
-        let pause = if timeout.is_zero() { TAKEOVER_PAUSE } else { TAKEOVER_PAUSE.min(timeout / 3) };
-        tracing::info!("taking over from another relay: waiting until it has let go");
-        self.patience.pause(pause).await;
-        !self.stop.is_cancelled()
+        let delay = self.settings.source.takeover_delay;
+        tracing::info!(
+            seconds = delay.as_secs_f64(),
+            "waiting before the takeover: the relay before may have requests at the brokers"
+        );
+        self.patience.pause(delay).await;
     }
 
     /// A stop while no connection stands: what was delivered since the last stored position will be repeated.

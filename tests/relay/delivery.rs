@@ -83,7 +83,9 @@ fn g4_g5_killed_again_and_again_it_loses_nothing_and_swaps_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("killed", PARTITIONS);
     let began = Instant::now();
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "killed", "");
+    // With the wait after a kill it would never come to publish before the next one.
+    let more = "[source]\ntakeover_delay = \"0s\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "killed", more);
     let kills = std::env::var("WALRELAY_TEST_KILLS").map_or(8, |text| text.parse().unwrap());
     let writers = source::writers(&postgres.url(), 2, events(), 200);
     for kill in 0..kills {

@@ -6,4 +6,5 @@ mod order;
 mod poison;
 mod poll;
 mod shutdown;
+mod stall;
 mod wal;

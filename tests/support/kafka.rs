@@ -159,11 +159,20 @@ impl Kafka {
         self.create_topic_with(name, partitions, &[]);
     }
 
+    /// Makes a topic whose partitions have one broker each.
+    pub fn create_topic_without_replicas(&self, name: &str, partitions: i32) {
+        self.create_topic_replicated(name, partitions, 1, &[("min.insync.replicas", "1")]);
+    }
+
     /// Makes a topic with settings of its own.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        self.create_topic_replicated(name, partitions, self.replication, settings);
+    }
+
+    fn create_topic_replicated(&self, name: &str, partitions: i32, replication: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replication));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }

@@ -1,0 +1,92 @@
+//! A Kafka that acknowledges nothing: the cause is named, nothing is repeated for it, and delivery follows the broker's return.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use super::delivery::prepared;
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::raw;
+use crate::support::reader;
+use crate::support::source;
+
+fn is_ready(program: &Program) -> bool {
+    program.get("/readyz").is_some_and(|(status, _)| status == 200)
+}
+
+#[test]
+fn f8_a_topic_that_does_not_exist_is_named_within_seconds_and_delivery_goes_on_once_it_is_created() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "forgotten", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    program.await_that("the missing topic", |program| {
+        program.get("/status").is_some_and(|(_, body)| body.contains("topic forgotten does not exist"))
+    });
+    assert!(!is_ready(&program));
+    let log = program.log();
+    assert!(log.contains("WR-6932") && log.contains("--create --topic forgotten"), "{log}");
+    assert!(
+        program.metric("walrelay_errors_total{relay=\"walrelay\",component=\"publish\",code=\"WR-6932\"") >= Some(1.0)
+    );
+    kafka.create_topic("forgotten", 1);
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    program.await_that("readiness", |program| is_ready(program));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "forgotten").len(), 1);
+}
+
+#[test]
+fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "never-made", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    assert_eq!(program.wait(), Some(69), "{}", program.log());
+    assert!(program.log().contains("error[WR-6932]"), "{}", program.log());
+}
+
+#[test]
+fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_nothing_of_the_others() {
+    let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
+    kafka.create_topic_without_replicas("one-away", 6);
+    let more = "[source]\nstall_release_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "one-away", more);
+    program.start_streaming();
+    source::writers(&postgres.url(), 1, 500, 200).into_iter().for_each(|writer| writer.join().unwrap());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    kafka.kill(2);
+    source::writers(&postgres.url(), 2, 10_000, 200).into_iter().for_each(|writer| writer.join().unwrap());
+    program.await_state("sink_blocked");
+    program.await_that("the partition's name", |program| {
+        let log = program.log();
+        log.contains("of topic one-away has no leader") || log.contains("of topic one-away, broker")
+    });
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(!is_ready(&program), "nothing was delivered since: {}", program.log());
+    kafka.resume(2);
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    program.await_that("readiness", |program| is_ready(program));
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "one-away"), &sql.truth(), 6);
+    assert_eq!(verdict.repeated, 0, "{}", program.log());
+}
+
+#[test]
+fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_is_missing() {
+    let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::guarded());
+    kafka.create_topic("guarded", 1);
+    raw::grant(&kafka.bootstrap(), raw::Resource::Topic, "guarded", raw::Operation::Describe);
+    let file = postgres.folder().join("kafka-password");
+    std::fs::write(&file, "secret").unwrap();
+    let sasl = format!(
+        "[kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"app\"\npassword = {{ file = \"{}\" }}\n",
+        file.display()
+    );
+    let (mut program, sql) = prepared(&postgres, &address, "guarded", &sasl);
+    program.start();
+    sql.run("SELECT emit('k1')");
+    assert_eq!(program.wait(), Some(67), "{}", program.log());
+    assert!(program.log().contains("IdempotentWrite"), "{}", program.log());
+}
