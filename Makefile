@@ -1,11 +1,12 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test lint features services bench bench-consumer endure image
+.PHONY: help demo example test test-versions lint features services bench bench-consumer endure image
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
 	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
+	@echo "make test-versions  the relay's tests on PostgreSQL 14 to 18; VERSIONS=\"14 18\" and TESTS=\"relay::wal\" choose"
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make features  each feature of the library alone, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
@@ -25,6 +26,10 @@ example: services
 
 test: services
 	cargo test --all-features
+
+test-versions: services
+	@scripts/setup versions
+	@scripts/test-versions "$(or $(VERSIONS),14 15 16 17 18)" $(TESTS)
 
 lint:
 	cargo fmt --check
