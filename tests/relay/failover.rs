@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
+use walrelay::lsn::Lsn;
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
@@ -141,7 +142,7 @@ fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_i
     let sql = Sql::connect(&pair.primary.url());
     sql.run("SELECT emit('k' || i % 50) FROM generate_series(1, 200) i");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
-    let delivered = sql.truth();
+    let (delivered, confirmed) = (sql.truth(), sql.confirmed());
     drop(sql);
     pair.primary.stop(StopMode::Immediate).unwrap();
     pair.standby.resume().unwrap();
@@ -159,6 +160,11 @@ fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_i
     assert_eq!(lost, 200);
     let log = pair.program.log();
     assert!(log.contains("events that are in Kafka may be missing in the database"), "{log}");
+    // The range: from the slot to what was delivered at the old primary, which the standby's row does not know.
+    let warned = log.lines().find(|line| line.contains("the server was promoted")).unwrap();
+    let warned: serde_json::Value = serde_json::from_str(warned).unwrap();
+    let lsn = |field: &str| warned[field].as_str().unwrap().parse::<Lsn>().unwrap();
+    assert!(lsn("slot") < confirmed && lsn("delivered") >= confirmed, "{warned}: {confirmed}");
 }
 
 #[test]
