@@ -13,7 +13,8 @@ help:
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
 	@echo "make endure    what takes long: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
-	@echo "               ENDURE=\"events kills group transaction outage\" chooses"
+	@echo "               ENDURE=\"events kills group transaction outage\" chooses; ENDURE=\"shutdown return\" measures how long a"
+	@echo "               shutdown of PostgreSQL takes, and a return of it or of a broker, VERSIONS=\"14 18\" on which"
 	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:
@@ -50,7 +51,7 @@ bench-consumer: services
 	@scripts/bench consumer $(BENCH)
 
 endure: services
-	@scripts/endure $(ENDURE)
+	@scripts/endure "$(VERSIONS)" $(ENDURE)
 
 image: services
 	@scripts/image
