@@ -1,18 +1,20 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test lint features services bench bench-consumer endure image
+.PHONY: help demo example test test-versions lint features services bench bench-consumer endure image
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
 	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
+	@echo "make test-versions  the relay's tests on PostgreSQL 14 to 18; VERSIONS=\"14 18\" and TESTS=\"relay::wal\" choose"
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make features  each feature of the library alone, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
 	@echo "make endure    what takes long: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
-	@echo "               ENDURE=\"events kills group transaction outage\" chooses"
+	@echo "               ENDURE=\"events kills group transaction outage\" chooses; ENDURE=\"shutdown return\" measures how long a"
+	@echo "               shutdown of PostgreSQL takes, and a return of it or of a broker, VERSIONS=\"14 18\" on which"
 	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 
 demo:
@@ -25,6 +27,10 @@ example: services
 
 test: services
 	cargo test --all-features
+
+test-versions: services
+	@scripts/setup versions
+	@scripts/test-versions "$(or $(VERSIONS),14 15 16 17 18)" $(TESTS)
 
 lint:
 	cargo fmt --check
@@ -45,7 +51,7 @@ bench-consumer: services
 	@scripts/bench consumer $(BENCH)
 
 endure: services
-	@scripts/endure $(ENDURE)
+	@scripts/endure "$(VERSIONS)" $(ENDURE)
 
 image: services
 	@scripts/image

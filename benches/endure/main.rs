@@ -2,11 +2,13 @@
 //!
 //! `transaction` relays one transaction of a million rows, and looks at the memory on both sides and at every record.
 //! `outage` takes Kafka away for ten minutes under steady writes, and looks at what the relay says, holds and makes good.
+//! `shutdown` stops PostgreSQL, in the five situations in which the relay could hold that up, and `return` crashes PostgreSQL and a
+//! broker: how long it takes, and how soon events flow again (`WALRELAY_PG_BIN` selects the server).
 //! Progress and findings go to standard error, one JSON line for each run to standard output; it ends with 0 only if
 //! everything held that is guaranteed. Durations are told and not judged.
 //!
-//! `cargo bench --bench endure -- [transaction] [outage] [--rows 1000000] [--outage 600s] [--rate 500] [--by kill|freeze]
-//! [--stall-release 30s]`
+//! `cargo bench --bench endure -- [transaction] [outage] [shutdown] [return] [--rows 1000000] [--outage 600s] [--rate 500]
+//! [--by kill|freeze] [--stall-release 30s] [--trials 20]`
 
 #![expect(
     clippy::unwrap_used,
@@ -18,8 +20,11 @@
     reason = "a command for developers"
 )]
 
+mod comeback;
+mod figures;
 mod memory;
 mod outage;
+mod shutdown;
 mod transaction;
 mod writer;
 
@@ -34,6 +39,10 @@ use outage::Break;
 /// What the budget of `delivery.max_in_flight_bytes` is by default, and what may come on top of it.
 const MEMORY_LIMIT_MIB: u64 = 32 + 40;
 
+/// How often a shutdown is measured in each situation, and a return.
+const SHUTDOWNS: usize = 5;
+const RETURNS: usize = 20;
+
 /// What is asked for on the command line.
 struct Wish {
     runs: Vec<String>,
@@ -42,6 +51,7 @@ struct Wish {
     events_per_second: u32,
     by: Break,
     stall_release: String,
+    trials: Option<usize>,
 }
 
 fn main() {
@@ -53,6 +63,12 @@ fn main() {
     if wants("outage") {
         outage::run(&wish);
     }
+    if wants("shutdown") {
+        shutdown::run(wish.trials.unwrap_or(SHUTDOWNS));
+    }
+    if wants("return") {
+        comeback::run(wish.trials.unwrap_or(RETURNS));
+    }
 }
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Wish {
@@ -63,11 +79,12 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Wish {
         events_per_second: 500,
         by: Break::Kill,
         stall_release: "30s".to_owned(),
+        trials: None,
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
-            "transaction" | "outage" => wish.runs.push(argument),
+            "transaction" | "outage" | "shutdown" | "return" => wish.runs.push(argument),
             "--rows" => wish.rows = value().parse().unwrap(),
             "--outage" => wish.outage = humantime::parse_duration(&value()).unwrap(),
             "--rate" => wish.events_per_second = value().parse().unwrap(),
@@ -79,7 +96,8 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Wish {
                 }
             }
             "--stall-release" => wish.stall_release = value(),
-            _ => panic!("{argument} is none of transaction, outage, --rows, --outage, --rate, --by, --stall-release"),
+            "--trials" => wish.trials = Some(value().parse().unwrap()),
+            _ => panic!("{argument}: see the head of benches/endure/main.rs"),
         }
     }
     wish

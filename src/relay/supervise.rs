@@ -313,6 +313,7 @@ impl Supervisor {
         let is_ours = |remembered: &Stored| {
             remembered.identity == server.identity && stored.is_none_or(|it| it.position <= remembered.position)
         };
+        let delivered = self.remembered.as_ref().or(stored).map(|it| it.position);
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.follows_another |=
                 self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
@@ -320,9 +321,10 @@ impl Supervisor {
             self.handed_before = Lsn::ZERO;
         }
         let start = resume::decide(server, self.remembered.as_ref().or(stored))?;
-        if matches!(start, Start::Slot(_)) && stored.is_some() {
+        if let (Start::Slot(slot), Some(delivered), Some(_)) = (start, delivered, stored) {
             tracing::warn!(
-                slot = %server.slot_confirmed,
+                %slot,
+                %delivered,
                 timeline = server.identity.timeline,
                 "the server was promoted: starting at the slot; events may be repeated, and events that are in Kafka may be \
                  missing in the database"

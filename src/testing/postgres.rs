@@ -48,7 +48,44 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a data directory and starts a server on it.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let bin = find_programs().ok_or(Error::PostgresMissing)?;
+        let server = Self::place(find_programs().ok_or(Error::PostgresMissing)?)?;
+        server.initialize(&options)?;
+        server.resume()?;
+        Ok(server)
+    }
+
+    /// Starts a standby from a copy of this server's files, for which this server is restarted. `settings` are further lines
+    /// of the standby's `postgresql.conf`.
+    pub fn start_standby(&self, settings: &[String]) -> Result<Self, Error> {
+        let standby = Self::place(self.bin.clone())?;
+        self.stop(StopMode::Fast)?;
+        let data = standby.data();
+        standby.run(Path::new("cp"), &["-a", &self.data(), &data])?;
+        // As pg_basebackup: slots are not copied, and one that was would never be synchronized.
+        let slots = Path::new(&data).join("pg_replslot");
+        for slot in fs::read_dir(&slots).map_err(Error::io("read the slots"))?.flatten() {
+            fs::remove_dir_all(slot.path()).map_err(Error::io("remove a slot"))?;
+        }
+        let ours = [
+            format!("port = {}", standby.port),
+            format!("unix_socket_directories = '{}'", standby.folder.display()),
+            format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres dbname=postgres'", self.port),
+        ];
+        let lines: String = ours.iter().chain(settings).map(|line| format!("{line}\n")).collect();
+        append(&Path::new(&data).join("postgresql.auto.conf"), &lines).map_err(Error::io("write the settings"))?;
+        fs::File::create(Path::new(&data).join("standby.signal")).map_err(Error::io("make standby.signal"))?;
+        self.resume()?;
+        standby.resume()?;
+        Ok(standby)
+    }
+
+    /// Makes a primary of a standby.
+    pub fn promote(&self) -> Result<(), Error> {
+        self.program("pg_ctl", &["promote", "-w", "-t", "60", "-D", &self.data()]).map(drop)
+    }
+
+    /// Makes the folder of a server, and chooses its port and its user.
+    fn place(bin: PathBuf) -> Result<Self, Error> {
         let port = free_port().map_err(Error::io("find a free port"))?;
         let folder = env::temp_dir().join(format!("walrelay-pg-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).map_err(Error::io("make a temporary folder"))?;
@@ -57,10 +94,7 @@ impl Postgres {
             std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).map_err(Error::io("give the folder away"))?;
         }
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(Error::io("close the folder"))?;
-        let server = Self { bin, folder, port, user };
-        server.initialize(&options)?;
-        server.resume()?;
-        Ok(server)
+        Ok(Self { bin, folder, port, user })
     }
 
     fn initialize(&self, options: &Options) -> Result<(), Error> {
@@ -150,7 +184,12 @@ impl Postgres {
     }
 
     fn program(&self, name: &str, arguments: &[&str]) -> Result<String, Error> {
-        let mut command = Command::new(self.bin.join(name));
+        self.run(&self.bin.join(name), arguments)
+    }
+
+    fn run(&self, program: &Path, arguments: &[&str]) -> Result<String, Error> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let mut command = Command::new(program);
         // Not the folder we stand in: another user may not enter it.
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).env("LC_ALL", "C");
         if let Some((uid, gid)) = self.user {
@@ -168,7 +207,7 @@ impl Postgres {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(5).collect();
         let output = format!("{} {}", output.trim(), tail.into_iter().rev().collect::<Vec<_>>().join("; "));
-        Err(Error::Program { program: name.to_owned(), output })
+        Err(Error::Program { program: name.into_owned(), output })
     }
 }
 
@@ -189,7 +228,8 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
 fn find_programs() -> Option<PathBuf> {
     let has_programs = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("pg_ctl").exists();
     if let Some(named) = env::var_os("WALRELAY_PG_BIN") {
-        return Some(PathBuf::from(named)).filter(has_programs);
+        // Neither seen from where we stand nor through a link: another user may not enter either.
+        return fs::canonicalize(named).ok().filter(has_programs);
     }
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for root in ["/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt"] {

@@ -1,6 +1,7 @@
 //! The relay against real servers.
 
 mod delivery;
+mod failover;
 mod lifecycle;
 mod order;
 mod poison;

@@ -19,14 +19,24 @@ pub struct Sql {
 
 impl Sql {
     pub fn connect(url: &str) -> Self {
+        Self::try_connect(url).unwrap()
+    }
+
+    /// Connects to a server that may not be there.
+    pub fn try_connect(url: &str) -> Result<Self, tokio_postgres::Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (client, connection) = runtime.block_on(tokio_postgres::connect(url, NoTls)).unwrap();
+        let (client, connection) = runtime.block_on(tokio_postgres::connect(url, NoTls))?;
         runtime.spawn(connection);
-        Self { runtime, client }
+        Ok(Self { runtime, client })
     }
 
     pub fn run(&self, sql: &str) {
-        self.runtime.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.try_run(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Runs what a shutdown of the server may end.
+    pub fn try_run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(self.client.batch_execute(sql))
     }
 
     pub fn text(&self, sql: &str) -> String {

@@ -1,0 +1,197 @@
+//! The primary is gone and its standby is promoted: the relay goes on there, or says what is missing.
+//!
+//! Failover slots came with PostgreSQL 17. On an older server the same tests insist that it refuses one by name and that a
+//! promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+use walrelay::lsn::Lsn;
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
+
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::reader;
+use crate::support::reader::Record;
+use crate::support::reader::Truth;
+use crate::support::source;
+use crate::support::source::Sql;
+
+const PARTITIONS: i32 = 3;
+/// Long enough for a slot to be synchronized, which waits for the primary's next snapshot.
+const SYNC_LIMIT: Duration = Duration::from_secs(60);
+
+/// A primary, its standby, and a relay that knows both.
+struct Pair {
+    primary: Postgres,
+    standby: Postgres,
+    program: Program,
+}
+
+/// Sets the source up on a server with these settings, and makes a standby of it. `failover` is `source.failover`.
+fn pair(primary: Postgres, kafka: &Kafka, topic: &str, failover: &str, settings: &[&str]) -> Pair {
+    kafka.create_topic(topic, PARTITIONS);
+    let more = format!(
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[source]\nfailover = \"{failover}\"\n"
+    );
+    Program::new(&primary.url(), &kafka.bootstrap(), &more).setup();
+    let sql = Sql::connect(&primary.url());
+    sql.prepare();
+    sql.run("SELECT pg_create_physical_replication_slot('standby', true)");
+    settings.iter().for_each(|setting| sql.run(&format!("ALTER SYSTEM SET {setting}")));
+    let mut lines = vec!["primary_slot_name = 'standby'".to_owned(), "hot_standby_feedback = on".to_owned()];
+    if has_failover_slots(&primary) {
+        lines.extend(["sync_replication_slots = on".to_owned(), "synchronized_standby_slots = ''".to_owned()]);
+    }
+    drop(sql);
+    let standby = primary.start_standby(&lines).unwrap();
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    let program = Program::new(&url, &kafka.bootstrap(), &more);
+    Pair { primary, standby, program }
+}
+
+fn has_failover_slots(postgres: &Postgres) -> bool {
+    let sql = Sql::connect(&postgres.url());
+    sql.text("SELECT current_setting('server_version_num')").parse::<u32>().unwrap() >= 170_000
+}
+
+/// On a server that has no failover slots: `setup` says so, and how to do without.
+fn insist_that_failover_is_refused(postgres: &Postgres) {
+    let more = "[[outbox]]\ntable = \"public.outbox_events\"\n\n[source]\nfailover = \"on\"\n";
+    let program = Program::new(&postgres.url(), "127.0.0.1:9", more);
+    let refused = program.verb(&["setup", "--apply", "--with-outbox"]);
+    assert_eq!(refused.code, Some(64), "{}", refused.notes);
+    assert!(refused.notes.contains("needs PostgreSQL 17"), "{}", refused.notes);
+    assert!(refused.notes.contains("set source.failover = \"auto\""), "{}", refused.notes);
+    let advised = program.verb(&["setup", "--apply", "--with-outbox", "--set", "source.failover=auto"]);
+    assert_eq!(advised.code, Some(0), "{}", advised.notes);
+}
+
+/// Waits until the standby has the slot for good, so that it survives the promotion.
+fn await_synchronized(pair: &Pair) {
+    let (primary, standby) = (Sql::connect(&pair.primary.url()), Sql::connect(&pair.standby.url()));
+    assert_eq!(
+        primary.text("SELECT failover::text FROM pg_replication_slots WHERE slot_name = 'walrelay'"),
+        "true",
+        "setup makes a failover slot by itself"
+    );
+    let synchronized = "SELECT count(*)::text FROM pg_replication_slots
+                        WHERE slot_name = 'walrelay' AND synced AND NOT temporary AND invalidation_reason IS NULL";
+    let began = std::time::Instant::now();
+    while standby.text(synchronized) != "1" {
+        let log = || std::fs::read_to_string(pair.standby.folder().join("log")).unwrap_or_default();
+        assert!(began.elapsed() < SYNC_LIMIT, "{}", log());
+        // What the standby's slot waits for comes by itself only every 15 s.
+        primary.run("SELECT pg_log_standby_snapshot()");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn e15_a_synchronized_slot_goes_on_at_the_promoted_standby_without_loss() {
+    let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    if !has_failover_slots(&primary) {
+        return insist_that_failover_is_refused(&primary);
+    }
+    let mut pair = pair(primary, kafka, "promoted", "auto", &["synchronized_standby_slots = 'standby'"]);
+    pair.program.start_streaming();
+    let writers = source::writers(&pair.primary.url(), 2, 400_000, 100);
+    await_synchronized(&pair);
+    // Under load, and with the standby at hand up to the end.
+    pair.primary.stop(StopMode::Fast).unwrap();
+    writers.into_iter().for_each(|writer| drop(writer.join()));
+    // A standby takes no writes: until it is promoted there is no place to go.
+    pair.program.await_state("source_reconnecting");
+    pair.standby.promote().unwrap();
+    pair.program.await_state("streaming");
+    let sql = Sql::connect(&pair.standby.url());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    // Everything that was committed is in the database of the promoted server, because the primary waited for it.
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "promoted"), &sql.truth(), PARTITIONS);
+    assert!(verdict.events > 100, "{verdict:?}");
+    assert!(pair.program.log().contains("the server was promoted"), "{}", pair.program.log());
+    assert_eq!(pair.program.terminate(), Some(0), "{}", pair.program.log());
+    // What was stored after the promotion counts from now on.
+    pair.program.start_streaming();
+    sql.run("SELECT emit('k2')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let again = reader::check(&reader::read_all(&kafka.bootstrap(), "promoted"), &sql.truth(), PARTITIONS);
+    assert_eq!((again.events, again.repeated), (verdict.events + 1, verdict.repeated), "{}", pair.program.log());
+}
+
+#[test]
+fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_it_has_arrives() {
+    let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    if !has_failover_slots(&primary) {
+        return insist_that_failover_is_refused(&primary);
+    }
+    // Nothing waits for the standby.
+    let mut pair = pair(primary, kafka, "phantoms", "auto", &[]);
+    pair.program.start_streaming();
+    source::writers(&pair.primary.url(), 1, 500, 50).into_iter().for_each(|writer| writer.join().unwrap());
+    await_synchronized(&pair);
+    pair.standby.stop(StopMode::Fast).unwrap();
+    let sql = Sql::connect(&pair.primary.url());
+    sql.run("SELECT emit('k' || i % 50) FROM generate_series(1, 200) i");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let (delivered, confirmed) = (sql.truth(), sql.confirmed());
+    drop(sql);
+    pair.primary.stop(StopMode::Immediate).unwrap();
+    pair.standby.resume().unwrap();
+    pair.standby.promote().unwrap();
+    pair.program.await_state("streaming");
+    let sql = Sql::connect(&pair.standby.url());
+    sql.run("SELECT emit('k' || i % 50) FROM generate_series(1, 100) i");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    let (records, truth) = (reader::read_all(&kafka.bootstrap(), "phantoms"), sql.truth());
+    let (had, phantoms) = sort(records, &truth);
+    reader::check(&had, &truth, PARTITIONS);
+    let phantoms: HashSet<String> = phantoms.iter().map(Record::event_id).collect();
+    let lost = delivered.values().flatten().filter(|id| !truth.values().flatten().any(|kept| kept == *id)).count();
+    assert_eq!(phantoms.len(), lost, "what is in Kafka and not in the database is what the standby never had");
+    assert_eq!(lost, 200);
+    let log = pair.program.log();
+    assert!(log.contains("events that are in Kafka may be missing in the database"), "{log}");
+    // The range: from the slot to what was delivered at the old primary, which the standby's row does not know.
+    let warned = log.lines().find(|line| line.contains("the server was promoted")).unwrap();
+    let warned: serde_json::Value = serde_json::from_str(warned).unwrap();
+    let lsn = |field: &str| warned[field].as_str().unwrap().parse::<Lsn>().unwrap();
+    assert!(lsn("slot") < confirmed && lsn("delivered") >= confirmed, "{warned}: {confirmed}");
+}
+
+#[test]
+fn e14_a_promoted_standby_without_the_slot_is_a_gap_and_ends_with_66() {
+    let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let mut pair = pair(primary, kafka, "unsynchronized", "off", &[]);
+    pair.program.start_streaming();
+    let sql = Sql::connect(&pair.primary.url());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    drop(sql);
+    pair.primary.stop(StopMode::Fast).unwrap();
+    pair.standby.promote().unwrap();
+    assert_eq!(pair.program.wait(), Some(66), "{}", pair.program.log());
+    let log = pair.program.log();
+    assert!(log.contains("does not exist") && log.contains("setup --apply --accept-gap"), "{log}");
+    let accepted = pair.program.verb(&["setup", "--apply", "--accept-gap"]);
+    assert_eq!(accepted.code, Some(0), "{}", accepted.notes);
+    pair.program.start_streaming();
+    let sql = Sql::connect(&pair.standby.url());
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "unsynchronized"), &sql.truth(), PARTITIONS);
+}
+
+/// Parts the records into those of events that the database has, and the rest.
+fn sort(records: Vec<Record>, truth: &Truth) -> (Vec<Record>, Vec<Record>) {
+    let ids: HashSet<&String> = truth.values().flatten().collect();
+    records.into_iter().partition(|record| ids.contains(&record.event_id()))
+}
