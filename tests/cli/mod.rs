@@ -5,6 +5,9 @@ use std::io::BufReader;
 use std::process::Command;
 use std::process::Stdio;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 use serde_json::Value;
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
@@ -52,7 +55,7 @@ fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
         .unwrap();
     let mut notes = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(notes.any(|note| note.contains("the relay runs")), "orders are being written from here on");
-    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     let rest: Vec<String> = notes.collect();
     assert_eq!(demo.wait().unwrap().code(), Some(130), "{rest:?}");
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
