@@ -31,7 +31,7 @@ use super::Target;
 use super::Tls;
 
 /// The value of `root_cert` that stands for the authorities this machine trusts.
-const SYSTEM: &str = "system";
+pub(super) const SYSTEM: &str = "system";
 
 /// What is needed to open TLS sessions.
 #[derive(Clone, Debug)]
