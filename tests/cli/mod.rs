@@ -1,5 +1,7 @@
 //! The program as a person meets it.
 
+mod signals;
+
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;

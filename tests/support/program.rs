@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
@@ -163,7 +164,13 @@ impl Program {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The folder of the configuration file.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A command on this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(&[]);
         command.arg("--config").arg(self.folder.join("config.toml")).args(arguments);
         command
