@@ -187,14 +187,11 @@ fn an_unknown_variable_of_ours_is_a_mistake() {
 }
 
 #[test]
-fn a_variable_of_somebody_else_is_a_warning_at_most_and_no_configuration() {
+fn a_variable_of_somebody_else_is_a_warning_at_most() {
     let kubernetes = [("WALRELAY_SERVICE_HOST", "10.0.0.7"), ("WALRELAY_PORT", "tcp://10.0.0.7:7430")];
     assert_eq!(loaded(WITH_USER, &kubernetes, &[]).unwrap().warnings, [""; 0]);
     let misspelt = loaded(WITH_USER, &[("WALRELAY_LOG_LEVEL", "debug")], &[]).unwrap().warnings;
     assert!(misspelt.len() == 1 && misspelt[0].contains("did you mean WALRELAY_LOG__LEVEL?"), "{misspelt:?}");
-    let variables = kubernetes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let none = load(&Sources { file: None, sets: Vec::new(), variables });
-    assert!(none.unwrap_err().to_string().contains("name a file with --config"));
 }
 
 #[test]
