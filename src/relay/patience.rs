@@ -35,13 +35,15 @@ pub(super) struct Patience {
     stop: CancellationToken,
     backoff: Backoff,
     rights_refused: u32,
+    /// Events have flowed: the options are right, and a file that is unfit now is being replaced.
+    has_worked: bool,
     told: Option<(String, Instant)>,
 }
 
 impl Patience {
     pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
-        Self { kafka, metrics, stop, backoff, rights_refused: 0, told: None }
+        Self { kafka, metrics, stop, backoff, rights_refused: 0, has_worked: false, told: None }
     }
 
     /// Gives what a producer is made from.
@@ -114,11 +116,13 @@ impl Patience {
 
     /// Tells of an error that may pass, and gives back one that a person must act on.
     pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
-        let is_about_rights = error.code().exit() == Exit::Rights;
-        if is_about_rights {
+        let is_about_files = error.is_about_files();
+        let may_change = is_about_files || error.code().exit() == Exit::Rights;
+        if may_change {
             self.rights_refused += 1;
         }
-        if error.fate() == Fate::Fatal && !(is_about_rights && self.rights_refused < RIGHTS_ATTEMPTS) {
+        let is_waited_for = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
+        if error.fate() == Fate::Fatal && !(may_change && is_waited_for) {
             return Err(error);
         }
         self.tell(&error);
@@ -127,6 +131,7 @@ impl Patience {
 
     /// PostgreSQL has let us in.
     pub(super) const fn let_in(&mut self) {
+        self.has_worked = true;
         self.rights_refused = 0;
     }
 

@@ -1,5 +1,6 @@
 //! The program as a person meets it.
 
+mod next;
 mod signals;
 
 use std::io::BufRead as _;
@@ -104,17 +105,17 @@ fn what_is_missing_is_named_with_the_next_step() {
         program.start();
         assert_eq!(program.wait(), Some(code), "{}", program.log());
         let log = program.log();
-        let said = log.rsplit("error[").next().unwrap();
+        let said = log.lines().last().unwrap();
         expected.iter().for_each(|text| assert!(said.contains(text), "{text} in {said}"));
     };
     let sql = Sql::connect(&postgres.url());
     run(65, &["WR-6504", "table public.outbox_events does not exist", "setup --with-outbox"]);
     sql.run(include_str!("../../sql/outbox.sql"));
-    run(65, &["WR-6502", "publication \"walrelay\" does not exist", "`walrelay --config /"]);
+    run(65, &["WR-6502", "publication \\\"walrelay\\\" does not exist", "`walrelay --config /"]);
     sql.run("CREATE PUBLICATION walrelay FOR TABLE outbox_events");
-    run(65, &["WR-6503", "ALTER PUBLICATION \"walrelay\" SET (publish = 'insert')"]);
+    run(65, &["WR-6503", "ALTER PUBLICATION \\\"walrelay\\\" SET (publish = 'insert')"]);
     sql.run("ALTER PUBLICATION walrelay SET (publish = 'insert', publish_via_partition_root = true)");
-    run(66, &["WR-6601", "replication slot \"walrelay\" does not exist", "`walrelay --config /"]);
+    run(66, &["WR-6601", "replication slot \\\"walrelay\\\" does not exist", "`walrelay --config /"]);
     sql.run("SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput')");
     run(71, &["stored position", "`walrelay --config /"]);
 }
