@@ -5,4 +5,5 @@ mod lifecycle;
 mod poison;
 mod poll;
 mod shutdown;
+mod tls;
 mod wal;
