@@ -106,11 +106,41 @@ pub enum SecretError {
         #[source]
         source: std::io::Error,
     },
+    /// There is nothing in it.
+    #[error("the secret in {place} is empty")]
+    Empty {
+        /// The file or the variable.
+        place: String,
+    },
+}
+
+impl SecretError {
+    /// Gives the next step for a person.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::Env { name, .. } => format!("set the environment variable {name} to the secret, and start again"),
+            Self::File { path, .. } => format!("write the secret into {}, readable for this user", path.display()),
+            Self::Empty { place } => format!("write the secret into {place}"),
+        }
+    }
 }
 
 impl SecretRef {
     /// Reads the secret as it is now.
     pub fn read(&self) -> Result<Secret, SecretError> {
+        let secret = self.read_any()?;
+        if !secret.expose().is_empty() {
+            return Ok(secret);
+        }
+        let place = match self {
+            Self::Env(name) => format!("the environment variable {name}"),
+            Self::File(path) => format!("the file {}", path.display()),
+        };
+        Err(SecretError::Empty { place })
+    }
+
+    fn read_any(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Env(name) => {
                 std::env::var(name).map(Secret::new).map_err(|source| SecretError::Env { name: name.clone(), source })

@@ -16,6 +16,9 @@ use std::time::Instant;
 
 use rdkafka::message::Header;
 use rdkafka::message::OwnedHeaders;
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 use tokio_postgres::NoTls;
 use walrelay::testing::Postgres;
 
@@ -265,7 +268,7 @@ pub(crate) fn headers(id: &str, produced_at: &str) -> OwnedHeaders {
 
 /// Sends SIGTERM and waits.
 pub(crate) fn stop(child: &mut Child) {
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     child.wait().unwrap();
 }
 

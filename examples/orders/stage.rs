@@ -18,6 +18,9 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -131,7 +134,7 @@ pub struct Relay(Child);
 impl Relay {
     /// Asks it to drain, and says whether it has confirmed everything.
     pub fn stop(mut self) -> io::Result<bool> {
-        Command::new("kill").arg(self.0.id().to_string()).status()?;
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         Ok(self.0.wait()?.success())
     }
 }

@@ -88,7 +88,9 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
     }
     let (code, word) =
         if status.ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let _ = writeln!(body, "{word}: {}", status.state);
+    let cause = status.last_error.as_ref().filter(|_| !status.ready && status.state != "draining");
+    let cause = cause.map(|LastError { code, text, .. }| format!(": {text} ({code})")).unwrap_or_default();
+    let _ = writeln!(body, "{word}: {}{cause}", status.state);
     Answer::text(code, &body)
 }
 

@@ -181,7 +181,7 @@ impl View for Sources {
             },
             last_delivery: time(unsigned(&relay.last_delivery_micros)),
             published: published(relay),
-            last_error: last_error(relay),
+            last_error: last_error(relay, self.complete_help),
             slot_view: relay.slot.load().as_ref().map(slot),
         }
     }
@@ -198,9 +198,10 @@ fn published(relay: &relay::Metrics) -> BTreeMap<String, Published> {
     topics.map(|each| (each.topic, Published { events: each.events, bytes: each.bytes })).collect()
 }
 
-fn last_error(relay: &relay::Metrics) -> Option<LastError> {
+fn last_error(relay: &relay::Metrics, complete: fn(&str) -> String) -> Option<LastError> {
     let last = relay.failures.last()?;
-    Some(LastError { code: last.code.to_string(), text: last.text, help: last.help, at: time(last.at_micros) })
+    let help = last.help.as_deref().map(complete);
+    Some(LastError { code: last.code.to_string(), text: last.text, help, at: time(last.at_micros) })
 }
 
 fn slot(view: &SlotView) -> Slot {

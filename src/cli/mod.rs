@@ -7,6 +7,7 @@ mod args;
 pub mod demo;
 mod dlq;
 pub mod healthcheck;
+mod invocation;
 pub mod log;
 mod output;
 mod panics;
@@ -16,8 +17,8 @@ mod setup;
 mod signals;
 mod version;
 
+use std::io;
 use std::process::ExitCode;
-use std::thread;
 
 use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::admin;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::Sources;
+use crate::fault::Exit;
 use crate::relay;
 use crate::relay::setup::Wish;
 
@@ -35,30 +37,46 @@ use args::Format;
 use args::Verb;
 use output::Output;
 use report::Failed;
+use signals::Signals;
 
 /// Runs the verb that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before anything else: a stop in the first moments is a stop.
+    let signals = Signals::hear();
     panics::end_the_process();
     let args = Args::parse();
-    let mut output = Output::new(args.color, args.config.clone());
-    match dispatch(args, &mut output) {
+    invocation::remember(args.config.as_deref(), &args.set);
+    let mut output = Output::new(args.color);
+    match signals.map_err(no_thread).and_then(|signals| dispatch(args, signals, &mut output)) {
         Ok(code) => code,
         Err(failed) => failed.tell(&mut output),
     }
 }
 
-fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
+fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCode, Failed> {
     let sources = Sources::of_process(args.config.clone(), args.set.clone());
+    let signals = match &args.verb {
+        Verb::Run => signals.drain(Exit::DrainTimeout as i32),
+        Verb::Setup { apply: true, .. } | Verb::Demo { .. } => signals.interrupt(),
+        Verb::Setup { .. }
+        | Verb::Config { .. }
+        | Verb::Dlq { .. }
+        | Verb::Healthcheck { .. }
+        | Verb::Version { .. }
+        | Verb::Completions { .. } => signals.end_at_once(),
+    };
+    let signals = signals.map_err(no_thread)?;
     match args.verb {
-        Verb::Run => run::run(load(&sources, output)?, output),
+        // Its warnings are lines of the log.
+        Verb::Run => run::run(config::load(&sources).map_err(Failed::new)?, signals.stop()),
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
             let wish = Wish { with_outbox, role, accept_gap };
-            setup::setup(&load(&sources, output)?, &wish, apply, output)
+            setup::setup(&load(&sources, output)?, &wish, apply.then(|| signals.stop()), output)
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };
-            show_demo(demo::Options { orders, form, is_watched: output.is_coloured() }, output)
+            show_demo(demo::Options { orders, form, is_watched: output.is_coloured() }, &signals.stop(), output)
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
         Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, output),
@@ -86,14 +104,9 @@ fn dispatch(args: Args, output: &mut Output) -> Result<ExitCode, Failed> {
 }
 
 /// Shows the demo until its end or a signal; either way its servers are gone afterwards.
-fn show_demo(options: demo::Options, output: &mut Output) -> Result<ExitCode, Failed> {
-    let no_thread = |error| Failed::new(relay::Error::Thread(error));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
-    let stop = CancellationToken::new();
-    let obeyed = signals::obey(stop.clone(), i32::from(signals::INTERRUPTED));
-    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(obeyed)).map_err(no_thread)?;
+fn show_demo(options: demo::Options, stop: &CancellationToken, output: &mut Output) -> Result<ExitCode, Failed> {
     let (out, notes) = output.both();
-    match demo::run(options, &stop, out, notes) {
+    match demo::run(options, stop, out, notes) {
         Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
         // What fails after the signal fails because of it: it reaches PostgreSQL's own programs as well.
         Ok(demo::Ended::Interrupted) => Ok(ExitCode::from(signals::INTERRUPTED)),
@@ -101,6 +114,10 @@ fn show_demo(options: demo::Options, output: &mut Output) -> Result<ExitCode, Fa
         Ok(demo::Ended::Shown) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Failed::new(error)),
     }
+}
+
+fn no_thread(error: io::Error) -> Failed {
+    Failed::new(relay::Error::Thread(error))
 }
 
 /// Loads the configuration and tells its warnings.

@@ -1,4 +1,6 @@
 //! `walrelay run`: from the configuration to the last confirmed position.
+//!
+//! From the moment when logging has started, everything that is said is a record of the log, the last line too.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,22 +9,41 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::config::Config;
 use crate::config::Loaded;
-use crate::fault::Exit;
+use crate::fault::Diagnose;
+use crate::fault::chain;
 use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::Metrics;
 use crate::relay::Mode;
 
+use super::invocation;
 use super::log;
-use super::output::Output;
 use super::report::Failed;
-use super::signals;
 
 /// Relays until a signal, or until an error that a person must act on.
-pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Failed> {
-    let config = loaded.config;
-    let guard = log::start(&config.log).map_err(Failed::new)?;
+pub(super) fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, Failed> {
+    let guard = log::start(&loaded.config.log).map_err(Failed::new)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(warning, "the configuration has a weakness");
+    }
+    let ended = relay(loaded.config, stop, &guard);
+    let code = match &ended {
+        Ok(()) => {
+            tracing::info!("stopped; nothing is on the way");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(code = %error.code(), error = chain(&**error), next = error.help(), "stopped by an error");
+            ExitCode::from(error.code().exit() as u8)
+        }
+    };
+    drop(guard);
+    Ok(code)
+}
+
+fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<(), Box<dyn Diagnose>> {
     let metrics = Metrics::default();
     let mut sources = match config.source.mode {
         Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
@@ -31,7 +52,8 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
     sources.with_producer = config.kafka.metrics;
     sources.log_dropped = guard.dropped();
     sources.log_suppressed = guard.suppressed();
-    let admin = admin::start(&config.http, Arc::new(sources)).map_err(Failed::new)?;
+    sources.complete_help = invocation::complete;
+    let admin = admin::start(&config.http, Arc::new(sources)).map_err(boxed)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         librdkafka = rdkafka::util::get_rdkafka_version().1,
@@ -45,31 +67,19 @@ pub(super) fn run(loaded: Loaded, output: &mut Output) -> Result<ExitCode, Faile
              the slot, and a slot that somebody else moved is not noticed"
         );
     }
-    let stop = CancellationToken::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
-    let runtime = runtime.map_err(Failed::new)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(relay::Error::Thread).map_err(boxed)?;
     let settings = config.relay_settings();
-    let ended = runtime.block_on(async {
-        let signals = tokio::spawn(signals::obey(stop.clone(), Exit::DrainTimeout as i32));
-        let ended = Box::pin(relay::run(settings, metrics.clone(), stop)).await;
-        signals.abort();
-        ended
-    });
+    let ended = runtime.block_on(Box::pin(relay::run(settings, metrics.clone(), stop)));
     // A probe of brokers may still be waiting on its thread; nobody waits for it.
     runtime.shutdown_timeout(Duration::from_millis(10));
-    match ended {
-        Ok(()) => {
-            tracing::info!("stopped; nothing is on the way");
-            drop(admin);
-            drop(guard);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            metrics.failed(error.component(), &error);
-            drop(admin);
-            drop(guard);
-            let failed = Failed::new(error);
-            Ok(failed.tell(output))
-        }
+    if let Err(error) = &ended {
+        metrics.failed(error.component(), error);
     }
+    drop(admin);
+    ended.map_err(boxed)
+}
+
+fn boxed(error: impl Diagnose + 'static) -> Box<dyn Diagnose> {
+    Box::new(error)
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::Loaded;
 use crate::relay;
 use crate::relay::setup;
@@ -11,13 +13,19 @@ use super::output::Output;
 use super::report::Failed;
 use super::signals;
 
-pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Output) -> Result<ExitCode, Failed> {
+/// Prints the SQL; with a token runs it, until the token is cancelled.
+pub(super) fn setup(
+    loaded: &Loaded,
+    wish: &Wish,
+    applies: Option<CancellationToken>,
+    output: &mut Output,
+) -> Result<ExitCode, Failed> {
     let settings = loaded.config.relay_settings();
-    if !applies {
+    let Some(stop) = applies else {
         output.text(&setup::script(&settings, wish).map_err(Failed::new)?)?;
         output.hint("nothing was changed: run this SQL, or `walrelay setup --apply`");
         return Ok(ExitCode::SUCCESS);
-    }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
     let runtime = runtime.map_err(Failed::new)?;
     let applied = runtime.block_on(async {
@@ -26,7 +34,7 @@ pub(super) fn setup(loaded: &Loaded, wish: &Wish, applies: bool, output: &mut Ou
         tokio::select! {
             applied = Box::pin(work) => Some(applied),
             // A slot that is being created is dropped by the server when its connection ends.
-            _ = tokio::signal::ctrl_c() => None,
+            () = stop.cancelled() => None,
         }
     });
     match applied {

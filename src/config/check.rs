@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,8 +28,15 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
             origin.map_or_else(|| Mistake::plain(text.clone()), |origin| Mistake::new(origin.clone(), text.clone())),
         );
     };
-    if let Err(error) = Target::resolve(&config.postgres.url) {
-        wrong("postgres.url", error.to_string());
+    match Target::resolve(&config.postgres.url) {
+        Err(error) => wrong("postgres.url", error.to_string()),
+        Ok(target) if target.trusts_anybody(&config.postgres.tls) => wrong(
+            "postgres.url",
+            "sslmode=verify-ca with the system's authorities lets whoever has a certificate of one of them pose as the server: \
+             use sslmode=verify-full, or name your own authority with postgres.tls.root_cert"
+                .to_owned(),
+        ),
+        Ok(_) => {}
     }
     let is_slot_name = |name: &str| {
         (1..=63).contains(&name.len())
@@ -118,20 +125,52 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     }
 }
 
-/// What is not wrong, but should be known.
-pub(super) fn warnings(path: &Path, config: &Config) -> Vec<String> {
-    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+/// What is not wrong, but should be known. The file is given if a password stands in it.
+pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if is_open(path) && super::show::redacted_url(&config.postgres.url) != config.postgres.url {
+    if let Some(path) = holds_password.filter(|path| is_open(path)) {
         warnings.push(format!("{} holds a password and others can read it: chmod 600 it", path.display()));
     }
-    let sasl = config.kafka.sasl.as_ref().map(|sasl| &sasl.password);
-    for secret in config.postgres.password.iter().chain(sasl) {
+    let kafka = &config.kafka;
+    let secrets = kafka.sasl.iter().map(|sasl| &sasl.password);
+    let secrets = secrets.chain(kafka.tls.iter().filter_map(|tls| tls.key_password.as_ref()));
+    for secret in config.postgres.password.iter().chain(secrets) {
         if let SecretRef::File(file) = secret
             && is_open(file)
         {
             warnings.push(format!("the secret in {} can be read by others: chmod 600 it", file.display()));
         }
     }
+    let of_url = Target::resolve(&config.postgres.url).ok().and_then(|target| target.tls_files.key);
+    let keys = config.postgres.tls.key.iter().chain(of_url.iter().filter(|_| config.postgres.tls.key.is_none()));
+    for key in keys.chain(kafka.tls.iter().filter_map(|tls| tls.key.as_ref())) {
+        if is_open(key) {
+            warnings.push(format!("the private key {} can be read by others: chmod 600 it", key.display()));
+        }
+    }
+    let property = |name: &str| kafka.properties.get(name).map(String::as_str);
+    if property("enable.ssl.certificate.verification").is_some_and(|value| ["false", "f", "0"].contains(&value)) {
+        warnings.push(
+            "kafka.properties.enable.ssl.certificate.verification is off: anybody can pose as a broker and take every event; \
+             name the authority under kafka.tls.root_cert instead"
+                .to_owned(),
+        );
+    }
+    if property("ssl.endpoint.identification.algorithm") == Some("none") {
+        warnings.push(
+            "kafka.properties.ssl.endpoint.identification.algorithm is none: whoever has a certificate of the same authority can \
+             pose as a broker"
+                .to_owned(),
+        );
+    }
     warnings
+}
+
+/// Says whether others than the owner can read a file. A mounted secret belongs to root and is shared by its group: that is
+/// as libpq has it.
+fn is_open(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| {
+        let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
+        meta.mode() & others != 0
+    })
 }

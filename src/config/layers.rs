@@ -12,6 +12,9 @@ use toml::Value;
 use super::Config;
 use super::Mistake;
 use super::mistake;
+use super::show;
+use super::variables;
+use super::variables::Variable;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -72,22 +75,19 @@ impl Leaves {
         Ok(())
     }
 
-    pub(super) fn add_variables(&mut self, variables: &[(String, String)], mistakes: &mut Vec<Mistake>) {
+    /// Takes the options of the environment. Gives what is to be said of the rest under our prefix.
+    pub(super) fn add_variables(&mut self, variables: &[(String, String)]) -> Vec<String> {
+        let mut warnings = Vec::new();
         for (name, text) in variables {
-            let Some(path) = name.strip_prefix("WALRELAY_") else { continue };
-            // These two are not options: where the file is, and where throwaway servers find PostgreSQL.
-            if path == "CONFIG" || path == "PG_BIN" {
-                continue;
+            match variables::look_at(name, text) {
+                Variable::Option(keys) => {
+                    self.put(keys, Leaf { value: value_of(text), origin: Origin::Variable(name.clone()) });
+                }
+                Variable::Foreign => {}
+                Variable::Unknown(warning) => warnings.push(warning),
             }
-            let origin = Origin::Variable(name.clone());
-            let keys: Keys = path.split("__").map(str::to_lowercase).collect();
-            if keys.len() < 2 {
-                let text = "not an option; options are WALRELAY_SECTION__KEY, such as WALRELAY_LOG__LEVEL".to_owned();
-                mistakes.push(Mistake::new(origin, text));
-                continue;
-            }
-            self.put(keys, Leaf { value: value_of(text), origin });
         }
+        warnings
     }
 
     pub(super) fn add_sets(&mut self, sets: &[String], mistakes: &mut Vec<Mistake>) {
@@ -144,6 +144,14 @@ impl Leaves {
     pub(super) fn origin_under(&self, path: &str) -> Option<&Origin> {
         let wanted: Keys = path.split('.').map(str::to_owned).collect();
         self.0.iter().find(|(keys, _)| keys.starts_with(&wanted)).map(|(_, leaf)| &leaf.origin)
+    }
+
+    /// Says whether a value that stands in the file holds a password, and not only where it is read from.
+    pub(super) fn has_password_of_file(&self) -> bool {
+        self.0.iter().any(|(keys, leaf)| {
+            let text = leaf.value.as_str().unwrap_or_default();
+            matches!(leaf.origin, Origin::File { .. }) && show::holds_password(&keys.join("."), text)
+        })
     }
 
     pub(super) fn origins(&self) -> BTreeMap<String, Origin> {

@@ -14,6 +14,7 @@ mod mistake;
 mod show;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,6 +36,7 @@ use layers::Leaves;
 pub use layers::Origin;
 pub use mistake::Mistake;
 pub use mistake::Mistakes;
+use variables::Variable;
 
 /// Where the file is looked for if none is named.
 const PLACES: [&str; 2] = ["config.toml", "/etc/walrelay/config.toml"];
@@ -95,6 +97,13 @@ impl Config {
     }
 }
 
+/// Gives what was said by `--set`, with its secret taken out.
+#[must_use]
+pub fn without_secret(set: &str) -> String {
+    let Some((path, text)) = set.split_once('=') else { return set.to_owned() };
+    format!("{path}={}", show::redacted_value(path.trim(), text))
+}
+
 /// Where options come from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -139,7 +148,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
         let text = read(path)?;
         leaves.add_file(path, &text).map_err(|mistake| Mistakes(vec![mistake]))?;
     }
-    leaves.add_variables(&sources.variables, &mut mistakes);
+    let mut warnings = leaves.add_variables(&sources.variables);
     leaves.add_sets(&sources.sets, &mut mistakes);
     leaves.check_each(&mut mistakes);
     let mut config = match leaves.config() {
@@ -159,7 +168,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
     if let Some(folder) = file.as_deref().and_then(Path::parent) {
         anchor(&mut config, folder);
     }
-    let warnings = file.as_deref().map(|path| check::warnings(path, &config)).unwrap_or_default();
+    let holds_password = file.as_deref().filter(|_| leaves.has_password_of_file());
+    warnings.extend(check::warnings(holds_password, &config));
     Ok(Loaded { config, file, warnings, origins: leaves.origins() })
 }
 
@@ -173,7 +183,8 @@ fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistakes> {
     if let Some(path) = PLACES.into_iter().map(PathBuf::from).find(|path| path.exists()) {
         return Ok(Some(path));
     }
-    if sources.sets.is_empty() && sources.variables.is_empty() {
+    let is_option = |(name, text): &(String, String)| matches!(variables::look_at(name, text), Variable::Option(_));
+    if sources.sets.is_empty() && !sources.variables.iter().any(is_option) {
         let text =
             format!("no configuration: neither {} nor {} is there; name a file with --config", PLACES[0], PLACES[1]);
         return Err(Mistakes(vec![Mistake::plain(text)]));

@@ -6,6 +6,8 @@ use serde_json::json;
 use toml::Table;
 use toml::Value;
 
+use crate::relay::wal::Target;
+
 use super::Loaded;
 
 const REDACTED: &str = "[redacted]";
@@ -114,6 +116,31 @@ fn inline(key: &str, value: &Value) -> Option<String> {
 
 fn header(path: &str) -> String {
     path.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
+}
+
+/// Takes the secret out of the value of an option.
+pub(super) fn redacted_value(path: &str, text: &str) -> String {
+    match path.strip_prefix("kafka.properties.") {
+        Some(name) if is_secret(name) => REDACTED.to_owned(),
+        None if path == "postgres.url" => redacted_url(text),
+        // A mistyped name, or a password where a reference belongs.
+        None if path.contains("pass") && !text.contains('{') => REDACTED.to_owned(),
+        Some(_) | None => text.to_owned(),
+    }
+}
+
+/// Says whether the value of an option holds a password or another secret.
+pub(crate) fn holds_password(path: &str, text: &str) -> bool {
+    match path.strip_prefix("kafka.properties.") {
+        Some(name) => is_secret(name),
+        None => {
+            // Nothing of the environment or of other files counts.
+            let only_user = |name: &str| (name == "USER").then(|| "nobody".to_owned());
+            let none = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+            let read = || Target::parse(text, &only_user, &|_| None, &none).ok()?.password;
+            path == "postgres.url" && read().is_some_and(|password| !password.expose().is_empty())
+        }
+    }
 }
 
 /// Takes the password out of a connection string, of either form.

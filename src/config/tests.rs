@@ -177,12 +177,61 @@ fn a_mistake_in_a_secret_is_told_without_it() {
 
 #[test]
 fn an_unknown_variable_of_ours_is_a_mistake() {
-    let told = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s"), ("WALRELAY_X", "1")], &["nonsense"]);
+    let told = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s")], &["nonsense"]);
     let told = told.unwrap_err().to_string();
     assert!(
         told.contains("WALRELAY_SHUTDOWN__DRIAN: shutdown.drian: unknown option `drian`, did you mean `drain`?"),
         "{told}"
     );
-    assert!(told.contains("WALRELAY_X: not an option"), "{told}");
     assert!(told.contains("--set nonsense: not of the form section.key=value"), "{told}");
+}
+
+#[test]
+fn a_variable_of_somebody_else_is_a_warning_at_most() {
+    let kubernetes = [("WALRELAY_SERVICE_HOST", "10.0.0.7"), ("WALRELAY_PORT", "tcp://10.0.0.7:7430")];
+    assert_eq!(loaded(WITH_USER, &kubernetes, &[]).unwrap().warnings, [""; 0]);
+    let misspelt = loaded(WITH_USER, &[("WALRELAY_LOG_LEVEL", "debug")], &[]).unwrap().warnings;
+    assert!(misspelt.len() == 1 && misspelt[0].contains("did you mean WALRELAY_LOG__LEVEL?"), "{misspelt:?}");
+}
+
+#[test]
+fn that_a_file_holds_a_password_is_said_only_when_it_does() {
+    let warnings = |url: &str, variables: &[(&str, &str)], sets: &[&str]| {
+        loaded(&format!("[postgres]\nurl = \"{url}\"\n"), variables, sets).unwrap().warnings
+    };
+    for url in ["postgres://app:hunter2@localhost/shop", "host=localhost user=app password=hunter2"] {
+        assert!(warnings(url, &[], &[])[0].contains("holds a password and others can read it"), "{url}");
+        // Another source wins, and nothing that is in use stands in the file.
+        assert_eq!(warnings(url, &[("WALRELAY_POSTGRES__URL", "postgres://app:x@localhost/shop")], &[]), [""; 0]);
+    }
+    for url in ["postgres://app:@localhost/shop", "host=localhost user=password dbname=password"] {
+        assert_eq!(warnings(url, &[], &[]), [""; 0], "{url}");
+    }
+    assert_eq!(warnings("postgres://app@localhost/shop", &[], &["postgres.url=postgres://a:b@localhost/x"]), [""; 0]);
+}
+
+#[test]
+fn what_weakens_tls_is_said_or_refused() {
+    let text = format!(
+        "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\
+         [kafka.properties]\nenable.ssl.certificate.verification = false\nssl.endpoint.identification.algorithm = \"none\"\n"
+    );
+    let told = loaded(&text, &[], &[]).unwrap().warnings;
+    assert_eq!(told.iter().filter(|line| line.contains("the private key /proc/self/status")).count(), 2, "{told:?}");
+    assert!(told.iter().any(|line| line.contains("anybody can pose as a broker")), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("identification.algorithm is none")), "{told:?}");
+    for (query, roots, is_fit) in [
+        ("sslmode=verify-ca", "system", false),
+        ("sslmode=verify-ca&sslrootcert=system", "system", false),
+        ("sslmode=require&sslrootcert=system", "system", false),
+        ("sslmode=verify-ca", "/ca.pem", true),
+        ("sslmode=verify-ca&sslrootcert=/ca.pem", "system", true),
+        ("sslmode=verify-full", "system", true),
+        ("sslmode=require", "system", true),
+    ] {
+        let text =
+            format!("[postgres]\nurl = \"postgres://app@db/shop?{query}\"\n[postgres.tls]\nroot_cert = \"{roots}\"\n");
+        let told = loaded(&text, &[], &[]);
+        assert_eq!(told.is_ok(), is_fit, "{query} {roots}: {told:?}");
+    }
 }

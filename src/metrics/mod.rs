@@ -46,6 +46,8 @@ pub struct Sources {
     pub log_dropped: Counter,
     /// Log lines that were held back as repetitions.
     pub log_suppressed: Counter,
+    /// Completes the commands in a next step, so that they can be run as they stand.
+    pub complete_help: fn(&str) -> String,
 }
 
 /// What was built into this program.
@@ -74,6 +76,7 @@ impl Sources {
             with_producer: false,
             log_dropped: Counter::default(),
             log_suppressed: Counter::default(),
+            complete_help: str::to_owned,
         }
     }
 

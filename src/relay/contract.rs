@@ -118,7 +118,10 @@ impl Diagnose for Error {
                  pg_drop_replication_slot('{slot}')`, raise max_slot_wal_keep_size, then run `walrelay setup --apply \
                  --accept-gap`"
             ),
-            Self::SlotUnusable { .. } => "name another slot under source.slot, or drop this one".to_owned(),
+            Self::SlotUnusable { slot, .. } => format!(
+                "name another slot with source.slot, or drop this one if nobody needs it with `SELECT \
+                 pg_drop_replication_slot('{slot}')`; then run `walrelay setup --apply`"
+            ),
             Self::PublicationMissing { .. } => {
                 "run `walrelay setup --apply`; events of transactions before that are not in the log for us".to_owned()
             }

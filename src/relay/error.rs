@@ -85,6 +85,13 @@ impl Error {
         move |source| Self::Wal { action, source }
     }
 
+    /// Says whether a file with a secret or a key is absent or unfit, which it may be for a moment while it is replaced.
+    #[must_use]
+    pub fn is_about_files(&self) -> bool {
+        let of_postgres = matches!(self, Self::Wal { source, .. } if source.is_about_files());
+        of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
+    }
+
     /// Gives the room it comes from.
     #[must_use]
     pub const fn component(&self) -> Component {

@@ -39,13 +39,15 @@ pub(super) struct Patience {
     rights_refused: u32,
     /// The peer is up, and refused us.
     was_refused: bool,
+    /// Events have flowed: the options are right, and a file that is unfit now is being replaced.
+    has_worked: bool,
     told: Option<(String, Instant)>,
 }
 
 impl Patience {
     pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
-        Self { kafka, metrics, stop, backoff, rights_refused: 0, was_refused: false, told: None }
+        Self { kafka, metrics, stop, backoff, rights_refused: 0, was_refused: false, has_worked: false, told: None }
     }
 
     /// Gives what a producer is made from.
@@ -118,12 +120,14 @@ impl Patience {
 
     /// Tells of an error that may pass, and gives back one that a person must act on.
     pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
-        let is_about_rights = error.code().exit() == Exit::Rights;
-        self.was_refused = is_about_rights;
-        if is_about_rights {
+        let is_about_files = error.is_about_files();
+        let may_change = is_about_files || error.code().exit() == Exit::Rights;
+        self.was_refused = may_change;
+        if may_change {
             self.rights_refused += 1;
         }
-        if error.fate() == Fate::Fatal && !(is_about_rights && self.rights_refused < RIGHTS_ATTEMPTS) {
+        let is_waited_for = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
+        if error.fate() == Fate::Fatal && !(may_change && is_waited_for) {
             return Err(error);
         }
         self.tell(&error);
@@ -132,6 +136,7 @@ impl Patience {
 
     /// PostgreSQL has let us in.
     pub(super) const fn let_in(&mut self) {
+        self.has_worked = true;
         self.rights_refused = 0;
     }
 

@@ -35,6 +35,17 @@ pub enum Error {
         #[source]
         source: wal::Error,
     },
+    /// The role may not read or write it.
+    #[error("{action} the stored position as role {role:?}")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// The role.
+        role: String,
+        /// What PostgreSQL says.
+        #[source]
+        source: wal::Error,
+    },
     /// There is no row for this slot.
     #[error("no position is stored for slot {slot:?}")]
     Missing {
@@ -49,10 +60,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Names the role that asked, if it lacks a right.
+    #[must_use]
+    pub fn of_role(self, role: &str) -> Self {
+        match self {
+            Self::Query { action, source } if source.is_denied() => {
+                Self::Denied { action, role: role.to_owned(), source }
+            }
+            other @ (Self::Query { .. } | Self::Denied { .. } | Self::Missing { .. } | Self::Changed { .. }) => other,
+        }
+    }
+}
+
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::Query { .. } => Code::new(Exit::PositionStore, 1),
+            Self::Query { .. } | Self::Denied { .. } => Code::new(Exit::PositionStore, 1),
             Self::Missing { .. } => Code::new(Exit::PositionStore, 2),
             Self::Changed { .. } => Code::new(Exit::PositionStore, 3),
         }
@@ -61,7 +85,7 @@ impl Diagnose for Error {
     fn fate(&self) -> Fate {
         match self {
             // A table that is missing or may not be read does not mend itself; a connection does.
-            Self::Query { source, .. } => source.fate(),
+            Self::Query { source, .. } | Self::Denied { source, .. } => source.fate(),
             Self::Missing { .. } | Self::Changed { .. } => Fate::Fatal,
         }
     }
@@ -72,6 +96,13 @@ impl Diagnose for Error {
                 Self::Query { .. } => {
                     "run `walrelay setup --apply`, and see that the role has SELECT, INSERT and UPDATE on \
                      walrelay.position; or set source.store_position = false, which gives up the detection of a moved slot"
+                }
+                Self::Denied { role, .. } => {
+                    let role = format!("\"{}\"", role.replace('"', "\"\""));
+                    return Some(format!(
+                        "run `GRANT USAGE ON SCHEMA walrelay TO {role}; GRANT SELECT, INSERT, UPDATE ON walrelay.position TO {role}` \
+                         as the owner of the schema"
+                    ));
                 }
                 Self::Missing { .. } => "run `walrelay setup --apply`: it adopts the slot at its confirmed position",
                 Self::Changed { .. } => "see who writes to walrelay.position; restart when it is settled",

@@ -115,6 +115,7 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Relay(error) => error.help(),
+            Self::Statement { source, .. } if source.remedy().is_some() => source.help(),
             Self::Statement { source, .. } if source.is_missing_table() => Some(
                 "make the outbox table first, or let setup make it: `walrelay setup --apply --with-outbox`; if it has another \
                  name, mend outbox.table"

@@ -303,7 +303,11 @@ impl Supervisor {
             .map_err(Error::wal("connect to PostgreSQL"))?;
         let client = &ordinary.client;
         let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
-        let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
+        let stored = if source.store_position {
+            Some(position::load(client, &source.slot).await.map_err(|error| error.of_role(&self.target.user))?)
+        } else {
+            None
+        };
         Ok((facts, stored, ordinary))
     }
 

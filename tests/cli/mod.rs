@@ -1,10 +1,16 @@
 //! The program as a person meets it.
 
+mod next;
+mod signals;
+
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
 use std::process::Stdio;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 use serde_json::Value;
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
@@ -52,7 +58,7 @@ fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
         .unwrap();
     let mut notes = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(notes.any(|note| note.contains("the relay runs")), "orders are being written from here on");
-    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     let rest: Vec<String> = notes.collect();
     assert_eq!(demo.wait().unwrap().code(), Some(130), "{rest:?}");
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -99,17 +105,17 @@ fn what_is_missing_is_named_with_the_next_step() {
         program.start();
         assert_eq!(program.wait(), Some(code), "{}", program.log());
         let log = program.log();
-        let said = log.rsplit("error[").next().unwrap();
+        let said = log.lines().last().unwrap();
         expected.iter().for_each(|text| assert!(said.contains(text), "{text} in {said}"));
     };
     let sql = Sql::connect(&postgres.url());
     run(65, &["WR-6504", "table public.outbox_events does not exist", "setup --with-outbox"]);
     sql.run(include_str!("../../sql/outbox.sql"));
-    run(65, &["WR-6502", "publication \"walrelay\" does not exist", "`walrelay --config /"]);
+    run(65, &["WR-6502", "publication \\\"walrelay\\\" does not exist", "`walrelay --config /"]);
     sql.run("CREATE PUBLICATION walrelay FOR TABLE outbox_events");
-    run(65, &["WR-6503", "ALTER PUBLICATION \"walrelay\" SET (publish = 'insert')"]);
+    run(65, &["WR-6503", "ALTER PUBLICATION \\\"walrelay\\\" SET (publish = 'insert')"]);
     sql.run("ALTER PUBLICATION walrelay SET (publish = 'insert', publish_via_partition_root = true)");
-    run(66, &["WR-6601", "replication slot \"walrelay\" does not exist", "`walrelay --config /"]);
+    run(66, &["WR-6601", "replication slot \\\"walrelay\\\" does not exist", "`walrelay --config /"]);
     sql.run("SELECT pg_create_logical_replication_slot('walrelay', 'pgoutput')");
     run(71, &["stored position", "`walrelay --config /"]);
 }

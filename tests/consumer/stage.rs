@@ -19,6 +19,8 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ThreadedProducer;
 use rdkafka::topic_partition_list::Offset;
+use rustix::process::Pid;
+use rustix::process::kill_process;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -34,6 +36,7 @@ use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 
 use crate::support::kafka::Kafka;
+use crate::support::program::signal;
 use crate::support::source::Sql;
 
 /// How long anything may take that is waited for.
@@ -259,9 +262,8 @@ impl Process {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success(), "kill -{signal}: {status}");
+    pub fn signal(&self, name: &str) {
+        kill_process(Pid::from_child(&self.0), signal(name)).unwrap();
     }
 
     /// Lets it drain and leave.

@@ -8,4 +8,5 @@ mod poison;
 mod poll;
 mod shutdown;
 mod stall;
+mod tls;
 mod wal;

@@ -22,6 +22,9 @@ use rdkafka::admin::NewTopic;
 use rdkafka::admin::TopicReplication;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 
 use super::proxy::Proxy;
 
@@ -193,7 +196,7 @@ impl Kafka {
 
     /// Kills a broker, as if its machine lost power.
     pub fn kill(&mut self, place: usize) {
-        self.signal(place, "KILL");
+        self.signal(place, Signal::KILL);
         if let Some(mut process) = self.nodes[place].process.take() {
             drop(process.stdin.take());
             let _ = process.wait();
@@ -237,18 +240,18 @@ impl Kafka {
 
     /// Stops a broker in the middle of whatever it does: its connections stay, and nobody answers.
     pub fn freeze(&self, place: usize) {
-        self.signal(place, "STOP");
+        self.signal(place, Signal::STOP);
     }
 
     /// Lets a frozen broker go on.
     pub fn thaw(&self, place: usize) {
-        self.signal(place, "CONT");
+        self.signal(place, Signal::CONT);
     }
 
-    fn signal(&self, place: usize, signal: &str) {
+    fn signal(&self, place: usize, signal: Signal) {
         let pid = fs::read_to_string(self.home(place).join("pid")).unwrap();
-        let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap();
-        assert!(sent.success(), "kill -{signal} {pid}");
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     fn home(&self, place: usize) -> PathBuf {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
@@ -14,6 +15,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
 
 use super::kafka::free_port;
 
@@ -115,10 +120,9 @@ impl Program {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: &str) {
-        if let Some(pid) = self.pid() {
-            let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
-        }
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("run was started");
+        kill_process(pid, signal(name)).unwrap();
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -129,7 +133,9 @@ impl Program {
 
     /// Kills it without a chance to do anything.
     pub fn kill(&mut self) {
-        self.signal("KILL");
+        if let Some(process) = &mut self.process {
+            process.kill().unwrap();
+        }
         self.wait();
     }
 
@@ -158,7 +164,13 @@ impl Program {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The folder of the configuration file.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A command on this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(&[]);
         command.arg("--config").arg(self.folder.join("config.toml")).args(arguments);
         command
@@ -182,10 +194,27 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// The signal of this name.
+pub fn signal(name: &str) -> Signal {
+    match name {
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        _ => panic!("no test sends {name}"),
+    }
+}
+
 impl Drop for Program {
+    /// Nothing here may panic: a test that has failed already would take all others with it.
     fn drop(&mut self) {
-        if self.process.is_some() {
-            self.kill();
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }

@@ -13,6 +13,7 @@ use tracing::Level;
 use tracing::field::Field;
 use tracing::field::Visit;
 
+use crate::cli::invocation;
 use crate::fault;
 
 /// How much text of one event is kept, in bytes before escaping.
@@ -90,7 +91,8 @@ impl Content {
     }
 
     fn add(&mut self, field: &Field, text: &str) {
-        let text = self.cut(text);
+        let completed = matches!(field.name(), "help" | "next").then(|| invocation::complete(text));
+        let text = self.cut(completed.as_deref().unwrap_or(text));
         if field.name() == "message" {
             self.message = text;
         } else {

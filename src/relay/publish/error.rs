@@ -45,6 +45,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Says whether a file with a secret or a key may be absent or unfit: librdkafka reads it when a client is made.
+    pub(crate) const fn is_about_files(&self) -> bool {
+        matches!(self, Self::Configuration { .. } | Self::Secret(_))
+    }
+}
+
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
@@ -68,7 +75,7 @@ impl Diagnose for Error {
             match self {
                 Self::Configuration { .. } => "mend [kafka] or [kafka.properties] in the configuration",
                 Self::Option(_) => "mend [kafka] in the configuration",
-                Self::Secret(_) => "provide the secret, or change where it is read from",
+                Self::Secret(error) => return Some(error.help()),
                 Self::Unreachable { .. } => {
                     "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
                 }

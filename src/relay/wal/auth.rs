@@ -57,33 +57,49 @@ impl<'a> Login<'a> {
             Some(reference) => Ok(reference.read()?),
             None => {
                 let password = self.target.password_for(self.host).cloned();
-                password.ok_or_else(|| refusal("the server asks for a password, and there is none"))
+                password.ok_or_else(|| refusal("the server asks for a password, and there is none", NO_PASSWORD))
             }
         }
     }
 
     fn allow_weak(&self, asked: &str) -> Result<(), Error> {
         if self.is_strict {
-            return Err(refusal(format!("the server asks for the password in {asked}, without channel binding")));
+            return Err(refusal(format!("the server asks for the password in {asked}, without channel binding"), WEAK));
         }
         if self.config.allow_weak_auth {
             return Ok(());
         }
-        Err(refusal(format!(
-            "the server asks for the password in {asked}, which postgres.allow_weak_auth does not allow"
-        )))
+        let reason =
+            format!("the server asks for the password in {asked}, which postgres.allow_weak_auth does not allow");
+        Err(refusal(reason, WEAK))
     }
 }
 
-fn refusal(reason: impl Into<String>) -> Error {
-    Error::Authentication(reason.into())
+/// What helps against each refusal.
+const NO_PASSWORD: &str =
+    "name the password under postgres.password, such as { file = \"/run/secrets/password\" }, or set PGPASSWORD";
+const WEAK: &str = "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and scram-sha-256 in \
+                    pg_hba.conf; or accept less with postgres.allow_weak_auth = true";
+const NO_BINDING: &str = "let postgres.url lead to PostgreSQL itself and not to a proxy or pooler that ends TLS; if that is meant, set \
+                          postgres.tls.channel_binding = \"prefer\"";
+const NO_TLS: &str = "use sslmode=verify-full, or take channel_binding=require out of postgres.url";
+const ASKS_NOTHING: &str =
+    "let pg_hba.conf ask this role for scram-sha-256, or take channel_binding=require out of postgres.url";
+const UNKNOWN: &str = "let pg_hba.conf ask this role for scram-sha-256";
+const NO_PROOF: &str =
+    "check the password, and that postgres.url leads to your server: it could not prove that it knows the password";
+
+fn refusal(reason: impl Into<String>, next: &'static str) -> Error {
+    Error::Authentication { reason: reason.into(), next }
 }
 
 /// Answers what the server asks until it is content.
 pub(super) async fn authenticate(messages: &mut Messages, login: &Login<'_>) -> Result<(), Error> {
     let (method, data) = request(messages).await?;
     match method {
-        OK if login.is_strict => return Err(refusal("the server asks for nothing, without channel binding")),
+        OK if login.is_strict => {
+            return Err(refusal("the server asks for nothing, without channel binding", ASKS_NOTHING));
+        }
         OK => return Ok(()),
         SASL => scram(messages, login, &data).await?,
         CLEARTEXT => {
@@ -93,11 +109,11 @@ pub(super) async fn authenticate(messages: &mut Messages, login: &Login<'_>) -> 
         MD5 => {
             login.allow_weak("MD5")?;
             let salt: [u8; 4] =
-                data.as_slice().try_into().map_err(|_| refusal("the server's MD5 salt is not four bytes"))?;
+                data.as_slice().try_into().map_err(|_| refusal("the server's MD5 salt is not four bytes", UNKNOWN))?;
             let hash = md5_hash(login.target.user.as_bytes(), login.password()?.expose().as_bytes(), salt);
             send_password(messages, hash.as_bytes()).await?;
         }
-        other => return Err(refusal(format!("the server asks for method {other}, which is not known here"))),
+        other => return Err(refusal(format!("the server asks for method {other}, which is not known here"), UNKNOWN)),
     }
     expect(messages, OK).await.map(drop)
 }
@@ -121,7 +137,7 @@ async fn request(messages: &mut Messages) -> Result<(i32, Vec<u8>), Error> {
 async fn expect(messages: &mut Messages, wanted: i32) -> Result<Vec<u8>, Error> {
     match request(messages).await? {
         (method, data) if method == wanted => Ok(data),
-        (method, _) => Err(refusal(format!("the server sends message {method} where {wanted} belongs"))),
+        (method, _) => Err(refusal(format!("the server sends message {method} where {wanted} belongs"), UNKNOWN)),
     }
 }
 
@@ -134,7 +150,7 @@ async fn send_password(messages: &mut Messages, password: &[u8]) -> Result<(), E
 async fn scram(messages: &mut Messages, login: &Login<'_>, offered: &[u8]) -> Result<(), Error> {
     let (mechanism, binding) = choose(messages, login, offered)?;
     let mut scram = ScramSha256::new(login.password()?.expose().as_bytes(), binding);
-    let failed = |error: std::io::Error| refusal(format!("SCRAM: {error}"));
+    let failed = |error: std::io::Error| refusal(format!("SCRAM: {error}"), NO_PROOF);
     let mut out = BytesMut::new();
     frontend::sasl_initial_response(mechanism, scram.message(), &mut out).map_err(failed)?;
     messages.send(&out).await?;
@@ -162,17 +178,17 @@ fn choose(
     match end_point {
         Some(hash) if has_plus => Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))),
         None if is_required && messages.transport.is_tls() => Err(refusal(
-            "the server's certificate has no hash that channel binding could use; \
-             set postgres.tls.channel_binding = \"prefer\" if that is meant",
+            "the server's certificate has no hash that channel binding could use",
+            "give the server a certificate that is signed with RSA or ECDSA, or set postgres.tls.channel_binding = \"prefer\"",
         )),
-        None if is_required => Err(refusal("channel binding is asked for, and there is no TLS to bind to")),
+        None if is_required => Err(refusal("channel binding is asked for, and there is no TLS to bind to", NO_TLS)),
         Some(_) if is_required => Err(refusal(
-            "the server offers no channel binding: a proxy or pooler that ends TLS may stand between; \
-             set postgres.tls.channel_binding = \"prefer\" if that is meant",
+            "the server offers no channel binding: a proxy or pooler that ends TLS may stand between",
+            NO_BINDING,
         )),
         // We could bind and the server did not offer to: saying so lets the server notice that its offer was removed.
         Some(_) if has_plain => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
         None if has_plain => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
-        Some(_) | None => Err(refusal("the server offers no SASL mechanism that is known here")),
+        Some(_) | None => Err(refusal("the server offers no SASL mechanism that is known here", UNKNOWN)),
     }
 }

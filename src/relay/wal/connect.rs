@@ -114,7 +114,7 @@ async fn within<T>(limit: Duration, host: &Host, attempt: impl Future<Output = R
 
 /// Says whether the server knows who we are and does not want us; another host would say the same.
 fn is_refusal(error: &Error) -> bool {
-    let is_server = matches!(error, Error::Server(_) | Error::Authentication(_) | Error::Secret(_));
+    let is_server = matches!(error, Error::Server(_) | Error::Authentication { .. } | Error::Secret(_));
     is_server && error.fate() == Fate::Fatal && error.code().exit() == Exit::Rights
 }
 

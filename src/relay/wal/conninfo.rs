@@ -165,6 +165,17 @@ impl Target {
         Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path))
     }
 
+    /// Says whether the server's certificate is checked against the authorities of this machine, and not its name: libpq refuses
+    /// that too.
+    #[must_use]
+    pub fn trusts_anybody(&self, options: &super::Tls) -> bool {
+        let of_url = self.tls_files.root_cert.as_deref().unwrap_or(super::tls::SYSTEM);
+        let roots = if options.root_cert == super::tls::SYSTEM { of_url } else { &options.root_cert };
+        let is_named = self.tls_files.root_cert.is_some();
+        roots == super::tls::SYSTEM
+            && (self.ssl_mode == SslMode::VerifyCa || is_named && self.ssl_mode == SslMode::Require)
+    }
+
     /// Reads a connection string; what it leaves out comes from its service, from the variables, and from libpq's defaults.
     pub fn parse(
         text: &str,

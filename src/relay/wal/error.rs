@@ -80,8 +80,13 @@ pub enum Error {
         host: String,
     },
     /// The server wants to authenticate us in a way that we do not accept.
-    #[error("authenticate: {0}")]
-    Authentication(String),
+    #[error("authenticate: {reason}")]
+    Authentication {
+        /// What is not accepted.
+        reason: String,
+        /// The next step.
+        next: &'static str,
+    },
     /// No server of the list takes writes.
     #[error(
         "{host} takes no writes (a standby, or default_transaction_read_only), and target_session_attrs asks for one that does"
@@ -164,11 +169,32 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "42P01")
     }
 
+    /// Says whether a right is missing that a grant would give.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Server(error) if error.state == "42501")
+    }
+
+    /// Gives what helps if the server itself must be changed, whoever asks it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        let Self::Server(error) = self else { return None };
+        matches!(error.kind(), Kind::WalLevel | Kind::NoSlot | Kind::NoDatabase).then(|| error.kind().help())?
+    }
+
     /// Gives the process that holds the slot, if another connection holds it.
     #[must_use]
     pub fn slot_holder(&self) -> Option<u32> {
         let Self::Server(ServerError { state, message, .. }) = self else { return None };
         if state == "55006" { message.rsplit_once(' ')?.1.parse().ok() } else { None }
+    }
+
+    /// Says whether a file of TLS is absent or unfit, which it may be for a moment while it is replaced.
+    #[must_use]
+    pub fn is_about_files(&self) -> bool {
+        let of_one_host =
+            matches!(self, Self::NoHost(failures) if decisive(failures).is_some_and(Self::is_about_files));
+        of_one_host || matches!(self, Self::TlsFile { .. } | Self::TlsSetup { .. } | Self::Secret(_))
     }
 
     /// Says whether the connection cannot be made because of credentials or rights, which may just be changing.
@@ -202,7 +228,7 @@ impl Diagnose for Error {
             Self::NoHost(failures) => decisive(failures).map_or(Code::new(Exit::Unavailable, 1), Diagnose::code),
             Self::Tls { .. } => Code::new(Exit::Rights, 1),
             Self::TlsRefused { .. } => Code::new(Exit::Rights, 2),
-            Self::Authentication(_) => Code::new(Exit::Rights, 3),
+            Self::Authentication { .. } => Code::new(Exit::Rights, 3),
             Self::NoFailover { .. } => Code::new(Exit::Contract, 6),
             Self::Malformed(_) | Self::Answer { .. } => Code::new(Exit::Internal, 10),
             Self::TooLarge { .. } => Code::new(Exit::Poison, 2),
@@ -210,12 +236,12 @@ impl Diagnose for Error {
                 Kind::SlotActive => Code::new(Exit::Unavailable, 4),
                 Kind::Missing => Code::new(Exit::PositionLost, 1),
                 Kind::SlotLost => Code::new(Exit::PositionLost, 2),
-                Kind::Contract => Code::new(Exit::Contract, 5),
+                Kind::Contract | Kind::WalLevel | Kind::NoDatabase | Kind::SlotOlder => Code::new(Exit::Contract, 5),
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
                 Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
-                Kind::Away => Code::new(Exit::Unavailable, 6),
+                Kind::Away | Kind::NoSlot => Code::new(Exit::Unavailable, 6),
             },
         }
     }
@@ -235,16 +261,19 @@ impl Diagnose for Error {
             | Self::TlsFile { .. }
             | Self::Tls { .. }
             | Self::TlsRefused { .. }
-            | Self::Authentication(_)
+            | Self::Authentication { .. }
             | Self::NoFailover { .. }
             | Self::Malformed(_)
             | Self::Answer { .. }
             | Self::TooLarge { .. } => Fate::Fatal,
             Self::Server(error) => match error.kind() {
-                Kind::SlotActive | Kind::Shutdown | Kind::Away => Fate::Transient,
+                Kind::SlotActive | Kind::Shutdown | Kind::Away | Kind::NoSlot => Fate::Transient,
                 Kind::Missing
                 | Kind::SlotLost
                 | Kind::Contract
+                | Kind::WalLevel
+                | Kind::NoDatabase
+                | Kind::SlotOlder
                 | Kind::Login
                 | Kind::Replication
                 | Kind::Rights
@@ -258,7 +287,7 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         let text = match self {
             Self::Conninfo(_) => "mend postgres.url",
-            Self::Secret(_) => "provide the secret, or change postgres.password",
+            Self::Secret(error) => return Some(error.help()),
             Self::TlsSetup { .. } | Self::TlsFile { .. } => "check the files under [postgres.tls]",
             Self::NoHost(failures) => return decisive(failures)?.help(),
             Self::Tls { .. } => {
@@ -267,10 +296,7 @@ impl Diagnose for Error {
             Self::TlsRefused { .. } => {
                 "set ssl = on in postgresql.conf, or put sslmode=disable into postgres.url if the way there is private"
             }
-            Self::Authentication(_) => {
-                "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and \
-                 scram-sha-256 in pg_hba.conf; or accept less under [postgres]"
-            }
+            Self::Authentication { next, .. } => next,
             Self::NoFailover { .. } => "set source.failover = \"auto\" or \"off\"",
             Self::Server(error) => error.kind().help()?,
             Self::Malformed(_) | Self::Answer { .. } => {

@@ -12,6 +12,7 @@
 //! [`Error`] says whether it can help.
 
 mod auth;
+mod certificate;
 mod config;
 mod connect;
 mod conninfo;

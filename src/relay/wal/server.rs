@@ -54,15 +54,19 @@ impl ServerError {
     pub(super) fn kind(&self) -> Kind {
         match self.state.as_str() {
             "55006" => Kind::SlotActive,
-            "42704" if self.is_missing_publication() => Kind::Contract,
+            "42704" if self.is_missing_publication() => Kind::SlotOlder,
             "42704" => Kind::Missing,
             "55000" if self.is_lost_slot() => Kind::SlotLost,
             "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
+            // The name of a setting is never translated.
+            "55000" if self.message.contains("wal_level") => Kind::WalLevel,
             "55000" => Kind::Contract,
             "57P01" => Kind::Shutdown,
             "42501" if self.is_about_replication() => Kind::Replication,
             "42501" => Kind::Rights,
-            "3D000" | "3F000" | "42P01" | "42703" => Kind::Contract,
+            "3D000" => Kind::NoDatabase,
+            "53400" if self.message.contains("replication slots") => Kind::NoSlot,
+            "3F000" | "42P01" | "42703" => Kind::Contract,
             "08P01" => Kind::Pooler,
             "42601" | "22023" | "0A000" => Kind::Ours,
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
@@ -116,6 +120,10 @@ pub(super) enum Kind {
     Missing,
     SlotLost,
     Contract,
+    WalLevel,
+    NoSlot,
+    NoDatabase,
+    SlotOlder,
     Shutdown,
     Login,
     Replication,
@@ -145,6 +153,18 @@ impl Kind {
                  pg_drop_replication_slot, raise max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`"
             }
             Self::Contract => "mend what the server names (`walrelay setup` prints the SQL), then restart",
+            Self::WalLevel => {
+                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL; then go on where this stopped"
+            }
+            Self::NoSlot => {
+                "drop a slot that nobody needs (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM SET \
+                 max_replication_slots = 20` as a superuser and restart PostgreSQL"
+            }
+            Self::NoDatabase => "create the database, or name another one in postgres.url",
+            Self::SlotOlder => {
+                "the slot is older than its publication and cannot read what was written before it: compare the outbox table with \
+                 Kafka, drop the slot with pg_drop_replication_slot, then run `walrelay setup --apply --accept-gap`"
+            }
             Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
             Self::Pooler => {
                 "let postgres.url lead to PostgreSQL itself: a pooler such as PgBouncer takes no replication connection"
@@ -168,7 +188,7 @@ mod tests {
     fn a_missing_object_is_the_slot_unless_the_plugin_misses_it() {
         let missing = |context: &str| ServerError::new("42704", "does not exist", None, Some(context)).kind();
         assert!(matches!(missing(""), Kind::Missing));
-        assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::Contract));
+        assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::SlotOlder));
     }
 
     #[test]

@@ -29,9 +29,10 @@ use super::Host;
 use super::SslMode;
 use super::Target;
 use super::Tls;
+use super::certificate;
 
 /// The value of `root_cert` that stands for the authorities this machine trusts.
-const SYSTEM: &str = "system";
+pub(super) const SYSTEM: &str = "system";
 
 /// What is needed to open TLS sessions.
 #[derive(Clone, Debug)]
@@ -150,11 +151,12 @@ pub(super) async fn handshake(
 /// Hashes the server's certificate for channel binding (RFC 5929, `tls-server-end-point`).
 pub(super) fn end_point_hash(session: &SslRef) -> Option<Vec<u8>> {
     let certificate = session.peer_certificate()?;
-    let digest = certificate.signature_algorithm().object().nid().signature_algorithms()?.digest;
-    let digest = match digest {
+    let algorithm = certificate.signature_algorithm().object().nid();
+    let digest = match algorithm.signature_algorithms().map(|algorithms| algorithms.digest) {
         // The RFC replaces the two that are broken.
-        Nid::MD5 | Nid::SHA1 => MessageDigest::sha256(),
-        digest => MessageDigest::from_nid(digest)?,
+        Some(Nid::MD5 | Nid::SHA1) => MessageDigest::sha256(),
+        Some(digest) if digest != Nid::UNDEF => MessageDigest::from_nid(digest)?,
+        Some(_) | None => certificate::pss_digest(&certificate.to_der().ok()?)?,
     };
     certificate.digest(digest).ok().map(|hash| hash.to_vec())
 }

@@ -1,0 +1,64 @@
+//! How this process was called, so that every command it prints can be run as it stands.
+//!
+//! A command in a text for people is written \`walrelay ...\`, in backquotes. Whoever prints such a text, as a log field, on
+//! standard error or under `/status`, passes it through here. A secret that was given by `--set` is not repeated.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::config;
+
+static CALLED: OnceLock<String> = OnceLock::new();
+
+/// Remembers the file and the options that were given.
+pub(super) fn remember(file: Option<&Path>, sets: &[String]) {
+    let _ = CALLED.set(words(file, sets));
+}
+
+/// Completes the commands of a text.
+pub(super) fn complete(text: &str) -> String {
+    completed(text, CALLED.get().map_or("", String::as_str))
+}
+
+fn completed(text: &str, called: &str) -> String {
+    text.replace("`walrelay ", &format!("`walrelay {called}"))
+}
+
+fn words(file: Option<&Path>, sets: &[String]) -> String {
+    let file = file.map(|file| format!("--config {} ", quoted(&file.display().to_string())));
+    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&config::without_secret(set))));
+    file.into_iter().chain(sets).collect()
+}
+
+/// Quotes a word for a shell where it must be.
+fn quoted(word: &str) -> String {
+    let is_plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-+:@%,=".contains(letter));
+    if is_plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_names_the_file_and_every_option_that_was_given_but_no_secret() {
+        let hint = "run `walrelay setup --apply`, then `walrelay run`; see walrelay setup";
+        let called = |file: &str, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            completed(hint, &words(Some(Path::new(file)), &sets))
+        };
+        assert_eq!(
+            called("/etc/w/a.toml", &["source.slot=b"]),
+            "run `walrelay --config /etc/w/a.toml --set source.slot=b setup --apply`, then `walrelay --config /etc/w/a.toml --set \
+             source.slot=b run`; see walrelay setup"
+        );
+        assert!(called("it's mine.toml", &[]).contains(r"--config 'it'\''s mine.toml' setup"));
+        let secrets =
+            called("a", &["postgres.url=postgres://app:hunter2@db/x", "kafka.properties.sasl.password=hunter2"]);
+        assert!(
+            !secrets.contains("hunter2") && secrets.contains("--set 'postgres.url=postgres://app:[redacted]@db/x'"),
+            "{secrets}"
+        );
+        assert_eq!(completed(hint, &words(None, &[])), hint);
+    }
+}

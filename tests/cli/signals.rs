@@ -1,0 +1,78 @@
+//! What signals do to the program.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::process::Pid;
+use rustix::process::kill_process;
+use walrelay::testing::Broker;
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use crate::support::program::Program;
+use crate::support::program::signal;
+
+#[test]
+fn a_stop_before_the_configuration_is_read_is_an_orderly_stop() {
+    let program = Program::new("postgres://postgres@127.0.0.1:1/postgres", "127.0.0.1:1", "");
+    let text = fs::read_to_string(program.folder().join("config.toml")).unwrap();
+    let fifo = program.folder().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for name in ["TERM", "INT"] {
+        let mut run = program.command(&["run"]);
+        let mut run = run.arg("--config").arg(&fifo).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // This returns when the program opens it to read its configuration.
+        let mut config = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+        kill_process(Pid::from_child(&run), signal(name)).unwrap();
+        config.write_all(text.as_bytes()).unwrap();
+        drop(config);
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = run.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "SIG{name}: it runs on");
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(0), "SIG{name}: {status}");
+    }
+}
+
+#[test]
+fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let broker = Broker::start(1).unwrap();
+    let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    program.setup();
+    program.start_streaming();
+    for name in ["HUP", "USR1", "USR2"] {
+        program.signal(name);
+        let told = format!("\"signal\":\"SIG{name}\"");
+        program.await_that(&format!("a line about SIG{name}"), |program| program.log().contains(&told));
+    }
+    assert_eq!(program.get("/readyz").unwrap().0, 200);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+
+    // `script` gives it a terminal, and takes the terminal away when it is killed itself.
+    let log = program.folder().join("of-the-terminal");
+    let run = program.command(&["run"]);
+    let words = [run.get_program()].into_iter().chain(run.get_args()).map(|word| format!("'{}'", word.display()));
+    let line = format!("exec {} 2> '{}'", words.collect::<Vec<_>>().join(" "), log.display());
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--command", &line, "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    program.await_state("streaming");
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    program.await_that("the end", |program| program.get("/livez").is_none());
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("stopping: draining") && said.contains("stopped; nothing is on the way"), "{said}");
+}
