@@ -45,6 +45,7 @@ pub mod keeper;
 pub mod metrics;
 pub mod setup;
 
+mod advance;
 mod backoff;
 mod coalesce;
 mod config;
@@ -53,6 +54,7 @@ mod follow;
 mod lookout;
 mod noting;
 mod patience;
+mod recurrence;
 mod stalls;
 mod supervise;
 

@@ -18,6 +18,7 @@ use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::recurrence::Recurrence;
 
 /// Credentials may just be changing: so many attempts are made before they are called wrong.
 const RIGHTS_ATTEMPTS: u32 = 3;
@@ -36,12 +37,13 @@ pub(super) struct Patience {
     backoff: Backoff,
     rights_refused: u32,
     told: Option<(String, Instant)>,
+    recurrence: Recurrence,
 }
 
 impl Patience {
     pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
-        Self { kafka, metrics, stop, backoff, rights_refused: 0, told: None }
+        Self { kafka, metrics, stop, backoff, rights_refused: 0, told: None, recurrence: Recurrence::default() }
     }
 
     /// Gives what a producer is made from.
@@ -114,6 +116,8 @@ impl Patience {
 
     /// Tells of an error that may pass, and gives back one that a person must act on.
     pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
+        let is_again = error.place().is_some_and(|(what, place)| self.recurrence.is_again(what, place));
+        let error = if is_again { error.come_again() } else { error };
         let is_about_rights = error.code().exit() == Exit::Rights;
         if is_about_rights {
             self.rights_refused += 1;

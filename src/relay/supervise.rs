@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
+use crate::relay::advance;
 use crate::relay::contract;
 use crate::relay::contract::Facts;
 use crate::relay::feedback::Pace;
@@ -218,6 +219,7 @@ impl Supervisor {
                 stall_release_after: self.settings.source.stall_release_after,
             },
             drain: self.settings.shutdown.drain,
+            slot: &slot,
             wake: Arc::clone(&self.wake),
             metrics: &self.metrics,
             stop: &self.stop,
@@ -227,6 +229,13 @@ impl Supervisor {
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
         self.remember(server.identity);
+        if matches!(ended, Err(Error::Raised { .. }))
+            && !self.settings.source.store_position
+            && let Some(Stored { position, .. }) = &self.remembered
+        {
+            let advancing = advance::advance(&self.target, &self.settings, *position);
+            self.patience.tick_during(advancing).await;
+        }
         self.patience.held_for(began.elapsed());
         ended
     }

@@ -213,6 +213,13 @@ impl Route {
         name.map_or(self.key.name(), |name| &name.column)
     }
 
+    /// Gives the name of the column that is the event's id.
+    #[must_use]
+    pub fn id_column(&self) -> &str {
+        let name = self.names.0.get(Role::Id as usize).and_then(Option::as_ref);
+        name.map_or(Role::Id.name(), |name| &name.column)
+    }
+
     /// Gives the topic if it is the same for every row.
     #[must_use]
     pub fn fixed_topic(&self) -> Option<&str> {
