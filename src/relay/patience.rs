@@ -62,6 +62,19 @@ impl Patience {
         }
     }
 
+    /// A record was refused for its timestamp: later ones to its topic have the time of sending.
+    pub(super) fn learn(&mut self, failure: &publish::Failure) {
+        if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
+            && self.kafka.narrow_timestamps(topic)
+        {
+            tracing::warn!(
+                topic,
+                "the topic refuses the commit time as a record's timestamp (message.timestamp.before.max.ms or after.max.ms): \
+                 sending with the time of sending; the commit time stays in the header produced_at"
+            );
+        }
+    }
+
     /// Gives the next pause.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.backoff.next_pause()

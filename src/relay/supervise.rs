@@ -350,6 +350,7 @@ impl Supervisor {
                 self.cautious_until = was_cautious.then_some(frontier);
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.patience.learn(&failure);
                 self.patience.tell(&failure.into());
                 let pause = self.patience.next_pause();
                 Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })

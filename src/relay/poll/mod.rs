@@ -321,6 +321,7 @@ impl Poller {
             Verdict::Rights | Verdict::Transient => {
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.hands.patience.learn(&failure);
                 self.hands.patience.tell(&failure.into());
                 Ok(if is_about_brokers { Next::AwaitKafka(self.hands.patience.next_pause()) } else { Next::Pause })
             }

@@ -87,6 +87,8 @@ pub struct Failure {
     pub verdict: Verdict,
     /// It was too large for the topic, or its batch was.
     pub is_about_size: bool,
+    /// Its timestamp is further from the broker's clock than the topic takes.
+    pub is_about_time: bool,
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
@@ -111,18 +113,28 @@ impl Failure {
         let verdict = code.map_or(Verdict::Transient, verdict);
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
-        Self { verdict, is_about_size, text, topic: topic.map(str::to_owned), event_id }
+        let is_about_time = code == Some(Kafka::InvalidTimestamp);
+        Self { verdict, is_about_size, is_about_time, text, topic: topic.map(str::to_owned), event_id }
     }
 
     /// The producer has nobody to ask any more, and never will.
     pub(super) fn forgotten() -> Self {
         let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
-        Self { verdict: Verdict::Transient, is_about_size: false, text, topic: None, event_id: None }
+        Self {
+            verdict: Verdict::Transient,
+            is_about_size: false,
+            is_about_time: false,
+            text,
+            topic: None,
+            event_id: None,
+        }
     }
 
     /// A purged record or a fatal state tells less than what caused it.
     pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
-        self.verdict == Verdict::Transient && other.verdict != Verdict::Transient
+        self.verdict == Verdict::Transient
+            && !self.is_about_time
+            && (other.verdict != Verdict::Transient || other.is_about_time)
     }
 
     /// Gives the id of the event that came back, if it is known.
@@ -166,6 +178,14 @@ impl Diagnose for Failure {
     fn help(&self) -> Option<String> {
         let topic = self.topic.as_deref().unwrap_or("the topic");
         Some(match self.verdict {
+            Verdict::Transient if self.is_about_time => format!(
+                "nothing to do: walrelay sends with the time of sending; if it goes on, compare this machine's clock with the \
+                 brokers', and message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+            ),
+            Verdict::Record if self.is_about_size => format!(
+                "raise max.message.bytes of {topic} (or message.max.bytes of its brokers), and message.max.bytes under \
+                 [kafka.properties] if that is smaller (1048588 unless set); walrelay does not skip the event"
+            ),
             Verdict::Transient => "nothing to do: walrelay starts again from the confirmed position".to_owned(),
             Verdict::Record => format!(
                 "compare the event with what {topic} takes (max.message.bytes, number of partitions, schema or policy \
@@ -206,7 +226,6 @@ const fn is_about_content(code: Kafka) -> bool {
         code,
         Kafka::InvalidMessage
             | Kafka::InvalidRecord
-            | Kafka::InvalidTimestamp
             | Kafka::PolicyViolation
             | Kafka::InvalidTopic
             | Kafka::UnsupportedForMessageFormat
@@ -240,6 +259,7 @@ mod tests {
         let rows = [
             (Kafka::MessageSizeTooLarge, Fate::Fatal, "WR-6810"),
             (Kafka::PolicyViolation, Fate::Fatal, "WR-6810"),
+            (Kafka::InvalidTimestamp, Fate::Transient, "WR-6931"),
             (Kafka::UnknownPartition, Fate::Fatal, "WR-6810"),
             (Kafka::UnknownTopicOrPartition, Fate::Fatal, "WR-6932"),
             (Kafka::TopicAuthorizationFailed, Fate::Transient, "WR-6730"),
@@ -259,5 +279,7 @@ mod tests {
     fn a_cause_outranks_its_consequences() {
         assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
         assert!(!failure(Kafka::MessageSizeTooLarge).is_vaguer_than(&failure(Kafka::PurgeQueue)));
+        assert!(failure(Kafka::Fatal).is_vaguer_than(&failure(Kafka::InvalidTimestamp)));
+        assert!(!failure(Kafka::InvalidTimestamp).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
     }
 }

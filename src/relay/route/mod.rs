@@ -97,8 +97,8 @@ pub enum Reason {
     /// The topic has fewer partitions.
     #[error("its topic has no partition {0}")]
     NoPartition(i32),
-    /// The record is larger than Kafka takes.
-    #[error("the record has {size} bytes, more than the {limit} that Kafka takes")]
+    /// The record is larger than the producer takes.
+    #[error("the record has {size} bytes, more than the {limit} of message.max.bytes, which is walrelay's own limit")]
     TooLarge {
         /// Its size.
         size: usize,
