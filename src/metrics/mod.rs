@@ -269,6 +269,11 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
             &relay.produce_retries,
         ),
         (
+            "walrelay_timestamps_replaced_total",
+            "Records sent with the time of sending, because their topic refuses timestamps like theirs.",
+            &relay.timestamps_replaced,
+        ),
+        (
             "walrelay_position_store_errors_total",
             "Failed reads and writes of the stored position.",
             &relay.position_store_errors,

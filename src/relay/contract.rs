@@ -5,6 +5,7 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use crate::fault::Code;
 use crate::fault::Diagnose;
@@ -188,7 +189,8 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                JOIN pg_type t ON t.oid = a.atttypid
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
-    let rows = client.query(sql, &[&schema, &name]).await.map_err(query)?;
+    // Without a name, for a pooler may give the next statement another session.
+    let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(query)?;
     if rows.is_empty() {
         return Err(Error::Table { table, what: "does not exist, or is not visible".to_owned() });
     }

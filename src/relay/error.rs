@@ -6,12 +6,14 @@ use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::lsn::Lsn;
 use crate::relay::contract;
 use crate::relay::metrics::Component;
 use crate::relay::pipeline;
 use crate::relay::poll;
 use crate::relay::position;
 use crate::relay::publish;
+use crate::relay::recurrence::Place;
 use crate::relay::resume::Lost;
 use crate::relay::route::BadTemplate;
 use crate::relay::wal;
@@ -34,6 +36,21 @@ pub enum Error {
         /// What was tried.
         action: &'static str,
         /// What went wrong.
+        #[source]
+        source: wal::Error,
+    },
+    /// The server fails while it sends the log.
+    #[error("follow the log: PostgreSQL failed {}", at_row(*at, *row))]
+    Raised {
+        /// The commit of the transaction, or the end of the last one.
+        at: Lsn,
+        /// How many rows of it came before.
+        row: Option<u64>,
+        /// The slot.
+        slot: String,
+        /// It has failed there before, in the same way.
+        is_again: bool,
+        /// What it says.
         #[source]
         source: wal::Error,
     },
@@ -92,11 +109,32 @@ impl Error {
         of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
     }
 
+    /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
+    pub(super) fn place(&self) -> Option<(&str, Place)> {
+        match self {
+            Self::Raised { at, row, source, .. } if source.stays_at_its_place() => {
+                Some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
+            }
+            Self::Poll(error) => error.place(),
+            _ => None,
+        }
+    }
+
+    /// It has come again at the same place: trying again does not help.
+    pub(super) fn come_again(mut self) -> Self {
+        match &mut self {
+            Self::Raised { is_again, .. } => *is_again = true,
+            Self::Poll(error) => error.come_again(),
+            _ => {}
+        }
+        self
+    }
+
     /// Gives the room it comes from.
     #[must_use]
     pub const fn component(&self) -> Component {
         match self {
-            Self::Wal { .. } | Self::Silent { .. } => Component::Wal,
+            Self::Wal { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Wal,
             Self::Contract(_) => Component::Contract,
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
@@ -111,7 +149,10 @@ impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
-            Self::Wal { source, .. } => source.code(),
+            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+                Code::new(Exit::Poison, 5)
+            }
+            Self::Wal { source, .. } | Self::Raised { source, .. } => source.code(),
             Self::Contract(error) => error.code(),
             Self::Position(error) => error.code(),
             Self::Lost(lost) => match lost {
@@ -133,7 +174,8 @@ impl Diagnose for Error {
     fn fate(&self) -> Fate {
         match self {
             Self::Outbox { .. } | Self::Lost(_) | Self::DrainTimeout { .. } | Self::Thread(_) => Fate::Fatal,
-            Self::Wal { source, .. } => source.fate(),
+            Self::Raised { is_again: true, .. } => Fate::Fatal,
+            Self::Wal { source, .. } | Self::Raised { source, .. } => source.fate(),
             Self::Contract(error) => error.fate(),
             Self::Position(error) => error.fate(),
             Self::Pipeline(error) => error.fate(),
@@ -148,7 +190,13 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("mend [[outbox]] in the configuration".to_owned()),
-            Self::Wal { source, .. } => source.help(),
+            Self::Raised { at, row: Some(_), slot, is_again, source } if *is_again || source.is_about_content() => {
+                Some(past(*at, slot))
+            }
+            Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
+                "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
+            ),
+            Self::Wal { source, .. } | Self::Raised { source, .. } => source.help(),
             Self::Contract(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
@@ -168,4 +216,23 @@ impl Diagnose for Error {
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
         }
     }
+}
+
+fn at_row(at: Lsn, row: Option<u64>) -> String {
+    row.map_or_else(
+        || format!("behind {at}"),
+        |row| format!("at row {} of the transaction that commits at {at}", row + 1),
+    )
+}
+
+/// How to go on behind a transaction that the server cannot send. What the log has is there for good: a correction of the row
+/// does not reach it.
+fn past(at: Lsn, slot: &str) -> String {
+    let behind = Lsn::from_wire(at.to_wire() + 1);
+    format!(
+        "what comes before is delivered, and the log keeps the row as it was written, whatever becomes of it in the table: run \
+         `SELECT pg_replication_slot_advance('{}', '{behind}')`, then `walrelay setup --apply --accept-gap`; this leaves out the \
+         whole transaction: insert its events anew, with the value corrected",
+        slot.replace('\'', "''")
+    )
 }

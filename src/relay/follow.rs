@@ -12,6 +12,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::Diagnose as _;
+use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::coalesce::Coalesce;
@@ -76,6 +78,7 @@ pub(super) struct Follow<'a> {
     pub(super) keeper: Keeper,
     pub(super) pace: Pace,
     pub(super) drain: Duration,
+    pub(super) slot: &'a str,
     pub(super) wake: Arc<Notify>,
     pub(super) metrics: &'a Metrics,
     pub(super) stop: &'a CancellationToken,
@@ -239,7 +242,9 @@ impl Follow<'_> {
     /// Walks on. At an event that cannot be published nothing more is read, and what comes before it may still arrive.
     fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
         match self.walk_buffer(feedback) {
-            Err(error @ Error::Pipeline(_)) if matches!(phase, Phase::Flowing | Phase::Draining(_)) => {
+            Err(error @ (Error::Pipeline(_) | Error::Raised { .. }))
+                if error.fate() == Fate::Fatal && matches!(phase, Phase::Flowing | Phase::Draining(_)) =>
+            {
                 tracing::info!(
                     on_the_way = self.held.pipeline.ledger().records(),
                     "stopping: what was read may arrive"
@@ -275,6 +280,10 @@ impl Follow<'_> {
                 Walked::Needs(bytes) => {
                     self.stream.make_room(bytes).map_err(Error::wal("make room for a row"))?;
                     return Ok(None);
+                }
+                Walked::Over(source @ wal::Error::Server(_)) => {
+                    let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
+                    return Err(Error::Raised { at, row, slot, is_again: false, source });
                 }
                 Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
                 Walked::Held(cause) => cause,

@@ -55,7 +55,7 @@ impl Watch {
 
     /// Returns when nobody holds the slot. Reports each holder that it sees.
     pub(super) async fn until_free(&self, mut report: impl FnMut(&Holder)) -> Result<(), Error> {
-        let Ordinary { client, ended: _ended } = self.connect().await?;
+        let Ordinary { client, ended: _ended, .. } = self.connect().await?;
         while let Some(holder) = self.look(&client).await? {
             report(&holder);
             tokio::time::sleep(INTERVAL).await;

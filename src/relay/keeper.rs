@@ -111,7 +111,7 @@ async fn keep(work: Work, mut wished: watch::Receiver<Option<Persist>>, tell: mp
     let mut store = Store::new(work.slot.clone(), work.identity.clone());
     loop {
         match wal::connect_ordinary(&work.target, &work.config, &work.application_name).await {
-            Ok(Ordinary { client, ended }) => {
+            Ok(Ordinary { client, ended, .. }) => {
                 let mut ended = std::pin::pin!(ended);
                 let error = tokio::select! {
                     error = &mut ended => error,

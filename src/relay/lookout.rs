@@ -34,7 +34,7 @@ pub(super) async fn alone(
         // First a pause: a Kafka that answers at once needs no lookout.
         tokio::time::sleep(INTERVAL).await;
         match wal::connect_ordinary(&target, &config, &application_name).await {
-            Ok(Ordinary { client, ended }) => {
+            Ok(Ordinary { client, ended, .. }) => {
                 let mut looks = tokio::time::interval_at(Instant::now(), INTERVAL);
                 looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let looking = async {

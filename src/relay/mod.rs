@@ -45,6 +45,7 @@ pub mod keeper;
 pub mod metrics;
 pub mod setup;
 
+mod advance;
 mod backoff;
 mod coalesce;
 mod config;
@@ -54,6 +55,7 @@ mod holder;
 mod lookout;
 mod noting;
 mod patience;
+mod recurrence;
 mod stall_report;
 mod stalls;
 mod supervise;

@@ -20,6 +20,7 @@ use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::recurrence::Recurrence;
 
 /// Credentials may just be changing: so many attempts are made before they are called wrong.
 const RIGHTS_ATTEMPTS: u32 = 3;
@@ -42,12 +43,15 @@ pub(super) struct Patience {
     /// Events have flowed: the options are right, and a file that is unfit now is being replaced.
     has_worked: bool,
     told: Option<(String, Instant)>,
+    recurrence: Recurrence,
 }
 
 impl Patience {
     pub(super) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
-        Self { kafka, metrics, stop, backoff, rights_refused: 0, was_refused: false, has_worked: false, told: None }
+        let recurrence = Recurrence::default();
+        let (rights_refused, was_refused, has_worked, told) = (0, false, false, None);
+        Self { kafka, metrics, stop, backoff, rights_refused, was_refused, has_worked, told, recurrence }
     }
 
     /// Gives what a producer is made from.
@@ -63,6 +67,19 @@ impl Patience {
         );
         if failure.is_about_size {
             self.kafka.shrink_batches();
+        }
+    }
+
+    /// A record was refused for its timestamp: later ones to its topic have the time of sending.
+    pub(super) fn learn(&mut self, failure: &publish::Failure) {
+        if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
+            && self.kafka.narrow_timestamps(topic)
+        {
+            tracing::warn!(
+                topic,
+                "the topic refuses the commit time as a record's timestamp (message.timestamp.before.max.ms or after.max.ms): \
+                 sending with the time of sending; the commit time stays in the header produced_at"
+            );
         }
     }
 
@@ -120,6 +137,8 @@ impl Patience {
 
     /// Tells of an error that may pass, and gives back one that a person must act on.
     pub(super) fn judge(&mut self, error: Error) -> Result<(), Error> {
+        let is_again = error.place().is_some_and(|(what, place)| self.recurrence.is_again(what, place));
+        let error = if is_again { error.come_again() } else { error };
         let is_about_files = error.is_about_files();
         let may_change = is_about_files || error.code().exit() == Exit::Rights;
         self.was_refused = may_change;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::fault::Code;
 use crate::fault::Diagnose;
@@ -352,7 +353,8 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
 
 /// Before anything is made: rights come last.
 pub(super) async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
-    let found = client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await;
+    let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
+    let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
     let found =
         found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))

@@ -18,6 +18,7 @@ use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
+use crate::relay::advance;
 use crate::relay::contract;
 use crate::relay::contract::Facts;
 use crate::relay::feedback::Pace;
@@ -278,6 +279,7 @@ impl Supervisor {
                 stall_release_after: self.settings.source.stall_release_after,
             },
             drain: self.settings.shutdown.drain,
+            slot: &slot,
             wake: Arc::clone(&self.wake),
             metrics: &self.metrics,
             stop: &self.stop,
@@ -290,6 +292,13 @@ impl Supervisor {
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
         self.remember(server.identity);
+        if matches!(ended, Err(Error::Raised { .. }))
+            && !self.settings.source.store_position
+            && let Some(Stored { position, .. }) = &self.remembered
+        {
+            let advancing = advance::advance(&self.target, &self.settings, *position);
+            self.patience.tick_during(advancing).await;
+        }
         self.patience.held_for(began.elapsed());
         ended
     }
@@ -416,6 +425,7 @@ impl Supervisor {
                 self.cautious_until = was_cautious.then_some(frontier);
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.patience.learn(&failure);
                 self.patience.tell(&failure.into());
                 let pause = self.patience.next_pause();
                 Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })

@@ -1,11 +1,14 @@
 //! The relay against real servers.
 
+mod content;
 mod delivery;
 mod failover;
 mod lifecycle;
 mod order;
 mod poison;
 mod poll;
+mod poll_numbers;
+mod pooler;
 mod shutdown;
 mod stall;
 mod tls;

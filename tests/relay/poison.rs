@@ -77,6 +77,75 @@ fn d15_a_row_that_cannot_become_a_record_stops_in_the_middle_of_a_transaction_of
 }
 
 #[test]
+fn a_record_that_a_broker_takes_by_default_is_sent_and_one_that_its_topic_refuses_names_both_limits() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("large-by-default", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "large-by-default", "");
+    sql.run("ALTER TABLE outbox_events ALTER COLUMN payload TYPE text");
+    program.start_streaming();
+    // Not to be compressed, so that the broker counts what we count.
+    let noise = |bytes: u32| {
+        format!("(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', ''), ''), {bytes})
+                  FROM generate_series(1, {bytes} / 80) AS n)")
+    };
+    sql.run(&format!("{INSERT} (gen_random_uuid(), 'Order', 'k1', 'E', {}, NULL)", noise(1_030_000)));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "large-by-default").len(), 1, "{}", program.log());
+    kafka.create_topic_with("large-for-topic", 1, &[("max.message.bytes", "500000")]);
+    let (mut program, sql) =
+        prepared(&postgres, &kafka.bootstrap(), "large-for-topic", "[source]\nslot = \"second\"\n");
+    program.start_streaming();
+    sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', {}, NULL)", noise(600_000)));
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    for part in
+        ["error[WR-6810]", ID, "max.message.bytes of large-for-topic", "message.max.bytes under [kafka.properties]"]
+    {
+        assert!(program.log().contains(part), "{part}: {}", program.log());
+    }
+}
+
+#[test]
+fn a_backlog_that_is_older_than_its_topic_takes_is_sent_with_the_time_of_sending_from_either_source() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    for topic in ["old-log", "old-poll"] {
+        kafka.create_topic_with(topic, 1, &[("message.timestamp.before.max.ms", "3600000")]);
+    }
+    let outbox = |topic| {
+        format!("[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\ntimestamp = \"created_at\"\n\n")
+    };
+    let mut log = Program::new(&postgres.url(), &kafka.bootstrap(), &outbox("old-log"));
+    let poll_text = format!("{}[source]\nmode = \"poll\"\n", outbox("old-poll"));
+    let mut poll = Program::new(&postgres.url(), &kafka.bootstrap(), &poll_text);
+    log.setup();
+    poll.setup();
+    let sql = Sql::connect(&postgres.url());
+    for age in ["2 hours", "1 second", "3 hours"] {
+        sql.run(&format!(
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, created_at)
+             VALUES ('Order', 'k1', 'E', '1', now() - interval '{age}')"
+        ));
+    }
+    log.start_streaming();
+    poll.start_streaming();
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    super::poll::await_text(&sql, super::poll::UNPUBLISHED, "0", &poll);
+    for (topic, program) in [("old-log", &mut log), ("old-poll", &mut poll)] {
+        let mut records = reader::read_all(&kafka.bootstrap(), topic);
+        records.sort_by_key(|record| record.offset);
+        let hour = 3_600_000;
+        let now = sql.text("SELECT (extract(epoch FROM now()) * 1000)::int8::text").parse::<i64>().unwrap();
+        assert!(
+            records.iter().all(|record| record.timestamp_millis.is_some_and(|millis| millis > now - hour)),
+            "{records:?}"
+        );
+        assert_eq!(records.len(), 3, "{records:?}");
+        assert_eq!(program.log().matches("the topic refuses the commit time").count(), 1, "{}", program.log());
+        assert_eq!(program.metric("walrelay_timestamps_replaced_total"), Some(2.0), "{}", program.log());
+        assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    }
+}
+
+#[test]
 fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-size", 1);

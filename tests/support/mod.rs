@@ -4,6 +4,7 @@ pub mod kafka;
 pub mod murmur2;
 #[cfg(feature = "otel")]
 pub mod otlp;
+pub mod pooler;
 pub mod program;
 pub mod proxy;
 pub mod raw;

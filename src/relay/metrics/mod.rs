@@ -112,6 +112,8 @@ pub struct Metrics {
     pub backpressure_kafka_micros: Counter,
     /// Time in which the log was not read because the in-flight budget was used up.
     pub backpressure_inflight_micros: Counter,
+    /// Records sent with the time of sending, because their topic refuses timestamps like theirs.
+    pub timestamps_replaced: Counter,
     /// Requests to brokers that librdkafka has sent again.
     pub produce_retries: Counter,
     /// The producer as librdkafka's statistics showed it last.
@@ -185,6 +187,7 @@ impl Default for Metrics {
             inflight_limit_bytes: Gauge::default(),
             backpressure_kafka_micros: Counter::default(),
             backpressure_inflight_micros: Counter::default(),
+            timestamps_replaced: Counter::default(),
             produce_retries: Counter::default(),
             producer: Latest::default(),
             position_store_errors: Counter::default(),

@@ -114,6 +114,8 @@ pub struct Pipeline {
     handed_over: Lsn,
     /// The commit end received last on this connection.
     last_end: Lsn,
+    /// How many rows of the open transaction have been taken.
+    rows: u64,
     ledger: Ledger,
     scratch: Scratch,
     server_end: Lsn,
@@ -140,6 +142,7 @@ impl Pipeline {
             is_skipping: false,
             handed_over: Lsn::ZERO,
             last_end: Lsn::ZERO,
+            rows: 0,
             ledger: Ledger::new(start),
             scratch: Scratch::default(),
             server_end: start,
@@ -307,6 +310,13 @@ impl Pipeline {
         self.place.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
+    /// Gives where the stream stands: the commit of the open transaction and how many of its rows have been taken, or the end
+    /// of the last transaction handed over.
+    #[must_use]
+    pub fn stands_at(&self) -> (Lsn, Option<u64>) {
+        self.place.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))
+    }
+
     /// Gives what the server's clock said last.
     #[must_use]
     pub const fn clock(&self) -> Clock {
@@ -338,6 +348,7 @@ impl Pipeline {
             return Ok(Some(Stopped::Full));
         }
         self.place.enter(begun)?;
+        self.rows = 0;
         self.is_skipping = is_skipping;
         if !is_skipping {
             let committed = route::unix_micros(begun.committed_at);
@@ -414,6 +425,7 @@ impl Pipeline {
         match sink.accept(&record, ticket) {
             Ok(()) => {
                 self.tally.events += 1;
+                self.rows += 1;
                 self.tally.replayed += u64::from(begun.commit_lsn < self.handed_before);
                 if let Some(made) = record.timestamp_millis.filter(|_| route.tells_when_rows_were_made()) {
                     // Both by the server's clock.

@@ -6,12 +6,26 @@
 
 use std::collections::HashMap;
 
+/// A key as it is stored, in whatever encoding.
+pub(super) type Key = Vec<u8>;
 /// The keys that have an unpublished row which is not in hand: for each the sequence of the first one.
-pub(super) type Blocked = HashMap<String, i64>;
+pub(super) type Blocked = HashMap<Key, i64>;
 
 /// Says whether a row may go. A row without a key has no order to keep.
-pub(super) fn may_go(key: &str, sequence: i64, blocked: &Blocked) -> bool {
+pub(super) fn may_go(key: &[u8], sequence: i64, blocked: &Blocked) -> bool {
     key.is_empty() || blocked.get(key).is_none_or(|first| sequence <= *first)
+}
+
+/// Finds two rows of one key in hand, in the order of their sequence, or one in hand and one elsewhere, that have the same
+/// sequence: nothing says which of them comes first. Gives the place of the first one in hand.
+pub(super) fn tie<'k>(rows: impl Iterator<Item = (&'k [u8], i64)>, blocked: &Blocked) -> Option<usize> {
+    let mut seen: HashMap<&[u8], i64> = HashMap::new();
+    rows.enumerate()
+        .filter(|(_, (key, _))| !key.is_empty())
+        .find(|(_, (key, sequence))| {
+            seen.insert(key, *sequence) == Some(*sequence) || blocked.get(*key) == Some(sequence)
+        })
+        .map(|(place, _)| place)
 }
 
 /// How many rows are asked for: as many as fit into the memory, judged by those that came before.
@@ -51,11 +65,24 @@ mod tests {
 
     #[test]
     fn d14_a_row_that_is_not_in_hand_holds_back_the_later_rows_of_its_key_and_of_no_other() {
-        let blocked = Blocked::from([("a".to_owned(), 5)]);
+        let blocked = Blocked::from([(b"a".to_vec(), 5)]);
         let rows = [("a", 4, true), ("a", 6, false), ("a", 7, false), ("b", 6, true), ("", 6, true)];
         for (key, sequence, expected) in rows {
-            assert_eq!(may_go(key, sequence, &blocked), expected, "{key} {sequence}");
+            assert_eq!(may_go(key.as_bytes(), sequence, &blocked), expected, "{key} {sequence}");
         }
+    }
+
+    #[test]
+    fn rows_of_one_key_that_share_a_number_are_found_in_hand_and_elsewhere() {
+        let elsewhere = Blocked::from([(b"a".to_vec(), 5)]);
+        let nowhere = Blocked::new();
+        let tied = |rows: &[(&'static str, i64)], blocked| {
+            tie(rows.iter().map(|(key, sequence)| (key.as_bytes(), *sequence)), blocked)
+        };
+        assert_eq!(tied(&[("a", 4), ("b", 4), ("a", 5), ("", 6), ("", 6)], &nowhere), None);
+        assert_eq!(tied(&[("b", 4), ("a", 4), ("a", 4)], &nowhere), Some(2));
+        assert_eq!(tied(&[("a", 4), ("b", 4), ("b", 4)], &nowhere), Some(2), "whoever stands between");
+        assert_eq!(tied(&[("a", 4), ("a", 5)], &elsewhere), Some(1));
     }
 
     #[test]

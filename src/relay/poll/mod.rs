@@ -19,11 +19,16 @@
 //! - **Let go in this order.** The producer goes before the buckets: whoever claims them next finds nothing on the way, as
 //!   far as a client can know.
 //!
-//! `sweep`, `choice`, `sql` and `outlet` decide; `source`, `turn` and `verify` ask. What is inserted and deleted by one
+//! - **No order but one.** Numbers that are no order any more (a sequence that has started over behind its rows, two rows of a
+//!   key with one number) stop the relay before anything of them is published.
+//! - **Nobody's session.** Nothing is left behind on a session: a pooler may give it to somebody else after each transaction.
+//!
+//! `sweep`, `choice`, `numbers`, `sql` and `outlet` decide; `source`, `turn` and `verify` ask. What is inserted and deleted by one
 //! transaction is not seen, and rows of several tables have no common order: the log source is better at both.
 
 mod choice;
 mod error;
+mod numbers;
 mod outlet;
 pub(super) mod setup;
 mod source;
@@ -31,6 +36,7 @@ mod sql;
 mod sweep;
 mod tempo;
 mod turn;
+mod value;
 mod verify;
 
 use std::time::Duration;
@@ -38,6 +44,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::Diagnose as _;
+use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::Error as RelayError;
 use crate::relay::Settings;
@@ -68,6 +76,8 @@ use turn::Turn;
 
 /// The server ends a transaction that is left alone for so much longer than it may take.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// For so long the rest is published after a row that cannot be; then the relay ends, or nobody would notice while rows keep coming.
+const HALT_AFTER: Duration = Duration::from_secs(30);
 /// How often it is looked how much is unpublished.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -88,6 +98,18 @@ struct Desk {
     cautious_until: Option<i64>,
     /// Such a row was met in this sweep.
     met_cautious: bool,
+    /// Rows that cannot be published, if there are any.
+    halt: Option<Halt>,
+    /// How many percent of its numbers a sequence had used when that was told of last.
+    percent_told: u64,
+}
+
+/// Rows that a person must look at: the first of them ends the relay, once what is not behind one of them has gone.
+struct Halt {
+    error: RelayError,
+    /// Buckets of keys that wait for a person.
+    buckets: Vec<i32>,
+    since: Instant,
 }
 
 struct Poller {
@@ -127,6 +149,8 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         scratch: Scratch::default(),
         cautious_until: None,
         met_cautious: false,
+        halt: None,
+        percent_told: 0,
     };
     let patience = Patience::new(kafka, metrics.clone(), stop.clone());
     let mut poller = Poller {
@@ -204,18 +228,22 @@ impl Poller {
     }
 
     async fn open(&self) -> Result<Source, RelayError> {
-        let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &self.settings.relay.name)
+        let ordinary = wal::connect_shared(&self.target, &self.settings.postgres, &self.settings.relay.name)
             .await
             .map_err(RelayError::wal("connect to PostgreSQL"))?;
-        let mut outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
-        let mut classes = Vec::new();
-        for outbox in &mut outboxes {
-            let found = verify::verify(&ordinary.client, outbox).await?;
-            outbox.names.read.retain(|column| found.columns.contains(column));
-            classes.push(found.id);
-        }
+        let outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
         let idle_limit = self.settings.source.poll.batch_timeout + IDLE_GRACE;
-        Source::prepare(ordinary, &outboxes, &classes, idle_limit).await
+        let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
+        let failed = RelayError::wal("read the catalogue");
+        let client = &ordinary.client;
+        client.batch_execute(&begin).await.map_err(wal::Error::from).map_err(failed)?;
+        let mut found = Vec::new();
+        for outbox in &outboxes {
+            found.push(verify::verify(client, outbox).await?);
+        }
+        let failed = RelayError::wal("read the catalogue");
+        client.batch_execute("COMMIT").await.map_err(wal::Error::from).map_err(failed)?;
+        Ok(Source::new(ordinary, begin, &outboxes, found))
     }
 
     /// Sweeps over all outboxes, again and again; at once while there is more, else after a while.
@@ -242,7 +270,12 @@ impl Poller {
             }
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
                 looked = Some(Instant::now());
-                self.hands.look(source).await?;
+                self.hands.look(source, &mut self.desks).await?;
+            }
+            // What a row that cannot be published does not hold back has gone, or takes too long to go.
+            let is_over = |halt: &mut Halt| !has_more || halt.since.elapsed() > HALT_AFTER;
+            if let Some(halt) = self.desks.iter_mut().find_map(|desk| desk.halt.take_if(is_over)) {
+                return Err(halt.error);
             }
             if has_more {
                 continue;
@@ -288,6 +321,7 @@ impl Poller {
             Verdict::Rights | Verdict::Transient => {
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.hands.patience.learn(&failure);
                 self.hands.patience.tell(&failure.into());
                 Ok(if is_about_brokers { Next::AwaitKafka(self.hands.patience.next_pause()) } else { Next::Pause })
             }
@@ -305,6 +339,23 @@ impl Desk {
         if !self.met_cautious {
             self.cautious_until = None;
         }
+    }
+
+    /// Sets the keys of a bucket aside, for a row that cannot be published is among them.
+    fn set_aside(&mut self, bucket: i32, error: RelayError) {
+        tracing::warn!(
+            code = %error.code(), error = chain(&error),
+            "a row cannot be published: stopping once the rows of other keys are published"
+        );
+        let halt = self.halt.get_or_insert_with(|| Halt { error, buckets: Vec::new(), since: Instant::now() });
+        halt.buckets.push(bucket);
+    }
+
+    /// Gives the buckets to try next.
+    fn candidates(&self) -> Vec<i32> {
+        let mut candidates = self.sweep.candidates();
+        candidates.retain(|bucket| self.halt.as_ref().is_none_or(|halt| !halt.buckets.contains(bucket)));
+        candidates
     }
 
     /// Says whether this row is published alone.

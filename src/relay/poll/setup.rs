@@ -14,6 +14,7 @@ use crate::relay::wal::Target;
 use super::Error;
 use super::Outbox;
 use super::outboxes;
+use super::sql::Names;
 use super::verify;
 
 /// Prints what `apply` would run, as one SQL script.
@@ -30,7 +31,7 @@ pub(in crate::relay) fn script(settings: &Settings, wish: &Wish) -> Result<Strin
             columns(&outbox)
         ));
         if let Some(role) = &wish.role {
-            parts.push(format!("{};\n", grants(&outbox, role)));
+            parts.push(format!("{};\n{};\n", grants(&outbox, role), grants_on_sequences(&outbox, role)));
         }
     }
     Ok(parts.join("\n"))
@@ -45,7 +46,7 @@ pub(in crate::relay) async fn apply(
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
     let target = target.map_err(RelayError::wal("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
-    let ordinary = wal::connect_ordinary(&target, &settings.postgres, &name)
+    let ordinary = wal::connect_shared(&target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let client = &ordinary.client;
@@ -62,9 +63,12 @@ pub(in crate::relay) async fn apply(
         tell(&format!("outbox table {schema}.{name} can be polled"));
         if let Some(role) = &wish.role {
             run(client, format!("grant rights to {role}"), &grants(&outbox, role)).await?;
+            run(client, format!("grant rights to {role}"), &grants_on_sequences(&outbox, role)).await?;
             tell(&format!("role {role} has what run needs on {schema}.{name}"));
         }
+        begin(client).await?;
         verify::verify(client, &outbox).await?;
+        end(client).await?;
     }
     Ok(())
 }
@@ -78,6 +82,27 @@ pub(super) fn grants(outbox: &Outbox, role: &str) -> String {
         quote(&outbox.names.published_at),
         outbox.names.table,
         role = quote(role),
+    )
+}
+
+/// The right to see how far a sequence has come.
+pub(super) fn grant_on_sequence(sequence: &str, role: &str) -> String {
+    format!("GRANT SELECT ON SEQUENCE {sequence} TO {}", quote(role))
+}
+
+/// The same for the sequences that the column of the order draws from, by whatever name.
+fn grants_on_sequences(outbox: &Outbox, role: &str) -> String {
+    let Names { table, sequence, .. } = &outbox.names;
+    format!(
+        "DO $walrelay$ DECLARE drawn regclass; BEGIN\n    FOR drawn IN SELECT s.oid FROM pg_catalog.pg_class s WHERE s.relkind = 'S' \
+         AND (s.oid = pg_catalog.pg_get_serial_sequence({table}, {column})::regclass\n        OR s.oid IN (SELECT d.refobjid FROM \
+         pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid\n                     \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum\n                     \
+         WHERE f.adrelid = {table}::regclass AND a.attname = {column}))\n    \
+         LOOP EXECUTE pg_catalog.format('GRANT SELECT ON SEQUENCE %s TO %I', drawn, {role}); END LOOP;\nEND $walrelay$",
+        table = literal(table),
+        column = literal(sequence),
+        role = literal(role),
     )
 }
 
@@ -95,6 +120,23 @@ fn columns(outbox: &Outbox) -> String {
 }
 
 async fn run(client: &Client, what: String, sql: &str) -> Result<(), RelayError> {
+    begin(client).await?;
     let ran = client.batch_execute(sql).await;
-    ran.map_err(|error| Error::Setup { what, source: wal::Error::from(error) }.into())
+    ran.map_err(|error| Error::Setup { what, source: wal::Error::from(error) })?;
+    end(client).await
+}
+
+/// The session may be somebody else's again after each transaction: what is set, is set for one.
+async fn begin(client: &Client) -> Result<(), RelayError> {
+    let begun = client.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off").await;
+    begun.map_err(|error| RelayError::Wal { action: "begin a transaction", source: error.into() })
+}
+
+async fn end(client: &Client) -> Result<(), RelayError> {
+    let ended = client.batch_execute("COMMIT").await;
+    ended.map_err(|error| RelayError::Wal { action: "commit", source: error.into() })
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,23 +1,22 @@
 //! One connection and its statements: claim, fetch, mark.
 //!
 //! Everything of a batch happens in one transaction, and the transaction is the batch's only memory: when the connection
-//! ends, however it ends, the buckets are free and the rows are unpublished again. So nothing is ever rolled back by hand.
-
-use std::time::Duration;
+//! ends, however it ends, the buckets are free and the rows are unpublished again. So nothing is rolled back by hand, except to
+//! look closer at a row that the server cannot send.
 
 use futures_core::Stream as _;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
-use tokio_postgres::Statement;
-use tokio_postgres::types::FromSql;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
 use crate::relay::Error as RelayError;
+use crate::relay::contract::quote;
 use crate::relay::pgoutput::Cell;
 use crate::relay::pgoutput::Column;
 use crate::relay::pgoutput::Relation;
 use crate::relay::row;
+use crate::relay::row::Names as RoleNames;
 use crate::relay::row::Plan;
 use crate::relay::wal;
 use crate::relay::wal::Ended;
@@ -25,14 +24,19 @@ use crate::relay::wal::Ordinary;
 
 use super::Error;
 use super::Outbox;
+use super::choice;
 use super::choice::Appetite;
 use super::choice::Blocked;
 use super::choice::may_go;
+use super::numbers::Drawn;
+use super::numbers::Sequence;
+use super::sql;
 use super::sql::Names;
 use super::sql::OWN_COLUMNS;
+use super::value::Key;
+use super::value::Raw;
+use super::verify::Found;
 
-/// How long a lock on a whole table is waited for.
-const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// How often rows are looked for behind keys that are blocked.
 const LOOKS_MAX: u32 = 4;
 
@@ -43,20 +47,25 @@ pub(super) struct Source {
     pub(super) ended: Ended,
     /// In the order of the outboxes.
     pub(super) tables: Vec<Table>,
+    begin: String,
 }
 
-/// The statements of one outbox on one connection.
+/// One outbox and its statements.
 pub(super) struct Table {
+    schema: String,
     name: String,
     /// The table's id: the class of its advisory locks.
-    class: i32,
-    plan: Plan,
-    claim: Statement,
-    fetch: Statement,
-    count: Statement,
-    blocked: Statement,
-    mark: Statement,
-    backlog: Statement,
+    class: u32,
+    roles: RoleNames,
+    names: Names,
+    sequences: Vec<Sequence>,
+    claim: String,
+    fetch: String,
+    count: String,
+    blocked: String,
+    mark: String,
+    backlog: String,
+    drawn: String,
 }
 
 /// A row in hand: locked, unpublished, and with no earlier one of its key elsewhere.
@@ -66,13 +75,15 @@ pub(super) struct InHand {
     part: u32,
     place: String,
     pub(super) sequence: i64,
-    key: String,
+    key: Key,
+    pub(super) bucket: i32,
 }
 
 /// The rows of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) rows: Vec<InHand>,
+    plan: Option<Plan>,
     /// There were as many as were asked for: there may be more.
     pub(super) is_full: bool,
 }
@@ -86,71 +97,99 @@ pub(super) struct Backlog {
 }
 
 impl Source {
-    /// Takes over a connection whose tables are fit. A transaction that is left alone for longer than `idle_limit` is ended
-    /// by the server: a relay that hangs must not hold its rows, nor hold back vacuum.
-    pub(super) async fn prepare(
-        ordinary: Ordinary,
-        outboxes: &[Outbox],
-        classes: &[u32],
-        idle_limit: Duration,
-    ) -> Result<Self, RelayError> {
-        let Ordinary { client, ended } = ordinary;
-        // A mark that a crash of the server forgets is a repetition, and no more than the last moments have.
-        let session = format!(
-            "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; SET synchronous_commit = off",
-            idle_limit.as_millis(),
-            LOCK_LIMIT.as_millis()
-        );
-        client.batch_execute(&session).await.map_err(failed("set up the session"))?;
-        let mut tables = Vec::new();
-        for (outbox, class) in outboxes.iter().zip(classes) {
-            tables.push(Table::prepare(&client, outbox, *class).await?);
-        }
-        Ok(Self { client, ended, tables })
+    /// Takes over a connection whose tables are fit.
+    pub(super) fn new(ordinary: Ordinary, begin: String, outboxes: &[Outbox], found: Vec<Found>) -> Self {
+        let Ordinary { client, ended, .. } = ordinary;
+        let tables = outboxes.iter().zip(found).map(|(outbox, found)| Table::new(outbox, found)).collect();
+        Self { client, ended, tables, begin }
     }
 }
 
 impl Table {
-    async fn prepare(client: &Client, outbox: &Outbox, class: u32) -> Result<Self, RelayError> {
-        let names = &outbox.names;
-        let prepare = async |sql: String| client.prepare(&sql).await.map_err(failed("prepare the statements"));
-        let fetch = prepare(names.fetch()).await?;
-        let columns = fetch.columns().get(OWN_COLUMNS..).unwrap_or_default().iter();
-        let columns = columns.map(|column| Column { name: column.name(), type_id: column.type_().oid() }).collect();
+    fn new(outbox: &Outbox, found: Found) -> Self {
         let (schema, name) = outbox.route.table();
-        let relation = Relation { id: class, schema, name, columns };
-        Ok(Self {
-            name: format!("{schema}.{name}"),
-            class: class.cast_signed(),
-            plan: Plan::new(&relation, outbox.route.names()).map_err(Error::from)?,
-            claim: prepare(Names::claim()).await?,
-            count: prepare(names.count()).await?,
-            blocked: prepare(names.blocked()).await?,
-            mark: prepare(names.mark()).await?,
-            backlog: prepare(names.backlog()).await?,
-            fetch,
-        })
-    }
-
-    /// Reads a row by the roles of its columns.
-    pub(super) fn row<'r>(&self, in_hand: &'r InHand) -> row::Row<'r> {
-        let cells = OWN_COLUMNS..in_hand.row.len();
-        self.plan.row(cells.map(|column| in_hand.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0)))
+        let mut names = outbox.names.clone();
+        names.read.retain(|column| found.columns.contains(column));
+        Self {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            class: found.id,
+            roles: outbox.route.names().clone(),
+            sequences: found.sequences,
+            claim: sql::claim(),
+            fetch: names.fetch(),
+            count: names.count(),
+            blocked: names.blocked(),
+            mark: names.mark(),
+            backlog: names.backlog(),
+            drawn: names.drawn(),
+            names,
+        }
     }
 
     /// Gives the table's name.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    /// Gives the table's id.
+    pub(super) const fn class(&self) -> u32 {
+        self.class
+    }
+
+    /// Warns of a sequence that nears its end, once for each further percent.
+    pub(super) fn tell_of_the_end(&self, drawn: &[Drawn], told: &mut u64) {
+        let used = drawn
+            .iter()
+            .zip(&self.sequences)
+            .filter_map(|(drawn, sequence)| Some((drawn.percent_used(sequence)?, sequence)));
+        let Some((percent, sequence)) = used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > told)
+        else {
+            return;
+        };
+        *told = percent;
+        let (table, sequence, column) = (&self.names.table, &sequence.name, quote(&self.names.sequence));
+        tracing::warn!(
+            code = "WR-6525",
+            table = self.name(),
+            percent,
+            next =
+                format!("ALTER SEQUENCE {sequence} AS bigint; ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint"),
+            "the numbers of a sequence run out: at its end the application can insert no event any more"
+        );
+    }
+
+    /// Says how its rows are walked, by the columns that came.
+    fn plan(&self, row: &Row) -> Result<Plan, Error> {
+        let columns = row.columns().get(OWN_COLUMNS..).unwrap_or_default().iter();
+        let columns = columns.map(|column| Column { name: column.name(), type_id: column.type_().oid() }).collect();
+        let relation = Relation { id: self.class, schema: &self.schema, name: &self.name, columns };
+        Ok(Plan::new(&relation, &self.roles)?)
+    }
+}
+
+impl Batch {
+    /// None, although there are some.
+    pub(super) const fn with_more() -> Self {
+        Self { rows: Vec::new(), plan: None, is_full: true }
+    }
+
+    /// Reads a row by the roles of its columns.
+    pub(super) fn row<'r>(&self, in_hand: &'r InHand) -> Option<row::Row<'r>> {
+        let cells = OWN_COLUMNS..in_hand.row.len();
+        let cells = cells.map(|column| in_hand.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
+        self.plan.as_ref().map(|plan| plan.row(cells))
     }
 }
 
 impl Source {
     /// Begins a transaction and claims buckets among these.
     pub(super) async fn begin(&self, table: &Table, candidates: &[i32]) -> Result<Vec<i32>, RelayError> {
-        let values: [&(dyn ToSql + Sync); 2] = [&table.class, &candidates];
-        let begin = self.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
+        let class = table.class.cast_signed();
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&class, Type::INT4), (&candidates, Type::INT4_ARRAY)];
+        let begin = self.client.batch_execute(&self.begin);
         // Sent together; the lock comes before the snapshot of whatever is read next.
-        let (begun, claimed) = tokio::join!(begin, self.client.query(&table.claim, &values));
+        let (begun, claimed) = tokio::join!(begin, self.client.query_typed(&table.claim, &values));
         begun.map_err(failed("begin a transaction"))?;
         let rows = claimed.map_err(failed("claim buckets"))?;
         rows.iter().map(|row| row.try_get(0).map_err(failed("claim buckets"))).collect()
@@ -161,6 +200,11 @@ impl Source {
         self.client.batch_execute("COMMIT").await.map_err(failed("commit the batch"))
     }
 
+    /// Ends the transaction, and whatever happened in it has not.
+    pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
+        self.client.batch_execute("ROLLBACK").await.map_err(failed("give the batch up"))
+    }
+
     /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
     pub(super) async fn fetch(
         &self,
@@ -169,17 +213,26 @@ impl Source {
         rows_max: i64,
         appetite: &mut Appetite,
     ) -> Result<Batch, RelayError> {
-        let mut without: Vec<String> = Vec::new();
+        let mut without: Vec<Key> = Vec::new();
         for _ in 0..LOOKS_MAX {
             let mut batch = self.lock(table, buckets, rows_max, &without, appetite).await?;
             let Some(last) = batch.rows.last().map(|row| row.sequence) else { return Ok(batch) };
-            let blocked = self.blocked(table, buckets, last, &without, &batch.rows).await?;
-            batch.rows.retain(|row| may_go(&row.key, row.sequence, &blocked));
+            let (blocked, drawn) =
+                tokio::join!(self.blocked(table, buckets, last, &without, &batch.rows), self.drawn(table));
+            let blocked = blocked?;
+            for (drawn, sequence) in drawn?.iter().zip(&table.sequences) {
+                drawn.check(&table.name(), &table.names, sequence)?;
+            }
+            let keys = batch.rows.iter().map(|row| (row.key.0.as_slice(), row.sequence));
+            if let Some(row) = choice::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
+                return Err(batch.tie(table, row).into());
+            }
+            batch.rows.retain(|row| may_go(&row.key.0, row.sequence, &blocked));
             if !batch.rows.is_empty() {
                 return Ok(batch);
             }
             // All of them wait for a row that somebody else holds: look behind their keys.
-            without.extend(blocked.into_keys());
+            without.extend(blocked.into_keys().map(Key));
         }
         Ok(Batch::default())
     }
@@ -190,21 +243,31 @@ impl Source {
         table: &Table,
         buckets: &[i32],
         rows_max: i64,
-        without: &[String],
+        without: &[Key],
         appetite: &mut Appetite,
     ) -> Result<Batch, RelayError> {
-        let values: [&(dyn ToSql + Sync); 3] = [&buckets, &rows_max, &without];
-        let rows = self.client.query_raw(&table.fetch, values).await.map_err(failed("read the outbox"))?;
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&buckets, Type::INT4_ARRAY), (&rows_max, Type::INT8), (&without, Type::TEXT_ARRAY)];
+        let rows = self.client.query_typed_raw(&table.fetch, values).await.map_err(failed("read the outbox"))?;
         let mut rows = std::pin::pin!(rows);
         let mut batch = Batch::default();
         let mut bytes = 0;
         while let Some(row) = std::future::poll_fn(|context| rows.as_mut().poll_next(context)).await {
-            let row = row.map_err(failed("read the outbox"))?;
+            let row = match row.map_err(wal::Error::from) {
+                Ok(row) => row,
+                Err(source) if source.is_about_content() => {
+                    return Err(Error::Unsendable { before: batch.rows.len(), source }.into());
+                }
+                Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
+            };
             bytes += row.raw_size_bytes() as u64;
             if bytes > appetite.bytes() && !batch.rows.is_empty() {
                 // The rest is locked for nothing, and read in the next batch; it is not kept in memory.
                 batch.is_full = true;
                 break;
+            }
+            if batch.plan.is_none() {
+                batch.plan = Some(table.plan(&row)?);
             }
             batch.rows.push(InHand::new(row).map_err(failed("read the outbox"))?);
         }
@@ -215,27 +278,70 @@ impl Source {
         Ok(batch)
     }
 
+    /// Names the first row of these buckets, which the server cannot send.
+    pub(super) async fn name_first(
+        &self,
+        table: &Table,
+        buckets: &[i32],
+        source: wal::Error,
+    ) -> Result<Option<Error>, RelayError> {
+        let without: &[Key] = &[];
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&buckets, Type::INT4_ARRAY), (&1_i64, Type::INT8), (&without, Type::TEXT_ARRAY)];
+        let row = self.client.query_typed_opt(&table.names.first(), &values).await;
+        let Some(row) = row.map_err(failed("look for the row"))? else { return Ok(None) };
+        let id: Option<String> = row.try_get(0).map_err(failed("look for the row"))?;
+        let id = id.unwrap_or_else(|| "(no id)".to_owned());
+        Ok(Some(Error::Unreadable {
+            table: table.name(),
+            event_id: id.chars().take(64).flat_map(char::escape_default).collect(),
+            sequence: row.try_get(1).map_err(failed("look for the row"))?,
+            column: table.names.sequence.clone(),
+            bucket: row.try_get(2).map_err(failed("look for the row"))?,
+            source,
+        }))
+    }
+
     /// Finds the keys that have an unpublished row up to `last` which is not in hand.
     async fn blocked(
         &self,
         table: &Table,
         buckets: &[i32],
         last: i64,
-        without: &[String],
+        without: &[Key],
         rows: &[InHand],
     ) -> Result<Blocked, RelayError> {
-        let values: [&(dyn ToSql + Sync); 3] = [&buckets, &last, &without];
-        let row = self.client.query_one(&table.count, &values).await.map_err(failed("count the outbox"))?;
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&buckets, Type::INT4_ARRAY), (&last, Type::INT8), (&without, Type::TEXT_ARRAY)];
+        let row = self.client.query_typed_one(&table.count, &values).await.map_err(failed("count the outbox"))?;
         let count: i64 = row.try_get(0).map_err(failed("count the outbox"))?;
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
         let parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
         let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
-        let values: [&(dyn ToSql + Sync); 5] = [&buckets, &last, &without, &parts, &places];
-        let rows = self.client.query(&table.blocked, &values).await.map_err(failed("look for locked rows"))?;
-        let key = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let values: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&buckets, Type::INT4_ARRAY),
+            (&last, Type::INT8),
+            (&without, Type::TEXT_ARRAY),
+            (&parts, Type::OID_ARRAY),
+            (&places, Type::TEXT_ARRAY),
+        ];
+        let rows = self.client.query_typed(&table.blocked, &values).await.map_err(failed("look for locked rows"))?;
+        let key = |row: &Row| Ok((row.try_get::<_, Key>(0)?.0, row.try_get(1)?));
         rows.iter().map(key).collect::<Result<Blocked, _>>().map_err(failed("look for locked rows"))
+    }
+
+    /// Looks at how far the sequences have come, and the rows.
+    pub(super) async fn drawn(&self, table: &Table) -> Result<Vec<Drawn>, RelayError> {
+        let mut all = Vec::new();
+        for sequence in &table.sequences {
+            let row = self.client.query_typed_one(&table.drawn, &[(&sequence.id, Type::OID)]).await;
+            let row = row.map_err(failed("look at the sequence"))?;
+            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(failed("look at the sequence"));
+            all.push(Drawn { highest: get(0)?, last: get(1)? });
+        }
+        Ok(all)
     }
 
     /// Marks the rows in hand as published.
@@ -246,58 +352,59 @@ impl Source {
         let mut marked = 0;
         for part in parts {
             let places: Vec<&str> = rows.iter().filter(|row| row.part == part).map(|row| row.place.as_str()).collect();
-            let values: [&(dyn ToSql + Sync); 2] = [&places, &part];
-            marked += self.client.execute(&table.mark, &values).await.map_err(failed("mark rows as published"))?;
+            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&places, Type::TEXT_ARRAY), (&part, Type::OID)];
+            let executed = self.client.execute_typed(&table.mark, &values).await;
+            marked += executed.map_err(failed("mark rows as published"))?;
         }
         let published = rows.len() as u64;
         if marked == published {
             Ok(())
         } else {
-            Err(Error::NotMarked { table: table.name.clone(), marked, published }.into())
+            Err(Error::NotMarked { table: table.name(), marked, published }.into())
         }
     }
 
-    /// Looks at what is unpublished.
-    pub(super) async fn backlog(&self, table: &Table) -> Result<Backlog, RelayError> {
-        let row = self.client.query_one(&table.backlog, &[]).await.map_err(failed("look at the backlog"))?;
+    /// Looks at what is unpublished, in a transaction of its own. Gives how far the sequences have come as well.
+    pub(super) async fn backlog(&self, table: &Table) -> Result<(Backlog, Vec<Drawn>), RelayError> {
+        let (begun, row, drawn, ended) = tokio::join!(
+            self.client.batch_execute(&self.begin),
+            self.client.query_typed_one(&table.backlog, &[]),
+            self.drawn(table),
+            self.commit(),
+        );
+        begun.map_err(failed("begin a transaction"))?;
+        let row = row.map_err(failed("look at the backlog"))?;
+        let drawn = drawn?;
+        ended?;
         let get = |column| row.try_get::<_, i64>(column).map_err(failed("look at the backlog"));
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
-        Ok(Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) })
+        let backlog =
+            Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };
+        Ok((backlog, drawn))
+    }
+}
+
+impl Batch {
+    /// Tells of two rows that share a number.
+    fn tie(&self, table: &Table, row: &InHand) -> Error {
+        let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::route::event_id(&row));
+        Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }
     }
 }
 
 impl InHand {
     fn new(row: Row) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self { part: row.try_get(0)?, place: row.try_get(1)?, sequence: row.try_get(2)?, key: row.try_get(3)?, row })
+        Ok(Self {
+            part: row.try_get(0)?,
+            place: row.try_get(1)?,
+            sequence: row.try_get(2)?,
+            key: row.try_get(3)?,
+            bucket: row.try_get(4)?,
+            row,
+        })
     }
 }
 
-/// Sorts what a query failed for. A plan that no longer fits its table is made anew on the next connection.
 fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> RelayError {
-    move |error| {
-        let source = wal::Error::from(error);
-        if let wal::Error::Server(error) = &source
-            && error.state == "0A000"
-        {
-            return Error::Altered.into();
-        }
-        RelayError::Wal { action, source }
-    }
-}
-
-/// A value as the server sent it.
-struct Raw<'a>(Cell<'a>);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(Cell::Binary(raw)))
-    }
-
-    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(Cell::Null))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
+    move |error| RelayError::Wal { action, source: wal::Error::from(error) }
 }

@@ -3,6 +3,11 @@
 //! Rows are found by not being published, never by a remembered number: numbers are not drawn in commit order, so a row may
 //! become visible behind one that was seen before. The order of a key's rows is the column `sequence`. A row is marked by
 //! where it lies (`ctid`), which stands still while it is locked: it is marked if and only if it is the one that was read.
+//!
+//! Behind a pooler the session belongs to somebody else before and after each transaction. So what a session needs is set for
+//! one transaction, and no statement has a name.
+
+use std::time::Duration;
 
 use crate::relay::contract::quote;
 use crate::relay::contract::quote_table;
@@ -11,10 +16,32 @@ use crate::relay::route::Route;
 use super::sweep::BUCKETS;
 use super::sweep::CLAIM_MAX;
 
-/// How many columns of `fetch` come before the mapped ones: the table's id, the row's place, its sequence and its key.
-pub(super) const OWN_COLUMNS: usize = 4;
+/// How many columns of `fetch` come before the mapped ones: the table's id, the row's place, its sequence, its key and bucket.
+pub(super) const OWN_COLUMNS: usize = 5;
 /// Beyond so many rows it is not counted how many are unpublished.
 pub(super) const COUNT_MAX: u32 = 10_000;
+/// How long a lock on a whole table is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Begins a transaction under settings of its own: names mean what they say, rows that a policy would hide are an error, and a
+/// mark that a crash of the server forgets is a repetition, no more than the last moments have. A transaction that is left
+/// alone for longer than `idle_limit` is ended by the server: a relay that hangs must not hold its rows, nor hold back vacuum.
+pub(super) fn begin(idle_limit: Duration, stores_any_bytes: bool) -> String {
+    // In a database without an encoding text is asked for as it is stored.
+    let encoding = if stores_any_bytes { "; SET LOCAL client_encoding = 'SQL_ASCII'" } else { "" };
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; \
+         SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = {}; \
+         SET LOCAL idle_in_transaction_session_timeout = {}{encoding}",
+        LOCK_LIMIT.as_millis(),
+        idle_limit.as_millis(),
+    )
+}
+
+/// Claims buckets of table `$1` among `$2`, in this order, until the transaction ends.
+pub(super) fn claim() -> String {
+    format!("SELECT bucket FROM unnest($2) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {CLAIM_MAX}")
+}
 
 /// Where a table is and what its columns are called.
 #[derive(Clone, Debug)]
@@ -27,6 +54,8 @@ pub(super) struct Names {
     pub(super) published_at: String,
     /// The column that becomes the key.
     pub(super) key: String,
+    /// The column that is the event's id.
+    pub(super) id: String,
     /// The column that says when a row was written.
     pub(super) created_at: String,
     /// The columns that the route reads.
@@ -46,28 +75,37 @@ impl Names {
             sequence: sequence.to_owned(),
             published_at: published_at.to_owned(),
             key: route.key_column().to_owned(),
+            id: route.id_column().to_owned(),
             created_at: created_at.to_owned(),
             read,
         }
-    }
-
-    /// Claims buckets of table `$1` among `$2`, in this order, until the transaction ends.
-    pub(super) fn claim() -> String {
-        format!(
-            "SELECT bucket FROM unnest($2::int4[]) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {CLAIM_MAX}"
-        )
     }
 
     /// Locks and reads at most `$2` unpublished rows of the buckets `$1`, without those of the keys `$3`.
     pub(super) fn fetch(&self) -> String {
         let read: String = self.read.iter().map(|column| format!(", t.{}", quote(column))).collect();
         format!(
-            "SELECT t.tableoid, t.ctid::text, t.{sequence}::int8, {key}{read} FROM {table} AS t WHERE {due}
+            "SELECT t.tableoid, t.ctid::text, t.{sequence}::int8, {key}, {bucket}{read} FROM {table} AS t WHERE {due}
              AND {key} <> ALL ($3) ORDER BY t.{sequence} LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
             sequence = quote(&self.sequence),
             key = self.key(),
+            bucket = self.bucket(),
             table = self.table,
             due = self.due(),
+        )
+    }
+
+    /// Names the first row that `fetch` would read, in nothing but ASCII: its id, its sequence and its bucket.
+    pub(super) fn first(&self) -> String {
+        format!(
+            "SELECT encode(convert_to(t.{id}::text, getdatabaseencoding()), 'escape'), t.{sequence}::int8, {bucket}
+             FROM {table} AS t WHERE {due} AND {key} <> ALL ($3) ORDER BY t.{sequence} LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
+            id = quote(&self.id),
+            sequence = quote(&self.sequence),
+            bucket = self.bucket(),
+            table = self.table,
+            due = self.due(),
+            key = self.key(),
         )
     }
 
@@ -80,7 +118,7 @@ impl Names {
     pub(super) fn blocked(&self) -> String {
         format!(
             "SELECT {key}, min(t.{sequence})::int8 FROM {up_to} AND NOT EXISTS (SELECT FROM
-             unnest($4::oid[], $5::text[]) AS mine (part, place) WHERE mine.part = t.tableoid AND mine.place::tid = t.ctid)
+             unnest($4, $5) AS mine (part, place) WHERE mine.part = t.tableoid AND mine.place::tid = t.ctid)
              GROUP BY 1",
             key = self.key(),
             sequence = quote(&self.sequence),
@@ -91,7 +129,7 @@ impl Names {
     /// Marks the rows at the places `$1` of the table, or part of it, `$2`.
     pub(super) fn mark(&self) -> String {
         format!(
-            "UPDATE {} AS t SET {} = now() WHERE t.ctid = ANY ($1::text[]::tid[]) AND t.tableoid = $2",
+            "UPDATE {} AS t SET {} = now() WHERE t.ctid = ANY ($1::tid[]) AND t.tableoid = $2",
             self.table,
             quote(&self.published_at)
         )
@@ -113,14 +151,28 @@ impl Names {
         )
     }
 
+    /// Gives the highest number that is unpublished, and then the one that sequence `$1` has drawn last. In this order: the rows
+    /// are those of when the statement began, and a sequence that went on since is no less than they are.
+    pub(super) fn drawn(&self) -> String {
+        format!(
+            "SELECT (SELECT max(t.{sequence})::int8 FROM {table} AS t WHERE t.{published} IS NULL), pg_sequence_last_value($1::oid)",
+            sequence = quote(&self.sequence),
+            table = self.table,
+            published = quote(&self.published_at),
+        )
+    }
+
     fn up_to(&self) -> String {
         let (sequence, key) = (quote(&self.sequence), self.key());
-        format!("{} AS t WHERE {} AND t.{sequence} <= $2::int8 AND {key} <> ALL ($3)", self.table, self.due())
+        format!("{} AS t WHERE {} AND t.{sequence} <= $2 AND {key} <> ALL ($3)", self.table, self.due())
     }
 
     fn due(&self) -> String {
-        let (published, key) = (quote(&self.published_at), self.key());
-        format!("t.{published} IS NULL AND (hashtext({key}) & {}) = ANY ($1)", BUCKETS - 1)
+        format!("t.{} IS NULL AND {} = ANY ($1)", quote(&self.published_at), self.bucket())
+    }
+
+    fn bucket(&self) -> String {
+        format!("(hashtext({}) & {})", self.key(), BUCKETS - 1)
     }
 
     /// The key as text; none is the empty one, so that its rows fall into a bucket as well.

@@ -19,6 +19,7 @@ use crate::relay::pipeline::Refused;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Verdict;
+use crate::relay::recurrence::Place;
 use crate::relay::route;
 use crate::relay::route::Reason;
 use crate::relay::route::Written;
@@ -28,10 +29,12 @@ use crate::relay::wal::Ended;
 use super::Desk;
 use super::Error;
 use super::outlet::Outlet;
-use super::source::InHand;
+use super::source::Batch;
 use super::source::Source;
 use super::source::Table;
 
+/// How often a batch is begun anew because of a row that the server cannot send.
+const LOOKS_MAX: u32 = 4;
 /// How long one query may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 /// How many rows are taken while each is published alone.
@@ -79,8 +82,8 @@ pub(super) enum Left {
 
 /// How far a batch came.
 enum Published {
-    /// So many rows have arrived, and the next one cannot become a record.
-    UpTo(usize, Option<Error>),
+    /// So many rows have arrived, and the next one, whose bucket is given, cannot become a record.
+    UpTo(usize, Option<(i32, Error)>),
     Left(Left),
 }
 
@@ -128,10 +131,11 @@ impl Hands {
     }
 
     /// Notes how much is unpublished.
-    pub(super) async fn look(&self, source: &Source) -> Result<(), RelayError> {
+    pub(super) async fn look(&self, source: &Source, desks: &mut [Desk]) -> Result<(), RelayError> {
         let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
-        for table in &source.tables {
-            let backlog = self.asked(source.backlog(table)).await?;
+        for (table, desk) in source.tables.iter().zip(desks) {
+            let (backlog, drawn) = self.asked(source.backlog(table)).await?;
+            table.tell_of_the_end(&drawn, &mut desk.percent_told);
             events += backlog.events;
             oldest_micros = backlog.oldest_micros.max(oldest_micros);
             server_micros = backlog.server_micros;
@@ -153,19 +157,20 @@ impl Hands {
     ) -> Result<Turn, RelayError> {
         let idle = Ok(Turn::Over { is_full: false });
         let Some(table) = source.tables.get(place) else { return idle };
-        let buckets = self.asked(source.begin(table, &desk.sweep.candidates())).await?;
+        let at = (u64::from(table.class()), self.marked);
+        let located = |error| located(error, table, at);
+        let buckets = self.asked(source.begin(table, &desk.candidates())).await?;
         desk.sweep.claimed(&buckets);
-        let rows_max = if desk.cautious_until.is_some() { CAUTIOUS_ROWS } else { desk.appetite.rows() };
         let mut batch = match buckets.as_slice() {
-            [] => super::source::Batch::default(),
-            some => self.asked(source.fetch(table, some, rows_max, &mut desk.appetite)).await?,
+            [] => Batch::default(),
+            some => self.fetch(source, table, some, desk).await.map_err(located)?,
         };
         if batch.rows.is_empty() {
             self.asked(source.commit()).await?;
-            return idle;
+            return Ok(Turn::Over { is_full: batch.is_full });
         }
         self.metrics.events_received.add(batch.rows.len() as u64);
-        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, desk, &batch.rows)).await? {
+        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, desk, &batch)).await? {
             Published::UpTo(count, poison) => (count, poison),
             Published::Left(left) => {
                 if let Left::SinkFailed { failure, .. } = &left
@@ -177,14 +182,54 @@ impl Hands {
             }
         };
         batch.rows.truncate(count);
-        self.metrics.last_delivery_micros.set(now_micros());
-        self.asked(source.mark(table, &batch.rows)).await?;
-        self.asked(source.commit()).await?;
-        self.marked += batch.rows.len() as u64;
-        match poison {
-            Some(poison) => Err(poison.into()),
-            None => Ok(Turn::Over { is_full: batch.is_full }),
+        if !batch.rows.is_empty() {
+            self.metrics.last_delivery_micros.set(now_micros());
+            self.asked(source.mark(table, &batch.rows)).await.map_err(located)?;
         }
+        self.asked(source.commit()).await.map_err(located)?;
+        self.marked += batch.rows.len() as u64;
+        let is_full = batch.is_full || poison.is_some();
+        if let Some((bucket, poison)) = poison {
+            desk.set_aside(bucket, poison.into());
+        }
+        Ok(Turn::Over { is_full })
+    }
+
+    /// Takes rows into the hand. At a row that the server cannot send only those before it are taken; if it is the first, its
+    /// bucket is set aside, and none is.
+    async fn fetch(
+        &self,
+        source: &Source,
+        table: &Table,
+        buckets: &[i32],
+        desk: &mut Desk,
+    ) -> Result<Batch, RelayError> {
+        let mut rows_max = if desk.cautious_until.is_some() { CAUTIOUS_ROWS } else { desk.appetite.rows() };
+        for _ in 0..LOOKS_MAX {
+            let fetched = self.asked(source.fetch(table, buckets, rows_max, &mut desk.appetite)).await;
+            let (before, cause) = match fetched {
+                Err(RelayError::Poll(Error::Unsendable { before, source })) => (before, source),
+                other => return other,
+            };
+            // The transaction is broken, and its claim with it.
+            self.asked(source.roll_back()).await?;
+            let claimed = self.asked(source.begin(table, buckets)).await?;
+            if claimed != buckets {
+                break;
+            }
+            if before > 0 {
+                rows_max = i64::try_from(before).unwrap_or(rows_max);
+                continue;
+            }
+            if let Some(error @ Error::Unreadable { bucket, .. }) =
+                self.asked(source.name_first(table, buckets, cause)).await?
+            {
+                desk.set_aside(bucket, error.into());
+            }
+            break;
+        }
+        // The rest of these buckets comes in the next sweep.
+        Ok(Batch::with_more())
     }
 
     /// Hands the rows over, up to the first that cannot become a record, and waits until each of them has arrived.
@@ -193,15 +238,17 @@ impl Hands {
         ended: &mut Ended,
         table: &Table,
         desk: &mut Desk,
-        rows: &[InHand],
+        batch: &Batch,
     ) -> Result<Published, RelayError> {
         let deadline = Instant::now() + self.batch_timeout;
         let mut poison = None;
         let mut count = 0;
-        for in_hand in rows {
-            let row = table.row(in_hand);
-            let poisoned =
-                |reason| Error::Poison { table: table.name().to_owned(), event_id: route::event_id(&row), reason };
+        for in_hand in &batch.rows {
+            let Some(row) = batch.row(in_hand) else { break };
+            let poisoned = |reason| {
+                let event_id = route::event_id(&row);
+                (in_hand.bucket, Error::Poison { table: table.name(), event_id, reason })
+            };
             let is_cautious = desk.is_cautious(in_hand.sequence);
             let now = now_micros().cast_signed();
             let made = route::written_at(&row, now).and_then(|Written { at, is_ahead }| {
@@ -310,6 +357,16 @@ impl Hands {
     async fn asked<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
         let answered = self.patience.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
         answered.unwrap_or(Err(RelayError::Silent { limit: QUERY_LIMIT }))
+    }
+}
+
+/// Says at which place the server failed, if it did: how many rows had been marked before tells whether anything moves.
+fn located(error: RelayError, table: &Table, place: Place) -> RelayError {
+    match error {
+        RelayError::Wal { action, source } if source.stays_at_its_place() => {
+            Error::Raised { table: table.name(), place, action, is_again: false, source }.into()
+        }
+        other => other,
     }
 }
 

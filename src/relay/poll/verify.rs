@@ -1,6 +1,8 @@
 //! What a table must be before it is polled. Nothing is created and nothing is changed.
 
 use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use crate::relay::Error as RelayError;
 use crate::relay::contract;
@@ -9,6 +11,7 @@ use crate::relay::wal;
 
 use super::Error;
 use super::Outbox;
+use super::numbers::Sequence;
 use super::setup;
 
 /// A table that is fit.
@@ -18,6 +21,8 @@ pub(super) struct Found {
     pub(super) id: u32,
     /// Its columns; some that the route reads need not be there.
     pub(super) columns: Vec<String>,
+    /// The sequences that its numbers are drawn from; none if they come from elsewhere.
+    pub(super) sequences: Vec<Sequence>,
 }
 
 /// Checks one outbox: its columns, the sequence and our rights.
@@ -25,26 +30,23 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
     contract::columns(client, &outbox.route).await?;
     let names = &outbox.names;
     let (schema, name) = outbox.route.table();
-    let failed = |error: tokio_postgres::Error| RelayError::Wal {
-        action: "read the catalogue",
-        source: wal::Error::from(error),
-    };
-    // The sequence is found by what depends on the column: that needs no right on anything.
     let sql =
         "SELECT c.oid, current_user::text, has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
                       coalesce(has_column_privilege(c.oid, p.attnum, 'UPDATE'), false),
-                      s.attnotnull AND s.atttypid IN (20, 21, 23), p.atttypid = 1184,
-                      (SELECT max(q.seqcache) FROM pg_depend d JOIN pg_sequence q ON q.seqrelid = d.objid
-                       WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = s.attnum),
+                      s.attnotnull AND s.atttypid IN (20, 21, 23), p.atttypid = 1184, row_security_active(c.oid),
                       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = s.attnum
                               AND i.indpred IS NOT NULL),
                       ARRAY (SELECT a.attname::text FROM pg_attribute a
-                             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+                             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+                      coalesce((SELECT string_agg(quote_ident(o.polname), ', ' ORDER BY o.polname)
+                                FROM pg_policy o WHERE o.polrelid = c.oid), '')
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_attribute s ON s.attrelid = c.oid AND s.attname = $3 AND NOT s.attisdropped
                LEFT JOIN pg_attribute p ON p.attrelid = c.oid AND p.attname = $4 AND NOT p.attisdropped
                WHERE n.nspname = $1 AND c.relname = $2";
-    let row = client.query_one(sql, &[&schema, &name, &names.sequence, &names.published_at]).await.map_err(failed)?;
+    let of_table = [schema, name, &names.sequence, &names.published_at];
+    let values = of_table.each_ref().map(|value| (value as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT));
+    let row = client.query_typed_one(sql, &values).await.map_err(failed)?;
     let table = format!("{schema}.{name}");
     let unfit = |what: String, remedy: String| Error::Unfit { table: table.clone(), what, remedy };
     let missing = |column: &str, kind: &str| {
@@ -59,14 +61,6 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
     if row.try_get::<_, Option<bool>>(6).map_err(failed)? != Some(true) {
         return Err(missing(&names.published_at, "timestamptz").into());
     }
-    if let Some(cache @ 2..) = row.try_get::<_, Option<i64>>(7).map_err(failed)? {
-        let column = quote(&names.sequence);
-        return Err(unfit(
-            format!("draws {column} {cache} numbers at a time, so they are not in the order of commits"),
-            format!("run `ALTER TABLE {} ALTER COLUMN {column} SET CACHE 1`, or the same on its sequence", names.table),
-        )
-        .into());
-    }
     for (column, what) in [(2, "use the schema of"), (3, "read"), (4, "mark rows as published in")] {
         if !row.try_get::<_, bool>(column).map_err(failed)? {
             let role: String = row.try_get(1).map_err(failed)?;
@@ -74,6 +68,13 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
             return Err(Error::Rights { role, what, table, grant }.into());
         }
     }
+    if row.try_get::<_, bool>(7).map_err(failed)? {
+        let policies: String = row.try_get(10).map_err(failed)?;
+        let policies =
+            if policies.is_empty() { "it has no policy".to_owned() } else { format!("policies: {policies}") };
+        return Err(Error::Hidden { role: row.try_get(1).map_err(failed)?, table, policies }.into());
+    }
+    let sequences = sequences(client, outbox).await?;
     if !row.try_get::<_, bool>(8).map_err(failed)? {
         tracing::warn!(
             table,
@@ -81,5 +82,61 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
              prints it"
         );
     }
-    Ok(Found { id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)? })
+    Ok(Found { id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)?, sequences })
+}
+
+/// Finds and checks the sequences that the column of the order draws from: its own, and those of its default.
+async fn sequences(client: &Client, outbox: &Outbox) -> Result<Vec<Sequence>, RelayError> {
+    let (schema, name) = outbox.route.table();
+    // By what depends on the column, and on what its default depends: that needs no right on anything.
+    let sql = "SELECT q.seqrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname), q.seqcache, q.seqincrement, q.seqcycle,
+                      least(q.seqmax, CASE a.atttypid WHEN 21 THEN 32767 WHEN 23 THEN 2147483647 ELSE q.seqmax END),
+                      has_sequence_privilege(q.seqrelid, 'USAGE') OR has_sequence_privilege(q.seqrelid, 'SELECT'),
+                      current_user::text
+               FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace
+               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped
+               LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
+               JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+                                   AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')
+                                OR d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+               JOIN pg_sequence q ON q.seqrelid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END
+               JOIN pg_class s ON s.oid = q.seqrelid JOIN pg_namespace n ON n.oid = s.relnamespace
+               WHERE cn.nspname = $1 AND c.relname = $2 GROUP BY 1, 2, 3, 4, 5, 6";
+    let values = [schema, name, &outbox.names.sequence];
+    let values = values.each_ref().map(|value| (value as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT));
+    let rows = client.query_typed(sql, &values).await.map_err(failed)?;
+    rows.iter().map(|row| sequence(outbox, row)).collect()
+}
+
+fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
+    let (schema, name) = outbox.route.table();
+    let (table, column) = (format!("{schema}.{name}"), quote(&outbox.names.sequence));
+    let sequence: String = row.try_get(1).map_err(failed)?;
+    let unfit = |what: String, change: &str| Error::Unfit {
+        table: table.clone(),
+        what,
+        remedy: format!("run `ALTER SEQUENCE {sequence} {change}`"),
+    };
+    if let cache @ 2.. = row.try_get::<_, i64>(2).map_err(failed)? {
+        let what = format!("draws {column} {cache} numbers at a time, so they are not in the order of commits");
+        return Err(unfit(what, "CACHE 1").into());
+    }
+    if row.try_get::<_, i64>(3).map_err(failed)? < 0 {
+        let what = format!("draws {column} downwards, so that later events come before earlier ones");
+        return Err(unfit(what, "INCREMENT 1").into());
+    }
+    if row.try_get::<_, bool>(4).map_err(failed)? {
+        let what = format!("draws {column} from a sequence that starts over at its end");
+        return Err(unfit(what, "NO CYCLE").into());
+    }
+    if !row.try_get::<_, bool>(6).map_err(failed)? {
+        let role: String = row.try_get(7).map_err(failed)?;
+        let grant = setup::grant_on_sequence(&sequence, &role);
+        return Err(Error::Rights { role, what: "look at the sequence of", table, grant }.into());
+    }
+    Ok(Sequence { id: row.try_get(0).map_err(failed)?, end: row.try_get(5).map_err(failed)?, name: sequence })
+}
+
+fn failed(error: tokio_postgres::Error) -> RelayError {
+    RelayError::Wal { action: "read the catalogue", source: wal::Error::from(error) }
 }

@@ -112,6 +112,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn timestamp_replaced(&self) {
+        self.metrics.timestamps_replaced.increment();
+    }
+
     fn is_news(&self, facility: &str, text: &str) -> bool {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(facility, text, now_micros())
     }

@@ -98,6 +98,8 @@ pub struct Failure {
     pub is_about_size: bool,
     /// The producer is done for, and has a cause of its own.
     is_fatal: bool,
+    /// Its timestamp is further from the broker's clock than the topic takes.
+    pub is_about_time: bool,
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
@@ -122,14 +124,14 @@ impl Failure {
         let verdict = code.map_or(Verdict::Transient, verdict);
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
+        let is_about_time = code == Some(Kafka::InvalidTimestamp);
         let is_fatal = code == Some(Kafka::Fatal);
-        Self { verdict, is_about_size, is_fatal, text, topic: topic.map(str::to_owned), event_id }
+        Self { verdict, is_about_size, is_about_time, is_fatal, text, topic: topic.map(str::to_owned), event_id }
     }
 
     /// The producer met a fatal error, of this kind.
     pub(super) fn of_producer(code: Kafka, reason: &str) -> Self {
-        let text = reason.to_owned();
-        Self { verdict: verdict(code), is_about_size: false, is_fatal: false, text, topic: None, event_id: None }
+        Self::without_record(verdict(code), reason.to_owned())
     }
 
     /// Says whether the producer itself is done for.
@@ -140,13 +142,19 @@ impl Failure {
     /// The producer has nobody to ask any more, and never will.
     pub(super) fn forgotten() -> Self {
         let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
-        let (is_about_size, is_fatal) = (false, false);
-        Self { verdict: Verdict::Transient, is_about_size, is_fatal, text, topic: None, event_id: None }
+        Self::without_record(Verdict::Transient, text)
+    }
+
+    const fn without_record(verdict: Verdict, text: String) -> Self {
+        let (is_about_size, is_about_time, is_fatal) = (false, false, false);
+        Self { verdict, is_about_size, is_about_time, is_fatal, text, topic: None, event_id: None }
     }
 
     /// A purged record or a fatal state tells less than what caused it.
     pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
-        self.verdict == Verdict::Transient && other.verdict != Verdict::Transient
+        self.verdict == Verdict::Transient
+            && !self.is_about_time
+            && (other.verdict != Verdict::Transient || other.is_about_time)
     }
 
     /// Gives the id of the event that came back, if it is known.
@@ -192,6 +200,14 @@ impl Diagnose for Failure {
     fn help(&self) -> Option<String> {
         let topic = self.topic.as_deref().unwrap_or("the topic");
         Some(match self.verdict {
+            Verdict::Transient if self.is_about_time => format!(
+                "nothing to do: walrelay sends with the time of sending; if it goes on, compare this machine's clock with the \
+                 brokers', and message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+            ),
+            Verdict::Record if self.is_about_size => format!(
+                "raise max.message.bytes of {topic} (or message.max.bytes of its brokers), and message.max.bytes under \
+                 [kafka.properties] if that is smaller (1048588 unless set); walrelay does not skip the event"
+            ),
             Verdict::Transient => "nothing to do: walrelay starts again from the confirmed position".to_owned(),
             Verdict::Record => format!(
                 "compare the event with what {topic} takes (max.message.bytes, number of partitions, schema or policy \
@@ -237,7 +253,6 @@ const fn is_about_content(code: Kafka) -> bool {
         code,
         Kafka::InvalidMessage
             | Kafka::InvalidRecord
-            | Kafka::InvalidTimestamp
             | Kafka::PolicyViolation
             | Kafka::InvalidTopic
             | Kafka::UnsupportedForMessageFormat
@@ -271,6 +286,7 @@ mod tests {
         let rows = [
             (Kafka::MessageSizeTooLarge, Fate::Fatal, "WR-6810"),
             (Kafka::PolicyViolation, Fate::Fatal, "WR-6810"),
+            (Kafka::InvalidTimestamp, Fate::Transient, "WR-6931"),
             (Kafka::UnknownPartition, Fate::Fatal, "WR-6810"),
             (Kafka::UnknownTopicOrPartition, Fate::Fatal, "WR-6932"),
             (Kafka::TopicAuthorizationFailed, Fate::Transient, "WR-6730"),
@@ -290,5 +306,7 @@ mod tests {
     fn a_cause_outranks_its_consequences() {
         assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
         assert!(!failure(Kafka::MessageSizeTooLarge).is_vaguer_than(&failure(Kafka::PurgeQueue)));
+        assert!(failure(Kafka::Fatal).is_vaguer_than(&failure(Kafka::InvalidTimestamp)));
+        assert!(!failure(Kafka::InvalidTimestamp).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
     }
 }

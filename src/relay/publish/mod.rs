@@ -22,9 +22,11 @@ mod settings;
 mod statistics;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -41,6 +43,7 @@ use crate::relay::ledger::Completed;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
 use crate::relay::metrics::Metrics;
+use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
 use crate::relay::route::Record;
@@ -74,6 +77,8 @@ pub struct Publisher {
     topics: HashMap<String, u16>,
     last_topic: (String, u16),
     limit_bytes: usize,
+    /// Topics that have refused timestamps, and how far from now they may be.
+    spans: BTreeMap<String, Duration>,
 }
 
 impl fmt::Debug for Publisher {
@@ -95,6 +100,7 @@ impl Publisher {
             topics: HashMap::new(),
             last_topic: (String::new(), 0),
             limit_bytes: settings.record_bytes_max(),
+            spans: settings.spans().clone(),
         })
     }
 
@@ -119,13 +125,25 @@ impl Publisher {
         Retired::new(self.producer)
     }
 
+    /// Says whether a record keeps its timestamp. A backlog after an outage is older than some topics take; the time of the
+    /// event stands in a header all the same.
+    fn takes_timestamp(&self, topic: &str, millis: i64) -> bool {
+        let Some(span) = self.spans.get(topic) else { return true };
+        let micros = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
+        let takes = !span.is_zero() && Duration::from_micros(now_micros().abs_diff(micros)) <= *span;
+        if !takes {
+            self.context.timestamp_replaced();
+        }
+        takes
+    }
+
     /// Sends one record. The one place that hands bytes to librdkafka, which copies them.
     fn send(&self, record: &Record<'_>, ticket: Ticket) -> Result<(), KafkaError> {
         let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, ticket.to_word());
         base.key = record.key;
         base.payload = record.value;
         base.partition = record.partition;
-        base.timestamp = record.timestamp_millis;
+        base.timestamp = record.timestamp_millis.filter(|millis| self.takes_timestamp(record.topic, *millis));
         if !record.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
             let headers = record
@@ -209,7 +227,8 @@ mod tests {
         config.set("queue.buffering.max.kbytes", "1");
         let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared))).unwrap();
         let (topics, last_topic) = (HashMap::new(), (String::new(), 0));
-        let mut publisher = Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024 };
+        let mut publisher =
+            Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024, spans: BTreeMap::new() };
         let (headers, value) = (Headers::default(), [0; 2_048]);
         let mut offer = |length: usize| {
             let (topic, value) = ("t", value.get(..length));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,13 +16,17 @@ use super::Mechanism;
 
 /// How long an unknown topic is waited for: longer than a broker's restart.
 const TOPIC_GRACE_MS: &str = "60000";
-/// librdkafka's own limit for one record.
-const RECORD_BYTES_MAX: usize = 1_000_000;
+/// The default of the brokers for one batch: librdkafka's own would refuse records that they take.
+const RECORD_BYTES_MAX: usize = 1_048_588;
+const RECORD_BYTES_MAX_TEXT: &str = "1048588";
 
 /// librdkafka's own size of a batch; a topic takes a little more, unless it was told otherwise.
 const BATCH_BYTES: usize = 1_000_000;
 /// Smaller batches would cost more than they could spare. A record alone may be larger.
 const BATCH_BYTES_MIN: usize = 16 * 1_024;
+
+/// A timestamp that is no further from now is hardly ever refused.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Everything a producer is made from. Secrets are read each time one is made.
 #[derive(Clone, Debug)]
@@ -31,13 +36,15 @@ pub struct Settings {
     in_flight_bytes: u64,
     /// How large a batch may become, once one was refused for its size.
     batch_bytes: Option<usize>,
+    /// How far the timestamp of a record may be from now, by topic, once one was refused for it.
+    spans: BTreeMap<String, Duration>,
 }
 
 impl Settings {
     /// Gathers what a producer needs.
     #[must_use]
     pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
-        Self { config, client_id, in_flight_bytes, batch_bytes: None }
+        Self { config, client_id, in_flight_bytes, batch_bytes: None, spans: BTreeMap::new() }
     }
 
     /// Halves the batches of the producers that are made from here on: a topic may take less than its brokers do.
@@ -45,6 +52,19 @@ impl Settings {
         let given = self.config.properties.get("batch.size").and_then(|text| text.parse().ok());
         let now = self.batch_bytes.or(given).unwrap_or(BATCH_BYTES);
         self.batch_bytes = Some((now / 2).max(BATCH_BYTES_MIN));
+    }
+
+    /// A topic takes no timestamps that are far from its brokers' clock: records of the producers that are made from here on
+    /// have the time of sending instead, if theirs is not recent; and if that was so already, each of them. Says whether this
+    /// is news.
+    pub fn narrow_timestamps(&mut self, topic: &str) -> bool {
+        let span = if self.spans.contains_key(topic) { Duration::ZERO } else { RECENT };
+        self.spans.insert(topic.to_owned(), span) != Some(span)
+    }
+
+    /// Gives the topics of such records, and how far from now theirs may be.
+    pub(super) const fn spans(&self) -> &BTreeMap<String, Duration> {
+        &self.spans
     }
 
     /// Gives the largest record that librdkafka takes.
@@ -156,7 +176,8 @@ const GUARANTEES: [(&str, &str); 10] = [
 ];
 
 /// These may be changed under `[kafka.properties]`.
-const HABITS: [(&str, &str); 7] = [
+const HABITS: [(&str, &str); 8] = [
+    ("message.max.bytes", RECORD_BYTES_MAX_TEXT),
     ("linger.ms", "1"),
     ("batch.num.messages", "10000"),
     ("socket.keepalive.enable", "true"),
@@ -218,6 +239,13 @@ mod tests {
         let settings =
             |budget| Settings::new(Config { properties, ..Config::default() }, "test".into(), budget).client().unwrap();
         assert_eq!(settings(8 << 20).get("queue.buffering.max.kbytes"), Some("10241"));
+    }
+
+    #[test]
+    fn a_record_may_be_as_large_as_the_brokers_default() {
+        let own = settings(Config::default());
+        assert_eq!(own.client().unwrap().get("message.max.bytes"), Some("1048588"));
+        assert_eq!(own.record_bytes_max(), 1_048_588);
     }
 
     #[test]

@@ -97,8 +97,8 @@ pub enum Reason {
     /// The topic has fewer partitions.
     #[error("its topic has no partition {0}")]
     NoPartition(i32),
-    /// The record is larger than Kafka takes.
-    #[error("the record has {size} bytes, more than the {limit} that Kafka takes")]
+    /// The record is larger than the producer takes.
+    #[error("the record has {size} bytes, more than the {limit} of message.max.bytes, which is walrelay's own limit")]
     TooLarge {
         /// Its size.
         size: usize,
@@ -211,6 +211,13 @@ impl Route {
     pub fn key_column(&self) -> &str {
         let name = self.names.0.get(self.key as usize).and_then(Option::as_ref);
         name.map_or(self.key.name(), |name| &name.column)
+    }
+
+    /// Gives the name of the column that is the event's id.
+    #[must_use]
+    pub fn id_column(&self) -> &str {
+        let name = self.names.0.get(Role::Id as usize).and_then(Option::as_ref);
+        name.map_or(Role::Id.name(), |name| &name.column)
     }
 
     /// Gives the topic if it is the same for every row.

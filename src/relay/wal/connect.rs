@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Replication,
     /// Ordinary queries.
     Queries,
+    /// Ordinary queries on a session that may be another one in the next transaction: nothing is set on it.
+    Shared,
 }
 
 /// A connection on which the server waits for a command.
@@ -180,6 +182,9 @@ impl Attempt<'_> {
                 return Err(Error::ReadOnly { host: host.to_string() });
             }
         }
+        if self.purpose != Purpose::Shared && connected.stores_any_bytes() {
+            connected.query(STORED_BYTES).await?;
+        }
         if self.purpose == Purpose::Queries {
             connected.query(SESSION).await?;
         }
@@ -207,7 +212,7 @@ impl Attempt<'_> {
         let options = match self.purpose {
             // Ours come last and win.
             Purpose::Replication => format!("{given} {}", replication_options(self.config)),
-            Purpose::Queries => given.to_owned(),
+            Purpose::Queries | Purpose::Shared => given.to_owned(),
         };
         let mut parameters = vec![
             ("user", self.target.user.as_str()),
@@ -231,6 +236,11 @@ impl Attempt<'_> {
 /// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
 /// be dead.
 const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local";
+
+/// In a database of this encoding no byte means a character, so none can be converted: under any other client encoding the
+/// server would only refuse what is not legal in that one.
+const SQL_ASCII: &str = "SQL_ASCII";
+const STORED_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
 /// What the session needs without any change of the server: its limits, and a text form that no setting changes.
 fn replication_options(config: &Config) -> String {
@@ -264,6 +274,11 @@ impl Connected {
     /// Gives a setting as the server reported it.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Says whether the database takes any bytes for text, and so must be asked for them as they are stored.
+    pub(super) fn stores_any_bytes(&self) -> bool {
+        self.parameter("server_encoding") == Some(SQL_ASCII)
     }
 
     /// Sends a command.

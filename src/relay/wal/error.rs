@@ -163,6 +163,25 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "28000")
     }
 
+    /// Says whether the server met it in what it reads: a value that it cannot send.
+    #[must_use]
+    pub fn is_about_content(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_about_content())
+    }
+
+    /// Says whether the server fails at the place where it stands, and will fail there again if it has done so twice. What
+    /// time or an operator makes pass is no such failure, nor is a connection that is lost.
+    #[must_use]
+    pub fn stays_at_its_place(&self) -> bool {
+        matches!(self, Self::Server(error) if !error.may_pass())
+    }
+
+    /// Gives the SQLSTATE, if the server says one.
+    #[must_use]
+    pub fn state(&self) -> Option<&str> {
+        if let Self::Server(error) = self { Some(&error.state) } else { None }
+    }
+
     /// Says whether a table is not there.
     #[must_use]
     pub fn is_missing_table(&self) -> bool {
@@ -207,7 +226,8 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return Self::Server(ServerError::new(db.code().code(), db.message(), db.detail(), db.where_()));
+            let error = ServerError::new(db.code().code(), db.message(), db.detail(), db.where_());
+            return Self::Server(error.reported_by(db.routine()));
         }
         if error.is_closed() {
             return Self::Closed;
@@ -237,6 +257,8 @@ impl Diagnose for Error {
                 Kind::Missing => Code::new(Exit::PositionLost, 1),
                 Kind::SlotLost => Code::new(Exit::PositionLost, 2),
                 Kind::Contract | Kind::WalLevel | Kind::NoDatabase | Kind::SlotOlder => Code::new(Exit::Contract, 5),
+                Kind::Pooled => Code::new(Exit::Contract, 7),
+                Kind::Content => Code::new(Exit::Poison, 4),
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
@@ -278,7 +300,9 @@ impl Diagnose for Error {
                 | Kind::Replication
                 | Kind::Rights
                 | Kind::RowTooLarge
+                | Kind::Content
                 | Kind::Pooler
+                | Kind::Pooled
                 | Kind::Ours => Fate::Fatal,
             },
         }
@@ -340,6 +364,13 @@ mod tests {
             ("42704", "publication \"p\" does not exist", None, "WR-6505", Fate::Fatal),
             ("28000", "no pg_hba.conf entry for host", None, "WR-6704", Fate::Fatal),
             ("08P01", "unsupported startup parameter: replication", None, "WR-7011", Fate::Fatal),
+            ("08P01", "query_wait_timeout", None, "WR-6906", Fate::Transient),
+            ("08P01", "no more connections allowed (max_client_conn)", None, "WR-6906", Fate::Transient),
+            ("08P01", "transaction blocks not allowed in statement pooling mode", None, "WR-6507", Fate::Fatal),
+            ("26000", "prepared statement \"s1\" does not exist", None, "WR-6507", Fate::Fatal),
+            ("42P05", "prepared statement \"s1\" already exists", None, "WR-6507", Fate::Fatal),
+            ("22021", "invalid byte sequence for encoding \"UTF8\": 0xe9", None, "WR-6804", Fate::Fatal),
+            ("22P05", "character with byte sequence 0x81 has no equivalent", None, "WR-6804", Fate::Fatal),
             ("25006", "cannot execute INSERT in a read-only transaction", None, "WR-6906", Fate::Transient),
             ("99999", "what nobody has seen yet", None, "WR-6906", Fate::Transient),
             ("55000", "replication slot \"s\" was not created in this database", None, "WR-6505", Fate::Fatal),

@@ -41,6 +41,7 @@ pub use error::Error;
 pub use ordinary::Ended;
 pub use ordinary::Ordinary;
 pub use ordinary::connect_ordinary;
+pub use ordinary::connect_shared;
 pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;

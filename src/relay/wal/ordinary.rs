@@ -33,6 +33,8 @@ pub struct Ordinary {
     pub client: Client,
     /// Resolves when the connection ends, with the reason if there is one.
     pub ended: Ended,
+    /// The database takes any bytes for text: only under its own client encoding does it give them back.
+    pub stores_any_bytes: bool,
 }
 
 impl fmt::Debug for Ordinary {
@@ -59,17 +61,34 @@ impl Drop for Ended {
     }
 }
 
+/// Connects for ordinary queries through whatever stands in between: a pooler may give each transaction another session, and
+/// each session to somebody else next. So nothing is set on it, and whoever uses it sets what it needs within a transaction
+/// and prepares no statement.
+pub async fn connect_shared(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
+    connect_for(Purpose::Shared, target, config, application_name).await
+}
+
 /// Connects for ordinary queries. Nothing on the search path but PostgreSQL's own catalogue: names of others are written
 /// with their schema.
 pub async fn connect_ordinary(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
-    let connected = connect::connect(target, config, application_name, Purpose::Queries).await?;
+    connect_for(Purpose::Queries, target, config, application_name).await
+}
+
+async fn connect_for(
+    purpose: Purpose,
+    target: &Target,
+    config: &Config,
+    application_name: &str,
+) -> Result<Ordinary, Error> {
+    let connected = connect::connect(target, config, application_name, purpose).await?;
+    let stores_any_bytes = connected.stores_any_bytes();
     let (client, connection) = tokio_postgres::Config::new()
         .user(&target.user)
         .ssl_mode(tokio_postgres::config::SslMode::Disable)
         .connect_raw(Resumed::new(connected), NoTls)
         .await?;
     let ended = Ended(tokio::spawn(async move { connection.await.err().map(Error::from) }));
-    Ok(Ordinary { client, ended })
+    Ok(Ordinary { client, ended, stores_any_bytes })
 }
 
 /// A connection whose handshake is over, for a client that wants to shake hands.

@@ -12,6 +12,8 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// It happened in pgoutput, while a change was decoded.
     is_from_plugin: bool,
+    /// The routine of PostgreSQL that reports it; a pooler names none.
+    routine: Option<String>,
 }
 
 impl ServerError {
@@ -28,6 +30,7 @@ impl ServerError {
                 b'M' => found.message = one_line(&text),
                 b'D' => found.detail = Some(one_line(&text)),
                 b'W' => found.is_from_plugin = is_from_plugin(&text),
+                b'R' => found.routine = Some(one_line(&text)),
                 _ => {}
             }
         }
@@ -40,7 +43,24 @@ impl ServerError {
             message: one_line(message),
             detail: detail.map(one_line),
             is_from_plugin: context.is_some_and(is_from_plugin),
+            routine: None,
         }
+    }
+
+    pub(super) fn reported_by(mut self, routine: Option<&str>) -> Self {
+        self.routine = routine.map(one_line);
+        self
+    }
+
+    /// Says whether the server met this in what it reads, and not in its own state: it will meet it there again.
+    pub(super) fn is_about_content(&self) -> bool {
+        matches!(self.state.as_str(), "22021" | "22P05")
+    }
+
+    /// Says whether time or an operator of the server makes it pass: connections, read-only nodes, conflicts, resources,
+    /// locks, the operator's own word, the server's files.
+    pub(super) fn may_pass(&self) -> bool {
+        ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| self.state.starts_with(class))
     }
 
     /// The detail of a broken constraint or a bad value quotes the row.
@@ -67,7 +87,14 @@ impl ServerError {
             "3D000" => Kind::NoDatabase,
             "53400" if self.message.contains("replication slots") => Kind::NoSlot,
             "3F000" | "42P01" | "42703" => Kind::Contract,
-            "08P01" => Kind::Pooler,
+            // PostgreSQL's own routine complains of what we sent; a pooler says in this state whatever it has to say, and only
+            // of a connection that it never takes is that for good.
+            "08P01" if self.routine.is_some() => Kind::Ours,
+            "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
+            "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
+            // A statement that was prepared on another session.
+            "26000" | "42P05" => Kind::Pooled,
+            "22021" | "22P05" => Kind::Content,
             "42601" | "22023" | "0A000" => Kind::Ours,
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
             "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
@@ -129,7 +156,9 @@ pub(super) enum Kind {
     Replication,
     Rights,
     RowTooLarge,
+    Content,
     Pooler,
+    Pooled,
     Ours,
     Away,
 }
@@ -168,6 +197,14 @@ impl Kind {
             Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
             Self::Pooler => {
                 "let postgres.url lead to PostgreSQL itself: a pooler such as PgBouncer takes no replication connection"
+            }
+            Self::Pooled => {
+                "let the pooler keep a session for as long as a client is connected (pool_mode = session), or let postgres.url \
+                 lead to PostgreSQL itself"
+            }
+            Self::Content => {
+                "correct the value: it has a character that UTF-8 does not have, or bytes that are none in the encoding of the \
+                 database"
             }
             Self::Ours => "please report this",
             Self::SlotActive | Self::Shutdown | Self::Away => return None,

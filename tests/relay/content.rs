@@ -1,0 +1,158 @@
+//! Text that the server cannot send: asked for as it is stored where that is possible, else named, and never tried for ever.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use super::poll::UNPUBLISHED;
+use super::poll::await_text;
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::reader;
+use crate::support::reader::Record;
+use crate::support::source::Sql;
+
+const INSERT: &str = "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, note) VALUES";
+
+/// A database of this encoding with an outbox of text, and a column that nobody maps.
+fn database(postgres: &Postgres, encoding: &str) -> (String, Sql) {
+    let name = encoding.to_lowercase();
+    Sql::connect(&postgres.url())
+        .run(&format!("CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"));
+    let url = postgres.url_of(&name);
+    let sql = Sql::connect(&url);
+    sql.run(
+        "SET client_encoding = 'SQL_ASCII';
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
+             payload text, created_at timestamptz DEFAULT now(), note text);
+         CREATE FUNCTION raw(hex text) RETURNS text LANGUAGE sql AS
+             $$ SELECT convert_from(decode(hex, 'hex'), getdatabaseencoding()::text) $$",
+    );
+    (url, sql)
+}
+
+fn program(url: &str, kafka: &Kafka, topic: &str, more: &str) -> Program {
+    kafka.create_topic(topic, 1);
+    let text = format!("[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[source]\n{more}\n");
+    let program = Program::new(url, &kafka.bootstrap(), &text);
+    let ended = program.verb(&["setup", "--apply"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    program
+}
+
+fn values(kafka: &Kafka, topic: &str) -> Vec<Vec<u8>> {
+    let mut records = reader::read_all(&kafka.bootstrap(), topic);
+    // Of one key the order is that of the offsets; polling takes keys in any order.
+    records.sort_by_key(|record| (record.key.clone(), record.offset));
+    records.into_iter().filter_map(|record: Record| record.value).collect()
+}
+
+#[test]
+fn g2_text_of_a_database_without_an_encoding_is_sent_byte_for_byte_from_either_source() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (url, sql) = database(&postgres, "SQL_ASCII");
+    let mut log = program(&url, kafka, "ascii-log", "");
+    let mut poll = program(&url, kafka, "ascii-poll", "mode = \"poll\"\n[source.poll]\nbatch_max = 2");
+    log.start_streaming();
+    poll.start_streaming();
+    // In the key, the payload and a column that nobody maps.
+    sql.run(&format!(
+        "{INSERT} ('Order', 'k1', 'E', '1', NULL), ('Order', raw('6be9'), 'E', raw('63616681e9'), raw('e9')),
+                     ('Order', raw('6be9'), 'E', '3', NULL)"
+    ));
+    await_text(&sql, UNPUBLISHED, "0", &poll);
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    for topic in ["ascii-log", "ascii-poll"] {
+        assert_eq!(values(kafka, topic), [b"1".to_vec(), b"caf\x81\xe9".to_vec(), b"3".to_vec()], "{topic}");
+        let records = reader::read_all(&kafka.bootstrap(), topic);
+        assert_eq!(records.iter().filter(|record| record.key.as_deref() == Some(b"k\xe9")).count(), 2, "{topic}");
+    }
+    for program in [&mut log, &mut poll] {
+        assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    }
+}
+
+#[test]
+fn d_text_that_utf8_does_not_have_stops_with_68_after_what_comes_before_and_is_passed_as_printed() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (url, sql) = database(&postgres, "WIN1252");
+    for (topic, more) in [("win-stored", ""), ("win-unstored", "slot = \"second\"\nstore_position = false")] {
+        let mut program = program(&url, kafka, topic, more);
+        program.start_streaming();
+        sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
+        // In a column that nobody maps.
+        sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '2', NULL), ('Order', 'k1', 'E', '3', raw('81'))"));
+        sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '4', NULL)"));
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+        let log = program.log();
+        assert!(log.contains("error[WR-6804]") && log.contains("at row 2 of the transaction"), "{log}");
+        assert!(log.contains("SQLSTATE 22P05") && log.contains("0x81"), "{log}");
+        // What comes before the transaction is confirmed, so each start repeats no more than its first row.
+        program.start();
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+        assert_eq!(values(kafka, topic), [b"1", b"2", b"2"], "{topic}: {}", program.log());
+        let (_, printed) = log.split_once("run `SELECT pg_replication_slot_advance").unwrap();
+        sql.run(&format!("SELECT pg_replication_slot_advance{}", printed.split_once('`').unwrap().0));
+        let ended = program.verb(&["setup", "--apply", "--accept-gap"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.notes);
+        program.start_streaming();
+        program.await_that("the rows behind it", |_| values(kafka, topic).last().is_some_and(|value| value == b"4"));
+        assert_eq!(values(kafka, topic).len(), 4, "{}", program.log());
+        assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    }
+}
+
+#[test]
+fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and_a_correction_lets_it_go() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (url, sql) = database(&postgres, "WIN1252");
+    let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nbatch_max = 3");
+    // In a column that nobody maps it is not even read; in the key itself the row is named all the same.
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
+                     ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), 'E', '5', NULL)"));
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', 'last', NULL)"));
+    for key in 0..40 {
+        sql.run(&format!("{INSERT} ('Order', 'g{key}', 'E', '6', NULL)"));
+    }
+    for _ in 0..2 {
+        program.start();
+        assert_eq!(program.wait(), Some(68), "{}", program.log());
+    }
+    let log = program.log();
+    let id = sql.text("SELECT id::text FROM outbox_events WHERE payload = raw('6181')");
+    assert!(log.contains("error[WR-6804]") && log.contains("SQLSTATE 22P05") && log.contains(&id), "{id}: {log}");
+    // What was delivered is marked: the second start has repeated nothing, and but for two buckets everything has gone.
+    let delivered = values(kafka, "win-poll");
+    assert!(delivered.len() > 20 && delivered.contains(&b"2".to_vec()) && !delivered.contains(&b"4".to_vec()), "{log}");
+    assert_eq!((42 + 4 - delivered.len()).to_string(), sql.text(UNPUBLISHED), "{log}");
+    sql.run("UPDATE outbox_events SET payload = '3' WHERE payload = raw('6181')");
+    sql.run("UPDATE outbox_events SET aggregate_id = 'k5' WHERE aggregate_id = raw('81')");
+    program.start_streaming();
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    let values = values(kafka, "win-poll");
+    assert_eq!((values.len(), &values[..3]), (46, &[b"2".to_vec(), b"3".to_vec(), b"4".to_vec()][..]));
+    // A failure of the server that is no row's, and comes again.
+    sql.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON outbox_events FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '7', NULL)"));
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    assert!(program.log().contains("error[WR-6524]") && program.log().contains("not here"), "{}", program.log());
+}
+
+#[test]
+fn a_failure_of_the_server_that_comes_again_at_the_same_place_of_the_log_stops_with_68() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (url, sql) = database(&postgres, "UTF8");
+    let mut program = program(&url, kafka, "raised-again", "");
+    // The filter of another table in the publication, which fails at a value.
+    sql.run("CREATE TABLE other (a int); ALTER PUBLICATION walrelay ADD TABLE other WHERE (1 / a > 5)");
+    program.start_streaming();
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL); INSERT INTO other VALUES (0)"));
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    let log = program.log();
+    assert!(log.contains("error[WR-6805]") && log.contains("SQLSTATE 22012"), "{log}");
+    assert!(log.contains("at row 2 of the transaction") && log.contains("pg_replication_slot_advance"), "{log}");
+}

@@ -1,0 +1,83 @@
+//! Polling through a pooler that gives each transaction whatever session is free: nothing of ours stays on it.
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
+
+use super::poll::UNPUBLISHED;
+use super::poll::await_text;
+use super::poll::polling;
+use crate::support::kafka::Kafka;
+use crate::support::pooler::Pooler;
+use crate::support::reader;
+use crate::support::source::Sql;
+
+/// What a session is set to, and how many statements are prepared on it.
+const LOOK: &str = "INSERT INTO public.seen SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) || ' '
+    || (SELECT count(*) FROM pg_prepared_statements) FROM pg_settings WHERE name IN ('search_path', 'synchronous_commit',
+    'lock_timeout', 'idle_in_transaction_session_timeout', 'row_security', 'statement_timeout', 'client_encoding')";
+
+#[test]
+fn a_pooler_in_transaction_mode_is_polled_through_and_its_sessions_are_left_as_they_were() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("poll-pooler", 1);
+    // One session for everybody.
+    let pooler = Pooler::start(
+        &postgres,
+        "pool_mode = transaction\ndefault_pool_size = 1\nquery_wait_timeout = 1\nserver_login_retry = 1\nmax_client_conn = 3",
+    );
+    let mut program = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
+    let (sql, application) = (Sql::connect(&postgres.url()), Sql::connect(&pooler.url()));
+    sql.run("CREATE TABLE seen (text text)");
+    application.run(LOOK);
+    program.setup();
+    sql.prepare();
+    program.start_streaming();
+    let mut others = Vec::new();
+    for round in 0..20 {
+        sql.run("SELECT emit('k1')");
+        application.run(LOOK);
+        if round == 10 {
+            // Another relay beside it, whose statements would have the same names.
+            let mut other = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
+            other.start_streaming();
+            others.push(other);
+        }
+    }
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    assert_eq!(
+        sql.text("SELECT count(DISTINCT text)::text FROM seen"),
+        "1",
+        "{}",
+        sql.text("SELECT string_agg(DISTINCT text, E'\\n') FROM seen")
+    );
+    for program in others.iter_mut().chain([&mut program]) {
+        assert!(!program.log().contains("WARN"), "{}", program.log());
+    }
+    // A third client is one too many for now, then the server is away: neither is for good.
+    let mut third = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
+    third.start();
+    third.await_that("the refusal", |program| program.log().contains("no more connections allowed"));
+    drop(others);
+    third.await_state("streaming");
+    third.kill();
+    drop(sql);
+    postgres.stop(StopMode::Fast).unwrap();
+    program.await_that("the pooler's word", |program| program.log().contains("08P01"));
+    postgres.resume().unwrap();
+    let sql = Sql::connect(&postgres.url());
+    sql.run("SELECT emit('k1')");
+    await_text(&sql, UNPUBLISHED, "0", &program);
+    reader::check(&reader::read_all(&kafka.bootstrap(), "poll-pooler"), &sql.truth(), 1);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn a_pooler_that_splits_transactions_is_refused_with_65() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let pooler = Pooler::start(&postgres, "pool_mode = statement");
+    let mut program = polling(&pooler.url(), &kafka.bootstrap(), "poll-split", "");
+    program.start();
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    assert!(program.log().contains("pool_mode = session"), "{}", program.log());
+}
