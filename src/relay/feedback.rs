@@ -124,7 +124,8 @@ impl Feedback {
     /// Notes that this position is stored, or that nobody else has written since the one before.
     pub fn persisted(&mut self, confirmed: Confirmed) {
         self.persisted = self.persisted.max(Some(confirmed));
-        self.persisting = None;
+        // A later position may have been asked for since.
+        self.persisting = self.persisting.filter(|asked| asked.confirmed > confirmed);
     }
 
     /// Notes that the last position asked for was passed over.
@@ -144,11 +145,21 @@ impl Feedback {
         Some(persist)
     }
 
-    /// Gives the last position to store before an orderly end; none if it is stored already.
+    /// Gives the last position to store before an orderly end, unless it is stored or asked for already. It may still move:
+    /// an acknowledgement that comes while one is being stored asks for the next.
+    pub fn to_persist_last(&mut self) -> Option<Persist> {
+        let last = Persist { confirmed: self.confirmed, is_idle: false };
+        if self.is_persisted() || self.persisting == Some(last) {
+            return None;
+        }
+        self.persisting = Some(last);
+        Some(last)
+    }
+
+    /// Says whether the last position is stored, if positions are stored at all.
     #[must_use]
-    pub fn exact(&self) -> Option<Persist> {
-        let is_stored = !self.pace.store_position || self.persisted >= Some(self.confirmed);
-        (!is_stored).then_some(Persist { confirmed: self.confirmed, is_idle: false })
+    pub fn is_persisted(&self) -> bool {
+        !self.pace.store_position || self.persisted >= Some(self.confirmed)
     }
 
     /// Gives the position that may be reported: stored, if positions are stored.
@@ -222,15 +233,6 @@ impl Feedback {
         self.asked_times >= STORM
     }
 
-    /// Says how long a position has been waiting to be stored.
-    #[must_use]
-    pub fn persist_waits(&self, now: Instant) -> Duration {
-        match (self.persisting, self.persist_asked_at) {
-            (Some(_), Some(asked)) => now.duration_since(asked),
-            _ => Duration::ZERO,
-        }
-    }
-
     fn is_idle(&self) -> bool {
         self.delivered_records == self.delivered_at_persist
     }
@@ -275,6 +277,28 @@ mod tests {
         assert_eq!(feedback.reportable(), Some(at(50)));
         assert_eq!(feedback.to_persist(now), None, "at most one a second");
         assert_eq!(feedback.to_persist(now + SECOND).unwrap().confirmed, at(70));
+    }
+
+    #[test]
+    fn a15_an_acknowledgement_in_the_middle_of_a_stop_is_stored_before_it_is_reported() {
+        let now = Instant::now();
+        let mut feedback = feedback(true, now);
+        let last = |position| Some(Persist { confirmed: at(position), is_idle: false });
+        feedback.settled(at(50), 3, false, now);
+        assert_eq!(feedback.to_persist_last(), last(50));
+        assert_eq!(feedback.to_persist_last(), None, "asked for once");
+        feedback.settled(at(70), 4, false, now);
+        assert_eq!(feedback.to_persist_last(), last(70), "a stop does not wait for a position that nobody stores");
+        feedback.persisted(at(50));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(50)), false));
+        assert_eq!(feedback.to_persist_last(), None, "still asked for");
+        feedback.persisted(at(70));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(70)), true));
+        // What was asked for before the stop may be passed over meanwhile.
+        feedback.settled(at(90), 4, false, now);
+        assert_eq!(feedback.to_persist_last(), last(90));
+        feedback.passed_over();
+        assert_eq!(feedback.to_persist_last(), last(90));
     }
 
     #[test]

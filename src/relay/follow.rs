@@ -19,6 +19,7 @@ use crate::relay::feedback::Pace;
 use crate::relay::feedback::Persist;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::News;
+use crate::relay::ledger::Confirmed;
 use crate::relay::metrics::Cause;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -36,8 +37,6 @@ use crate::relay::wal::Stream;
 const PARK_GRACE: Duration = Duration::from_secs(2);
 /// How long the orderly end of the stream may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// A position that waits this long to be stored is told of.
-const PERSIST_ALARM: Duration = Duration::from_secs(10);
 
 /// Why a connection ended that need not have failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -120,7 +119,7 @@ impl Follow<'_> {
             }
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
                 let failed = self.failed.take();
-                let left = self.leave(left).await?;
+                let left = self.leave(left, feedback.reportable()).await?;
                 return failed.map_or(Ok(left), Err);
             }
             self.report(&mut feedback, now);
@@ -142,9 +141,6 @@ impl Follow<'_> {
             }
             if self.noting.is_due(now) {
                 self.noting.note(&self.held.pipeline, self.stream.position(), now);
-                if feedback.persist_waits(now) > PERSIST_ALARM {
-                    tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
-                }
             }
 
             let deadline = self.deadline(phase, &feedback);
@@ -254,12 +250,12 @@ impl Follow<'_> {
         let pipeline = &self.held.pipeline;
         match *phase {
             Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
-                let Some(persist) = feedback.exact() else { return Ok(Some(Left::Stopped)) };
-                self.keeper.store(persist);
+                // The last acknowledgement may have come after the settling of this round.
+                self.settle(feedback, now);
                 *phase = Phase::Storing(until);
-                Ok(None)
+                self.store_last(feedback)
             }
-            Phase::Storing(_) if feedback.exact().is_none() => Ok(Some(Left::Stopped)),
+            Phase::Storing(until) if now < until => self.store_last(feedback),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
                 let records = pipeline.ledger().records();
                 Err(self.failed.take().unwrap_or(Error::DrainTimeout { records, limit: self.drain }))
@@ -271,6 +267,14 @@ impl Follow<'_> {
             }
             Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_) | Phase::Storing(_) => Ok(None),
         }
+    }
+
+    /// Stores the last position, and says to leave once that is done.
+    fn store_last(&self, feedback: &mut Feedback) -> Result<Option<Left>, Error> {
+        if let Some(persist) = feedback.to_persist_last() {
+            self.keeper.store(persist);
+        }
+        Ok(feedback.is_persisted().then_some(Left::Stopped))
     }
 
     /// Says whether everything has arrived that is waited for before the end.
@@ -300,6 +304,7 @@ impl Follow<'_> {
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
             News::ServerLeaves => *phase = self.park(now),
             News::Broken(error) => return Err(error.into()),
+            News::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
         }
         Ok(())
     }
@@ -333,10 +338,12 @@ impl Follow<'_> {
         }
     }
 
-    async fn leave(mut self, left: Left) -> Result<Left, Error> {
+    /// Ends the stream. Nothing is reported that is not stored.
+    async fn leave(mut self, left: Left, reportable: Option<Confirmed>) -> Result<Left, Error> {
         if left == Left::Stopped {
-            let feedback_position = self.held.pipeline.confirmation();
-            self.stream.confirm(feedback_position);
+            if let Some(confirmed) = reportable {
+                self.stream.confirm(confirmed);
+            }
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());
             self.stream.finish(GOODBYE).await.map_err(Error::wal("end the stream"))?;
         }

@@ -3,6 +3,8 @@
 //! Each write is log itself, so an idle outbox must not feed itself: a position behind which no event stands is passed over
 //! unless somebody else has taken a transaction id since our own last write.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use crate::fault::Code;
@@ -46,6 +48,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The server did not answer in time.
+    #[must_use]
+    pub const fn late(limit: Duration) -> Self {
+        Self::Query { action: "write", source: wal::Error::NoAnswer { limit } }
+    }
+}
+
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
@@ -66,6 +76,8 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(
             match self {
+                // What passes by itself needs nobody; what else the server says has its own remedy.
+                Self::Query { source, .. } if source.fate() == Fate::Transient => return source.help(),
                 Self::Query { .. } => {
                     "run `walrelay setup --apply`, and see that the role has SELECT, INSERT and UPDATE on \
                      walrelay.position; or set source.store_position = false, which gives up the detection of a moved slot"

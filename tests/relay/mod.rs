@@ -4,5 +4,6 @@ mod delivery;
 mod lifecycle;
 mod poison;
 mod poll;
+mod position;
 mod shutdown;
 mod wal;

@@ -229,8 +229,9 @@ impl Attempt<'_> {
 
 /// Names mean what they say, whatever the role's settings are. And what is written, such as a position, is on this server's disk
 /// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
-/// be dead.
-const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local";
+/// be dead. Sessions that are read-only by default are what an operator or a vendor sets on a full disk: only a position that is
+/// written frees WAL there.
+pub(super) const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
 /// What the session needs without any change of the server: its limits, and a text form that no setting changes.
 fn replication_options(config: &Config) -> String {

@@ -40,6 +40,7 @@ pub use error::Error;
 pub use ordinary::Ended;
 pub use ordinary::Ordinary;
 pub use ordinary::connect_ordinary;
+pub use ordinary::within;
 pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Buf as _;
 use bytes::BufMut as _;
@@ -70,6 +71,14 @@ pub async fn connect_ordinary(target: &Target, config: &Config, application_name
         .await?;
     let ended = Ended(tokio::spawn(async move { connection.await.err().map(Error::from) }));
     Ok(Ordinary { client, ended })
+}
+
+/// Runs a query with a limit of time. One that takes longer leaves its connection useless.
+pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, query).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_) => Err(Error::NoAnswer { limit }),
+    }
 }
 
 /// A connection whose handshake is over, for a client that wants to shake hands.
