@@ -47,6 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/backoff", &[]),
     ("relay/coalesce", &[]),
     ("relay/stalls", &["lsn"]),
+    ("relay/silence", &["lsn"]),
+    ("relay/synchronous", &[]),
     ("relay/config", &["units"]),
     // Level 1b: rooms with I/O.
     ("relay/wal", &["lsn", "cursor", "fault", "units", "relay/ledger"]),
@@ -112,6 +114,8 @@ const PURE: &[&str] = &[
     "relay/backoff",
     "relay/coalesce",
     "relay/stalls",
+    "relay/silence",
+    "relay/synchronous",
     "relay/poll/sweep",
     "relay/poll/choice",
     "relay/poll/sql",

@@ -86,7 +86,11 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
         if let Some(seconds) = status.position_waits_seconds {
             let is_met = seconds < POSITION_WAIT_MAX.as_secs_f64();
             let limit = POSITION_WAIT_MAX.as_secs();
-            let _ = writeln!(body, "{} position: waits to be stored for {seconds:.0} s (required: less than {limit} s)", mark(is_met));
+            let _ = writeln!(
+                body,
+                "{} position: waits to be stored for {seconds:.0} s (required: less than {limit} s)",
+                mark(is_met)
+            );
         }
         if let Some(LastError { code, text, .. }) = status.last_error.as_ref().filter(|_| !status.ready) {
             let _ = writeln!(body, "[-] last error: {text} ({code})");

@@ -41,6 +41,8 @@ pub struct Persist {
 pub struct Pace {
     /// The walsender's own limit for silence.
     pub wal_sender_timeout: Duration,
+    /// How long the server may say nothing; not at all limited if 0.
+    pub silence_max: Duration,
     /// Whether positions are stored before they are reported.
     pub store_position: bool,
     /// How long Kafka may make no progress.
@@ -212,7 +214,7 @@ impl Feedback {
     /// pass before a busy walsender looks at what we sent.
     #[must_use]
     pub fn is_silent(&self, now: Instant) -> bool {
-        !self.pace.wal_sender_timeout.is_zero() && now.duration_since(self.received_at) > self.pace.wal_sender_timeout
+        !self.pace.silence_max.is_zero() && now.duration_since(self.received_at) > self.pace.silence_max
     }
 
     /// Says whether records wait and Kafka has taken none of them for a while.
@@ -259,7 +261,12 @@ mod tests {
     }
 
     fn feedback(store_position: bool, now: Instant) -> Feedback {
-        let pace = Pace { wal_sender_timeout: 60 * SECOND, store_position, stall_release_after: 30 * SECOND };
+        let pace = Pace {
+            wal_sender_timeout: 60 * SECOND,
+            silence_max: 60 * SECOND,
+            store_position,
+            stall_release_after: 30 * SECOND,
+        };
         Feedback::new(pace, at(1), now)
     }
 

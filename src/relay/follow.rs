@@ -134,7 +134,7 @@ impl Follow<'_> {
                 feedback.not_listening(now);
             }
             if feedback.is_silent(now) {
-                return Err(Error::Silent { limit: self.pace.wal_sender_timeout });
+                return Err(Error::Silent { limit: self.pace.silence_max });
             }
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
                 phase = self.park(now);
@@ -304,6 +304,7 @@ impl Follow<'_> {
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
             News::ServerLeaves => *phase = self.park(now),
             News::Broken(error) => return Err(error.into()),
+            News::Synchronous(names) => return Err(Error::Synchronous { names }),
             News::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
         }
         Ok(())

@@ -25,12 +25,14 @@ use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::feedback::Persist;
 use crate::relay::lookout;
+use crate::relay::lookout::Standing;
 use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
 use crate::relay::position;
 use crate::relay::position::Outcome;
 use crate::relay::position::Store;
 use crate::relay::resume::Identity;
+use crate::relay::synchronous;
 use crate::relay::wal;
 use crate::relay::wal::Ordinary;
 
@@ -56,6 +58,8 @@ pub enum News {
     ServerLeaves,
     /// The stored position cannot be kept, and that does not mend itself.
     Broken(position::Error),
+    /// `synchronous_standby_names` is this, and counts our walsender.
+    Synchronous(String),
     /// The keeper has ended although nobody ended it.
     Ended,
 }
@@ -79,6 +83,8 @@ pub struct Work {
     pub config: wal::Config,
     /// The name of the connection.
     pub application_name: String,
+    /// The name of the walsender's connection.
+    pub walsender: String,
     /// The slot.
     pub slot: String,
     /// The server for which positions are valid.
@@ -192,7 +198,7 @@ async fn keep(work: Work, wishes: Wishes, tell: mpsc::UnboundedSender<News>) {
     loop {
         let Work { target, config, application_name, .. } = &keeping.work;
         let over = match wal::connect_ordinary(target, config, application_name).await {
-            Ok(Ordinary { client, mut ended }) => tokio::select! {
+            Ok(Ordinary { client, mut ended, .. }) => tokio::select! {
                 // An answer that is already here comes before the end of the connection: it may say why.
                 biased;
                 error = keeping.serve(&client) => Some(error),
@@ -216,21 +222,20 @@ impl Keeping {
             return error;
         }
         // At once, and before any position: what the slot keeps is asked for just when positions cannot be stored.
-        if let Some(error) = lookout::note(client, &self.work.slot, &self.work.metrics).await {
+        if let Some(error) = self.look(client).await {
             return error;
         }
         let mut looks = tokio::time::interval_at(Instant::now() + lookout::INTERVAL, lookout::INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stores_from = Instant::now();
         loop {
-            let wishes = &mut self.wishes;
             let wish = async {
                 tokio::time::sleep_until(stores_from).await;
-                wishes.next().await
+                self.wishes.next().await
             };
             let over = tokio::select! {
                 biased;
-                _ = looks.tick() => lookout::note(client, &self.work.slot, &self.work.metrics).await,
+                _ = looks.tick() => self.look(client).await,
                 persist = wish => {
                     let over = self.save(client, persist).await;
                     if self.wishes.open.is_some() {
@@ -242,6 +247,22 @@ impl Keeping {
             if let Some(error) = over {
                 return error;
             }
+        }
+    }
+
+    /// Looks at the slot, and whether commits would wait for us. Gives an error that is the connection's end.
+    async fn look(&self, client: &Client) -> Option<wal::Error> {
+        let Work { slot, metrics, walsender, .. } = &self.work;
+        if let Some(error) = lookout::note(client, slot, metrics).await {
+            return Some(error);
+        }
+        match lookout::standing(client).await {
+            Ok(Standing { synchronous_names: names, .. }) if synchronous::counts(&names, walsender) => {
+                let _ = self.tell.send(News::Synchronous(names));
+                None
+            }
+            Ok(_) => None,
+            Err(error) => error.ends(client).then_some(error),
         }
     }
 

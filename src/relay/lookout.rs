@@ -36,7 +36,7 @@ pub(super) async fn alone(
         // First a pause: a Kafka that answers at once needs no lookout.
         tokio::time::sleep(INTERVAL).await;
         match wal::connect_ordinary(&target, &config, &application_name).await {
-            Ok(Ordinary { client, ended }) => {
+            Ok(Ordinary { client, ended, .. }) => {
                 let mut looks = tokio::time::interval_at(Instant::now(), INTERVAL);
                 looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let looking = async {
@@ -73,6 +73,32 @@ pub(super) async fn note(client: &Client, slot: &str, metrics: &Metrics) -> Opti
             error.ends(client).then_some(error)
         }
     }
+}
+
+/// What the server is to us, besides the slot.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// It is a standby, or not yet the primary.
+    pub(super) is_in_recovery: bool,
+    /// When it was started: its process ids mean something only together with this.
+    pub(super) started: String,
+    /// Whom it waits for at a commit.
+    pub(super) synchronous_names: String,
+}
+
+/// Asks what the server is to us.
+pub(super) async fn standing(client: &Client) -> Result<Standing, wal::Error> {
+    let sql =
+        "SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, current_setting('synchronous_standby_names')";
+    wal::within(LIMIT, async {
+        let row = client.query_one(sql, &[]).await?;
+        Ok::<_, tokio_postgres::Error>(Standing {
+            is_in_recovery: row.try_get(0)?,
+            started: row.try_get(1)?,
+            synchronous_names: row.try_get(2)?,
+        })
+    })
+    .await
 }
 
 /// Looks at the slot.

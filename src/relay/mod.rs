@@ -53,8 +53,10 @@ mod follow;
 mod lookout;
 mod noting;
 mod patience;
+mod silence;
 mod stalls;
 mod supervise;
+mod synchronous;
 
 use tokio_util::sync::CancellationToken;
 

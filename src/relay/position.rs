@@ -119,6 +119,13 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
     client.execute(sql, &values).await.map_err(|error| failed("write", error)).map(drop)
 }
 
+/// Says in the row of a slot, if there is one, that positions are not kept from now on: the slot moves on without it, and is
+/// not ahead of anything when positions are kept again.
+pub async fn forgo(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "UPDATE walrelay.position SET position = '0/0', stored_at = now() WHERE slot = $1::text::name AND position <> '0/0'";
+    client.execute(sql, &[&slot]).await.map_err(|error| failed("write", error)).map(drop)
+}
+
 /// Writes the row, and knows whether somebody else has written to the database since.
 #[derive(Debug)]
 pub struct Store {

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
@@ -24,6 +25,7 @@ use crate::relay::follow::Left;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::lookout;
+use crate::relay::lookout::Standing;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
@@ -41,8 +43,11 @@ use crate::relay::resume::Server;
 use crate::relay::resume::Start;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
+use crate::relay::silence::Silence;
 use crate::relay::stalls::Stalls;
+use crate::relay::synchronous;
 use crate::relay::wal;
+use crate::relay::wal::Ordinary;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
@@ -54,6 +59,8 @@ const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
 const TAKEOVER_PAUSE: Duration = ARRIVAL_GRACE.saturating_mul(2);
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long the server may take to answer all questions before that.
+const CATALOG_LIMIT: Duration = Duration::from_secs(10);
 
 struct Supervisor {
     settings: Settings,
@@ -69,6 +76,11 @@ struct Supervisor {
     /// One record at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
     stalls: Stalls,
+    silence: Silence,
+    /// Our last walsender: when its server was started, and its process id. It may hold the slot for a while after we left it.
+    walsender: Option<(String, u32)>,
+    /// When the server was started that was asked last.
+    server_started: String,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
     /// Another relay has published since we last did.
@@ -107,6 +119,9 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         remembered: None,
         cautious_until: None,
         stalls: Stalls::default(),
+        silence: Silence::default(),
+        walsender: None,
+        server_started: String::new(),
         handed_before: Lsn::ZERO,
         stood_by: false,
         settings,
@@ -165,38 +180,41 @@ impl Supervisor {
         let opened = async {
             // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
             // ahead of the row, and the row never ahead of the log.
-            let (facts, stored) = self.examine().await?;
-            let mut session = Session::connect(&self.target, &config, &name)
+            let ((facts, standing), stored, target) = self.examine().await?;
+            let mut session = Session::connect(&target, &config, &name)
                 .await
                 .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-            let system = session.identify_system().await.map_err(Error::wal("identify the server"))?;
+            let system = wal::within(CATALOG_LIMIT, session.identify_system());
+            let system = system.await.map_err(Error::wal("identify the server"))?;
             let identity = Identity { system_id: system.system_id, timeline: system.timeline };
             let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
-            Ok::<_, Error>((session, server, facts, stored))
+            Ok::<_, Error>((session, server, (facts, standing), stored, target))
         };
-        let (session, server, facts, stored) = tokio::select! {
+        let (session, server, (facts, standing), stored, target) = tokio::select! {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
+        let walsender = session.process_id().map(|process| (standing.started.clone(), process));
+        self.server_started = standing.started;
         let start = self.decide(&server, stored.as_ref())?;
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
         let places = (start.lsn(), resume::reported(start, stored.as_ref()));
-        let started = tokio::time::timeout(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
+        let started = wal::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
-            started = self.patience.tick_during(started) => started
-                .unwrap_or(Err(wal::Error::Timeout { host: "the server".to_owned(), limit: START_LIMIT }))
-                .map_err(Error::wal("start replication"))?,
+            started = self.patience.tick_during(started) => started.map_err(Error::wal("start replication"))?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
+        self.walsender = walsender;
         self.patience.let_in();
         if !self.take_over().await {
             return Ok(Left::StoppedBefore);
         }
         self.prepare(start.lsn(), stream.frame_max())?;
         let keeper = Keeper::start(Work {
-            target: self.target.clone(),
+            target,
             config,
             application_name: format!("{name} keeper"),
+            walsender: name.clone(),
             slot: slot.clone(),
             identity: server.identity.clone(),
             metrics: self.metrics.clone(),
@@ -214,6 +232,7 @@ impl Supervisor {
             keeper,
             pace: Pace {
                 wal_sender_timeout: self.settings.postgres.wal_sender_timeout,
+                silence_max: self.silence.limit(start.lsn(), self.settings.postgres.wal_sender_timeout),
                 store_position: self.settings.source.store_position,
                 stall_release_after: self.settings.source.stall_release_after,
             },
@@ -226,30 +245,56 @@ impl Supervisor {
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
+        if matches!(ended, Err(Error::Silent { .. })) {
+            self.silence.fell(start.lsn());
+        }
         self.remember(server.identity);
         self.patience.held_for(began.elapsed());
         ended
     }
 
-    /// Reads the contract and the stored position, on a short connection of its own.
-    async fn examine(&self) -> Result<(Facts, Option<Stored>), Error> {
-        let source = &self.settings.source;
+    /// Reads the contract and the stored position, on a short connection of its own. Gives the way to this one server: what follows
+    /// must not land on another.
+    async fn examine(&self) -> Result<((Facts, Standing), Option<Stored>, Target), Error> {
         let name = format!("{} check", self.settings.relay.name);
         let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &name)
             .await
             .map_err(Error::wal("connect to PostgreSQL"))?;
-        let client = &ordinary.client;
+        let asked = tokio::time::timeout(CATALOG_LIMIT, self.ask(&ordinary)).await;
+        let late = wal::Error::NoAnswer { limit: CATALOG_LIMIT };
+        let (facts, stored) = asked.unwrap_or(Err(Error::Wal { action: "read the catalog", source: late }))?;
+        Ok((facts, stored, self.target.only(&ordinary.found)))
+    }
+
+    async fn ask(
+        &self,
+        Ordinary { client, found, .. }: &Ordinary,
+    ) -> Result<((Facts, Standing), Option<Stored>), Error> {
+        let (source, action) = (&self.settings.source, "ask what the server is");
+        let standing = lookout::standing(client).await.map_err(Error::wal(action))?;
+        if standing.is_in_recovery {
+            return Err(Error::Wal { action, source: wal::Error::ReadOnly { host: found.host.to_string() } });
+        }
+        if synchronous::counts(&standing.synchronous_names, &self.settings.relay.name) {
+            return Err(Error::Synchronous { names: standing.synchronous_names });
+        }
         let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
         let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
-        Ok((facts, stored))
+        if !source.store_position
+            && let Err(error) = position::forgo(client, &source.slot).await
+        {
+            // Without the table, or without any right to it, there may be no row at all.
+            tracing::debug!(error = chain(&error), "the stored position cannot be marked as not kept");
+        }
+        Ok(((facts, standing), stored))
     }
 
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
     /// stored since.
     fn decide(&mut self, server: &Server, stored: Option<&Stored>) -> Result<Start, Error> {
-        let is_ours = |remembered: &Stored| {
-            remembered.identity == server.identity && stored.is_none_or(|it| it.position <= remembered.position)
-        };
+        // Where positions are not stored, the slot says how far another relay has come.
+        let reached = stored.map_or(server.slot_confirmed, |stored| stored.position);
+        let is_ours = |remembered: &Stored| remembered.identity == server.identity && reached <= remembered.position;
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.stood_by |= self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
             self.let_go();
@@ -352,6 +397,11 @@ impl Supervisor {
         if let Error::Wal { source, .. } = &error
             && source.is_slot_active()
         {
+            if self.is_own_walsender(source) {
+                self.metrics.enter(State::SourceReconnecting);
+                self.patience.tell(&error);
+                return Ok(Next::Pause(STANDBY_PAUSE));
+            }
             // Whoever holds it may publish what we still have in our queue, and moves the position on.
             self.let_go();
             self.remembered = None;
@@ -363,6 +413,13 @@ impl Supervisor {
         self.patience.judge(error)?;
         self.metrics.enter(State::SourceReconnecting);
         Ok(Next::Pause(self.patience.next_pause()))
+    }
+
+    /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
+    fn is_own_walsender(&self, error: &wal::Error) -> bool {
+        let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
+        let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
+        holder.is_some() && holder == ours
     }
 
     /// Purges what is on the way: from here on somebody else may publish it.

@@ -54,7 +54,9 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
     program.await_that("an error", |program| program.metric("walrelay_position_store_errors_total") > Some(0.0));
     assert!(program.log().contains("SQLSTATE 57014"), "{}", program.log());
     program.await_that("not to be ready", |program| {
-        program.get("/readyz?verbose").is_some_and(|(status, body)| status == 503 && body.contains("[-] position: waits"))
+        program
+            .get("/readyz?verbose")
+            .is_some_and(|(status, body)| status == 503 && body.contains("[-] position: waits"))
     });
     assert_eq!(program.get("/livez").unwrap().0, 200);
     other.run("COMMIT");
@@ -93,10 +95,12 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("read-only", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "read-only", "[source]\nstore_position = true\n");
-    sql.run("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()");
+    sql.run("ALTER SYSTEM SET default_transaction_read_only = on");
+    sql.run("SELECT pg_reload_conf()");
     await_text(&mut program, &sql, "SHOW default_transaction_read_only", "on");
     program.start_streaming();
-    sql.run("SET default_transaction_read_only = off; SELECT emit('k1')");
+    sql.run("SET default_transaction_read_only = off");
+    sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), LIMIT);
     // What cannot be stored all the same is an alarm with its reason; what the slot keeps is seen to.
     sql.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$;
@@ -127,7 +131,8 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
     assert_eq!(reader::check(&records, &sql.truth(), 1).repeated, 0);
     // From here on a slot that somebody else moves is noticed again.
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
-    sql.run("SELECT emit('k1'); SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
+    sql.run("SELECT emit('k1')");
+    sql.run("SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
     program.start();
     assert_eq!(program.wait(), Some(66), "{}", program.log());
 }
@@ -138,7 +143,8 @@ fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do()
     kafka.create_topic("synchronous", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "synchronous", "");
     let names = |names: &str| {
-        sql.run(&format!("SET synchronous_commit = local; ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        sql.run("SET synchronous_commit = local");
+        sql.run(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
         sql.run("SELECT pg_reload_conf()");
     };
     // A list that does not name us is no concern of ours, and its standbys are not ours to wait for.

@@ -94,7 +94,7 @@ impl Source {
         classes: &[u32],
         idle_limit: Duration,
     ) -> Result<Self, RelayError> {
-        let Ordinary { client, ended } = ordinary;
+        let Ordinary { client, ended, .. } = ordinary;
         // A mark that a crash of the server forgets is a repetition, and no more than the last moments have.
         let session = format!(
             "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; SET synchronous_commit = off",

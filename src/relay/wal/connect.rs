@@ -16,6 +16,7 @@ use crate::fault::Fate;
 
 use super::Config;
 use super::Error;
+use super::Found;
 use super::Host;
 use super::SslMode;
 use super::Target;
@@ -44,6 +45,8 @@ pub(super) struct Connected {
     pub(super) parameters: Vec<(String, String)>,
     /// The body of BackendKeyData.
     pub(super) key: Option<Vec<u8>>,
+    /// Which server this is.
+    pub(super) found: Found,
 }
 
 /// An attempt: who wants to connect, and how.
@@ -169,12 +172,14 @@ impl Attempt<'_> {
             }
             Err(Shut::OverTls(error) | Shut::Anyway(error)) => return Err(error),
         };
-        let mut connected = Connected::greet(messages).await?;
+        let address = match place {
+            Place::Socket(_) => None,
+            Place::Address(address) => Some(address.ip()),
+        };
+        let mut connected = Connected::greet(messages, Found { host: host.clone(), address }).await?;
         if self.target.needs_read_write {
-            // As libpq asks: a server may refuse writes although it is no standby.
-            let asked = "SELECT pg_catalog.pg_is_in_recovery()
-                                OR pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool";
-            let rows = connected.query(asked).await?;
+            // Unlike libpq, which also passes over a server whose sessions are read-only by default: ours ask for writes.
+            let rows = connected.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
             let refuses = rows.first().and_then(|row| row.first()).is_none_or(|cell| cell.as_deref() != Some("f"));
             if refuses {
                 return Err(Error::ReadOnly { host: host.to_string() });
@@ -231,7 +236,8 @@ impl Attempt<'_> {
 /// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
 /// be dead. Sessions that are read-only by default are what an operator or a vendor sets on a full disk: only a position that is
 /// written frees WAL there.
-pub(super) const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
+pub(super) const SESSION: &str =
+    "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
 /// What the session needs without any change of the server: its limits, and a text form that no setting changes.
 fn replication_options(config: &Config) -> String {
@@ -245,8 +251,8 @@ fn replication_options(config: &Config) -> String {
 }
 
 impl Connected {
-    async fn greet(messages: Messages) -> Result<Self, Error> {
-        let mut connected = Self { messages, parameters: Vec::new(), key: None };
+    async fn greet(messages: Messages, found: Found) -> Result<Self, Error> {
+        let mut connected = Self { messages, parameters: Vec::new(), key: None, found };
         loop {
             match connected.messages.next().await? {
                 Answer::Ready => return Ok(connected),

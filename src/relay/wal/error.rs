@@ -88,10 +88,8 @@ pub enum Error {
     /// The server wants to authenticate us in a way that we do not accept.
     #[error("authenticate: {0}")]
     Authentication(String),
-    /// No server of the list takes writes.
-    #[error(
-        "{host} takes no writes (a standby, or default_transaction_read_only), and target_session_attrs asks for one that does"
-    )]
+    /// The server is a standby: slot and stored position are the primary's.
+    #[error("{host} is in recovery, so it is a standby or not yet the primary")]
     ReadOnly {
         /// The server.
         host: String,

@@ -32,6 +32,7 @@ pub use config::ChannelBinding;
 pub use config::Config;
 pub use config::Tls;
 pub use conninfo::BadConninfo;
+pub use conninfo::Found;
 pub use conninfo::Host;
 pub use conninfo::SslMode;
 pub use conninfo::Target;

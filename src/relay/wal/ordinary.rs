@@ -22,6 +22,7 @@ use tokio_postgres::NoTls;
 
 use super::Config;
 use super::Error;
+use super::Found;
 use super::Target;
 use super::connect;
 use super::connect::Connected;
@@ -34,6 +35,8 @@ pub struct Ordinary {
     pub client: Client,
     /// Resolves when the connection ends, with the reason if there is one.
     pub ended: Ended,
+    /// Which server this is.
+    pub found: Found,
 }
 
 impl fmt::Debug for Ordinary {
@@ -64,13 +67,14 @@ impl Drop for Ended {
 /// with their schema.
 pub async fn connect_ordinary(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
     let connected = connect::connect(target, config, application_name, Purpose::Queries).await?;
+    let found = connected.found.clone();
     let (client, connection) = tokio_postgres::Config::new()
         .user(&target.user)
         .ssl_mode(tokio_postgres::config::SslMode::Disable)
         .connect_raw(Resumed::new(connected), NoTls)
         .await?;
     let ended = Ended(tokio::spawn(async move { connection.await.err().map(Error::from) }));
-    Ok(Ordinary { client, ended })
+    Ok(Ordinary { client, ended, found })
 }
 
 /// Runs a query with a limit of time. One that takes longer leaves its connection useless.
