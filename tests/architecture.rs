@@ -68,6 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/patience", &["fault", "relay"]),
     ("relay/lookout", &["fault", "relay"]),
     ("relay/keeper", &["fault", "relay"]),
+    ("relay/examine", &["fault", "relay"]),
     ("relay/noting", &["lsn", "relay"]),
     ("relay/follow", &["relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),

@@ -49,6 +49,7 @@ mod backoff;
 mod coalesce;
 mod config;
 mod error;
+mod examine;
 mod follow;
 mod lookout;
 mod noting;

@@ -12,12 +12,11 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
-use crate::relay::contract;
-use crate::relay::contract::Facts;
+use crate::relay::examine;
+use crate::relay::examine::Examined;
 use crate::relay::feedback::Pace;
 use crate::relay::follow::Follow;
 use crate::relay::follow::Held;
@@ -25,7 +24,6 @@ use crate::relay::follow::Left;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::lookout;
-use crate::relay::lookout::Standing;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
@@ -33,7 +31,6 @@ use crate::relay::noting::Noting;
 use crate::relay::patience::Patience;
 use crate::relay::pipeline::Limits;
 use crate::relay::pipeline::Pipeline;
-use crate::relay::position;
 use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Verdict;
@@ -45,9 +42,7 @@ use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::silence::Silence;
 use crate::relay::stalls::Stalls;
-use crate::relay::synchronous;
 use crate::relay::wal;
-use crate::relay::wal::Ordinary;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
@@ -59,8 +54,6 @@ const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
 const TAKEOVER_PAUSE: Duration = ARRIVAL_GRACE.saturating_mul(2);
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long the server may take to answer all questions before that.
-const CATALOG_LIMIT: Duration = Duration::from_secs(10);
 
 struct Supervisor {
     settings: Settings,
@@ -180,22 +173,22 @@ impl Supervisor {
         let opened = async {
             // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
             // ahead of the row, and the row never ahead of the log.
-            let ((facts, standing), stored, target) = self.examine().await?;
-            let mut session = Session::connect(&target, &config, &name)
+            let examined = examine::examine(&self.target, &self.settings, &self.routes).await?;
+            let mut session = Session::connect(&examined.target, &config, &name)
                 .await
                 .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-            let system = wal::within(CATALOG_LIMIT, session.identify_system());
+            let system = wal::within(examine::LIMIT, session.identify_system());
             let system = system.await.map_err(Error::wal("identify the server"))?;
             let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-            let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
-            Ok::<_, Error>((session, server, (facts, standing), stored, target))
+            let server = Server { identity, wal_end: system.wal_end, slot_confirmed: examined.facts.slot_confirmed };
+            Ok::<_, Error>((session, server, examined))
         };
-        let (session, server, (facts, standing), stored, target) = tokio::select! {
+        let (session, server, Examined { target, facts, stored, server_started }) = tokio::select! {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
-        let walsender = session.process_id().map(|process| (standing.started.clone(), process));
-        self.server_started = standing.started;
+        let walsender = session.process_id().map(|process| (server_started.clone(), process));
+        self.server_started = server_started;
         let start = self.decide(&server, stored.as_ref())?;
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
         let places = (start.lsn(), resume::reported(start, stored.as_ref()));
@@ -251,42 +244,6 @@ impl Supervisor {
         self.remember(server.identity);
         self.patience.held_for(began.elapsed());
         ended
-    }
-
-    /// Reads the contract and the stored position, on a short connection of its own. Gives the way to this one server: what follows
-    /// must not land on another.
-    async fn examine(&self) -> Result<((Facts, Standing), Option<Stored>, Target), Error> {
-        let name = format!("{} check", self.settings.relay.name);
-        let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &name)
-            .await
-            .map_err(Error::wal("connect to PostgreSQL"))?;
-        let asked = tokio::time::timeout(CATALOG_LIMIT, self.ask(&ordinary)).await;
-        let late = wal::Error::NoAnswer { limit: CATALOG_LIMIT };
-        let (facts, stored) = asked.unwrap_or(Err(Error::Wal { action: "read the catalog", source: late }))?;
-        Ok((facts, stored, self.target.only(&ordinary.found)))
-    }
-
-    async fn ask(
-        &self,
-        Ordinary { client, found, .. }: &Ordinary,
-    ) -> Result<((Facts, Standing), Option<Stored>), Error> {
-        let (source, action) = (&self.settings.source, "ask what the server is");
-        let standing = lookout::standing(client).await.map_err(Error::wal(action))?;
-        if standing.is_in_recovery {
-            return Err(Error::Wal { action, source: wal::Error::ReadOnly { host: found.host.to_string() } });
-        }
-        if synchronous::counts(&standing.synchronous_names, &self.settings.relay.name) {
-            return Err(Error::Synchronous { names: standing.synchronous_names });
-        }
-        let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
-        let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
-        if !source.store_position
-            && let Err(error) = position::forgo(client, &source.slot).await
-        {
-            // Without the table, or without any right to it, there may be no row at all.
-            tracing::debug!(error = chain(&error), "the stored position cannot be marked as not kept");
-        }
-        Ok(((facts, standing), stored))
     }
 
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
