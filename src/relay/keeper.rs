@@ -281,16 +281,16 @@ impl Keeping {
             }
             Err(error) => error,
         };
+        if error.fate() == Fate::Fatal {
+            self.wishes.open = None;
+            self.alarm.metrics.position_store_errors.increment();
+            let _ = self.tell.send(News::Broken(error));
+            return None;
+        }
+        let is_end = matches!(&error, position::Error::Query { source, .. } if source.ends(client));
         match error {
-            error if error.fate() == Fate::Fatal => {
-                self.wishes.open = None;
-                self.alarm.metrics.position_store_errors.increment();
-                let _ = self.tell.send(News::Broken(error));
-                None
-            }
-            position::Error::Query { source, .. } if source.is_shutdown() => Some(source),
-            position::Error::Query { source, .. } if source.ends(client) => Some(source),
-            error => {
+            position::Error::Query { source, .. } if is_end => Some(source),
+            position::Error::Query { .. } | position::Error::Missing { .. } | position::Error::Changed { .. } => {
                 self.alarm.raise(&error);
                 None
             }

@@ -112,7 +112,7 @@ impl Settings {
 /// person must act on. Everything else is waited for.
 pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
     match settings.source.mode {
-        Mode::Wal => supervise::run(settings, metrics, stop).await,
+        Mode::Wal => Box::pin(supervise::run(settings, metrics, stop)).await,
         Mode::Poll => poll::run(settings, metrics, stop).await,
     }
 }

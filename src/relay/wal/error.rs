@@ -148,11 +148,10 @@ impl Error {
     /// this one. On a connection that stands it is 57P01 or 57P02; to one that is being made it is 57P03.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
-        match self {
-            Self::Server(error) => matches!(error.state.as_str(), "57P01" | "57P02" | "57P03"),
-            Self::NoHost(failures) => failures.iter().any(Self::is_shutdown),
-            _ => false,
+        if let Self::NoHost(failures) = self {
+            return failures.iter().any(Self::is_shutdown);
         }
+        matches!(self, Self::Server(error) if matches!(error.state.as_str(), "57P01" | "57P02" | "57P03"))
     }
 
     /// Says whether this is the end of the connection on which it came, or may as well be.
