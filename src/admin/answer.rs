@@ -14,6 +14,7 @@ use hyper::header;
 use hyper::header::HeaderValue;
 
 use crate::metrics;
+use crate::relay::metrics::POSITION_WAIT_MAX;
 
 use super::Status;
 use super::View;
@@ -81,6 +82,15 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
         ] {
             let word = if is_up { "connected" } else { "not connected" };
             let _ = writeln!(body, "{} {peer}: {word} ({why})", mark(is_up));
+        }
+        if let Some(seconds) = status.position_waits_seconds {
+            let is_met = seconds < POSITION_WAIT_MAX.as_secs_f64();
+            let limit = POSITION_WAIT_MAX.as_secs();
+            let _ = writeln!(
+                body,
+                "{} position: waits to be stored for {seconds:.0} s (required: less than {limit} s)",
+                mark(is_met)
+            );
         }
         if let Some(LastError { code, text, .. }) = status.last_error.as_ref().filter(|_| !status.ready) {
             let _ = writeln!(body, "[-] last error: {text} ({code})");

@@ -49,6 +49,8 @@ pub struct Status {
     pub received_lsn: Option<Lsn>,
     /// Up to where it has been confirmed.
     pub confirmed_lsn: Option<Lsn>,
+    /// How long a position has been waiting to be stored, if one is.
+    pub position_waits_seconds: Option<f64>,
     /// Where it ends.
     pub server_wal_end_lsn: Option<Lsn>,
     /// How far behind the server the relay is.
@@ -171,6 +173,7 @@ impl View for Sources {
             connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
             received_lsn: position(&relay.received_lsn),
             confirmed_lsn: position(&relay.flushed_lsn),
+            position_waits_seconds: Some(relay.position_wait().as_secs_f64()).filter(|seconds| *seconds > 0.0),
             server_wal_end_lsn: position(&relay.server_wal_end_lsn),
             lag: lag(relay),
             unpublished: (unsigned(&relay.unpublished_counted_micros) != 0).then(|| unsigned(&relay.unpublished)),

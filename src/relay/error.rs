@@ -78,6 +78,15 @@ pub enum Error {
     /// Kafka acknowledges nothing.
     #[error(transparent)]
     Stalled(#[from] publish::Stalled),
+    /// Commits of the application would wait for us.
+    #[error(
+        "this relay would count as a synchronous standby, and commits of the application would wait for Kafka: \
+         synchronous_standby_names = '{names}'"
+    )]
+    Synchronous {
+        /// The setting.
+        names: String,
+    },
     /// The server has been silent for too long.
     #[error("the server has said nothing for {} s", limit.as_secs())]
     Silent {
@@ -135,7 +144,7 @@ impl Error {
     pub const fn component(&self) -> Component {
         match self {
             Self::Wal { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Wal,
-            Self::Contract(_) => Component::Contract,
+            Self::Contract(_) | Self::Synchronous { .. } => Component::Contract,
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
@@ -165,6 +174,7 @@ impl Diagnose for Error {
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
             Self::Stalled(stalled) => stalled.code(),
+            Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
@@ -173,7 +183,11 @@ impl Diagnose for Error {
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Outbox { .. } | Self::Lost(_) | Self::DrainTimeout { .. } | Self::Thread(_) => Fate::Fatal,
+            Self::Outbox { .. }
+            | Self::Synchronous { .. }
+            | Self::Lost(_)
+            | Self::DrainTimeout { .. }
+            | Self::Thread(_) => Fate::Fatal,
             Self::Raised { is_again: true, .. } => Fate::Fatal,
             Self::Wal { source, .. } | Self::Raised { source, .. } => source.fate(),
             Self::Contract(error) => error.fate(),
@@ -209,6 +223,11 @@ impl Diagnose for Error {
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Stalled(stalled) => stalled.help(),
+            Self::Synchronous { .. } => Some(
+                "list the standbys by their names instead, and not the name of this relay (relay.name), for example with `ALTER SYSTEM \
+                 SET synchronous_standby_names = 'FIRST 1 (standby1)'` and `SELECT pg_reload_conf()`"
+                    .to_owned(),
+            ),
             Self::Silent { .. } => None,
             Self::DrainTimeout { .. } => {
                 Some("nothing is lost: restart, and they are published again; raise shutdown.drain for more time".to_owned())

@@ -43,6 +43,8 @@ pub struct Persist {
 pub struct Pace {
     /// The walsender's own limit for silence.
     pub wal_sender_timeout: Duration,
+    /// How long the server may say nothing; not at all limited if 0.
+    pub silence_max: Duration,
     /// Whether positions are stored before they are reported.
     pub store_position: bool,
     /// How long Kafka may make no progress.
@@ -55,6 +57,8 @@ pub struct Feedback {
     pace: Pace,
     confirmed: Confirmed,
     persisted: Option<Confirmed>,
+    /// The position that is stored as the last one.
+    released: Option<Confirmed>,
     /// The position of the last status update.
     reported: Option<Confirmed>,
     delivered_records: u64,
@@ -78,6 +82,7 @@ impl Feedback {
             pace,
             confirmed: start,
             persisted: None,
+            released: None,
             reported: None,
             delivered_records: 0,
             delivered_at_persist: 0,
@@ -126,7 +131,8 @@ impl Feedback {
     /// Notes that this position is stored, or that nobody else has written since the one before.
     pub fn persisted(&mut self, confirmed: Confirmed) {
         self.persisted = self.persisted.max(Some(confirmed));
-        self.persisting = None;
+        // A later position may have been asked for since.
+        self.persisting = self.persisting.filter(|asked| asked.confirmed > confirmed);
     }
 
     /// Notes that the last position asked for was passed over.
@@ -146,16 +152,31 @@ impl Feedback {
         Some(persist)
     }
 
-    /// Gives the last position to store before an orderly end, also if it is stored already: that it is the last one is
-    /// stored with it. None if positions are not stored.
-    #[must_use]
-    pub fn last(&self) -> Option<Persist> {
-        self.pace.store_position.then_some(Persist { confirmed: self.confirmed, is_idle: false, is_last: true })
+    /// Gives the last position to store before an orderly end, unless it is stored as the last one or asked for already. It may still move:
+    /// an acknowledgement that comes while one is being stored asks for the next.
+    pub fn to_persist_last(&mut self) -> Option<Persist> {
+        let last = Persist { confirmed: self.confirmed, is_idle: false, is_last: true };
+        if self.is_released() || self.persisting == Some(last) {
+            return None;
+        }
+        self.persisting = Some(last);
+        Some(last)
     }
 
-    /// Says whether everything that is confirmed is stored.
+    /// Notes that this position is stored as the last one of a relay that ends in order.
+    pub fn released(&mut self, confirmed: Confirmed) {
+        self.released = self.released.max(Some(confirmed));
+    }
+
+    /// Says whether the last position is stored as the last one, if positions are stored at all.
     #[must_use]
-    pub fn is_stored(&self) -> bool {
+    pub fn is_released(&self) -> bool {
+        !self.pace.store_position || self.released >= Some(self.confirmed)
+    }
+
+    /// Says whether the last position is stored, if positions are stored at all.
+    #[must_use]
+    pub fn is_persisted(&self) -> bool {
         !self.pace.store_position || self.persisted >= Some(self.confirmed)
     }
 
@@ -209,7 +230,7 @@ impl Feedback {
     /// pass before a busy walsender looks at what we sent.
     #[must_use]
     pub fn is_silent(&self, now: Instant) -> bool {
-        !self.pace.wal_sender_timeout.is_zero() && now.duration_since(self.received_at) > self.pace.wal_sender_timeout
+        !self.pace.silence_max.is_zero() && now.duration_since(self.received_at) > self.pace.silence_max
     }
 
     /// Says whether records wait and Kafka has taken none of them for a while.
@@ -228,15 +249,6 @@ impl Feedback {
     #[must_use]
     pub const fn is_storm(&self) -> bool {
         self.asked_times >= STORM
-    }
-
-    /// Says how long a position has been waiting to be stored.
-    #[must_use]
-    pub fn persist_waits(&self, now: Instant) -> Duration {
-        match (self.persisting, self.persist_asked_at) {
-            (Some(_), Some(asked)) => now.duration_since(asked),
-            _ => Duration::ZERO,
-        }
     }
 
     fn is_idle(&self) -> bool {
@@ -265,7 +277,12 @@ mod tests {
     }
 
     fn feedback(store_position: bool, now: Instant) -> Feedback {
-        let pace = Pace { wal_sender_timeout: 60 * SECOND, store_position, stall_release_after: 30 * SECOND };
+        let pace = Pace {
+            wal_sender_timeout: 60 * SECOND,
+            silence_max: 60 * SECOND,
+            store_position,
+            stall_release_after: 30 * SECOND,
+        };
         Feedback::new(pace, at(1), now)
     }
 
@@ -283,6 +300,28 @@ mod tests {
         assert_eq!(feedback.reportable(), Some(at(50)));
         assert_eq!(feedback.to_persist(now), None, "at most one a second");
         assert_eq!(feedback.to_persist(now + SECOND).unwrap().confirmed, at(70));
+    }
+
+    #[test]
+    fn a15_an_acknowledgement_in_the_middle_of_a_stop_is_stored_before_it_is_reported() {
+        let now = Instant::now();
+        let mut feedback = feedback(true, now);
+        let last = |position| Some(Persist { confirmed: at(position), is_idle: false, is_last: true });
+        feedback.settled(at(50), 3, false, now);
+        assert_eq!(feedback.to_persist_last(), last(50));
+        assert_eq!(feedback.to_persist_last(), None, "asked for once");
+        feedback.settled(at(70), 4, false, now);
+        assert_eq!(feedback.to_persist_last(), last(70), "a stop does not wait for a position that nobody stores");
+        feedback.persisted(at(50));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(50)), false));
+        assert_eq!(feedback.to_persist_last(), None, "still asked for");
+        feedback.persisted(at(70));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(70)), true));
+        // What was asked for before the stop may be passed over meanwhile.
+        feedback.settled(at(90), 4, false, now);
+        assert_eq!(feedback.to_persist_last(), last(90));
+        feedback.passed_over();
+        assert_eq!(feedback.to_persist_last(), last(90));
     }
 
     #[test]

@@ -44,8 +44,6 @@ const PARK_GRACE: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long it may take to store that the stored position is the last one.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
-/// A position that waits this long to be stored is told of.
-const PERSIST_ALARM: Duration = Duration::from_secs(10);
 
 /// Why a connection ended that need not have failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -87,8 +85,6 @@ pub(super) struct Follow<'a> {
     pub(super) failed: Option<Error>,
     /// Kafka took nothing before, and nothing shows yet that it does.
     pub(super) unproven: Option<Unproven>,
-    /// It is stored that this relay has nothing at the brokers any more.
-    pub(super) is_released: bool,
     pub(super) stalls: &'a mut StallReport,
 }
 
@@ -174,6 +170,12 @@ impl Follow<'_> {
                 return Ok(Left::SinkFailed);
             }
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
+                // Nothing is reported that is not stored.
+                if left == Left::Stopped
+                    && let Some(confirmed) = feedback.reportable()
+                {
+                    self.stream.confirm(confirmed);
+                }
                 return Ok(left);
             }
             self.report(&mut feedback, now);
@@ -188,16 +190,13 @@ impl Follow<'_> {
                 feedback.not_listening(now);
             }
             if feedback.is_silent(now) {
-                return Err(Error::Silent { limit: self.pace.wal_sender_timeout });
+                return Err(Error::Silent { limit: self.pace.silence_max });
             }
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
                 phase = self.park(now);
             }
             if self.noting.is_due(now) {
                 self.noting.note(&self.held.pipeline, self.stream.position(), now);
-                if feedback.persist_waits(now) > PERSIST_ALARM {
-                    tracing::warn!(code = "WR-7101", "the confirmed position has been waiting to be stored for 10 s");
-                }
             }
 
             let deadline = self.deadline(phase, &feedback);
@@ -313,14 +312,14 @@ impl Follow<'_> {
         let pipeline = &self.held.pipeline;
         match *phase {
             Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
-                let Some(persist) = feedback.last() else { return Ok(Some(Left::Stopped)) };
-                self.keeper.store(persist);
-                *phase = Phase::Storing(if feedback.is_stored() { until.min(now + RELEASE_LIMIT) } else { until });
-                Ok(None)
+                // The last acknowledgement may have come after the settling of this round.
+                self.settle(feedback, now);
+                *phase = Phase::Storing(if feedback.is_persisted() { until.min(now + RELEASE_LIMIT) } else { until });
+                Ok(self.store_last(feedback))
             }
-            Phase::Storing(_) if self.is_released => Ok(Some(Left::Stopped)),
+            Phase::Storing(until) if now < until => Ok(self.store_last(feedback)),
             // Only that it is the last one is not stored.
-            Phase::Storing(until) if now >= until && feedback.is_stored() => Ok(Some(Left::Stopped)),
+            Phase::Storing(_) if feedback.is_persisted() => Ok(Some(Left::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
                 let records = pipeline.ledger().records();
                 Err(Error::DrainTimeout { records, limit: self.drain })
@@ -332,6 +331,14 @@ impl Follow<'_> {
             }
             Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_) | Phase::Storing(_) => Ok(None),
         }
+    }
+
+    /// Stores the last position, and says to leave once that is done.
+    fn store_last(&self, feedback: &mut Feedback) -> Option<Left> {
+        if let Some(persist) = feedback.to_persist_last() {
+            self.keeper.store(persist);
+        }
+        feedback.is_released().then_some(Left::Stopped)
     }
 
     /// Says whether everything has arrived that is waited for before the end.
@@ -357,13 +364,17 @@ impl Follow<'_> {
         match news {
             News::Stored(Persist { confirmed, is_last, .. }) => {
                 feedback.persisted(confirmed);
-                self.is_released |= is_last;
+                if is_last {
+                    feedback.released(confirmed);
+                }
             }
             News::PassedOver => feedback.passed_over(),
             News::ServerLeaves if matches!(phase, Phase::Parking(_)) => {}
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
             News::ServerLeaves => *phase = self.park(now),
             News::Broken(error) => return Err(error.into()),
+            News::Synchronous(names) => return Err(Error::Synchronous { names }),
+            News::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
         }
         Ok(())
     }
@@ -406,10 +417,8 @@ impl Follow<'_> {
 
     /// Ends the stream in order. In the middle of a transaction the server sends the rest before it looks at an end of ours:
     /// then it is told the last position, and no answer is waited for.
-    async fn leave(mut self, left: Left, has_failed: bool) -> Result<Left, Error> {
+    async fn leave(self, left: Left, has_failed: bool) -> Result<Left, Error> {
         if left == Left::Stopped {
-            let feedback_position = self.held.pipeline.confirmation();
-            self.stream.confirm(feedback_position);
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());
             let ended = if has_failed && self.held.pipeline.is_within_transaction() {
                 self.stream.abandon(GOODBYE).await

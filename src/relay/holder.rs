@@ -18,7 +18,7 @@ const UNSEEN_MAX: Duration = Duration::from_secs(2);
 /// A connection that holds the slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Holder {
-    pub(super) pid: i32,
+    pub(super) pid: u32,
     pub(super) application_name: String,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Returns when a connection other than `own` holds the slot, or when nobody could look for a while.
-    pub(super) async fn until_taken(&self, own: Option<i32>) {
+    pub(super) async fn until_taken(&self, own: Option<u32>) {
         let mut ordinary: Option<Ordinary> = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -74,7 +74,7 @@ impl Watch {
                    WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
         let failed = |error: tokio_postgres::Error| Error::wal("look at the slot")(error.into());
         let row = client.query_opt(sql, &[&self.slot]).await.map_err(failed)?;
-        row.map(|row| Ok(Holder { pid: row.try_get(0)?, application_name: row.try_get(1)? }))
+        row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
             .transpose()
             .map_err(failed)
     }

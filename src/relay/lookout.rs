@@ -21,6 +21,8 @@ use crate::relay::wal::Target;
 
 /// How often the slot is looked at.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+/// How long a look may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks again and again, on connections of its own, until it is dropped.
 pub(super) async fn alone(
@@ -40,12 +42,14 @@ pub(super) async fn alone(
                 let looking = async {
                     loop {
                         looks.tick().await;
-                        note(&client, &slot, &metrics).await;
+                        if let Some(error) = note(&client, &slot, &metrics).await {
+                            return error;
+                        }
                     }
                 };
                 tokio::select! {
                     _ = ended => {}
-                    () = looking => {}
+                    _ = looking => {}
                 }
             }
             Err(error) => {
@@ -56,15 +60,45 @@ pub(super) async fn alone(
     }
 }
 
-/// Looks once, and writes what it sees where others read it.
-pub(super) async fn note(client: &Client, slot: &str, metrics: &Metrics) {
-    match look(client, slot).await {
-        Ok(view) => metrics.slot.set(Some(view)),
+/// Looks once, and writes what it sees where others read it. Gives an error that is the connection's end.
+pub(super) async fn note(client: &Client, slot: &str, metrics: &Metrics) -> Option<wal::Error> {
+    match wal::within(LIMIT, look(client, slot)).await {
+        Ok(view) => {
+            metrics.slot.set(Some(view));
+            None
+        }
         Err(error) => {
             metrics.slot_poll_errors.increment();
-            tracing::debug!(error = %error, "the slot cannot be looked at");
+            tracing::debug!(error = chain(&error), "the slot cannot be looked at");
+            error.ends(client).then_some(error)
         }
     }
+}
+
+/// What the server is to us, besides the slot.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// It is a standby, or not yet the primary.
+    pub(super) is_in_recovery: bool,
+    /// When it was started: its process ids mean something only together with this.
+    pub(super) started: String,
+    /// Whom it waits for at a commit.
+    pub(super) synchronous_names: String,
+}
+
+/// Asks what the server is to us.
+pub(super) async fn standing(client: &Client) -> Result<Standing, wal::Error> {
+    let sql =
+        "SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, current_setting('synchronous_standby_names')";
+    wal::within(LIMIT, async {
+        let row = client.query_one(sql, &[]).await?;
+        Ok::<_, tokio_postgres::Error>(Standing {
+            is_in_recovery: row.try_get(0)?,
+            started: row.try_get(1)?,
+            synchronous_names: row.try_get(2)?,
+        })
+    })
+    .await
 }
 
 /// Looks at the slot.

@@ -50,15 +50,18 @@ mod backoff;
 mod coalesce;
 mod config;
 mod error;
+mod examine;
 mod follow;
 mod holder;
 mod lookout;
 mod noting;
 mod patience;
 mod recurrence;
+mod silence;
 mod stall_report;
 mod stalls;
 mod supervise;
+mod synchronous;
 
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +116,7 @@ impl Settings {
 /// person must act on. Everything else is waited for.
 pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
     match settings.source.mode {
-        Mode::Wal => supervise::run(settings, metrics, stop).await,
+        Mode::Wal => Box::pin(supervise::run(settings, metrics, stop)).await,
         Mode::Poll => poll::run(settings, metrics, stop).await,
     }
 }

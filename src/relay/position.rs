@@ -3,6 +3,8 @@
 //! Each write is log itself, so an idle outbox must not feed itself: a position behind which no event stands is passed over
 //! unless somebody else has taken a transaction id since our own last write.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use crate::fault::Code;
@@ -19,7 +21,7 @@ use crate::relay::wal;
 /// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 /// How long the note of a start may take.
-const CLAIM_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// A page's header may stand between the end of one record and where the next begins; no transaction is this small.
 const PAGE_SLACK: u64 = 64;
 
@@ -71,6 +73,12 @@ impl Error {
             other @ (Self::Query { .. } | Self::Denied { .. } | Self::Missing { .. } | Self::Changed { .. }) => other,
         }
     }
+
+    /// The server did not answer in time.
+    #[must_use]
+    pub const fn late(limit: Duration) -> Self {
+        Self::Query { action: "write", source: wal::Error::NoAnswer { limit } }
+    }
 }
 
 impl Diagnose for Error {
@@ -93,6 +101,8 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(
             match self {
+                // What passes by itself needs nobody; what else the server says has its own remedy.
+                Self::Query { source, .. } if source.fate() == Fate::Transient => return source.help(),
                 Self::Query { .. } => {
                     "run `walrelay setup --apply`, and see that the role has SELECT, INSERT and UPDATE on \
                      walrelay.position; or set source.store_position = false, which gives up the detection of a moved slot"
@@ -156,6 +166,13 @@ pub async fn claim(client: &Client, slot: &str) {
         error,
         "the start could not be noted beside the stored position; after a crash the next relay does not wait"
     );
+}
+
+/// Says in the row of a slot, if there is one, that positions are not kept from now on: the slot moves on without it, and is
+/// not ahead of anything when positions are kept again.
+pub async fn forgo(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "UPDATE walrelay.position SET position = '0/0', stored_at = now() WHERE slot = $1::text::name AND position <> '0/0'";
+    client.execute(sql, &[&slot]).await.map_err(|error| failed("write", error)).map(drop)
 }
 
 /// Writes the row, and knows whether somebody else has written to the database since.

@@ -107,6 +107,10 @@ pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
             found: server.identity.system_id.clone(),
         });
     }
+    if stored.position.is_zero() {
+        // For a while positions were not kept (`source.store_position`): there is nothing that the slot could be ahead of.
+        return Ok(Start::Slot(server.slot_confirmed));
+    }
     if server.slot_confirmed > stored.position {
         return Err(Lost::SlotAhead { slot: server.slot_confirmed, stored: stored.position });
     }
@@ -149,6 +153,8 @@ mod tests {
             (server(10, 99), Some(stored("7", 1, 50)), Ok(Start::Stored(lsn(50)))),
             // A15, B2.
             (server(51, 99), Some(stored("7", 1, 50)), Err(Lost::SlotAhead { slot: lsn(51), stored: lsn(50) })),
+            // Positions were not kept for a while.
+            (server(51, 99), Some(stored("7", 1, 0)), Ok(Start::Slot(lsn(51)))),
             // A10.
             (
                 server(10, 99),

@@ -19,8 +19,8 @@ use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
 use crate::relay::advance;
-use crate::relay::contract;
-use crate::relay::contract::Facts;
+use crate::relay::examine;
+use crate::relay::examine::Examined;
 use crate::relay::feedback::Pace;
 use crate::relay::follow::Follow;
 use crate::relay::follow::Held;
@@ -50,9 +50,9 @@ use crate::relay::resume::Server;
 use crate::relay::resume::Start;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
+use crate::relay::silence::Silence;
 use crate::relay::stall_report::StallReport;
 use crate::relay::wal;
-use crate::relay::wal::Ordinary;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
@@ -69,6 +69,8 @@ const CLUSTER_ATTEMPTS: u32 = 3;
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the holder of the slot is named while it stays the same.
 const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
+/// How long our own walsender is left alone that has not noticed that we left it.
+const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -83,8 +85,6 @@ struct Supervisor {
     held: Option<Held>,
     /// Producers that were given up, and whose requests are not answered.
     retired: Vec<Retired>,
-    /// The server's end of the last replication connection.
-    backend: Option<i32>,
     /// Up to where this process has delivered, and on which server.
     remembered: Option<Stored>,
     /// One record at a time until the confirmed position has passed this one.
@@ -92,6 +92,11 @@ struct Supervisor {
     stalls: StallReport,
     /// How often in a row the cluster refused the producer.
     cluster_refused: u32,
+    silence: Silence,
+    /// Our last walsender: when its server was started, and its process id. It may hold the slot for a while after we left it.
+    walsender: Option<(String, u32)>,
+    /// When the server was started that was asked last.
+    server_started: String,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
     /// Another relay has published since we last did, and may have requests at the brokers.
@@ -134,11 +139,13 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         wake: Arc::new(Notify::new()),
         held: None,
         retired: Vec::new(),
-        backend: None,
         remembered: None,
         cautious_until: None,
         stalls: StallReport::default(),
         cluster_refused: 0,
+        silence: Silence::default(),
+        walsender: None,
+        server_started: String::new(),
         handed_before: Lsn::ZERO,
         follows_another: false,
         is_first: true,
@@ -207,26 +214,30 @@ impl Supervisor {
         lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
+    /// Connects, as far as commands of the replication protocol are taken.
+    async fn open(&self) -> Result<(Session, Server, Examined), Error> {
+        // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
+        // ahead of the row, and the row never ahead of the log.
+        let examined = examine::examine(&self.target, &self.settings, &self.routes).await?;
+        let mut session = Session::connect(&examined.target, &self.settings.postgres, &self.settings.relay.name)
+            .await
+            .map_err(Error::wal("connect to PostgreSQL for replication"))?;
+        let system = wal::within(examine::LIMIT, session.identify_system());
+        let system = system.await.map_err(Error::wal("identify the server"))?;
+        let identity = Identity { system_id: system.system_id, timeline: system.timeline };
+        let server = Server { identity, wal_end: system.wal_end, slot_confirmed: examined.facts.slot_confirmed };
+        Ok((session, server, examined))
+    }
+
     async fn connect_and_follow(&mut self) -> Result<Left, Error> {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
-        let opened = async {
-            // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
-            // ahead of the row, and the row never ahead of the log.
-            let (facts, stored, ordinary) = self.examine().await?;
-            let mut session = Session::connect(&self.target, &config, &name)
-                .await
-                .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-            let system = session.identify_system().await.map_err(Error::wal("identify the server"))?;
-            let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-            let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
-            Ok::<_, Error>((session, server, facts, stored, ordinary))
-        };
-        let (session, server, facts, stored, ordinary) = tokio::select! {
-            opened = self.patience.tick_during(opened) => opened?,
+        let (session, server, Examined { target, facts, stored, server_started, ordinary }) = tokio::select! {
+            opened = self.patience.tick_during(self.open()) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
-        self.backend = session.backend_pid();
+        let walsender = session.process_id().map(|process| (server_started.clone(), process));
+        self.server_started = server_started;
         let start = self.decide(&server, stored.as_ref())?;
         if self.is_first && stored.as_ref().is_none_or(|stored| !stored.is_released) {
             self.follows_another = true;
@@ -237,13 +248,12 @@ impl Supervisor {
         }
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
         let places = (start.lsn(), resume::reported(start, stored.as_ref()));
-        let started = tokio::time::timeout(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
+        let started = wal::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
-            started = self.patience.tick_during(started) => started
-                .unwrap_or(Err(wal::Error::Timeout { host: "the server".to_owned(), limit: START_LIMIT }))
-                .map_err(Error::wal("start replication"))?,
+            started = self.patience.tick_during(started) => started.map_err(Error::wal("start replication"))?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
+        self.walsender = walsender;
         self.patience.let_in();
         if self.settings.source.store_position {
             position::claim(&ordinary.client, &slot).await;
@@ -251,9 +261,10 @@ impl Supervisor {
         drop(ordinary);
         self.prepare(start.lsn(), stream.frame_max())?;
         let keeper = Keeper::start(Work {
-            target: self.target.clone(),
+            target,
             config,
             application_name: format!("{name} keeper"),
+            walsender: name.clone(),
             slot: slot.clone(),
             identity: server.identity.clone(),
             metrics: self.metrics.clone(),
@@ -275,6 +286,7 @@ impl Supervisor {
             keeper,
             pace: Pace {
                 wal_sender_timeout: self.settings.postgres.wal_sender_timeout,
+                silence_max: self.silence.limit(start.lsn(), self.settings.postgres.wal_sender_timeout),
                 store_position: self.settings.source.store_position,
                 stall_release_after: self.settings.source.stall_release_after,
             },
@@ -286,11 +298,13 @@ impl Supervisor {
             noting,
             failed: None,
             unproven,
-            is_released: false,
             stalls: &mut self.stalls,
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
+        if matches!(ended, Err(Error::Silent { .. })) {
+            self.silence.fell(start.lsn());
+        }
         self.remember(server.identity);
         if matches!(ended, Err(Error::Raised { .. }))
             && !self.settings.source.store_position
@@ -303,30 +317,13 @@ impl Supervisor {
         ended
     }
 
-    /// Reads the contract and the stored position, on a short connection of its own.
-    async fn examine(&self) -> Result<(Facts, Option<Stored>, Ordinary), Error> {
-        let source = &self.settings.source;
-        let name = format!("{} check", self.settings.relay.name);
-        let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &name)
-            .await
-            .map_err(Error::wal("connect to PostgreSQL"))?;
-        let client = &ordinary.client;
-        let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
-        let stored = if source.store_position {
-            Some(position::load(client, &source.slot).await.map_err(|error| error.of_role(&self.target.user))?)
-        } else {
-            None
-        };
-        Ok((facts, stored, ordinary))
-    }
-
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
     /// stored since.
     fn decide(&mut self, server: &Server, stored: Option<&Stored>) -> Result<Start, Error> {
-        let is_ours = |remembered: &Stored| {
-            remembered.identity == server.identity && stored.is_none_or(|it| it.position <= remembered.position)
-        };
         let delivered = self.remembered.as_ref().or(stored).map(|it| it.position);
+        // Where positions are not stored, the slot says how far another relay has come.
+        let reached = stored.map_or(server.slot_confirmed, |stored| stored.position);
+        let is_ours = |remembered: &Stored| remembered.identity == server.identity && reached <= remembered.position;
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.follows_another |=
                 self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
@@ -437,6 +434,11 @@ impl Supervisor {
         if let Error::Wal { source, .. } = &error
             && source.is_slot_active()
         {
+            if self.is_own_walsender(source) {
+                self.metrics.enter(State::SourceReconnecting);
+                self.patience.tell(&error);
+                return Ok(Next::Pause(WALSENDER_PAUSE));
+            }
             // Whoever holds it may publish what we still have in our queue, and moves the position on.
             self.let_go();
             self.remembered = None;
@@ -446,6 +448,13 @@ impl Supervisor {
         self.patience.judge(error)?;
         self.metrics.enter(State::SourceReconnecting);
         Ok(Next::Pause(self.patience.next_pause()))
+    }
+
+    /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
+    fn is_own_walsender(&self, error: &wal::Error) -> bool {
+        let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
+        let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
+        holder.is_some() && holder == ours
     }
 
     /// Purges what is queued: from here on somebody else may publish it.
@@ -486,7 +495,7 @@ impl Supervisor {
     /// nobody can tell.
     async fn await_progress(&mut self) -> Result<Next, Error> {
         let watch = self.watch();
-        let mut taken = std::pin::pin!(watch.until_taken(self.backend));
+        let mut taken = std::pin::pin!(watch.until_taken(self.walsender.as_ref().map(|(_, process)| *process)));
         let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().left_records());
         loop {
             self.metrics.tick();

@@ -9,6 +9,7 @@ mod poison;
 mod poll;
 mod poll_numbers;
 mod pooler;
+mod position;
 mod shutdown;
 mod stall;
 mod tls;

@@ -47,6 +47,14 @@ impl Program {
         Self { folder, port, process: None }
     }
 
+    /// Changes the configuration, for the next start.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.folder.join("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
     /// Runs a verb to its end.
     pub fn verb(&self, arguments: &[&str]) -> Ended {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();

@@ -45,6 +45,9 @@ pub use topics::Indexed;
 pub use topics::Published;
 pub use topics::Topics;
 
+/// A position that waits longer to be stored is a reason not to be ready: the server keeps its log, and more of it each second.
+pub const POSITION_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// Everything the relay measures. A clone is another hand on the same numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -127,6 +130,8 @@ pub struct Metrics {
     /// From the hand-over of a transaction's last event to the acknowledgement that completes it.
     pub publish_duration: Histogram,
 
+    /// Since when a position has been waiting to be stored, as time since `epoch`; 0 if none is.
+    position_waits_micros: Gauge,
     /// When the loop last went round, as time since `epoch`: the wall clock may jump, this may not.
     ticked_micros: Gauge,
     epoch: Instant,
@@ -194,6 +199,7 @@ impl Default for Metrics {
             commit_to_ack: Histogram::default(),
             outbox_age: Histogram::default(),
             publish_duration: Histogram::default(),
+            position_waits_micros: Gauge::default(),
             ticked_micros: Gauge::default(),
             epoch: Instant::now(),
         }
@@ -279,11 +285,32 @@ impl Metrics {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self.state.load() {
-            State::Streaming => self.kafka.is_up(),
+            State::Streaming => self.kafka.is_up() && self.position_wait() < POSITION_WAIT_MAX,
             State::Standby => true,
             State::Starting | State::Draining | State::SinkBlocked | State::SourceReconnecting | State::Stopped => {
                 false
             }
+        }
+    }
+
+    /// Notes that a position waits to be stored, unless one has been waiting already.
+    pub fn position_waits(&self) {
+        if self.position_waits_micros.value() == 0 {
+            self.position_waits_micros.set(micros(self.epoch.elapsed()).max(1));
+        }
+    }
+
+    /// Notes that the position is stored that was waiting.
+    pub fn position_is_stored(&self) {
+        self.position_waits_micros.set(0);
+    }
+
+    /// Gives how long a position has been waiting to be stored.
+    #[must_use]
+    pub fn position_wait(&self) -> Duration {
+        match unsigned(&self.position_waits_micros) {
+            0 => Duration::ZERO,
+            since => self.epoch.elapsed().saturating_sub(Duration::from_micros(since)),
         }
     }
 

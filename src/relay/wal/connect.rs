@@ -16,6 +16,7 @@ use crate::fault::Fate;
 
 use super::Config;
 use super::Error;
+use super::Found;
 use super::Host;
 use super::SslMode;
 use super::Target;
@@ -46,6 +47,8 @@ pub(super) struct Connected {
     pub(super) parameters: Vec<(String, String)>,
     /// The body of BackendKeyData.
     pub(super) key: Option<Vec<u8>>,
+    /// Which server this is.
+    pub(super) found: Found,
 }
 
 /// An attempt: who wants to connect, and how.
@@ -171,12 +174,14 @@ impl Attempt<'_> {
             }
             Err(Shut::OverTls(error) | Shut::Anyway(error)) => return Err(error),
         };
-        let mut connected = Connected::greet(messages).await?;
+        let address = match place {
+            Place::Socket(_) => None,
+            Place::Address(address) => Some(address.ip()),
+        };
+        let mut connected = Connected::greet(messages, Found { host: host.clone(), address }).await?;
         if self.target.needs_read_write {
-            // As libpq asks: a server may refuse writes although it is no standby.
-            let asked = "SELECT pg_catalog.pg_is_in_recovery()
-                                OR pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool";
-            let rows = connected.query(asked).await?;
+            // Unlike libpq, which also passes over a server whose sessions are read-only by default: ours ask for writes.
+            let rows = connected.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
             let refuses = rows.first().and_then(|row| row.first()).is_none_or(|cell| cell.as_deref() != Some("f"));
             if refuses {
                 return Err(Error::ReadOnly { host: host.to_string() });
@@ -234,8 +239,10 @@ impl Attempt<'_> {
 
 /// Names mean what they say, whatever the role's settings are. And what is written, such as a position, is on this server's disk
 /// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
-/// be dead.
-const SESSION: &str = "SET search_path = pg_catalog; SET synchronous_commit = local";
+/// be dead. Sessions that are read-only by default are what an operator or a vendor sets on a full disk: only a position that is
+/// written frees WAL there.
+pub(super) const SESSION: &str =
+    "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
 /// In a database of this encoding no byte means a character, so none can be converted: under any other client encoding the
 /// server would only refuse what is not legal in that one.
@@ -254,8 +261,8 @@ fn replication_options(config: &Config) -> String {
 }
 
 impl Connected {
-    async fn greet(messages: Messages) -> Result<Self, Error> {
-        let mut connected = Self { messages, parameters: Vec::new(), key: None };
+    async fn greet(messages: Messages, found: Found) -> Result<Self, Error> {
+        let mut connected = Self { messages, parameters: Vec::new(), key: None, found };
         loop {
             match connected.messages.next().await? {
                 Answer::Ready => return Ok(connected),

@@ -27,7 +27,8 @@ pub struct Target {
     pub dbname: String,
     /// How TLS is used.
     pub ssl_mode: SslMode,
-    /// Only a server that takes writes will do.
+    /// Only a server that takes writes will do, which is one that is not in recovery. That is so wherever several servers are
+    /// listed, unless `target_session_attrs=any` says otherwise: which of them is the primary changes.
     pub needs_read_write: bool,
     /// `sslrootcert`, `sslcert` and `sslkey`, where the connection string or the environment gives them.
     pub tls_files: TlsFiles,
@@ -82,6 +83,15 @@ impl Host {
                 .map_or(name == "localhost", |address: IpAddr| address.is_loopback()),
         }
     }
+}
+
+/// The server that a connection has found: one of a list, at one of its addresses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// The server as the target names it.
+    pub host: Host,
+    /// Its address; none for a Unix socket.
+    pub address: Option<IpAddr>,
 }
 
 /// How TLS is used, with libpq's meanings.
@@ -210,7 +220,7 @@ impl Target {
         let is_here = hosts.iter().all(Host::is_here);
         Ok(Self {
             ssl_mode: ssl_mode(&params, is_here)?,
-            needs_read_write: needs_read_write(&params)?,
+            needs_read_write: needs_read_write(&params, hosts.len() > 1)?,
             channel_binding: channel_binding(&params)?,
             connect_timeout: connect_timeout(&params)?,
             tls_files: TlsFiles {
@@ -225,6 +235,18 @@ impl Target {
             password,
             kept_passwords,
         })
+    }
+
+    /// Gives the same target with nothing but the server that a connection has found.
+    #[must_use]
+    pub fn only(&self, found: &Found) -> Self {
+        let host = match &found.host {
+            Host::Tcp { name, port, .. } => Host::Tcp { name: name.clone(), address: found.address, port: *port },
+            Host::Unix { .. } => found.host.clone(),
+        };
+        let kept = self.kept_passwords.iter().find(|(kept, _)| *kept == found.host);
+        let kept_passwords = kept.map(|(_, password)| (host.clone(), password.clone())).into_iter().collect();
+        Self { hosts: vec![host], kept_passwords, ..self.clone() }
     }
 
     /// Gives the password for one server.
@@ -300,9 +322,10 @@ fn ssl_mode(params: &Params, is_here: bool) -> Result<SslMode, BadConninfo> {
     })
 }
 
-fn needs_read_write(params: &Params) -> Result<bool, BadConninfo> {
+fn needs_read_write(params: &Params, are_several: bool) -> Result<bool, BadConninfo> {
     match params.get("target_session_attrs").map(String::as_str) {
-        None | Some("any") => Ok(false),
+        None => Ok(are_several),
+        Some("any") => Ok(false),
         Some("read-write" | "primary") => Ok(true),
         Some(other) => Err(BadConninfo::Value {
             name: "target_session_attrs",
@@ -382,6 +405,26 @@ mod tests {
         let unix = |directory: &str| Host::Unix { directory: directory.into(), port: 5432 };
         assert_eq!(parse("postgres:///db?host=/run/pg").unwrap().hosts, [unix("/run/pg")]);
         assert_eq!(parse("dbname=db").unwrap().hosts, [unix("/var/run/postgresql"), unix("/tmp")]);
+    }
+
+    #[test]
+    fn e16_of_several_hosts_the_primary_is_meant_and_one_that_was_found_stays_the_only_one() {
+        let rows = [
+            ("postgres://a/x", false),
+            ("postgres://a,b/x", true),
+            ("postgres://a,b/x?target_session_attrs=any", false),
+            ("postgres://a/x?target_session_attrs=primary", true),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse(text).unwrap().needs_read_write, expected, "{text}");
+        }
+        let target = parse("postgres://a,b:1/x").unwrap();
+        let address = Some("10.0.0.7".parse().unwrap());
+        let target = Target { kept_passwords: vec![(tcp("b", 1), Secret::new("kept".to_owned()))], ..target };
+        let only = target.only(&Found { host: tcp("b", 1), address });
+        assert_eq!(only.hosts, [Host::Tcp { name: "b".into(), address, port: 1 }]);
+        assert_eq!(only.password_for(&only.hosts[0]).unwrap().expose(), "kept");
+        assert!(only.needs_read_write);
     }
 
     #[test]

@@ -44,6 +44,12 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// A server that has let us in does not answer.
+    #[error("the server did not answer within {limit:.1?}")]
+    NoAnswer {
+        /// The limit.
+        limit: Duration,
+    },
     /// None of several hosts will do.
     #[error("no host will do: {}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     NoHost(Vec<Error>),
@@ -87,10 +93,8 @@ pub enum Error {
         /// The next step.
         next: &'static str,
     },
-    /// No server of the list takes writes.
-    #[error(
-        "{host} takes no writes (a standby, or default_transaction_read_only), and target_session_attrs asks for one that does"
-    )]
+    /// The server is a standby: slot and stored position are the primary's.
+    #[error("{host} is in recovery, so it is a standby or not yet the primary")]
     ReadOnly {
         /// The server.
         host: String,
@@ -145,10 +149,20 @@ impl Error {
         Malformed::UnknownKind { what, kind }.into()
     }
 
-    /// Says whether the server is shutting down, or an administrator ended the connection.
+    /// Says whether the server ends connections or takes no new ones: it shuts down or restarts, or an administrator ended
+    /// this one. On a connection that stands it is 57P01 or 57P02; to one that is being made it is 57P03.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
-        matches!(self, Self::Server(error) if error.state == "57P01")
+        if let Self::NoHost(failures) = self {
+            return failures.iter().any(Self::is_shutdown);
+        }
+        matches!(self, Self::Server(error) if matches!(error.state.as_str(), "57P01" | "57P02" | "57P03"))
+    }
+
+    /// Says whether this is the end of the connection on which it came, or may as well be.
+    #[must_use]
+    pub fn ends(&self, client: &tokio_postgres::Client) -> bool {
+        self.is_shutdown() || !matches!(self, Self::Server(_)) || client.is_closed()
     }
 
     /// Says whether another connection holds the slot.
@@ -243,7 +257,7 @@ impl Diagnose for Error {
             Self::Secret(_) => Code::new(Exit::Rights, 5),
             Self::TlsSetup { .. } | Self::TlsFile { .. } => Code::new(Exit::Configuration, 22),
             Self::Io { .. } | Self::Closed | Self::Query(_) | Self::NoEnd { .. } => Code::new(Exit::Unavailable, 1),
-            Self::Timeout { .. } => Code::new(Exit::Unavailable, 2),
+            Self::Timeout { .. } | Self::NoAnswer { .. } => Code::new(Exit::Unavailable, 2),
             Self::ReadOnly { .. } => Code::new(Exit::Unavailable, 3),
             Self::NoHost(failures) => decisive(failures).map_or(Code::new(Exit::Unavailable, 1), Diagnose::code),
             Self::Tls { .. } => Code::new(Exit::Rights, 1),
@@ -275,6 +289,7 @@ impl Diagnose for Error {
             | Self::Query(_)
             | Self::NoEnd { .. }
             | Self::Timeout { .. }
+            | Self::NoAnswer { .. }
             | Self::ReadOnly { .. } => Fate::Transient,
             Self::NoHost(failures) => decisive(failures).map_or(Fate::Transient, Diagnose::fate),
             Self::Conninfo(_)
@@ -332,6 +347,7 @@ impl Diagnose for Error {
             | Self::Query(_)
             | Self::NoEnd { .. }
             | Self::Timeout { .. }
+            | Self::NoAnswer { .. }
             | Self::ReadOnly { .. } => return None,
         };
         Some(text.to_owned())

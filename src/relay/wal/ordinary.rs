@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Buf as _;
 use bytes::BufMut as _;
@@ -21,6 +22,7 @@ use tokio_postgres::NoTls;
 
 use super::Config;
 use super::Error;
+use super::Found;
 use super::Target;
 use super::connect;
 use super::connect::Connected;
@@ -35,6 +37,8 @@ pub struct Ordinary {
     pub ended: Ended,
     /// The database takes any bytes for text: only under its own client encoding does it give them back.
     pub stores_any_bytes: bool,
+    /// Which server this is.
+    pub found: Found,
 }
 
 impl fmt::Debug for Ordinary {
@@ -82,13 +86,22 @@ async fn connect_for(
 ) -> Result<Ordinary, Error> {
     let connected = connect::connect(target, config, application_name, purpose).await?;
     let stores_any_bytes = connected.stores_any_bytes();
+    let found = connected.found.clone();
     let (client, connection) = tokio_postgres::Config::new()
         .user(&target.user)
         .ssl_mode(tokio_postgres::config::SslMode::Disable)
         .connect_raw(Resumed::new(connected), NoTls)
         .await?;
     let ended = Ended(tokio::spawn(async move { connection.await.err().map(Error::from) }));
-    Ok(Ordinary { client, ended, stores_any_bytes })
+    Ok(Ordinary { client, ended, stores_any_bytes, found })
+}
+
+/// Runs a query with a limit of time. One that takes longer leaves its connection useless.
+pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, query).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_) => Err(Error::NoAnswer { limit }),
+    }
 }
 
 /// A connection whose handshake is over, for a client that wants to shake hands.

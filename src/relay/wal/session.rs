@@ -113,10 +113,11 @@ impl Session {
         self.connected.parameter("server_version").map_or(0, version_number)
     }
 
-    /// Gives the process id of the server's end, if the server said it.
+    /// Gives the process id of the walsender; none if the server does not say.
     #[must_use]
-    pub fn backend_pid(&self) -> Option<i32> {
-        self.connected.key.as_ref()?.first_chunk().copied().map(i32::from_be_bytes)
+    pub fn process_id(&self) -> Option<u32> {
+        let bytes = self.connected.key.as_ref()?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes))
     }
 
     /// Says whether TLS is in force.

@@ -13,6 +13,7 @@ use crate::fault::Diagnose as _;
 use crate::fault::Fate;
 use crate::relay::wal::Config;
 use crate::relay::wal::Error;
+use crate::relay::wal::connect::SESSION;
 use crate::relay::wal::connect_ordinary;
 use crate::relay::wal::message::Messages;
 use crate::relay::wal::tests::fake::WELCOME;
@@ -91,10 +92,7 @@ async fn an_ordinary_connection_takes_queries_and_tells_why_it_ends() {
         assert!(asked.windows(9).any(|window| window == b"\0test-app"), "{asked:?}");
         assert!(!asked.windows(11).any(|window| window == b"replication"));
         socket.write_all(WELCOME).await.unwrap();
-        assert_eq!(
-            heard(&mut socket).await,
-            (b'Q', b"SET search_path = pg_catalog; SET synchronous_commit = local\0".to_vec())
-        );
+        assert_eq!(heard(&mut socket).await, (b'Q', format!("{SESSION}\0").into_bytes()));
         socket.write_all(&[message(b'C', b"SET\0"), message(b'Z', b"I")].concat()).await.unwrap();
         // The first that comes through tokio-postgres: its startup message must not.
         assert_eq!(heard(&mut socket).await, (b'Q', b"SELECT 1\0".to_vec()));

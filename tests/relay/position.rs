@@ -1,0 +1,197 @@
+//! The confirmed position is stored whatever happens to the connection that stores it, or somebody hears that it is not.
+
+use std::time::Duration;
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
+
+use super::delivery::prepared;
+use super::shutdown::stop_fast;
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::reader;
+use crate::support::source;
+use crate::support::source::Sql;
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// The keeper waits for the row.
+const WAITS: &str = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE '%keeper'
+                     AND wait_event_type = 'Lock'";
+const STORED: &str = "SELECT position::text FROM walrelay.position";
+
+fn await_text(program: &mut Program, sql: &Sql, query: &str, wanted: &str) {
+    program.await_that(&format!("{query} = {wanted}"), |_| sql.text(query) == wanted);
+}
+
+/// Another session that keeps the row of the position locked.
+fn locked(postgres: &Postgres) -> Sql {
+    let other = Sql::connect(&postgres.url());
+    other.run("BEGIN; SELECT * FROM walrelay.position FOR UPDATE");
+    other
+}
+
+#[test]
+fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_wait_is_a_reason_not_to_be_ready() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("position-frozen", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "position-frozen", "");
+    program.start_streaming();
+    for cut in 0..6 {
+        let other = locked(&postgres);
+        sql.run("SELECT emit('k1')");
+        await_text(&mut program, &sql, WAITS, "1");
+        sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%keeper'");
+        std::thread::sleep(Duration::from_millis(100 * cut));
+        other.run("COMMIT");
+        sql.await_confirmed(sql.wal_end(), LIMIT);
+    }
+    program.await_state("streaming");
+
+    // Nobody ends anything: the store has a time limit, and says so.
+    let other = locked(&postgres);
+    sql.run("SELECT emit('k1')");
+    program.await_that("an error", |program| program.metric("walrelay_position_store_errors_total") > Some(0.0));
+    assert!(program.log().contains("SQLSTATE 57014"), "{}", program.log());
+    program.await_that("not to be ready", |program| {
+        program
+            .get("/readyz?verbose")
+            .is_some_and(|(status, body)| status == 503 && body.contains("[-] position: waits"))
+    });
+    assert_eq!(program.get("/livez").unwrap().0, 200);
+    other.run("COMMIT");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    program.await_that("readiness", |program| program.get("/readyz").is_some_and(|(status, _)| status == 200));
+}
+
+#[test]
+fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_lock() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("stop-full", 3);
+    let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n\n[source]\nstall_release_after = \"10m\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-full", more);
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    let other = locked(&postgres);
+    sql.run("SELECT emit('k2')");
+    await_text(&mut program, &sql, WAITS, "1");
+    kafka.freeze(0);
+    source::writers(&postgres.url(), 1, 10_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
+    program.await_that("a full relay", |program| program.metric("walrelay_inflight_bytes") > Some(900_000.0));
+    await_text(&mut program, &sql, WAITS, "1");
+    drop((sql, other));
+    stop_fast(&postgres, &program);
+    kafka.thaw(0);
+    postgres.resume().unwrap();
+    program.await_state("streaming");
+    let sql = Sql::connect(&postgres.url());
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    reader::check(&reader::read_all(&kafka.bootstrap(), "stop-full"), &sql.truth(), 3);
+}
+
+#[test]
+fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_need_not_have_been_stored_always() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("read-only", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "read-only", "[source]\nstore_position = true\n");
+    sql.run("ALTER SYSTEM SET default_transaction_read_only = on");
+    sql.run("SELECT pg_reload_conf()");
+    await_text(&mut program, &sql, "SHOW default_transaction_read_only", "on");
+    program.start_streaming();
+    sql.run("SET default_transaction_read_only = off");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    // What cannot be stored all the same is an alarm with its reason; what the slot keeps is seen to.
+    sql.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()");
+    sql.run("SELECT emit('k1')");
+    program.await_that("the alarm", |program| program.log().contains("SQLSTATE 53100"));
+    let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();
+    let before = retained(&program);
+    sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
+    program.await_that("the log that is kept to be seen", |program| retained(program) > before + 5e6);
+    sql.run("DROP TRIGGER refuse ON walrelay.position");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+
+    // For a while nothing is stored, and the slot moves on.
+    let stored = sql.text(STORED);
+    program.edit("store_position = true", "store_position = false");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    program.edit("store_position = false", "store_position = true");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    assert_ne!(sql.text(STORED), stored);
+    let records = reader::read_all(&kafka.bootstrap(), "read-only");
+    assert_eq!(reader::check(&records, &sql.truth(), 1).repeated, 0);
+    // From here on a slot that somebody else moves is noticed again.
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    sql.run("SELECT emit('k1')");
+    sql.run("SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
+    program.start();
+    assert_eq!(program.wait(), Some(66), "{}", program.log());
+}
+
+#[test]
+fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("synchronous", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "synchronous", "");
+    let names = |names: &str| {
+        sql.run("SET synchronous_commit = local");
+        sql.run(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        sql.run("SELECT pg_reload_conf()");
+    };
+    // A list that does not name us is no concern of ours, and its standbys are not ours to wait for.
+    names("FIRST 1 (standby1, walrelay2)");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    names("*");
+    assert_eq!(program.wait(), Some(65), "noticed while running: {}", program.log());
+    program.start();
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    assert!(program.log().contains("synchronous_standby_names"), "{}", program.log());
+    let counted = "SELECT count(*)::text FROM pg_stat_replication WHERE sync_state <> 'async'";
+    assert_eq!(sql.text(counted), "0");
+    // The remedy, as printed.
+    names("FIRST 1 (standby1)");
+    program.start_streaming();
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+}
+
+#[test]
+fn a_catalog_that_does_not_answer_is_told_of_and_a_server_in_recovery_is_not_for_now() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("not-now", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "not-now", "");
+    sql.run("BEGIN; LOCK TABLE walrelay.position");
+    program.start();
+    program.await_that("the reason", |program| program.log().contains("did not answer within"));
+    assert_eq!(program.get("/readyz").unwrap().0, 503);
+    sql.run("COMMIT");
+    program.await_state("streaming");
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+
+    // As a standby: in recovery, with no slot of ours.
+    let standby = Postgres::start(Options::default()).unwrap();
+    standby.stop(StopMode::Fast).unwrap();
+    std::fs::write(standby.folder().join("data/standby.signal"), "").unwrap();
+    standby.resume().unwrap();
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"not-now\"";
+    let mut lost = Program::new(&standby.url(), &kafka.bootstrap(), outbox);
+    lost.start();
+    lost.await_that("the reason", |program| program.log().contains("in recovery"));
+    assert_eq!(lost.ended(), None);
+    lost.kill();
+    let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", standby.port(), postgres.port());
+    let mut either = Program::new(&both, &kafka.bootstrap(), outbox);
+    either.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+}
