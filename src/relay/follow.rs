@@ -122,13 +122,7 @@ impl Follow<'_> {
                 return Ok(Left::SinkFailed);
             }
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
-                let failed = self.failed.take();
-                // A server that has failed hears nothing more on this connection.
-                if let Some(error @ Error::Raised { .. }) = failed {
-                    return Err(error);
-                }
-                let left = self.leave(left).await?;
-                return failed.map_or(Ok(left), Err);
+                return self.leave(left).await;
             }
             self.report(&mut feedback, now);
             if phase == Phase::Flowing {
@@ -237,7 +231,7 @@ impl Follow<'_> {
                 }
                 Walked::Over(source @ wal::Error::Server(_)) => {
                     let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
-                    return Err(Error::Raised { at, row, slot, is_again: false, source });
+                    return Err(Error::Raised { at, row, slot, is_again: false, source: Box::new(source) });
                 }
                 Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
                 Walked::Held(cause) => cause,
@@ -347,13 +341,18 @@ impl Follow<'_> {
     }
 
     async fn leave(mut self, left: Left) -> Result<Left, Error> {
+        let failed = self.failed.take();
+        // A server that has failed hears nothing more on this connection.
+        if let Some(error @ Error::Raised { .. }) = failed {
+            return Err(error);
+        }
         if left == Left::Stopped {
             let feedback_position = self.held.pipeline.confirmation();
             self.stream.confirm(feedback_position);
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());
             self.stream.finish(GOODBYE).await.map_err(Error::wal("end the stream"))?;
         }
-        Ok(left)
+        failed.map_or(Ok(left), Err)
     }
 
     fn deadline(&self, phase: Phase, feedback: &Feedback) -> Instant {

@@ -228,14 +228,7 @@ impl Supervisor {
         };
         let ended = Box::pin(follow.run()).await;
         self.metrics.postgres.lost(loss(&ended));
-        self.remember(server.identity);
-        if matches!(ended, Err(Error::Raised { .. }))
-            && !self.settings.source.store_position
-            && let Some(Stored { position, .. }) = &self.remembered
-        {
-            let advancing = advance::advance(&self.target, &self.settings, *position);
-            self.patience.tick_during(advancing).await;
-        }
+        self.settle(server.identity, &ended).await;
         self.patience.held_for(began.elapsed());
         ended
     }
@@ -293,6 +286,18 @@ impl Supervisor {
             Publisher::new(self.patience.kafka(), pipeline.reports(), Arc::clone(&self.wake), self.metrics.clone())?;
         self.held = Some(Held { pipeline, publisher });
         Ok(())
+    }
+
+    /// Remembers how far this process came, and sees to it that the server knows where nothing else tells it.
+    async fn settle(&mut self, identity: Identity, ended: &Result<Left, Error>) {
+        self.remember(identity);
+        if matches!(ended, Err(Error::Raised { .. }))
+            && !self.settings.source.store_position
+            && let Some(Stored { position, .. }) = &self.remembered
+        {
+            let advancing = advance::advance(&self.target, &self.settings, *position);
+            self.patience.tick_during(advancing).await;
+        }
     }
 
     fn remember(&mut self, identity: Identity) {
