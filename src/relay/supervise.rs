@@ -290,20 +290,11 @@ impl Supervisor {
 
     /// Remembers how far this process came, and sees to it that the server knows where nothing else tells it.
     async fn settle(&mut self, identity: Identity, ended: &Result<Left, Error>) {
-        self.remember(identity);
-        if matches!(ended, Err(Error::Raised { .. }))
-            && !self.settings.source.store_position
-            && let Some(Stored { position, .. }) = &self.remembered
-        {
-            let advancing = advance::advance(&self.target, &self.settings, *position);
-            self.patience.tick_during(advancing).await;
-        }
-    }
-
-    fn remember(&mut self, identity: Identity) {
-        if let Some(held) = &mut self.held {
-            let position = held.pipeline.confirmation().lsn();
-            self.remembered = Some(Stored { identity, position });
+        let Some(held) = &mut self.held else { return };
+        let position = held.pipeline.confirmation().lsn();
+        self.remembered = Some(Stored { identity, position });
+        if matches!(ended, Err(Error::Raised { .. })) && !self.settings.source.store_position {
+            self.patience.tick_during(advance::advance(&self.target, &self.settings, position)).await;
         }
     }
 
