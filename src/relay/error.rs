@@ -52,7 +52,7 @@ pub enum Error {
         is_again: bool,
         /// What it says.
         #[source]
-        source: wal::Error,
+        source: Box<wal::Error>,
     },
     /// The contract does not hold.
     #[error(transparent)]
@@ -120,21 +120,19 @@ impl Error {
 
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
     pub(super) fn place(&self) -> Option<(&str, Place)> {
-        match self {
-            Self::Raised { at, row, source, .. } if source.stays_at_its_place() => {
-                Some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
-            }
-            Self::Poll(error) => error.place(),
-            _ => None,
+        if let Self::Poll(error) = self {
+            return error.place();
         }
+        let Self::Raised { at, row, source, .. } = self else { return None };
+        source.stays_at_its_place().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
     }
 
     /// It has come again at the same place: trying again does not help.
     pub(super) fn come_again(mut self) -> Self {
-        match &mut self {
-            Self::Raised { is_again, .. } => *is_again = true,
-            Self::Poll(error) => error.come_again(),
-            _ => {}
+        if let Self::Raised { is_again, .. } = &mut self {
+            *is_again = true;
+        } else if let Self::Poll(error) = &mut self {
+            error.come_again();
         }
         self
     }
@@ -161,7 +159,8 @@ impl Diagnose for Error {
             Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
-            Self::Wal { source, .. } | Self::Raised { source, .. } => source.code(),
+            Self::Wal { source, .. } => source.code(),
+            Self::Raised { source, .. } => source.code(),
             Self::Contract(error) => error.code(),
             Self::Position(error) => error.code(),
             Self::Lost(lost) => match lost {
@@ -189,7 +188,8 @@ impl Diagnose for Error {
             | Self::DrainTimeout { .. }
             | Self::Thread(_) => Fate::Fatal,
             Self::Raised { is_again: true, .. } => Fate::Fatal,
-            Self::Wal { source, .. } | Self::Raised { source, .. } => source.fate(),
+            Self::Wal { source, .. } => source.fate(),
+            Self::Raised { source, .. } => source.fate(),
             Self::Contract(error) => error.fate(),
             Self::Position(error) => error.fate(),
             Self::Pipeline(error) => error.fate(),
@@ -210,7 +210,8 @@ impl Diagnose for Error {
             Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
                 "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
             ),
-            Self::Wal { source, .. } | Self::Raised { source, .. } => source.help(),
+            Self::Wal { source, .. } => source.help(),
+            Self::Raised { source, .. } => source.help(),
             Self::Contract(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(

@@ -282,7 +282,7 @@ impl Follow<'_> {
                 }
                 Walked::Over(source @ wal::Error::Server(_)) => {
                     let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
-                    return Err(Error::Raised { at, row, slot, is_again: false, source });
+                    return Err(Error::Raised { at, row, slot, is_again: false, source: Box::new(source) });
                 }
                 Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
                 Walked::Held(cause) => cause,

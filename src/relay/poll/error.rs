@@ -85,7 +85,7 @@ pub enum Error {
         before: usize,
         /// What it says.
         #[source]
-        source: wal::Error,
+        source: Box<wal::Error>,
     },
     /// The server cannot send a row.
     #[error("event {event_id} of table {table}, with {column} {sequence}, cannot be read")]
@@ -102,7 +102,7 @@ pub enum Error {
         bucket: i32,
         /// What the server says.
         #[source]
-        source: wal::Error,
+        source: Box<wal::Error>,
     },
     /// The server fails at a statement on the table.
     #[error("table {table}: {action}")]
@@ -117,7 +117,7 @@ pub enum Error {
         is_again: bool,
         /// What it says.
         #[source]
-        source: wal::Error,
+        source: Box<wal::Error>,
     },
     /// A row cannot become a record.
     #[error("event {event_id} of table {table} cannot be published: {reason}")]
@@ -153,10 +153,8 @@ pub enum Error {
 impl Error {
     /// Gives what failed and where, if it was the server, at a statement on a table.
     pub(in crate::relay) fn place(&self) -> Option<(&str, Place)> {
-        match self {
-            Self::Raised { place, source, .. } if source.stays_at_its_place() => Some((source.state()?, *place)),
-            _ => None,
-        }
+        let Self::Raised { place, source, .. } = self else { return None };
+        source.stays_at_its_place().then_some((source.state()?, *place))
     }
 
     /// It has come again at the same place.

@@ -256,7 +256,7 @@ impl Source {
             let row = match row.map_err(wal::Error::from) {
                 Ok(row) => row,
                 Err(source) if source.is_about_content() => {
-                    return Err(Error::Unsendable { before: batch.rows.len(), source }.into());
+                    return Err(Error::Unsendable { before: batch.rows.len(), source: Box::new(source) }.into());
                 }
                 Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
             };
@@ -283,7 +283,7 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        source: wal::Error,
+        source: Box<wal::Error>,
     ) -> Result<Option<Error>, RelayError> {
         let without: &[Key] = &[];
         let values: [(&(dyn ToSql + Sync), Type); 3] =

@@ -362,12 +362,11 @@ impl Hands {
 
 /// Says at which place the server failed, if it did: how many rows had been marked before tells whether anything moves.
 fn located(error: RelayError, table: &Table, place: Place) -> RelayError {
-    match error {
-        RelayError::Wal { action, source } if source.stays_at_its_place() => {
-            Error::Raised { table: table.name(), place, action, is_again: false, source }.into()
-        }
-        other => other,
+    if !matches!(&error, RelayError::Wal { source, .. } if source.stays_at_its_place()) {
+        return error;
     }
+    let RelayError::Wal { action, source } = error else { return error };
+    Error::Raised { table: table.name(), place, action, is_again: false, source: Box::new(source) }.into()
 }
 
 /// The end of a connection, as an error.

@@ -12,8 +12,8 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// It happened in pgoutput, while a change was decoded.
     is_from_plugin: bool,
-    /// The routine of PostgreSQL that reports it; a pooler names none.
-    routine: Option<String>,
+    /// It names the routine of PostgreSQL that reports it; a pooler names none.
+    has_routine: bool,
 }
 
 impl ServerError {
@@ -30,7 +30,7 @@ impl ServerError {
                 b'M' => found.message = one_line(&text),
                 b'D' => found.detail = Some(one_line(&text)),
                 b'W' => found.is_from_plugin = is_from_plugin(&text),
-                b'R' => found.routine = Some(one_line(&text)),
+                b'R' => found.has_routine = true,
                 _ => {}
             }
         }
@@ -43,12 +43,12 @@ impl ServerError {
             message: one_line(message),
             detail: detail.map(one_line),
             is_from_plugin: context.is_some_and(is_from_plugin),
-            routine: None,
+            has_routine: false,
         }
     }
 
     pub(super) fn reported_by(mut self, routine: Option<&str>) -> Self {
-        self.routine = routine.map(one_line);
+        self.has_routine = routine.is_some();
         self
     }
 
@@ -89,7 +89,7 @@ impl ServerError {
             "3F000" | "42P01" | "42703" => Kind::Contract,
             // PostgreSQL's own routine complains of what we sent; a pooler says in this state whatever it has to say, and only
             // of a connection that it never takes is that for good.
-            "08P01" if self.routine.is_some() => Kind::Ours,
+            "08P01" if self.has_routine => Kind::Ours,
             "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
             "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
             // A statement that was prepared on another session.

@@ -5,7 +5,8 @@
 //! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
 //! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
-use std::convert::Infallible;
+mod wait;
+
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -26,11 +27,8 @@ use crate::relay::follow::Follow;
 use crate::relay::follow::Held;
 use crate::relay::follow::Left;
 use crate::relay::follow::Unproven;
-use crate::relay::holder::Holder;
-use crate::relay::holder::Watch;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
-use crate::relay::lookout;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
@@ -42,7 +40,6 @@ use crate::relay::position;
 use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Retired;
-use crate::relay::publish::Stalled;
 use crate::relay::publish::Verdict;
 use crate::relay::resume;
 use crate::relay::resume::Identity;
@@ -56,19 +53,8 @@ use crate::relay::wal;
 use crate::relay::wal::Session;
 use crate::relay::wal::Target;
 
-/// How long what was on the way may still arrive after the connection was lost.
-const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
-/// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
-/// by default a minute; this is for one that never does.
-const ANSWER_LIMIT: Duration = Duration::from_secs(180);
-/// How often it is looked whether they have.
-const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
 /// A producer without rights on the cluster is tried so often: they may just be changing.
 const CLUSTER_ATTEMPTS: u32 = 3;
-/// How often a stall that lasts is looked at.
-const STALL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the holder of the slot is named while it stays the same.
-const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 /// How long our own walsender is left alone that has not noticed that we left it.
 const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to start the stream.
@@ -193,27 +179,6 @@ impl Supervisor {
         }
     }
 
-    /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at.
-    async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let lookout = Box::pin(self.lookout());
-        let patience = &mut self.patience;
-        let answering = async {
-            patience.pause(pause).await;
-            patience.await_kafka().await
-        };
-        tokio::select! {
-            biased;
-            awaited = answering => awaited,
-            never = lookout => match never {},
-        }
-    }
-
-    fn lookout(&self) -> impl Future<Output = Infallible> + use<> {
-        let (target, config) = (self.target.clone(), self.settings.postgres.clone());
-        let name = format!("{} lookout", self.settings.relay.name);
-        lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
-    }
-
     /// Connects, as far as commands of the replication protocol are taken.
     async fn open(&self) -> Result<(Session, Server, Examined), Error> {
         // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
@@ -305,14 +270,7 @@ impl Supervisor {
         if matches!(ended, Err(Error::Silent { .. })) {
             self.silence.fell(start.lsn());
         }
-        self.remember(server.identity);
-        if matches!(ended, Err(Error::Raised { .. }))
-            && !self.settings.source.store_position
-            && let Some(Stored { position, .. }) = &self.remembered
-        {
-            let advancing = advance::advance(&self.target, &self.settings, *position);
-            self.patience.tick_during(advancing).await;
-        }
+        self.settle(server.identity, &ended).await;
         self.patience.held_for(began.elapsed());
         ended
     }
@@ -362,10 +320,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn remember(&mut self, identity: Identity) {
-        if let Some(held) = &mut self.held {
-            let position = held.pipeline.confirmation().lsn();
-            self.remembered = Some(Stored { identity, position, is_released: false });
+    /// Remembers how far this process came, and sees to it that the server knows where nothing else tells it.
+    async fn settle(&mut self, identity: Identity, ended: &Result<Left, Error>) {
+        let Some(held) = &mut self.held else { return };
+        let position = held.pipeline.confirmation().lsn();
+        self.remembered = Some(Stored { identity, position, is_released: false });
+        if matches!(ended, Err(Error::Raised { .. })) && !self.settings.source.store_position {
+            self.patience.tick_during(advance::advance(&self.target, &self.settings, position)).await;
         }
     }
 
@@ -463,135 +424,6 @@ impl Supervisor {
             self.handed_before = self.handed_before.max(pipeline.frontier());
             self.retired.push(publisher.retire());
         }
-    }
-
-    /// Waits until the brokers have answered what given-up producers have sent. Whatever is written before that may be
-    /// followed by an older record.
-    async fn await_answers(&mut self) {
-        let began = Instant::now();
-        let mut is_said = false;
-        loop {
-            self.retired.retain(|retired| !retired.is_answered());
-            if self.retired.is_empty() || self.stop.is_cancelled() {
-                return;
-            }
-            if began.elapsed() > ANSWER_LIMIT {
-                tracing::warn!(
-                    code = "WR-6934",
-                    "the brokers have not answered the previous producer: older records may follow newer ones"
-                );
-                return self.retired.clear();
-            }
-            if !is_said && began.elapsed() > STALL_INTERVAL {
-                tracing::info!("waiting until the brokers have answered the previous producer");
-                is_said = true;
-            }
-            self.patience.pause(ANSWER_INTERVAL).await;
-        }
-    }
-
-    /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
-    /// sent is written is known only once its broker answers. It lets go when another relay has the slot, or when
-    /// nobody can tell.
-    async fn await_progress(&mut self) -> Result<Next, Error> {
-        let watch = self.watch();
-        let mut taken = std::pin::pin!(watch.until_taken(self.walsender.as_ref().map(|(_, process)| *process)));
-        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().left_records());
-        loop {
-            self.metrics.tick();
-            let Some(held) = &self.held else { return Ok(Next::Again) };
-            held.pipeline.ledger().await_any();
-            if held.publisher.failure().is_some() {
-                return self.after_failure();
-            }
-            if held.pipeline.reports().left_records() > acked || held.pipeline.ledger().records() == 0 {
-                tracing::info!("kafka delivery resumed");
-                self.stalls.over();
-                self.metrics.kafka.connected();
-                self.metrics.enter(State::SourceReconnecting);
-                return Ok(Next::Again);
-            }
-            self.stalls.report(Stalled { waiting: held.publisher.waiting() }, &self.metrics);
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(Next::Again),
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(STALL_INTERVAL) => {}
-                () = &mut taken => {
-                    self.let_go();
-                    return Ok(Next::Again);
-                }
-            }
-        }
-    }
-
-    /// Waits until the slot is free. A connection of another name is no relay that does our work meanwhile.
-    async fn stand_by(&mut self) -> Result<Next, Error> {
-        self.metrics.enter(State::Standby);
-        let (watch, name, metrics) = (self.watch(), self.settings.relay.name.clone(), self.metrics.clone());
-        let mut said: Option<(Holder, Instant)> = None;
-        let free = watch.until_free(|holder| {
-            let is_relay = holder.application_name == name;
-            metrics.enter(if is_relay { State::Standby } else { State::SourceReconnecting });
-            if said.as_ref().is_some_and(|(known, at)| known == holder && at.elapsed() < HOLDER_INTERVAL) {
-                return;
-            }
-            let Holder { pid, application_name } = holder;
-            if is_relay {
-                tracing::info!(pid, application_name, "standing by: another relay holds the slot");
-            } else {
-                tracing::warn!(code = "WR-6904", pid, application_name, "another connection holds the slot");
-            }
-            said = Some((holder.clone(), Instant::now()));
-        });
-        let stop = self.stop.clone();
-        let freed = tokio::select! {
-            () = stop.cancelled() => return Ok(Next::Again),
-            freed = self.patience.tick_during(free) => freed,
-        };
-        match freed {
-            Ok(()) => Ok(Next::Again),
-            Err(error) => self.after_error(error),
-        }
-    }
-
-    fn watch(&self) -> Watch {
-        Watch {
-            target: self.target.clone(),
-            config: self.settings.postgres.clone(),
-            application_name: format!("{} standby", self.settings.relay.name),
-            slot: self.settings.source.slot.clone(),
-        }
-    }
-
-    /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.
-    async fn let_arrive(&mut self) {
-        let until = tokio::time::Instant::now() + ARRIVAL_GRACE;
-        while let Some(held) = &self.held {
-            if held.pipeline.ledger().await_all() {
-                return;
-            }
-            if tokio::time::timeout_at(until, self.wake.notified()).await.is_err() {
-                let records = held.pipeline.ledger().records();
-                tracing::info!(
-                    records,
-                    "Kafka does not take what is on the way: it is handed over again after reconnecting"
-                );
-                return self.let_go();
-            }
-        }
-    }
-
-    /// Waits until what the relay before us has sent is written, as far as that can be waited for: it cannot be asked any more.
-    async fn take_over(&mut self) {
-        if !std::mem::take(&mut self.follows_another) {
-            return;
-        }
-        let delay = self.settings.source.takeover_delay;
-        tracing::info!(
-            seconds = delay.as_secs_f64(),
-            "waiting before the takeover: the relay before may have requests at the brokers"
-        );
-        self.patience.pause(delay).await;
     }
 
     /// A stop while no connection stands: what was delivered since the last stored position will be repeated.
