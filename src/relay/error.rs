@@ -75,9 +75,6 @@ pub enum Error {
     /// Kafka did not take a record.
     #[error(transparent)]
     Failure(#[from] publish::Failure),
-    /// Kafka acknowledges nothing.
-    #[error(transparent)]
-    Stalled(#[from] publish::Stalled),
     /// Commits of the application would wait for us.
     #[error(
         "this relay would count as a synchronous standby, and commits of the application would wait for Kafka: \
@@ -146,7 +143,7 @@ impl Error {
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
-            Self::Publish(_) | Self::Failure(_) | Self::Stalled(_) => Component::Publish,
+            Self::Publish(_) | Self::Failure(_) => Component::Publish,
             Self::Outbox { .. } | Self::DrainTimeout { .. } | Self::Thread(_) => Component::Relay,
         }
     }
@@ -172,7 +169,6 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
-            Self::Stalled(stalled) => stalled.code(),
             Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
@@ -196,7 +192,6 @@ impl Diagnose for Error {
             Self::Poll(error) => error.fate(),
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
-            Self::Stalled(stalled) => stalled.fate(),
             Self::Silent { .. } => Fate::Transient,
         }
     }
@@ -223,7 +218,6 @@ impl Diagnose for Error {
             Self::Poll(error) => error.help(),
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
-            Self::Stalled(stalled) => stalled.help(),
             Self::Synchronous { .. } => Some(
                 "list the standbys by their names instead, and not the name of this relay (relay.name), for example with `ALTER SYSTEM \
                  SET synchronous_standby_names = 'FIRST 1 (standby1)'` and `SELECT pg_reload_conf()`"

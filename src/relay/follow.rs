@@ -83,6 +83,8 @@ pub(super) struct Follow<'a> {
     pub(super) noting: Noting<'a>,
     /// Why the relay must stop, once what was read has arrived.
     pub(super) failed: Option<Error>,
+    /// Before this moment nothing is read, and so nothing published; none once it has passed.
+    pub(super) publishes_from: Option<Instant>,
     /// Kafka took nothing before, and nothing shows yet that it does.
     pub(super) unproven: Option<Unproven>,
     pub(super) stalls: &'a mut StallReport,
@@ -165,6 +167,7 @@ impl Follow<'_> {
         // What an earlier connection left in the pipeline's hands is walked before anything is read.
         loop {
             let now = Instant::now();
+            self.begin_to_publish(now);
             self.settle(&mut feedback, now);
             if self.held.publisher.failure().is_some() {
                 return Ok(Left::SinkFailed);
@@ -185,7 +188,7 @@ impl Follow<'_> {
                 }
                 self.report_the_sink(feedback.is_blocked(now));
             }
-            let reads = full.is_none() && self.listens(phase);
+            let reads = full.is_none() && self.publishes_from.is_none() && self.listens(phase);
             if !reads {
                 feedback.not_listening(now);
             }
@@ -226,6 +229,15 @@ impl Follow<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    fn begin_to_publish(&mut self, now: Instant) {
+        if self.publishes_from.is_some_and(|from| now >= from) {
+            self.publishes_from = None;
+            if self.unproven.is_none() {
+                self.metrics.enter(State::Streaming);
             }
         }
     }
@@ -433,7 +445,10 @@ impl Follow<'_> {
     fn deadline(&self, phase: Phase, feedback: &Feedback) -> Instant {
         let noting = self.noting.due();
         match phase {
-            Phase::Flowing => feedback.deadline().min(noting),
+            Phase::Flowing => {
+                let due = feedback.deadline().min(noting);
+                self.publishes_from.map_or(due, |from| due.min(from))
+            }
             Phase::Draining(until) | Phase::Clearing(until) => feedback.deadline().min(noting).min(until),
             // Nothing more is stored as it comes.
             Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(noting).min(until),

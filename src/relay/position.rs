@@ -46,7 +46,7 @@ pub enum Error {
         role: String,
         /// What PostgreSQL says.
         #[source]
-        source: wal::Error,
+        source: Box<wal::Error>,
     },
     /// There is no row for this slot.
     #[error("no position is stored for slot {slot:?}")]
@@ -68,7 +68,7 @@ impl Error {
     pub fn of_role(self, role: &str) -> Self {
         match self {
             Self::Query { action, source } if source.is_denied() => {
-                Self::Denied { action, role: role.to_owned(), source }
+                Self::Denied { action, role: role.to_owned(), source: Box::new(source) }
             }
             other @ (Self::Query { .. } | Self::Denied { .. } | Self::Missing { .. } | Self::Changed { .. }) => other,
         }
@@ -93,7 +93,8 @@ impl Diagnose for Error {
     fn fate(&self) -> Fate {
         match self {
             // A table that is missing or may not be read does not mend itself; a connection does.
-            Self::Query { source, .. } | Self::Denied { source, .. } => source.fate(),
+            Self::Query { source, .. } => source.fate(),
+            Self::Denied { source, .. } => source.fate(),
             Self::Missing { .. } | Self::Changed { .. } => Fate::Fatal,
         }
     }

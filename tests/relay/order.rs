@@ -9,8 +9,8 @@ use walrelay::testing::Postgres;
 
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
+use crate::support::kafka::proxy::Proxy;
 use crate::support::program::Program;
-use crate::support::proxy::Proxy;
 use crate::support::reader;
 use crate::support::source::Sql;
 

@@ -26,7 +26,10 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
 
-use super::proxy::Proxy;
+#[path = "proxy.rs"]
+pub mod proxy;
+
+use proxy::Proxy;
 
 /// Brokers that live as long as this value.
 pub struct Kafka {

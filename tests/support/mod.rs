@@ -6,7 +6,6 @@ pub mod murmur2;
 pub mod otlp;
 pub mod pooler;
 pub mod program;
-pub mod proxy;
 pub mod raw;
 pub mod reader;
 pub mod source;

@@ -51,6 +51,7 @@ use crate::relay::silence::Silence;
 use crate::relay::stall_report::StallReport;
 use crate::relay::wal;
 use crate::relay::wal::Session;
+use crate::relay::wal::Stream;
 use crate::relay::wal::Target;
 
 /// A producer without rights on the cluster is tried so often: they may just be changing.
@@ -171,7 +172,6 @@ impl Supervisor {
                 Next::StandBy => self.stand_by().await?,
                 Next::Again => {
                     self.await_answers().await;
-                    self.take_over().await;
                     let connected = self.connect_and_follow().await;
                     self.after(connected)?
                 }
@@ -208,7 +208,7 @@ impl Supervisor {
             self.follows_another = true;
         }
         self.is_first = false;
-        if self.follows_another || !self.retired.is_empty() {
+        if !self.retired.is_empty() {
             return Ok(Left::StoppedBefore);
         }
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
@@ -235,37 +235,10 @@ impl Supervisor {
             metrics: self.metrics.clone(),
         })
         .map_err(Error::Thread)?;
-        tracing::info!(from = %start.lsn(), slot, publication, "streaming");
+        tracing::info!(from = %start.lsn(), slot, publication, "replication started");
         self.metrics.postgres.connected();
-        let is_in_doubt = self.metrics.state.load() == State::SinkBlocked;
-        if !is_in_doubt {
-            self.metrics.enter(State::Streaming);
-        }
         let began = Instant::now();
-        let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
-        let noting = Noting::new(&self.metrics, &held.pipeline);
-        let unproven = is_in_doubt.then(|| Unproven::of(&held.pipeline));
-        let follow = Follow {
-            stream,
-            held,
-            keeper,
-            pace: Pace {
-                wal_sender_timeout: self.settings.postgres.wal_sender_timeout,
-                silence_max: self.silence.limit(start.lsn(), self.settings.postgres.wal_sender_timeout),
-                store_position: self.settings.source.store_position,
-                stall_release_after: self.settings.source.stall_release_after,
-            },
-            drain: self.settings.shutdown.drain,
-            slot: &slot,
-            wake: Arc::clone(&self.wake),
-            metrics: &self.metrics,
-            stop: &self.stop,
-            noting,
-            failed: None,
-            unproven,
-            stalls: &mut self.stalls,
-        };
-        let ended = Box::pin(follow.run()).await;
+        let ended = self.follow(stream, keeper, start.lsn()).await;
         self.metrics.postgres.lost(loss(&ended));
         if matches!(ended, Err(Error::Silent { .. })) {
             self.silence.fell(start.lsn());
@@ -273,6 +246,39 @@ impl Supervisor {
         self.settle(server.identity, &ended).await;
         self.patience.held_for(began.elapsed());
         ended
+    }
+
+    /// Follows a stream until it must be left.
+    async fn follow(&mut self, stream: Stream, keeper: Keeper, start: Lsn) -> Result<Left, Error> {
+        let publishes_from = self.take_over();
+        let is_in_doubt = self.metrics.state.load() == State::SinkBlocked;
+        let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
+        let noting = Noting::new(&self.metrics, &held.pipeline);
+        let unproven = is_in_doubt.then(|| Unproven::of(&held.pipeline));
+        let source = &self.settings.source;
+        let wal_sender_timeout = self.settings.postgres.wal_sender_timeout;
+        let follow = Follow {
+            stream,
+            held,
+            keeper,
+            pace: Pace {
+                wal_sender_timeout,
+                silence_max: self.silence.limit(start, wal_sender_timeout),
+                store_position: source.store_position,
+                stall_release_after: source.stall_release_after,
+            },
+            drain: self.settings.shutdown.drain,
+            slot: &source.slot,
+            wake: Arc::clone(&self.wake),
+            metrics: &self.metrics,
+            stop: &self.stop,
+            noting,
+            failed: None,
+            publishes_from: Some(publishes_from),
+            unproven,
+            stalls: &mut self.stalls,
+        };
+        Box::pin(follow.run()).await
     }
 
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has

@@ -146,17 +146,19 @@ impl Supervisor {
         }
     }
 
-    /// Waits until what the relay before us has sent is written, as far as that can be waited for: it cannot be asked any more.
-    pub(super) async fn take_over(&mut self) {
+    /// Says when the first event may be published. What the relay before us has sent must be written by then, as far as that can
+    /// be waited for: it cannot be asked any more. If it lives it sees meanwhile that we hold the slot, and lets go.
+    pub(super) fn take_over(&mut self) -> Instant {
+        let now = Instant::now();
         if !std::mem::take(&mut self.follows_another) {
-            return;
+            return now;
         }
         let delay = self.settings.source.takeover_delay;
         tracing::info!(
             seconds = delay.as_secs_f64(),
-            "waiting before the takeover: the relay before may have requests at the brokers"
+            "waiting before the first event: the relay before may have requests at the brokers"
         );
-        self.patience.pause(delay).await;
+        now + delay
     }
 
     /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.
