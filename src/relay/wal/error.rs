@@ -181,7 +181,8 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return Self::Server(ServerError::new(db.code().code(), db.message(), db.detail(), db.where_()));
+            let error = ServerError::new(db.code().code(), db.message(), db.detail(), db.where_());
+            return Self::Server(error.in_routine(db.routine()));
         }
         if error.is_closed() {
             return Self::Closed;
@@ -215,6 +216,7 @@ impl Diagnose for Error {
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
                 Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
+                Kind::Setting => Code::new(Exit::Configuration, 23),
                 Kind::Away => Code::new(Exit::Unavailable, 6),
             },
         }
@@ -250,6 +252,7 @@ impl Diagnose for Error {
                 | Kind::Rights
                 | Kind::RowTooLarge
                 | Kind::Pooler
+                | Kind::Setting
                 | Kind::Ours => Fate::Fatal,
             },
         }
