@@ -12,3 +12,6 @@ CREATE TABLE IF NOT EXISTS walrelay.position (
     position         pg_lsn      NOT NULL,
     stored_at        timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 10);
+
+-- How publication and tables stood in the catalog when the position was stored: a restart sees what was changed since.
+ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS catalog_state text;

@@ -300,6 +300,7 @@ impl Follow<'_> {
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
             News::ServerLeaves => *phase = self.park(now),
             News::Broken(error) => return Err(error.into()),
+            News::Uncovered(error) => return Err(*error),
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Diagnose;
 use crate::fault::Fate;
 use crate::fault::chain;
+use crate::relay::Error;
+use crate::relay::catalog_watch::Watch;
 use crate::relay::feedback::Persist;
 use crate::relay::lookout;
 use crate::relay::metrics::Metrics;
@@ -42,6 +44,8 @@ pub enum News {
     ServerLeaves,
     /// The stored position cannot be kept, and that does not mend itself.
     Broken(position::Error),
+    /// The catalog is not as it was: events may pass unseen, and nothing more may be confirmed.
+    Uncovered(Box<Error>),
 }
 
 /// The relay thread's hold on the keeper. Dropping it ends the thread.
@@ -66,6 +70,8 @@ pub struct Work {
     pub slot: String,
     /// The server for which positions are valid.
     pub identity: Identity,
+    /// The watch over the catalog.
+    pub watch: Watch,
     /// Where the slot's state is noted.
     pub metrics: Metrics,
 }
@@ -107,7 +113,7 @@ impl Drop for Keeper {
     }
 }
 
-async fn keep(work: Work, mut wished: watch::Receiver<Option<Persist>>, tell: mpsc::UnboundedSender<News>) {
+async fn keep(mut work: Work, mut wished: watch::Receiver<Option<Persist>>, tell: mpsc::UnboundedSender<News>) {
     let mut store = Store::new(work.slot.clone(), work.identity.clone());
     loop {
         match wal::connect_ordinary(&work.target, &work.config, &work.application_name).await {
@@ -115,7 +121,7 @@ async fn keep(work: Work, mut wished: watch::Receiver<Option<Persist>>, tell: mp
                 let mut ended = std::pin::pin!(ended);
                 let error = tokio::select! {
                     error = &mut ended => error,
-                    () = serve(&client, &work, &mut store, &mut wished, &tell) => None,
+                    () = serve(&client, &mut work, &mut store, &mut wished, &tell) => None,
                 };
                 if error.is_some_and(|error| error.is_shutdown()) {
                     let _ = tell.send(News::ServerLeaves);
@@ -135,7 +141,7 @@ async fn keep(work: Work, mut wished: watch::Receiver<Option<Persist>>, tell: mp
 /// Works until a position cannot be stored for a reason that may pass.
 async fn serve(
     client: &Client,
-    work: &Work,
+    work: &mut Work,
     store: &mut Store,
     wished: &mut watch::Receiver<Option<Persist>>,
     tell: &mpsc::UnboundedSender<News>,
@@ -150,6 +156,16 @@ async fn serve(
                 }
                 let wish = *wished.borrow_and_update();
                 let Some(persist) = wish else { continue };
+                // The position was known before the look, so the look covers it.
+                if !look(client, work, tell).await {
+                    wished.mark_changed();
+                    return;
+                }
+                work.watch.cover(persist.confirmed.lsn());
+                if !work.watch.is_stored() {
+                    let _ = tell.send(News::Stored(persist));
+                    continue;
+                }
                 match store.save(client, persist).await {
                     Ok(Outcome::Stored) => _ = tell.send(News::Stored(persist)),
                     Ok(Outcome::PassedOver) => _ = tell.send(News::PassedOver),
@@ -166,7 +182,23 @@ async fn serve(
                     }
                 }
             }
-            _ = looks.tick() => lookout::note(client, &work.slot, &work.metrics).await,
+            _ = looks.tick() => {
+                lookout::note(client, &work.slot, &work.metrics).await;
+                if !look(client, work, tell).await {
+                    return;
+                }
+            }
         }
     }
+}
+
+/// Looks at the catalog. Says whether it is as it was; if not, the relay thread knows, or the connection is to be opened again.
+async fn look(client: &Client, work: &mut Work, tell: &mpsc::UnboundedSender<News>) -> bool {
+    let Err(error) = work.watch.look(client).await else { return true };
+    if error.fate() == Fate::Fatal {
+        let _ = tell.send(News::Uncovered(Box::new(error)));
+    } else {
+        tracing::warn!(code = %error.code(), error = chain(&error), "cannot look at the catalog");
+    }
+    false
 }

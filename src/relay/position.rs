@@ -38,6 +38,9 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
+    /// The table was created by a version that kept less.
+    #[error("table walrelay.position has no column catalog_state: it was created by an earlier version of walrelay")]
+    Outdated,
     /// The row is gone, or belongs to another server.
     #[error("the stored position of slot {slot:?} was taken away or changed by somebody else")]
     Changed {
@@ -52,6 +55,7 @@ impl Diagnose for Error {
             Self::Query { .. } => Code::new(Exit::PositionStore, 1),
             Self::Missing { .. } => Code::new(Exit::PositionStore, 2),
             Self::Changed { .. } => Code::new(Exit::PositionStore, 3),
+            Self::Outdated => Code::new(Exit::PositionStore, 4),
         }
     }
 
@@ -59,7 +63,7 @@ impl Diagnose for Error {
         match self {
             // A table that is missing or may not be read does not mend itself; a connection does.
             Self::Query { source, .. } => source.fate(),
-            Self::Missing { .. } | Self::Changed { .. } => Fate::Fatal,
+            Self::Missing { .. } | Self::Changed { .. } | Self::Outdated => Fate::Fatal,
         }
     }
 
@@ -71,6 +75,7 @@ impl Diagnose for Error {
                      walrelay.position; or set source.store_position = false, which gives up the detection of a moved slot"
                 }
                 Self::Missing { .. } => "run `walrelay setup --apply`: it adopts the slot at its confirmed position",
+                Self::Outdated => "run `walrelay setup --apply`: it adds the column and changes nothing else",
                 Self::Changed { .. } => "see who writes to walrelay.position; restart when it is settled",
             }
             .to_owned(),
@@ -100,7 +105,7 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
                VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn)
                ON CONFLICT (slot) DO UPDATE SET system_id = excluded.system_id, timeline = excluded.timeline,
                    consistent_point = excluded.consistent_point, created_at = now(), position = excluded.position,
-                   stored_at = now()";
+                   stored_at = now(), catalog_state = NULL";
     let timeline = i64::from(identity.timeline);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&slot, &identity.system_id, &timeline, &position.to_string()];

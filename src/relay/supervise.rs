@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
+use crate::relay::catalog_watch::Watch;
 use crate::relay::contract;
 use crate::relay::contract::Facts;
 use crate::relay::feedback::Pace;
@@ -165,16 +166,16 @@ impl Supervisor {
         let opened = async {
             // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
             // ahead of the row, and the row never ahead of the log.
-            let (facts, stored) = self.examine().await?;
+            let (facts, stored, watch) = self.examine().await?;
             let mut session = Session::connect(&self.target, &config, &name)
                 .await
                 .map_err(Error::wal("connect to PostgreSQL for replication"))?;
             let system = session.identify_system().await.map_err(Error::wal("identify the server"))?;
             let identity = Identity { system_id: system.system_id, timeline: system.timeline };
             let server = Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed };
-            Ok::<_, Error>((session, server, facts, stored))
+            Ok::<_, Error>((session, server, facts, stored, watch))
         };
-        let (session, server, facts, stored) = tokio::select! {
+        let (session, server, facts, stored, watch) = tokio::select! {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
@@ -199,6 +200,7 @@ impl Supervisor {
             application_name: format!("{name} keeper"),
             slot: slot.clone(),
             identity: server.identity.clone(),
+            watch,
             metrics: self.metrics.clone(),
         })
         .map_err(Error::Thread)?;
@@ -214,7 +216,8 @@ impl Supervisor {
             keeper,
             pace: Pace {
                 wal_sender_timeout: self.settings.postgres.wal_sender_timeout,
-                store_position: self.settings.source.store_position,
+                // Where nothing is stored, the keeper still looks at the catalog before a position is reported.
+                store_position: true,
                 stall_release_after: self.settings.source.stall_release_after,
             },
             drain: self.settings.shutdown.drain,
@@ -232,7 +235,7 @@ impl Supervisor {
     }
 
     /// Reads the contract and the stored position, on a short connection of its own.
-    async fn examine(&self) -> Result<(Facts, Option<Stored>), Error> {
+    async fn examine(&self) -> Result<(Facts, Option<Stored>, Watch), Error> {
         let source = &self.settings.source;
         let name = format!("{} check", self.settings.relay.name);
         let ordinary = wal::connect_ordinary(&self.target, &self.settings.postgres, &name)
@@ -241,7 +244,9 @@ impl Supervisor {
         let client = &ordinary.client;
         let facts = contract::verify(client, &source.slot, &source.publication, &self.routes).await?;
         let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
-        Ok((facts, stored))
+        let at = stored.as_ref().map(|stored| stored.position);
+        let watch = Watch::begin(client, &source.slot, &source.publication, &self.routes, at).await?;
+        Ok((facts, stored, watch))
     }
 
     /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has

@@ -1,5 +1,6 @@
 //! The relay against real servers.
 
+mod contract;
 mod delivery;
 mod lifecycle;
 mod poison;

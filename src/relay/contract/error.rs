@@ -4,6 +4,7 @@ use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::lsn::Lsn;
 use crate::relay::wal;
 
 /// The contract does not hold.
@@ -50,6 +51,26 @@ pub enum Error {
         /// The statement that mends it.
         remedy: String,
     },
+    /// A table would hide rows or columns from the WAL.
+    #[error("table {table} {what}")]
+    TableUnfit {
+        /// Its name.
+        table: String,
+        /// How it differs.
+        what: String,
+        /// The statement that fixes it.
+        remedy: String,
+    },
+    /// The catalog was changed, and events may have passed unseen.
+    #[error("{what}: events committed between {from} and {to} may be missing in Kafka")]
+    Unseen {
+        /// What was changed.
+        what: String,
+        /// The last position that is known to be complete.
+        from: Lsn,
+        /// The end of the WAL when the change was seen.
+        to: Lsn,
+    },
     /// A table is missing, or lacks a column.
     #[error("table {table} {what}")]
     Table {
@@ -70,6 +91,8 @@ impl Diagnose for Error {
             Self::PublicationMissing { .. } => Code::new(Exit::Contract, 2),
             Self::PublicationUnfit { .. } => Code::new(Exit::Contract, 3),
             Self::Table { .. } => Code::new(Exit::Contract, 4),
+            Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
+            Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
     }
 
@@ -81,6 +104,8 @@ impl Diagnose for Error {
             | Self::SlotUnusable { .. }
             | Self::PublicationMissing { .. }
             | Self::PublicationUnfit { .. }
+            | Self::TableUnfit { .. }
+            | Self::Unseen { .. }
             | Self::Table { .. } => Fate::Fatal,
         }
     }
@@ -99,11 +124,17 @@ impl Diagnose for Error {
                  pg_drop_replication_slot('{slot}')`, raise max_slot_wal_keep_size, then run `walrelay setup --apply \
                  --accept-gap`"
             ),
-            Self::SlotUnusable { .. } => "name another slot under source.slot, or drop this one".to_owned(),
+            Self::SlotUnusable { slot, .. } => format!(
+                "name another slot under source.slot; or drop this one, if nobody else uses it: run `SELECT \
+                 pg_drop_replication_slot('{slot}')`, then `walrelay setup --apply --accept-gap`"
+            ),
             Self::PublicationMissing { .. } => {
                 "run `walrelay setup --apply`; events of transactions before that are not in the log for us".to_owned()
             }
-            Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::PublicationUnfit { remedy, .. } | Self::TableUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
+                                    accept the gap with `walrelay setup --apply --accept-gap`"
+                .to_owned(),
             Self::Table { .. } => {
                 "create it (`walrelay setup --with-outbox` prints the SQL), or mend [[outbox]]".to_owned()
             }

@@ -1,4 +1,4 @@
-//! What the catalogue must say before the relay follows the log: publication, tables, slot.
+//! What the catalog must say before the relay follows the log: publication, tables, slot.
 //!
 //! The stream does not tell when the contract is broken (a table left out of the publication is silence), so it is read
 //! here, on an ordinary connection. Nothing is created and nothing is changed.
@@ -33,6 +33,7 @@ pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Ro
     let mut wants_binary = false;
     for route in routes {
         wants_binary |= columns(client, route).await?;
+        table::check_rows(client, route, routes).await?;
     }
     publication::check(client, publication, version, routes).await?;
     Ok(Facts { slot_confirmed: slot::check(client, slot, version).await?, wants_binary })

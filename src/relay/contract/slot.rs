@@ -12,7 +12,7 @@ pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<L
     let reason = if version >= 170_000 { "coalesce(invalidation_reason, 'no reason given')" } else { "'wal_removed'" };
     let sql = format!(
         "SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), current_database()::text, temporary,
-                coalesce(wal_status, ''), confirmed_flush_lsn::text, {reason}
+                coalesce(wal_status, ''), confirmed_flush_lsn::text, {reason}, two_phase
          FROM pg_replication_slots WHERE slot_name = $1"
     );
     let Some(row) = client.query_opt(&sql, &[&slot]).await.map_err(query)? else {
@@ -31,6 +31,9 @@ pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<L
     }
     if get::<bool>(&row, 4)? {
         return Err(unusable("is temporary".to_owned()));
+    }
+    if get::<bool>(&row, 8)? {
+        return Err(unusable("was created with two_phase, which sends transactions before they commit".to_owned()));
     }
     if text(5)? == "lost" {
         return Err(Error::SlotLost { slot: slot.to_owned(), reason: text(7)? });
