@@ -15,3 +15,6 @@ CREATE TABLE IF NOT EXISTS walrelay.position (
     released_at      timestamptz
 ) WITH (fillfactor = 10);
 ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS released_at timestamptz;
+
+-- How publication and tables stood in the catalog when the position was stored: a restart sees what was changed since.
+ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS catalog_state text;

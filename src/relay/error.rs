@@ -134,6 +134,14 @@ impl Error {
         self
     }
 
+    /// Gives what the connection to PostgreSQL says, if that is what failed.
+    pub(super) fn into_wal(self) -> Option<wal::Error> {
+        if let Self::Wal { source, .. } | Self::Contract(contract::Error::Query(source)) = self {
+            return Some(source);
+        }
+        None
+    }
+
     /// Gives the room it comes from.
     #[must_use]
     pub const fn component(&self) -> Component {

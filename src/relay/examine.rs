@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::Settings;
+use crate::relay::catalog_watch::Watch;
 use crate::relay::contract;
 use crate::relay::contract::Facts;
 use crate::relay::lookout;
@@ -33,6 +34,8 @@ pub(super) struct Examined {
     pub(super) facts: Facts,
     /// The stored position, where positions are stored.
     pub(super) stored: Option<Stored>,
+    /// The watch over the catalog, as it was found.
+    pub(super) watch: Watch,
     /// When the server was started.
     pub(super) server_started: String,
     /// The connection, for what is noted once the stream has started.
@@ -46,9 +49,9 @@ pub(super) async fn examine(target: &Target, settings: &Settings, routes: &[Rout
         wal::connect_ordinary(target, &settings.postgres, &name).await.map_err(Error::wal("connect to PostgreSQL"))?;
     let asked = tokio::time::timeout(LIMIT, ask(&ordinary, &target.user, settings, routes)).await;
     let late = Error::Wal { action: "read the catalog", source: wal::Error::NoAnswer { limit: LIMIT } };
-    let (Standing { started, .. }, facts, stored) = asked.unwrap_or(Err(late))?;
+    let (Standing { started, .. }, facts, stored, watch) = asked.unwrap_or(Err(late))?;
     let target = target.only(&ordinary.found);
-    Ok(Examined { target, facts, stored, server_started: started, ordinary })
+    Ok(Examined { target, facts, stored, watch, server_started: started, ordinary })
 }
 
 async fn ask(
@@ -56,7 +59,7 @@ async fn ask(
     user: &str,
     settings: &Settings,
     routes: &[Route],
-) -> Result<(Standing, Facts, Option<Stored>), Error> {
+) -> Result<(Standing, Facts, Option<Stored>, Watch), Error> {
     let (source, action) = (&settings.source, "ask what the server is");
     client.batch_execute(STATEMENT_LIMIT).await.map_err(|error| Error::wal(action)(error.into()))?;
     let standing = lookout::standing(client).await.map_err(Error::wal(action))?;
@@ -69,11 +72,13 @@ async fn ask(
     let facts = contract::verify(client, &source.slot, &source.publication, routes).await?;
     if source.store_position {
         let stored = position::load(client, &source.slot).await.map_err(|error| error.of_role(user))?;
-        return Ok((standing, facts, Some(stored)));
+        let watch = Watch::begin(client, &source.slot, &source.publication, routes, Some(stored.position)).await?;
+        return Ok((standing, facts, Some(stored), watch));
     }
     if let Err(error) = position::forgo(client, &source.slot).await {
         // Without the table, or without any right to it, there may be no row at all.
         tracing::debug!(error = chain(&error), "the stored position cannot be marked as not kept");
     }
-    Ok((standing, facts, None))
+    let watch = Watch::begin(client, &source.slot, &source.publication, routes, None).await?;
+    Ok((standing, facts, None, watch))
 }

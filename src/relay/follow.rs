@@ -387,6 +387,7 @@ impl Follow<'_> {
             News::Broken(error) => return Err(error.into()),
             News::Synchronous(names) => return Err(Error::Synchronous { names }),
             News::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
+            News::Uncovered(error) => return Err(*error),
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Diagnose;
 use crate::fault::Fate;
 use crate::fault::chain;
+use crate::relay::Error;
+use crate::relay::catalog_watch::Watch;
 use crate::relay::feedback::Persist;
 use crate::relay::lookout;
 use crate::relay::lookout::Standing;
@@ -62,6 +64,8 @@ pub enum News {
     Synchronous(String),
     /// The keeper has ended although nobody ended it.
     Ended,
+    /// The catalog is not as it was: events may pass unseen, and nothing more may be confirmed.
+    Uncovered(Box<Error>),
 }
 
 /// The relay thread's hold on the keeper. Dropping it ends the thread.
@@ -89,6 +93,8 @@ pub struct Work {
     pub slot: String,
     /// The server for which positions are valid.
     pub identity: Identity,
+    /// The watch over the catalog.
+    pub watch: Watch,
     /// Where the slot's state is noted.
     pub metrics: Metrics,
 }
@@ -250,8 +256,8 @@ impl Keeping {
         }
     }
 
-    /// Looks at the slot, and whether commits would wait for us. Gives an error that is the connection's end.
-    async fn look(&self, client: &Client) -> Option<wal::Error> {
+    /// Looks at the slot, at the catalog, and whether commits would wait for us. Gives an error that is the connection's end.
+    async fn look(&mut self, client: &Client) -> Option<wal::Error> {
         let Work { slot, metrics, walsender, .. } = &self.work;
         if let Some(error) = lookout::note(client, slot, metrics).await {
             return Some(error);
@@ -259,15 +265,45 @@ impl Keeping {
         match lookout::standing(client).await {
             Ok(Standing { synchronous_names: names, .. }) if synchronous::counts(&names, walsender) => {
                 let _ = self.tell.send(News::Synchronous(names));
-                None
+                return None;
             }
-            Ok(_) => None,
-            Err(error) => error.ends(client).then_some(error),
+            Ok(_) => {}
+            Err(error) if error.ends(client) => return Some(error),
+            Err(_) => return None,
         }
+        self.look_at_the_catalog(client).await.err().flatten()
+    }
+
+    /// Looks whether the catalog is as it was. If not, the relay thread hears of it; gives an error that is the connection's end.
+    async fn look_at_the_catalog(&mut self, client: &Client) -> Result<(), Option<wal::Error>> {
+        let looked = tokio::time::timeout(QUERY_LIMIT, self.work.watch.look(client)).await;
+        let error = match looked {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(Some(wal::Error::NoAnswer { limit: QUERY_LIMIT })),
+        };
+        if error.fate() == Fate::Fatal {
+            self.wishes.open = None;
+            let _ = self.tell.send(News::Uncovered(Box::new(error)));
+            return Err(None);
+        }
+        tracing::warn!(code = %error.code(), error = chain(&error), "cannot look at the catalog");
+        Err(error.into_wal().filter(|error| error.ends(client)))
     }
 
     /// Stores a position. The wish stays if that fails for a reason that may pass. Gives an error that is the connection's end.
     async fn save(&mut self, client: &Client, persist: Persist) -> Option<wal::Error> {
+        // The position was known before the look, so the look covers it.
+        if let Err(over) = self.look_at_the_catalog(client).await {
+            return over;
+        }
+        self.work.watch.cover(persist.confirmed.lsn());
+        if !self.work.watch.is_stored() {
+            self.wishes.open = None;
+            self.work.metrics.position_is_stored();
+            let _ = self.tell.send(News::Stored(persist));
+            return None;
+        }
         let saved = tokio::time::timeout(QUERY_LIMIT, self.store.save(client, persist)).await;
         let error = match saved.unwrap_or(Err(position::Error::late(QUERY_LIMIT))) {
             Ok(outcome) => {
@@ -292,6 +328,7 @@ impl Keeping {
             position::Error::Query { source, .. } if is_end => Some(source),
             position::Error::Query { .. }
             | position::Error::Denied { .. }
+            | position::Error::Outdated
             | position::Error::Missing { .. }
             | position::Error::Changed { .. } => {
                 self.alarm.raise(&error);

@@ -41,12 +41,14 @@ pub mod resume;
 pub mod poll;
 
 pub mod contract;
+pub mod coverage;
 pub mod keeper;
 pub mod metrics;
 pub mod setup;
 
 mod advance;
 mod backoff;
+mod catalog_watch;
 mod coalesce;
 mod config;
 mod error;

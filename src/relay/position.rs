@@ -54,6 +54,9 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
+    /// The table was created by a version that kept less.
+    #[error("table walrelay.position has no column catalog_state: it was created by an earlier version of walrelay")]
+    Outdated,
     /// The row is gone, or belongs to another server.
     #[error("the stored position of slot {slot:?} was taken away or changed by somebody else")]
     Changed {
@@ -70,7 +73,11 @@ impl Error {
             Self::Query { action, source } if source.is_denied() => {
                 Self::Denied { action, role: role.to_owned(), source: Box::new(source) }
             }
-            other @ (Self::Query { .. } | Self::Denied { .. } | Self::Missing { .. } | Self::Changed { .. }) => other,
+            other @ (Self::Query { .. }
+            | Self::Denied { .. }
+            | Self::Outdated
+            | Self::Missing { .. }
+            | Self::Changed { .. }) => other,
         }
     }
 
@@ -87,6 +94,7 @@ impl Diagnose for Error {
             Self::Query { .. } | Self::Denied { .. } => Code::new(Exit::PositionStore, 1),
             Self::Missing { .. } => Code::new(Exit::PositionStore, 2),
             Self::Changed { .. } => Code::new(Exit::PositionStore, 3),
+            Self::Outdated => Code::new(Exit::PositionStore, 4),
         }
     }
 
@@ -95,7 +103,7 @@ impl Diagnose for Error {
             // A table that is missing or may not be read does not mend itself; a connection does.
             Self::Query { source, .. } => source.fate(),
             Self::Denied { source, .. } => source.fate(),
-            Self::Missing { .. } | Self::Changed { .. } => Fate::Fatal,
+            Self::Missing { .. } | Self::Changed { .. } | Self::Outdated => Fate::Fatal,
         }
     }
 
@@ -116,6 +124,7 @@ impl Diagnose for Error {
                     ));
                 }
                 Self::Missing { .. } => "run `walrelay setup --apply`: it adopts the slot at its confirmed position",
+                Self::Outdated => "run `walrelay setup --apply`: it adds the column and changes nothing else",
                 Self::Changed { .. } => "see who writes to walrelay.position; restart when it is settled",
             }
             .to_owned(),
@@ -146,7 +155,7 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
                VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn, now())
                ON CONFLICT (slot) DO UPDATE SET system_id = excluded.system_id, timeline = excluded.timeline,
                    consistent_point = excluded.consistent_point, created_at = now(), position = excluded.position,
-                   stored_at = now(), released_at = now()";
+                   stored_at = now(), released_at = now(), catalog_state = NULL";
     let timeline = i64::from(identity.timeline);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&slot, &identity.system_id, &timeline, &position.to_string()];

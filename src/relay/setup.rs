@@ -3,6 +3,8 @@
 //! The order is the point: a slot made before its publication fails at the first change, and nothing heals it. `script`
 //! prints the statements; `apply` runs them one by one, may be run again, and checks and adopts what is already there.
 
+mod coverage;
+
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -221,6 +223,9 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     contract::verify(client, &settings.source.slot, &settings.source.publication, &routes)
         .await
         .map_err(RelayError::from)?;
+    if settings.source.store_position {
+        coverage::keep(client, settings, wish, &routes, tell).await?;
+    }
     Ok(())
 }
 

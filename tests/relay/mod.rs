@@ -1,6 +1,7 @@
 //! The relay against real servers.
 
 mod content;
+mod contract;
 mod delivery;
 mod failover;
 mod lifecycle;

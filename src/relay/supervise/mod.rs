@@ -197,7 +197,7 @@ impl Supervisor {
     async fn connect_and_follow(&mut self) -> Result<Left, Error> {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
-        let (session, server, Examined { target, facts, stored, server_started, ordinary }) = tokio::select! {
+        let (session, server, Examined { target, facts, stored, server_started, watch, ordinary }) = tokio::select! {
             opened = self.patience.tick_during(self.open()) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
@@ -232,6 +232,7 @@ impl Supervisor {
             walsender: name.clone(),
             slot: slot.clone(),
             identity: server.identity.clone(),
+            watch,
             metrics: self.metrics.clone(),
         })
         .map_err(Error::Thread)?;
@@ -264,7 +265,8 @@ impl Supervisor {
             pace: Pace {
                 wal_sender_timeout,
                 silence_max: self.silence.limit(start, wal_sender_timeout),
-                store_position: source.store_position,
+                // Where nothing is stored, the keeper still looks at the catalog before a position is reported.
+                store_position: true,
                 stall_release_after: source.stall_release_after,
             },
             drain: self.settings.shutdown.drain,

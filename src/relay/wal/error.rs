@@ -241,7 +241,7 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
             let error = ServerError::new(db.code().code(), db.message(), db.detail(), db.where_());
-            return Self::Server(error.reported_by(db.routine()));
+            return Self::Server(error.in_routine(db.routine()));
         }
         if error.is_closed() {
             return Self::Closed;
@@ -277,6 +277,7 @@ impl Diagnose for Error {
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
                 Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
+                Kind::Setting => Code::new(Exit::Configuration, 23),
                 Kind::Away | Kind::NoSlot => Code::new(Exit::Unavailable, 6),
             },
         }
@@ -318,6 +319,7 @@ impl Diagnose for Error {
                 | Kind::Content
                 | Kind::Pooler
                 | Kind::Pooled
+                | Kind::Setting
                 | Kind::Ours => Fate::Fatal,
             },
         }

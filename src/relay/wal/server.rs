@@ -9,12 +9,32 @@ pub struct ServerError {
     /// The message.
     pub message: String,
     /// The detail.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// It happened in pgoutput, while a change was decoded.
     is_from_plugin: bool,
-    /// It names the routine of PostgreSQL that reports it; a pooler names none.
-    has_routine: bool,
+    /// The function of the server that failed: unlike the message it is the same in every language.
+    routine: Box<str>,
 }
+
+/// Where a publication is looked up by name.
+const PUBLICATION_ROUTINES: [&str; 2] = ["get_publication_oid", "GetPublicationByName"];
+/// Where a slot is acquired.
+const SLOT_ROUTINES: [&str; 2] = ["ReplicationSlotAcquire", "ReplicationSlotAcquireInternal"];
+/// Where a slot that lost WAL is refused, and nothing else in this state.
+const LOST_SLOT_ROUTINES: [&str; 3] =
+    ["StartLogicalReplication", "RaiseSlotInvalidationError", "ReplicationSlotAcquire"];
+/// Where a setting of the startup packet is read.
+const SETTING_ROUTINES: [&str; 6] = [
+    "find_option",
+    "parse_and_validate_value",
+    "set_config_option",
+    "set_config_option_ext",
+    "set_config_with_handle",
+    "assignable_custom_variable_name",
+];
+/// Where the right to replicate is checked.
+const REPLICATION_ROUTINES: [&str; 4] =
+    ["InitPostgres", "CheckSlotPermissions", "check_permissions", "check_replication_permissions"];
 
 impl ServerError {
     /// Reads the fields of an ErrorResponse.
@@ -28,9 +48,9 @@ impl ServerError {
             match kind {
                 b'C' => found.state = one_line(&text),
                 b'M' => found.message = one_line(&text),
-                b'D' => found.detail = Some(one_line(&text)),
+                b'D' => found.detail = Some(one_line(&text).into()),
+                b'R' => found.routine = one_line(&text).into(),
                 b'W' => found.is_from_plugin = is_from_plugin(&text),
-                b'R' => found.has_routine = true,
                 _ => {}
             }
         }
@@ -41,14 +61,15 @@ impl ServerError {
         Self {
             state: one_line(state),
             message: one_line(message),
-            detail: detail.map(one_line),
+            detail: detail.map(|detail| one_line(detail).into()),
             is_from_plugin: context.is_some_and(is_from_plugin),
-            has_routine: false,
+            routine: Box::default(),
         }
     }
 
-    pub(super) fn reported_by(mut self, routine: Option<&str>) -> Self {
-        self.has_routine = routine.is_some();
+    /// Notes which function of the server failed.
+    pub(super) fn in_routine(mut self, routine: Option<&str>) -> Self {
+        self.routine = routine.map(one_line).unwrap_or_default().into();
         self
     }
 
@@ -63,20 +84,28 @@ impl ServerError {
         ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| self.state.starts_with(class))
     }
 
+    fn is_in(&self, routines: &[&str]) -> bool {
+        routines.contains(&&*self.routine)
+    }
+
     /// The detail of a broken constraint or a bad value quotes the row.
     fn printable_detail(&self) -> Option<&str> {
         let quotes_rows = ["22", "23", "44", "P0"].iter().any(|class| self.state.starts_with(class));
         self.detail.as_deref().filter(|_| !quotes_rows)
     }
 
-    /// What a server in this state needs: one table of SQLSTATEs. The wordings differ between versions, so a message
-    /// decides only within its state, and only by a part of it.
+    /// What a server in this state needs: one table of SQLSTATEs and, within a state, of the server's functions. The words
+    /// differ between versions and languages: they decide only where a server (or something between) names no function.
     pub(super) fn kind(&self) -> Kind {
         match self.state.as_str() {
             "55006" => Kind::SlotActive,
             "42704" if self.is_missing_publication() => Kind::SlotOlder,
-            "42704" => Kind::Missing,
+            "42704" if self.is_in(&SLOT_ROUTINES) => Kind::Missing,
+            "42704" if self.routine.is_empty() && self.message.starts_with("replication slot ") => Kind::Missing,
+            "42704" | "22023" if self.is_in(&SETTING_ROUTINES) => Kind::Setting,
+            "42704" => Kind::Contract,
             "55000" if self.is_lost_slot() => Kind::SlotLost,
+            "55000" if self.is_in(&["exec_replication_command"]) => Kind::Away,
             "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
             // The name of a setting is never translated.
             "55000" if self.message.contains("wal_level") => Kind::WalLevel,
@@ -89,7 +118,7 @@ impl ServerError {
             "3F000" | "42P01" | "42703" => Kind::Contract,
             // PostgreSQL's own routine complains of what we sent; a pooler says in this state whatever it has to say, and only
             // of a connection that it never takes is that for good.
-            "08P01" if self.has_routine => Kind::Ours,
+            "08P01" if !self.routine.is_empty() => Kind::Ours,
             "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
             "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
             // A statement that was prepared on another session.
@@ -106,16 +135,18 @@ impl ServerError {
     }
 
     fn is_about_replication(&self) -> bool {
-        ["replication", "WAL sender", "walsender"].iter().any(|word| self.message.contains(word))
+        self.is_in(&REPLICATION_ROUTINES)
+            || ["replication", "WAL sender", "walsender"].iter().any(|word| self.message.contains(word))
     }
 
     fn is_missing_publication(&self) -> bool {
-        self.message.starts_with("publication ") || self.is_from_plugin
+        self.is_in(&PUBLICATION_ROUTINES) || self.message.starts_with("publication ") || self.is_from_plugin
     }
 
     fn is_lost_slot(&self) -> bool {
         let detail = self.detail.as_deref().unwrap_or_default();
-        self.message.starts_with("can no longer")
+        self.is_in(&LOST_SLOT_ROUTINES)
+            || self.message.starts_with("can no longer")
             || self.message.starts_with("cannot read from logical replication slot")
             || detail.contains("invalidated")
             || detail.contains("exceeded the maximum reserved size")
@@ -160,6 +191,8 @@ pub(super) enum Kind {
     Pooler,
     Pooled,
     Ours,
+    /// A setting that the startup packet asks for.
+    Setting,
     Away,
 }
 
@@ -191,8 +224,9 @@ impl Kind {
             }
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
-                "the slot is older than its publication and cannot read what was written before it: compare the outbox table with \
-                 Kafka, drop the slot with pg_drop_replication_slot, then run `walrelay setup --apply --accept-gap`"
+                "create the publication if it is missing with `walrelay setup --apply`; if it is there, the slot is older and \
+                 cannot read the WAL before it: compare the outbox table with Kafka, drop the slot with \
+                 pg_drop_replication_slot, then run `walrelay setup --apply --accept-gap`"
             }
             Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
             Self::Pooler => {
@@ -207,6 +241,7 @@ impl Kind {
                  database"
             }
             Self::Ours => "please report this",
+            Self::Setting => "correct options= in postgres.url: it holds a setting that the server refuses",
             Self::SlotActive | Self::Shutdown | Self::Away => return None,
         })
     }
@@ -221,11 +256,30 @@ mod tests {
         let error = ServerError::parse(b"SFATAL\0C28P01\0Mno\0Dbecause\0\0");
         assert_eq!(error.to_string(), "no (SQLSTATE 28P01, because)");
     }
+
     #[test]
-    fn a_missing_object_is_the_slot_unless_the_plugin_misses_it() {
-        let missing = |context: &str| ServerError::new("42704", "does not exist", None, Some(context)).kind();
-        assert!(matches!(missing(""), Kind::Missing));
-        assert!(matches!(missing("slot \"s\", output plugin \"pgoutput\", in the change callback"), Kind::SlotOlder));
+    fn b18_what_is_missing_is_told_by_the_servers_function_and_not_by_its_words() {
+        // As PostgreSQL 15 sends them under lc_messages = 'de_DE.UTF-8'.
+        let rows = [
+            ("C42704\0MPublikation \u{bb}p\u{ab} existiert nicht\0Rget_publication_oid\0", "WR-6505"),
+            ("C42704\0MReplikations-Slot \u{bb}s\u{ab} existiert nicht\0RReplicationSlotAcquire\0", "WR-6601"),
+            ("C42704\0Munbekannter Konfigurationsparameter \u{bb}a\u{ab}\0Rfind_option\0", "WR-6423"),
+            ("C42704\0MTyp \u{bb}t\u{ab} existiert nicht\0RtypenameType\0", "WR-6505"),
+            (
+                "C55000\0Mvom logischen Slot \u{bb}s\u{ab} kann nicht gelesen werden\0RStartLogicalReplication\0",
+                "WR-6602",
+            ),
+            ("C42501\0Mnur Superuser oder Replikationsrolle\0RCheckSlotPermissions\0", "WR-6704"),
+            // Something between that names no function.
+            ("C42704\0Mreplication slot \"s\" does not exist\0", "WR-6601"),
+            ("C42704\0Mwhatever\0", "WR-6505"),
+        ];
+        for (fields, code) in rows {
+            let error = super::super::Error::from(ServerError::parse(fields.as_bytes()));
+            assert_eq!(crate::fault::Diagnose::code(&error).to_string(), code, "{fields:?}");
+        }
+        let context = Some("slot \"s\", output plugin \"pgoutput\", in the change callback");
+        assert!(matches!(ServerError::new("42704", "does not exist", None, context).kind(), Kind::SlotOlder));
     }
 
     #[test]
