@@ -34,6 +34,7 @@ use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Stalled;
 use crate::relay::stall_report::StallReport;
+use crate::relay::stall_report::Unproven;
 use crate::relay::wal;
 use crate::relay::wal::ServerError;
 use crate::relay::wal::Stream;
@@ -88,26 +89,6 @@ pub(super) struct Follow<'a> {
     /// Kafka took nothing before, and nothing shows yet that it does.
     pub(super) unproven: Option<Unproven>,
     pub(super) stalls: &'a mut StallReport,
-}
-
-/// What was so when Kafka was in doubt.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unproven {
-    acked_records: u64,
-    keepalives: u64,
-}
-
-impl Unproven {
-    pub(super) fn of(pipeline: &Pipeline) -> Self {
-        Self { acked_records: pipeline.reports().left_records(), keepalives: pipeline.tally().keepalives }
-    }
-
-    /// Says whether something was delivered since, or there is nothing to deliver.
-    fn is_proven(self, pipeline: &Pipeline) -> bool {
-        let has_nothing = pipeline.ledger().records() == 0 && !pipeline.is_within_transaction();
-        pipeline.reports().left_records() > self.acked_records
-            || has_nothing && pipeline.tally().keepalives > self.keepalives
-    }
 }
 
 /// How a walk over the buffer ended, with nothing borrowed from it.

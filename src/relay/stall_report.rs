@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::fault::Diagnose as _;
 use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
+use crate::relay::pipeline::Pipeline;
 use crate::relay::publish::Cause;
 use crate::relay::publish::Stalled;
 
@@ -33,5 +34,25 @@ impl StallReport {
     /// The next stall is news.
     pub(super) fn over(&mut self) {
         self.said = None;
+    }
+}
+
+/// What was so when Kafka was in doubt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unproven {
+    acked_records: u64,
+    keepalives: u64,
+}
+
+impl Unproven {
+    pub(super) fn of(pipeline: &Pipeline) -> Self {
+        Self { acked_records: pipeline.reports().left_records(), keepalives: pipeline.tally().keepalives }
+    }
+
+    /// Says whether something was delivered since, or there is nothing to deliver.
+    pub(super) fn is_proven(self, pipeline: &Pipeline) -> bool {
+        let has_nothing = pipeline.ledger().records() == 0 && !pipeline.is_within_transaction();
+        pipeline.reports().left_records() > self.acked_records
+            || has_nothing && pipeline.tally().keepalives > self.keepalives
     }
 }

@@ -86,7 +86,7 @@ fn d_text_that_utf8_does_not_have_stops_with_68_after_what_comes_before_and_is_p
         sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '4', NULL)"));
         assert_eq!(program.wait(), Some(68), "{}", program.log());
         let log = program.log();
-        assert!(log.contains("error[WR-6804]") && log.contains("at row 2 of the transaction"), "{log}");
+        assert!(log.contains("WR-6804") && log.contains("at row 2 of the transaction"), "{log}");
         assert!(log.contains("SQLSTATE 22P05") && log.contains("0x81"), "{log}");
         // What comes before the transaction is confirmed, so each start repeats no more than its first row.
         program.start();
@@ -121,7 +121,7 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
     }
     let log = program.log();
     let id = sql.text("SELECT id::text FROM outbox_events WHERE payload = raw('6181')");
-    assert!(log.contains("error[WR-6804]") && log.contains("SQLSTATE 22P05") && log.contains(&id), "{id}: {log}");
+    assert!(log.contains("WR-6804") && log.contains("SQLSTATE 22P05") && log.contains(&id), "{id}: {log}");
     // What was delivered is marked: the second start has repeated nothing, and but for two buckets everything has gone.
     let delivered = values(kafka, "win-poll");
     assert!(delivered.len() > 20 && delivered.contains(&b"2".to_vec()) && !delivered.contains(&b"4".to_vec()), "{log}");
@@ -139,7 +139,7 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
     );
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '7', NULL)"));
     assert_eq!(program.wait(), Some(65), "{}", program.log());
-    assert!(program.log().contains("error[WR-6524]") && program.log().contains("not here"), "{}", program.log());
+    assert!(program.log().contains("WR-6524") && program.log().contains("not here"), "{}", program.log());
 }
 
 #[test]
@@ -153,6 +153,6 @@ fn a_failure_of_the_server_that_comes_again_at_the_same_place_of_the_log_stops_w
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL); INSERT INTO other VALUES (0)"));
     assert_eq!(program.wait(), Some(68), "{}", program.log());
     let log = program.log();
-    assert!(log.contains("error[WR-6805]") && log.contains("SQLSTATE 22012"), "{log}");
+    assert!(log.contains("WR-6805") && log.contains("SQLSTATE 22012"), "{log}");
     assert!(log.contains("at row 2 of the transaction") && log.contains("pg_replication_slot_advance"), "{log}");
 }

@@ -5,6 +5,7 @@
 //! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
 //! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
+mod next;
 mod wait;
 
 use std::sync::Arc;
@@ -14,8 +15,6 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
@@ -26,7 +25,6 @@ use crate::relay::feedback::Pace;
 use crate::relay::follow::Follow;
 use crate::relay::follow::Held;
 use crate::relay::follow::Left;
-use crate::relay::follow::Unproven;
 use crate::relay::keeper::Keeper;
 use crate::relay::keeper::Work;
 use crate::relay::metrics::Loss;
@@ -40,7 +38,6 @@ use crate::relay::position;
 use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Retired;
-use crate::relay::publish::Verdict;
 use crate::relay::resume;
 use crate::relay::resume::Identity;
 use crate::relay::resume::Server;
@@ -49,15 +46,14 @@ use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::silence::Silence;
 use crate::relay::stall_report::StallReport;
+use crate::relay::stall_report::Unproven;
 use crate::relay::wal;
 use crate::relay::wal::Session;
 use crate::relay::wal::Stream;
 use crate::relay::wal::Target;
 
-/// A producer without rights on the cluster is tried so often: they may just be changing.
-const CLUSTER_ATTEMPTS: u32 = 3;
-/// How long our own walsender is left alone that has not noticed that we left it.
-const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
+use next::Next;
+
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -90,19 +86,6 @@ struct Supervisor {
     follows_another: bool,
     /// Nothing is known yet of the relay before this process.
     is_first: bool,
-}
-
-/// What the supervisor does next.
-enum Next {
-    Over,
-    Again,
-    /// Kafka must answer first, asked after a pause.
-    AwaitKafka(Duration),
-    /// A record must be acknowledged first.
-    AwaitProgress,
-    /// Another connection holds the slot.
-    StandBy,
-    Pause(Duration),
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
@@ -338,109 +321,12 @@ impl Supervisor {
         }
     }
 
-    fn after(&mut self, ended: Result<Left, Error>) -> Result<Next, Error> {
-        match ended {
-            Ok(Left::Stopped) => Ok(Next::Over),
-            // Whatever ended the connection, the stop is what counts: it says what is still on the way.
-            Ok(_) if self.stop.is_cancelled() => self.stop_without_connection().map(|()| Next::Over),
-            Ok(Left::StoppedBefore) => Ok(Next::Again),
-            Ok(Left::ServerLeaves) => {
-                self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause(self.patience.next_pause()))
-            }
-            Ok(Left::ServerLeavesAhead) => {
-                self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause(Duration::ZERO))
-            }
-            Ok(Left::Stalled) => {
-                self.metrics.enter(State::SinkBlocked);
-                tracing::warn!(
-                    code = "WR-6933",
-                    "kafka delivery stalled: disconnecting from PostgreSQL until a record is acknowledged"
-                );
-                Ok(Next::AwaitProgress)
-            }
-            Ok(Left::SinkFailed) => self.after_failure(),
-            Err(error) => self.after_error(error),
-        }
-    }
-
-    /// A record failed, or its producer did.
-    fn after_failure(&mut self) -> Result<Next, Error> {
-        let Some(held) = &mut self.held else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
-        let frontier = held.pipeline.frontier();
-        let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
-        let was_cautious = held.pipeline.is_cautious();
-        if held.pipeline.reports().left_records() > 0 {
-            self.cluster_refused = 0;
-        }
-        self.let_go();
-        match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
-            Verdict::Record if !was_cautious => {
-                self.patience.batch_refused(&failure);
-                self.cautious_until = Some(frontier);
-                Ok(Next::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
-                Err(failure.into())
-            }
-            Verdict::Rights | Verdict::Transient => {
-                self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
-                self.cautious_until = was_cautious.then_some(frontier);
-                self.metrics.enter(State::SinkBlocked);
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.patience.learn(&failure);
-                self.patience.tell(&failure.into());
-                let pause = self.patience.next_pause();
-                Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })
-            }
-        }
-    }
-
-    fn after_error(&mut self, error: Error) -> Result<Next, Error> {
-        if let Error::Wal { source, .. } = &error
-            && source.is_slot_active()
-        {
-            if self.is_own_walsender(source) {
-                self.metrics.enter(State::SourceReconnecting);
-                self.patience.tell(&error);
-                return Ok(Next::Pause(WALSENDER_PAUSE));
-            }
-            // Whoever holds it may publish what we still have in our queue, and moves the position on.
-            self.let_go();
-            self.remembered = None;
-            self.follows_another = true;
-            return Ok(Next::StandBy);
-        }
-        self.patience.judge(error)?;
-        self.metrics.enter(State::SourceReconnecting);
-        Ok(Next::Pause(self.patience.next_pause()))
-    }
-
-    /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
-    fn is_own_walsender(&self, error: &wal::Error) -> bool {
-        let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
-        let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
-        holder.is_some() && holder == ours
-    }
-
     /// Purges what is queued: from here on somebody else may publish it.
     fn let_go(&mut self) {
         if let Some(Held { pipeline, publisher }) = self.held.take() {
             self.handed_before = self.handed_before.max(pipeline.frontier());
             self.retired.push(publisher.retire());
         }
-    }
-
-    /// A stop while no connection stands: what was delivered since the last stored position will be repeated.
-    fn stop_without_connection(&mut self) -> Result<(), Error> {
-        let records = self.held.as_ref().map_or(0, |held| held.pipeline.ledger().records());
-        if records > 0 {
-            return Err(Error::DrainTimeout { records, limit: Duration::ZERO });
-        }
-        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use crate::relay::lookout;
 use crate::relay::metrics::State;
 use crate::relay::publish::Stalled;
 
-use super::Next;
 use super::Supervisor;
+use super::next::Next;
 
 /// How long what was on the way may still arrive after the connection was lost.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
