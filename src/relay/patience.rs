@@ -20,6 +20,7 @@ use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::publish::Retired;
 use crate::relay::recurrence::Recurrence;
 
 /// Credentials may just be changing: so many attempts are made before they are called wrong.
@@ -30,6 +31,14 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next trouble begins anew.
 const GOOD_WHILE: Duration = Duration::from_secs(10);
+
+/// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
+/// by default a minute; this is for one that never does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// How often it is looked whether they have.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
+/// An answer that takes longer than this is waited for with a word.
+const ANSWER_USUAL: Duration = Duration::from_secs(1);
 
 /// What is remembered of the trouble so far.
 pub(super) struct Patience {
@@ -105,6 +114,31 @@ impl Patience {
                 waited = &mut wait => return waited,
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
+        }
+    }
+
+    /// Waits until the brokers have answered what given-up producers have sent, or until a stop is asked for. Whatever is written
+    /// before that may be followed by an older record.
+    pub(super) async fn await_answers(&self, retired: &mut Vec<Retired>) {
+        let began = Instant::now();
+        let mut is_said = false;
+        loop {
+            retired.retain(|retired| !retired.is_answered());
+            if retired.is_empty() || self.stop.is_cancelled() {
+                return;
+            }
+            if began.elapsed() > ANSWER_LIMIT {
+                tracing::warn!(
+                    code = "WR-6934",
+                    "the brokers have not answered the previous producer: older records may follow newer ones"
+                );
+                return retired.clear();
+            }
+            if !is_said && began.elapsed() > ANSWER_USUAL {
+                tracing::info!("waiting until the brokers have answered the previous producer");
+                is_said = true;
+            }
+            self.pause(ANSWER_INTERVAL).await;
         }
     }
 

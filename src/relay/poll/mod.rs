@@ -199,6 +199,7 @@ impl Poller {
                     next = Next::Again;
                 }
                 Next::Again => {
+                    self.hands.await_answers().await;
                     let began = Instant::now();
                     let ended = Box::pin(self.connect_and_poll()).await;
                     self.metrics.postgres.lost(ended.as_ref().map_or(Loss::Failed, |_| Loss::LetGo));

@@ -18,6 +18,7 @@ use crate::relay::patience::Patience;
 use crate::relay::pipeline::Refused;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Publisher;
+use crate::relay::publish::Retired;
 use crate::relay::publish::Verdict;
 use crate::relay::recurrence::Place;
 use crate::relay::route;
@@ -46,6 +47,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Hands {
     pub(super) patience: Patience,
     outlet: Option<Outlet<Publisher>>,
+    /// Producers that were given up, and whose requests are not answered.
+    retired: Vec<Retired>,
     wake: Arc<Notify>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -92,6 +95,7 @@ impl Hands {
         Self {
             patience,
             outlet: None,
+            retired: Vec::new(),
             wake: Arc::new(Notify::new()),
             metrics,
             stop,
@@ -125,9 +129,14 @@ impl Hands {
     /// Drops the producer, and purges what it has, unless everything has arrived.
     pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
         if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all()) {
-            self.outlet = None;
+            self.retired.extend(self.outlet.take().map(|outlet| outlet.sink.retire()));
             self.metrics.in_flight(0, 0, None);
         }
+    }
+
+    /// Waits until the brokers have answered what given-up producers have sent.
+    pub(super) async fn await_answers(&mut self) {
+        self.patience.await_answers(&mut self.retired).await;
     }
 
     /// Notes how much is unpublished.

@@ -154,7 +154,7 @@ impl Supervisor {
                 }
                 Next::StandBy => self.stand_by().await?,
                 Next::Again => {
-                    self.await_answers().await;
+                    self.patience.await_answers(&mut self.retired).await;
                     let connected = self.connect_and_follow().await;
                     self.after(connected)?
                 }

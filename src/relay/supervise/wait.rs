@@ -16,11 +16,6 @@ use super::next::Next;
 
 /// How long what was on the way may still arrive after the connection was lost.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
-/// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
-/// by default a minute; this is for one that never does.
-const ANSWER_LIMIT: Duration = Duration::from_secs(180);
-/// How often it is looked whether they have.
-const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a stall that lasts is looked at.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the holder of the slot is named while it stays the same.
@@ -46,31 +41,6 @@ impl Supervisor {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
         let name = format!("{} lookout", self.settings.relay.name);
         lookout::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
-    }
-
-    /// Waits until the brokers have answered what given-up producers have sent. Whatever is written before that may be
-    /// followed by an older record.
-    pub(super) async fn await_answers(&mut self) {
-        let began = Instant::now();
-        let mut is_said = false;
-        loop {
-            self.retired.retain(|retired| !retired.is_answered());
-            if self.retired.is_empty() || self.stop.is_cancelled() {
-                return;
-            }
-            if began.elapsed() > ANSWER_LIMIT {
-                tracing::warn!(
-                    code = "WR-6934",
-                    "the brokers have not answered the previous producer: older records may follow newer ones"
-                );
-                return self.retired.clear();
-            }
-            if !is_said && began.elapsed() > STALL_INTERVAL {
-                tracing::info!("waiting until the brokers have answered the previous producer");
-                is_said = true;
-            }
-            self.patience.pause(ANSWER_INTERVAL).await;
-        }
     }
 
     /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
