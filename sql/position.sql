@@ -12,9 +12,19 @@ CREATE TABLE IF NOT EXISTS walrelay.position (
     position         pg_lsn      NOT NULL,
     stored_at        timestamptz NOT NULL DEFAULT now(),
     -- When the last relay ended in order; NULL while one is at work, or after one was killed.
-    released_at      timestamptz
+    released_at      timestamptz,
+    catalog_state    text
 ) WITH (fillfactor = 10);
-ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS released_at timestamptz;
 
--- How publication and tables stood in the catalog when the position was stored: a restart sees what was changed since.
-ALTER TABLE walrelay.position ADD COLUMN IF NOT EXISTS catalog_state text;
+-- A table of an earlier build. Without need no lock is taken.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = 'walrelay.position'::pg_catalog.regclass AND attname = 'released_at') THEN
+        ALTER TABLE walrelay.position ADD COLUMN released_at timestamptz;
+    END IF;
+    -- How publication and tables stood in the catalog when the position was stored: a restart sees what was changed since.
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = 'walrelay.position'::pg_catalog.regclass AND attname = 'catalog_state') THEN
+        ALTER TABLE walrelay.position ADD COLUMN catalog_state text;
+    END IF;
+END $$;

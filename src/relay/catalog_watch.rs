@@ -147,6 +147,8 @@ pub(super) async fn look(
                        {by_schema}),
                 c.relpersistence::text || (SELECT count(*) FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
                                            WHERE i.inhparent = c.oid AND NOT k.relispartition)
+                    || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
+                        WHERE k.relpersistence <> 'p')
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema

@@ -77,7 +77,7 @@ async fn ask(
     }
     if let Err(error) = position::forgo(client, &source.slot).await {
         // Without the table, or without any right to it, there may be no row at all.
-        tracing::debug!(error = chain(&error), "the stored position cannot be marked as not kept");
+        tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
     }
     let watch = Watch::begin(client, &source.slot, &source.publication, routes, None).await?;
     Ok((standing, facts, None, watch))

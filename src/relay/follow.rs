@@ -88,6 +88,10 @@ pub(super) struct Follow<'a> {
     pub(super) publishes_from: Option<Instant>,
     /// Kafka took nothing before, and nothing shows yet that it does.
     pub(super) unproven: Option<Unproven>,
+    /// Kafka is in doubt from one connection to the next, until something was delivered.
+    pub(super) in_doubt: &'a mut bool,
+    /// A relay before us may have requests at the brokers, until we publish.
+    pub(super) follows_another: &'a mut bool,
     pub(super) stalls: &'a mut StallReport,
 }
 
@@ -217,9 +221,8 @@ impl Follow<'_> {
     fn begin_to_publish(&mut self, now: Instant) {
         if self.publishes_from.is_some_and(|from| now >= from) {
             self.publishes_from = None;
-            if self.unproven.is_none() {
-                self.metrics.enter(State::Streaming);
-            }
+            *self.follows_another = false;
+            self.metrics.enter(if self.unproven.is_none() { State::Streaming } else { State::SinkBlocked });
         }
     }
 
@@ -304,6 +307,8 @@ impl Follow<'_> {
         }
         let pipeline = &self.held.pipeline;
         match *phase {
+            // Nothing was published: what the row says of the relay before us stays.
+            Phase::Draining(_) if self.publishes_from.is_some() => Ok(Some(Left::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
                 // The last acknowledgement may have come after the settling of this round.
                 self.settle(feedback, now);
@@ -396,6 +401,7 @@ impl Follow<'_> {
         let was_blocked = self.metrics.state.load() == State::SinkBlocked;
         if has_stalled || lacks_topic {
             let stalled = Stalled { waiting };
+            *self.in_doubt = true;
             if !was_blocked {
                 self.metrics.kafka.lost(Loss::Stalled);
                 self.metrics.enter(State::SinkBlocked);
@@ -403,6 +409,7 @@ impl Follow<'_> {
             self.stalls.report(stalled, self.metrics);
         } else if was_blocked && self.unproven.is_none() {
             tracing::info!("kafka delivery resumed");
+            *self.in_doubt = false;
             self.stalls.over();
             self.metrics.kafka.connected();
             self.metrics.enter(State::Streaming);

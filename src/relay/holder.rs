@@ -1,6 +1,7 @@
 //! Who holds the slot, looked at on one ordinary connection: a START_REPLICATION that fails leaves an ERROR in the server's log.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio_postgres::Client;
 
@@ -14,6 +15,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A relay that could not look for so long counts the slot as taken. Whoever takes over waits longer than this, and a look, before
 /// it publishes.
 const UNSEEN_MAX: Duration = Duration::from_secs(2);
+/// How soon a look that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a look of a standby may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection that holds the slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,9 +39,10 @@ pub(super) struct Watch {
 impl Watch {
     /// Returns when a connection other than `own` holds the slot, or when nobody could look for a while.
     pub(super) async fn until_taken(&self, own: Option<u32>) {
-        let mut ordinary: Option<Ordinary> = None;
+        let (mut ordinary, mut seen): (Option<Ordinary>, _) = (None, Instant::now());
+        let mut pause = INTERVAL;
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(pause).await;
             let look = async {
                 if ordinary.as_ref().is_none_or(|ordinary| ordinary.client.is_closed()) {
                     ordinary = Some(self.connect().await?);
@@ -47,8 +53,13 @@ impl Watch {
                 }
             };
             match tokio::time::timeout(UNSEEN_MAX, look).await {
-                Ok(Ok(holder)) if holder.as_ref().is_none_or(|holder| Some(holder.pid) == own) => {}
-                Ok(Ok(_) | Err(_)) | Err(_) => return,
+                Ok(Ok(Some(holder))) if Some(holder.pid) != own => return,
+                Ok(Ok(_)) => (seen, pause) = (Instant::now(), INTERVAL),
+                Ok(Err(_)) | Err(_) if seen.elapsed() > INTERVAL + UNSEEN_MAX => return,
+                Ok(Err(_)) | Err(_) => {
+                    ordinary = None;
+                    pause = RETRY_PAUSE;
+                }
             }
         }
     }
@@ -56,7 +67,7 @@ impl Watch {
     /// Returns when nobody holds the slot. Reports each holder that it sees.
     pub(super) async fn until_free(&self, mut report: impl FnMut(&Holder)) -> Result<(), Error> {
         let Ordinary { client, ended: _ended, .. } = self.connect().await?;
-        while let Some(holder) = self.look(&client).await? {
+        while let Some(holder) = self.look_in_time(&client).await? {
             report(&holder);
             tokio::time::sleep(INTERVAL).await;
         }
@@ -66,6 +77,11 @@ impl Watch {
     async fn connect(&self) -> Result<Ordinary, Error> {
         let connected = wal::connect_ordinary(&self.target, &self.config, &self.application_name).await;
         connected.map_err(Error::wal("connect to PostgreSQL"))
+    }
+
+    async fn look_in_time(&self, client: &Client) -> Result<Option<Holder>, Error> {
+        let late = || Error::wal("look at the slot")(wal::Error::NoAnswer { limit: LOOK_LIMIT });
+        tokio::time::timeout(LOOK_LIMIT, self.look(client)).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn look(&self, client: &Client) -> Result<Option<Holder>, Error> {

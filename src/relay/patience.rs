@@ -18,6 +18,7 @@ use crate::relay::backoff::LONGEST_DOWN;
 use crate::relay::backoff::LONGEST_REFUSED;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
+use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
 use crate::relay::publish::Retired;
@@ -92,6 +93,11 @@ impl Patience {
         }
     }
 
+    /// The peer is up and refuses: it is asked less often.
+    pub(super) const fn refused(&mut self) {
+        self.was_refused = true;
+    }
+
     /// Gives the next pause.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.backoff.next_pause(if self.was_refused { LONGEST_REFUSED } else { LONGEST_DOWN })
@@ -135,7 +141,8 @@ impl Patience {
                 return retired.clear();
             }
             if !is_said && began.elapsed() > ANSWER_USUAL {
-                tracing::info!("waiting until the brokers have answered the previous producer");
+                tracing::warn!(code = "WR-6935", "waiting until the brokers have answered the previous producer");
+                self.metrics.enter(State::SinkBlocked);
                 is_said = true;
             }
             self.pause(ANSWER_INTERVAL).await;
@@ -156,6 +163,7 @@ impl Patience {
                     tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
                     self.metrics.kafka.connected();
                     self.rights_refused = 0;
+                    self.was_refused = false;
                     return Ok(());
                 }
                 Err(error) => {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::fault::Code;
 use crate::fault::Diagnose;
@@ -135,7 +136,11 @@ impl Diagnose for Error {
 /// Reads the row of a slot.
 pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     let sql = "SELECT system_id, timeline, position::text, released_at IS NOT NULL FROM walrelay.position WHERE slot = $1::text::name";
-    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
+    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| match error.code() {
+        // A table of an earlier build.
+        Some(&SqlState::UNDEFINED_COLUMN) => Error::Outdated,
+        _ => failed("read", error),
+    })?;
     let Some(row) = row else { return Err(Error::Missing { slot: slot.to_owned() }) };
     let timeline: i64 = row.try_get(1).map_err(|error| failed("read", error))?;
     let position: String = row.try_get(2).map_err(|error| failed("read", error))?;
@@ -181,8 +186,14 @@ pub async fn claim(client: &Client, slot: &str) {
 /// Says in the row of a slot, if there is one, that positions are not kept from now on: the slot moves on without it, and is
 /// not ahead of anything when positions are kept again.
 pub async fn forgo(client: &Client, slot: &str) -> Result<(), Error> {
-    let sql = "UPDATE walrelay.position SET position = '0/0', stored_at = now() WHERE slot = $1::text::name AND position <> '0/0'";
-    client.execute(sql, &[&slot]).await.map_err(|error| failed("write", error)).map(drop)
+    let sql = "UPDATE walrelay.position
+               SET position = '0/0', stored_at = now(), released_at = NULL, catalog_state = NULL
+               WHERE slot = $1::text::name
+                     AND (position <> '0/0' OR released_at IS NOT NULL OR catalog_state IS NOT NULL)";
+    match tokio::time::timeout(CLAIM_LIMIT, client.execute(sql, &[&slot])).await {
+        Ok(written) => written.map_err(|error| failed("write", error)).map(drop),
+        Err(_) => Err(Error::late(CLAIM_LIMIT)),
+    }
 }
 
 /// Writes the row, and knows whether somebody else has written to the database since.

@@ -88,11 +88,11 @@ pub enum Lost {
     },
 }
 
-/// Gives what the server may be told from the start. What this process has delivered beyond the stored position is not
-/// stored yet, and must not be reported before it is.
+/// Gives what the server may be told from the start. What this process has delivered beyond the stored position, or beyond the
+/// slot's own where none is stored, must not be reported before the catalog was looked at and the position stored.
 #[must_use]
-pub fn reported(start: Start, stored: Option<&Stored>) -> Lsn {
-    stored.map_or(start.lsn(), |stored| stored.position.min(start.lsn()))
+pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> Lsn {
+    stored.map_or(slot_confirmed, |stored| stored.position).min(start.lsn())
 }
 
 /// Weighs what is stored against what the server says.
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn a15_what_is_delivered_and_not_yet_stored_is_not_reported() {
         let behind = stored("7", 1, 40);
-        assert_eq!(reported(Start::Stored(lsn(50)), Some(&behind)), lsn(40));
-        assert_eq!(reported(Start::Stored(lsn(40)), Some(&behind)), lsn(40));
+        assert_eq!(reported(Start::Stored(lsn(50)), Some(&behind), lsn(10)), lsn(40));
+        assert_eq!(reported(Start::Stored(lsn(40)), Some(&behind), lsn(10)), lsn(40));
         // A promoted standby, whose slot is behind.
-        assert_eq!(reported(Start::Slot(lsn(10)), Some(&behind)), lsn(10));
-        assert_eq!(reported(Start::Slot(lsn(10)), None), lsn(10));
+        assert_eq!(reported(Start::Slot(lsn(10)), Some(&behind), lsn(10)), lsn(10));
+        assert_eq!(reported(Start::Slot(lsn(10)), None, lsn(10)), lsn(10));
     }
 }

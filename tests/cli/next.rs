@@ -38,7 +38,7 @@ fn the_error_that_ends_the_program_is_a_record_of_each_format_with_code_and_next
     for (format, parts) in [
         ("json", ["\"level\":\"ERROR\"", "\"code\":\"WR-6504\"", "\"next\":\"create it (`walrelay --config /"]),
         ("logfmt", ["level=error", "code=WR-6504", "next=\"create it (`walrelay --config /"]),
-        ("pretty", ["ERROR", "code=WR-6504", "next=\"create it (`walrelay --config /"]),
+        ("pretty", ["ERROR", "code=WR-6504", "\n  next: create it (`walrelay --config /"]),
     ] {
         let more = format!("[log]\nformat = \"{format}\"\n");
         let mut program = Program::new(&postgres.url(), &broker.bootstrap(), &more);

@@ -16,7 +16,8 @@ fn ends(program: &mut Program) -> (Option<i32>, String) {
     let before = program.log().len();
     program.start();
     let code = program.wait();
-    (code, program.log()[before..].to_owned())
+    // As a record of the log quotes it.
+    (code, program.log()[before..].replace("\\\"", "\""))
 }
 
 /// Takes the command after `next: ` apart, and gives the SQL statement in it.

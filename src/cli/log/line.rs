@@ -186,13 +186,23 @@ fn pretty(
     paint.on(line, colour(level), &format!("{:>5}", level.as_str()));
     write!(line, " ")?;
     escape(line, &content.message, Quote::None);
-    for (name, value) in &content.fields {
+    let is_next = |name: &str| matches!(name, "next" | "help");
+    for (name, value) in content.fields.iter().filter(|(name, _)| !is_next(name)) {
         write!(line, " ")?;
         paint.on(line, DIM, &format!("{name}="));
         plain(line, value);
     }
     write!(line, " ")?;
     paint.on(line, DIM, &format!("({target})"));
+    // On a line of its own and without quotes: its command is to be pasted.
+    for (_, value) in content.fields.iter().filter(|(name, _)| is_next(name)) {
+        write!(line, "\n  ")?;
+        paint.on(line, DIM, "next:");
+        write!(line, " ")?;
+        match value {
+            Value::Bare(text) | Value::Text(text) => escape(line, text, Quote::None),
+        }
+    }
     Ok(())
 }
 

@@ -71,7 +71,9 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
     let sql = format!(
         "SELECT a.attname::text, a.attgenerated::text, format_type(a.atttypid, a.atttypmod)
          FROM pg_publication_tables t
-         JOIN pg_attribute a ON a.attrelid = to_regclass(quote_ident(t.schemaname) || '.' || quote_ident(t.tablename))
+         JOIN pg_namespace n ON n.nspname = t.schemaname
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+         JOIN pg_attribute a ON a.attrelid = c.oid
          WHERE t.pubname = $1 AND t.schemaname = $2 AND t.tablename = $3
                AND a.attnum > 0 AND NOT a.attisdropped AND NOT ({is_published})"
     );

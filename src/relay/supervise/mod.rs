@@ -84,8 +84,8 @@ struct Supervisor {
     handed_before: Lsn,
     /// Another relay has published since we last did, and may have requests at the brokers.
     follows_another: bool,
-    /// Nothing is known yet of the relay before this process.
-    is_first: bool,
+    /// Kafka took nothing, and nothing has been delivered since.
+    in_doubt: bool,
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
@@ -118,7 +118,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         server_started: String::new(),
         handed_before: Lsn::ZERO,
         follows_another: false,
-        is_first: true,
+        in_doubt: false,
         settings,
     };
     let ended = supervisor.supervise().await;
@@ -187,15 +187,15 @@ impl Supervisor {
         let walsender = session.process_id().map(|process| (server_started.clone(), process));
         self.server_started = server_started;
         let start = self.decide(&server, stored.as_ref())?;
-        if self.is_first && stored.as_ref().is_none_or(|stored| !stored.is_released) {
+        let has_ended = |stored: &Stored| stored.is_released && stored.identity == server.identity;
+        if self.remembered.is_none() && !stored.as_ref().is_some_and(has_ended) {
             self.follows_another = true;
         }
-        self.is_first = false;
         if !self.retired.is_empty() {
             return Ok(Left::StoppedBefore);
         }
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
-        let places = (start.lsn(), resume::reported(start, stored.as_ref()));
+        let places = (start.lsn(), resume::reported(start, stored.as_ref(), server.slot_confirmed));
         let started = wal::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
             started = self.patience.tick_during(started) => started.map_err(Error::wal("start replication"))?,
@@ -235,10 +235,9 @@ impl Supervisor {
     /// Follows a stream until it must be left.
     async fn follow(&mut self, stream: Stream, keeper: Keeper, start: Lsn) -> Result<Left, Error> {
         let publishes_from = self.take_over();
-        let is_in_doubt = self.metrics.state.load() == State::SinkBlocked;
         let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
         let noting = Noting::new(&self.metrics, &held.pipeline);
-        let unproven = is_in_doubt.then(|| Unproven::of(&held.pipeline));
+        let unproven = self.in_doubt.then(|| Unproven::of(&held.pipeline));
         let source = &self.settings.source;
         let wal_sender_timeout = self.settings.postgres.wal_sender_timeout;
         let follow = Follow {
@@ -261,6 +260,8 @@ impl Supervisor {
             failed: None,
             publishes_from: Some(publishes_from),
             unproven,
+            in_doubt: &mut self.in_doubt,
+            follows_another: &mut self.follows_another,
             stalls: &mut self.stalls,
         };
         Box::pin(follow.run()).await

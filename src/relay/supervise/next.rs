@@ -81,8 +81,14 @@ impl Supervisor {
             }
             Verdict::Rights | Verdict::Transient => {
                 self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
-                self.cautious_until = was_cautious.then_some(frontier);
+                let is_refused = failure.verdict == Verdict::Rights;
+                // Where one topic is refused, only what stands before its record is handed over again.
+                self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
+                if is_refused {
+                    self.patience.refused();
+                }
                 self.metrics.enter(State::SinkBlocked);
+                self.in_doubt = true;
                 let is_about_brokers = failure.verdict == Verdict::Transient;
                 self.patience.learn(&failure);
                 self.patience.tell(&failure.into());

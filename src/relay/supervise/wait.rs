@@ -60,6 +60,7 @@ impl Supervisor {
             if held.pipeline.reports().left_records() > acked || held.pipeline.ledger().records() == 0 {
                 tracing::info!("kafka delivery resumed");
                 self.stalls.over();
+                self.in_doubt = false;
                 self.metrics.kafka.connected();
                 self.metrics.enter(State::SourceReconnecting);
                 return Ok(Next::Again);
@@ -118,9 +119,9 @@ impl Supervisor {
 
     /// Says when the first event may be published. What the relay before us has sent must be written by then, as far as that can
     /// be waited for: it cannot be asked any more. If it lives it sees meanwhile that we hold the slot, and lets go.
-    pub(super) fn take_over(&mut self) -> Instant {
+    pub(super) fn take_over(&self) -> Instant {
         let now = Instant::now();
-        if !std::mem::take(&mut self.follows_another) {
+        if !self.follows_another {
             return now;
         }
         let delay = self.settings.source.takeover_delay;
