@@ -90,3 +90,19 @@ fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_i
     assert_eq!(program.wait(), Some(67), "{}", program.log());
     assert!(program.log().contains("IdempotentWrite"), "{}", program.log());
 }
+
+#[test]
+fn f10_partitions_that_are_added_while_it_runs_are_warned_of_with_topic_and_counts() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("widened", 2);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "widened", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    // So that the count is known before it changes.
+    std::thread::sleep(Duration::from_secs(6));
+    kafka.add_partitions("widened", 5);
+    program.await_that("the warning", |program| program.log().contains("the number of partitions changed"));
+    let log = program.log();
+    assert!(log.contains("widened") && log.contains("\"before\":2") && log.contains("\"now\":5"), "{log}");
+}

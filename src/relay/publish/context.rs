@@ -32,6 +32,8 @@ use crate::relay::metrics::now_micros;
 use super::Failure;
 use super::Waiting;
 use super::error::is_lack_of_rights;
+use super::partitions::Changed;
+use super::partitions::Partitions;
 use super::repeats::Repeats;
 use super::statistics;
 use super::waiting;
@@ -47,6 +49,8 @@ pub(super) struct Shared {
     all_away: AtomicBool,
     /// Whom librdkafka still knows.
     brokers: Brokers,
+    /// How many partitions topics have.
+    partitions: Mutex<Partitions>,
     /// What records wait for.
     waiting: Mutex<Option<Waiting>>,
     /// How many requests of this producer have been counted as sent again.
@@ -63,6 +67,7 @@ impl Shared {
             repeats: Mutex::default(),
             all_away: AtomicBool::default(),
             brokers: Brokers::default(),
+            partitions: Mutex::default(),
             waiting: Mutex::default(),
             retries: AtomicU64::default(),
         }
@@ -118,6 +123,19 @@ impl Shared {
 
     fn is_news(&self, facility: &str, text: &str) -> bool {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(facility, text, now_micros())
+    }
+
+    fn learn_partitions(&self, statistics: &Statistics) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        for Changed { topic, before, now } in partitions.learn(statistics) {
+            tracing::warn!(
+                code = "WR-6936",
+                topic,
+                before,
+                now,
+                "the number of partitions changed: keys move, and their events are in order only within each partition"
+            );
+        }
     }
 
     /// No broker is there. Nothing is on the way, perhaps, and then nobody else would notice.
@@ -206,6 +224,7 @@ impl ClientContext for Context {
             self.0.end_with(Failure::forgotten());
         }
         *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting::find(&statistics);
+        self.0.learn_partitions(&statistics);
         self.0.metrics.producer.set(Some(statistics::view(&statistics)));
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
         let counted = self.0.retries.swap(retries, Relaxed);

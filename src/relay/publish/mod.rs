@@ -14,6 +14,7 @@
 mod config;
 mod context;
 mod error;
+mod partitions;
 mod probe;
 mod properties;
 mod repeats;
