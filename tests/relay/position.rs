@@ -14,7 +14,7 @@ use crate::support::reader;
 use crate::support::source;
 use crate::support::source::Sql;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(45);
 /// The keeper waits for the row.
 const WAITS: &str = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE '%keeper'
                      AND wait_event_type = 'Lock'";

@@ -48,7 +48,7 @@ fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
 }
 
 #[test]
-fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_nothing_of_the_others() {
+fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_open_transaction() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
     kafka.create_topic_without_replicas("one-away", 6);
     let more = "[source]\nstall_release_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
@@ -70,18 +70,19 @@ fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_nothing_of_the_othe
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
     program.await_that("readiness", |program| is_ready(program));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "one-away"), &sql.truth(), 6);
-    assert_eq!(verdict.repeated, 0, "{}", program.log());
+    // Only a transaction that was being received comes again, at most 51 rows of it.
+    assert!(verdict.repeated <= 51, "{verdict:?}: {}", program.log());
 }
 
 #[test]
 fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_is_missing() {
-    let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::guarded());
+    let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::guarded_by_scram());
     kafka.create_topic("guarded", 1);
     raw::grant(&kafka.bootstrap(), raw::Resource::Topic, "guarded", raw::Operation::Describe);
     let file = postgres.folder().join("kafka-password");
     std::fs::write(&file, "secret").unwrap();
     let sasl = format!(
-        "[kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"app\"\npassword = {{ file = \"{}\" }}\n",
+        "[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\nusername = \"app\"\npassword = {{ file = \"{}\" }}\n",
         file.display()
     );
     let (mut program, sql) = prepared(&postgres, &address, "guarded", &sasl);

@@ -75,6 +75,15 @@ impl Kafka {
         Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", "", &user)
     }
 
+    /// One broker with a second door, whose address is given: there `app` logs in by SCRAM with the password `secret`, and may do
+    /// nothing that has not been granted.
+    pub fn guarded_by_scram() -> (Self, String) {
+        let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                          super.users=User:ANONYMOUS\n";
+        let user = ["--add-scram", "SCRAM-SHA-256=[name=app,password=secret]"];
+        Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", authorizer, &user)
+    }
+
     /// One broker, and a proxy before it. What clients of [`Kafka::bootstrap`] send goes past the proxy.
     pub fn behind_proxy() -> (Self, Proxy) {
         let (door, port) = (free_port(), free_port());

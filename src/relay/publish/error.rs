@@ -96,8 +96,6 @@ pub struct Failure {
     pub verdict: Verdict,
     /// It was too large for the topic, or its batch was.
     pub is_about_size: bool,
-    /// The producer is done for, and has a cause of its own.
-    is_fatal: bool,
     /// Its timestamp is further from the broker's clock than the topic takes.
     pub is_about_time: bool,
     text: String,
@@ -125,18 +123,12 @@ impl Failure {
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
         let is_about_time = code == Some(Kafka::InvalidTimestamp);
-        let is_fatal = code == Some(Kafka::Fatal);
-        Self { verdict, is_about_size, is_about_time, is_fatal, text, topic: topic.map(str::to_owned), event_id }
+        Self { verdict, is_about_size, is_about_time, text, topic: topic.map(str::to_owned), event_id }
     }
 
     /// The producer met a fatal error, of this kind.
     pub(super) fn of_producer(code: Kafka, reason: &str) -> Self {
         Self::without_record(verdict(code), reason.to_owned())
-    }
-
-    /// Says whether the producer itself is done for.
-    pub(super) const fn is_fatal(&self) -> bool {
-        self.is_fatal
     }
 
     /// The producer has nobody to ask any more, and never will.
@@ -146,8 +138,7 @@ impl Failure {
     }
 
     const fn without_record(verdict: Verdict, text: String) -> Self {
-        let (is_about_size, is_about_time, is_fatal) = (false, false, false);
-        Self { verdict, is_about_size, is_about_time, is_fatal, text, topic: None, event_id: None }
+        Self { verdict, is_about_size: false, is_about_time: false, text, topic: None, event_id: None }
     }
 
     /// A purged record or a fatal state tells less than what caused it.
