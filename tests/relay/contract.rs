@@ -78,6 +78,12 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("generated column"), "{code:?} {log}");
     sql.run(&sql_of(&log));
+    if sql.text("SELECT current_setting('server_version_num')").parse::<u32>().unwrap() >= 180_000 {
+        // There the publication is altered, and what was committed before that lacks the column.
+        let (code, log) = ends(&mut program);
+        assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
+        assert_eq!(accept(&program).code, Some(0));
+    }
     program.start_streaming();
 }
 
