@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::lsn::Lsn;
 use crate::relay::Error;
@@ -19,7 +18,6 @@ use crate::relay::coverage::RowVersion;
 use crate::relay::coverage::Table;
 use crate::relay::position;
 use crate::relay::route::Route;
-use crate::relay::wal;
 
 /// What is watched, and how it was last found.
 #[derive(Clone, Debug)]
@@ -177,9 +175,9 @@ pub(super) async fn look(
 /// Reads what is kept beside the position; none if nothing is kept yet.
 pub(super) async fn load(client: &Client, slot: &str) -> Result<Option<Coverage>, position::Error> {
     let sql = "SELECT catalog_state FROM walrelay.position WHERE slot = $1::text::name";
-    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
+    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| position::failed("read", error))?;
     let Some(row) = row else { return Ok(None) };
-    let text: Option<String> = row.try_get(0).map_err(|error| failed("read", error))?;
+    let text: Option<String> = row.try_get(0).map_err(|error| position::failed("read", error))?;
     let unreadable = || position::Error::Changed { slot: slot.to_owned() };
     text.map(|text| Coverage::parse(&text).ok_or_else(unreadable)).transpose()
 }
@@ -187,12 +185,5 @@ pub(super) async fn load(client: &Client, slot: &str) -> Result<Option<Coverage>
 /// Keeps what was found beside the position.
 pub(super) async fn save(client: &Client, slot: &str, found: &Coverage) -> Result<(), position::Error> {
     let sql = "UPDATE walrelay.position SET catalog_state = $2 WHERE slot = $1::text::name";
-    client.execute(sql, &[&slot, &found.to_text()]).await.map_err(|error| failed("write", error)).map(drop)
-}
-
-fn failed(action: &'static str, error: tokio_postgres::Error) -> position::Error {
-    if error.code() == Some(&SqlState::UNDEFINED_COLUMN) {
-        return position::Error::Outdated;
-    }
-    position::Error::Query { action, source: wal::Error::from(error) }
+    client.execute(sql, &[&slot, &found.to_text()]).await.map_err(|error| position::failed("write", error)).map(drop)
 }

@@ -136,11 +136,7 @@ impl Diagnose for Error {
 /// Reads the row of a slot.
 pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     let sql = "SELECT system_id, timeline, position::text, released_at IS NOT NULL FROM walrelay.position WHERE slot = $1::text::name";
-    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| match error.code() {
-        // A table of an earlier build.
-        Some(&SqlState::UNDEFINED_COLUMN) => Error::Outdated,
-        _ => failed("read", error),
-    })?;
+    let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
     let Some(row) = row else { return Err(Error::Missing { slot: slot.to_owned() }) };
     let timeline: i64 = row.try_get(1).map_err(|error| failed("read", error))?;
     let position: String = row.try_get(2).map_err(|error| failed("read", error))?;
@@ -281,6 +277,10 @@ async fn next_transaction(client: &Client) -> Result<String, Error> {
     row.try_get(0).map_err(|error| failed("read", error))
 }
 
-fn failed(action: &'static str, error: tokio_postgres::Error) -> Error {
+/// Sorts what a query on the row failed for. A column that is missing is a table of an earlier build.
+pub(super) fn failed(action: &'static str, error: tokio_postgres::Error) -> Error {
+    if error.code() == Some(&SqlState::UNDEFINED_COLUMN) {
+        return Error::Outdated;
+    }
     Error::Query { action, source: wal::Error::from(error) }
 }

@@ -119,7 +119,7 @@ impl Supervisor {
     }
 
     /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
-    pub(super) fn is_own_walsender(&self, error: &wal::Error) -> bool {
+    fn is_own_walsender(&self, error: &wal::Error) -> bool {
         let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
         let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
         holder.is_some() && holder == ours

@@ -108,7 +108,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn watch(&self) -> Watch {
+    fn watch(&self) -> Watch {
         Watch {
             target: self.target.clone(),
             config: self.settings.postgres.clone(),
