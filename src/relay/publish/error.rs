@@ -98,6 +98,8 @@ pub struct Failure {
     pub is_about_size: bool,
     /// Its timestamp is further from the broker's clock than the topic takes.
     pub is_about_time: bool,
+    /// It only follows from something else: the producer is done for, or its queue was purged.
+    is_consequence: bool,
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
@@ -123,7 +125,8 @@ impl Failure {
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
         let is_about_time = code == Some(Kafka::InvalidTimestamp);
-        Self { verdict, is_about_size, is_about_time, text, topic: topic.map(str::to_owned), event_id }
+        let is_consequence = code.is_some_and(is_consequence);
+        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: topic.map(str::to_owned), event_id }
     }
 
     /// The producer met a fatal error, of this kind.
@@ -138,14 +141,27 @@ impl Failure {
     }
 
     const fn without_record(verdict: Verdict, text: String) -> Self {
-        Self { verdict, is_about_size: false, is_about_time: false, text, topic: None, event_id: None }
+        let (is_about_size, is_about_time, is_consequence) = (false, false, false);
+        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: None, event_id: None }
+    }
+
+    /// Says whether something else caused it, which the producer may know.
+    pub(super) const fn is_consequence(&self) -> bool {
+        self.is_consequence
     }
 
     /// A purged record or a fatal state tells less than what caused it.
     pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
-        self.verdict == Verdict::Transient
-            && !self.is_about_time
-            && (other.verdict != Verdict::Transient || other.is_about_time)
+        self.rank() < other.rank()
+    }
+
+    /// How much it tells of what to do.
+    fn rank(&self) -> u8 {
+        match self.verdict {
+            Verdict::Transient if self.is_consequence => 0,
+            Verdict::Transient if !self.is_about_time => 1,
+            Verdict::Transient | Verdict::Record | Verdict::Topic | Verdict::Rights => 2,
+        }
     }
 
     /// Gives the id of the event that came back, if it is known.
@@ -231,6 +247,10 @@ fn verdict(code: Kafka) -> Verdict {
     Verdict::Transient
 }
 
+const fn is_consequence(code: Kafka) -> bool {
+    matches!(code, Kafka::Fatal | Kafka::PurgeQueue | Kafka::PurgeInflight)
+}
+
 const fn is_about_size(code: Kafka) -> bool {
     matches!(code, Kafka::MessageSizeTooLarge | Kafka::InvalidMessageSize | Kafka::MessageBatchTooLarge)
 }
@@ -298,6 +318,7 @@ mod tests {
         assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
         assert!(!failure(Kafka::MessageSizeTooLarge).is_vaguer_than(&failure(Kafka::PurgeQueue)));
         assert!(failure(Kafka::Fatal).is_vaguer_than(&failure(Kafka::InvalidTimestamp)));
+        assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::NotEnoughReplicas)));
         assert!(!failure(Kafka::InvalidTimestamp).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
     }
 }

@@ -110,7 +110,7 @@ impl Publisher {
     pub fn failure(&self) -> Option<Failure> {
         let failure = self.context.failure()?;
         // A fatal error, or a queue that was purged for it, says only that; its cause stands beside it.
-        let cause = if failure.verdict == Verdict::Transient { self.producer.client().fatal_error() } else { None };
+        let cause = if failure.is_consequence() { self.producer.client().fatal_error() } else { None };
         Some(cause.map_or(failure, |(code, reason)| Failure::of_producer(code, &reason)))
     }
 
