@@ -36,7 +36,7 @@ fn compare_shape((rows, transactions): (u32, u32), options: &Options, kafka: &Ka
     let postgres = Postgres::start(testing::Options { settings, ..testing::Options::default() }).unwrap();
     let source = Source::fill(&postgres, rows, transactions, PAYLOAD_BYTES);
     let mock = subjects::Mock::start();
-    let subjects = subjects(&source, &mock.bootstrap(), &kafka.bootstrap(), options.against);
+    let subjects = subjects(&source, &mock.bootstrap(), &kafka.bootstrap(), &options.against);
     let shape = format!("{rows} x {transactions}");
     let runs = interleave(options.rounds, subjects.len(), |at, round| {
         let run = (subjects[at].run)();
@@ -57,7 +57,12 @@ fn compare_shape((rows, transactions): (u32, u32), options: &Options, kafka: &Ka
     }
 }
 
-fn subjects<'a>(source: &'a Source<'a>, mock: &str, kafka: &str, against: Option<&'static str>) -> Vec<Subject<'a>> {
+fn subjects<'a>(
+    source: &'a Source<'a>,
+    mock: &str,
+    kafka: &str,
+    against: &[(&'static str, &'static str)],
+) -> Vec<Subject<'a>> {
     let bare = |name, sink: &str| {
         let sink = sink.to_owned();
         Subject { name, bare: None, run: Box::new(move || source.bare(&sink)) }
@@ -74,7 +79,7 @@ fn subjects<'a>(source: &'a Source<'a>, mock: &str, kafka: &str, against: Option
         relay("walrelay, kafka", 3, subjects::WALRELAY, kafka, ""),
         relay("no headers, kafka", 3, subjects::WALRELAY, kafka, "headers = []\n"),
     ];
-    subjects.extend(against.map(|program| relay("before, kafka", 3, program, kafka, "")));
+    subjects.extend(against.iter().map(|(name, program)| relay(name, 3, program, kafka, "")));
     subjects
 }
 

@@ -53,13 +53,13 @@ pub(crate) enum Way {
     /// The application hands them to its own producer.
     Producer,
     /// The relay, with this in its configuration; it works when its log says this.
-    Relay { program: &'static str, more: &'static str, running: &'static str },
+    Relay { program: &'static str, more: &'static str, running: &'static [&'static str] },
 }
 
 impl Way {
     /// The relay with its log source.
     pub(crate) const fn log(program: &'static str) -> Self {
-        Self::Relay { program, more: "", running: "\"streaming\"" }
+        Self::Relay { program, more: "", running: subjects::STREAMING }
     }
 }
 
@@ -78,7 +78,7 @@ impl Run {
 
 pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     let mut ways = vec![("bare", Way::Producer), ("walrelay", Way::log(subjects::WALRELAY))];
-    ways.extend(options.against.map(|program| ("before", Way::log(program))));
+    ways.extend(options.against.iter().map(|(name, program)| (*name, Way::log(program))));
     for &rate in &options.rates {
         compare_at(rate, &ways, options, kafka);
     }

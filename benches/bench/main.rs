@@ -9,8 +9,8 @@
 //! table for people goes to standard error; one JSON line for each run to standard output, unless that is a terminal.
 //!
 //! `cargo bench --bench bench -- [drain] [latency] [poll] [consumer] [--rounds 3] [--scale 1] [--rate 5000]
-//! [--against walrelay]`: without a name, all but the last. `--against` measures another build of the program beside this one,
-//! as `before`.
+//! [--against walrelay]`: without a name, all but the last. `--against`, as often as needed, measures another build of the
+//! program beside this one, under the name of its file.
 
 #![expect(
     clippy::unwrap_used,

@@ -13,13 +13,14 @@ pub(crate) struct Options {
     pub(crate) scale: f64,
     /// The rates at which latency is measured.
     pub(crate) rates: Vec<u64>,
-    /// Another build of the program, to be measured beside this one.
-    pub(crate) against: Option<&'static str>,
+    /// Other builds of the program, to be measured beside this one: a name and the file.
+    pub(crate) against: Vec<(&'static str, &'static str)>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Self {
-        let mut options = Self { wanted: Vec::new(), rounds: ROUNDS, scale: 1.0, rates: Vec::new(), against: None };
+        let mut options =
+            Self { wanted: Vec::new(), rounds: ROUNDS, scale: 1.0, rates: Vec::new(), against: Vec::new() };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
@@ -29,7 +30,9 @@ impl Options {
                 "--rate" => options.rates.push(value().parse().unwrap()),
                 "--against" => {
                     let program: &'static str = value().clone().leak();
-                    options.against = Some(program);
+                    // The name of the file, cut so that it fits its column.
+                    let name = program.rsplit('/').next().unwrap_or(program);
+                    options.against.push((name.get(..17).unwrap_or(name), program));
                 }
                 "drain" | "latency" | "poll" | "consumer" => options.wanted.push(argument.clone()),
                 unknown => panic!("{unknown}: see the head of benches/bench/main.rs"),

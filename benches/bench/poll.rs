@@ -28,7 +28,10 @@ const RATE: u64 = 500;
 
 const SOURCES: [(&str, Way); 2] = [
     ("log", Way::log(subjects::WALRELAY)),
-    ("poll", Way::Relay { program: subjects::WALRELAY, more: "\n[source]\nmode = \"poll\"\n", running: "\"polling\"" }),
+    (
+        "poll",
+        Way::Relay { program: subjects::WALRELAY, more: "\n[source]\nmode = \"poll\"\n", running: &["\"polling\""] },
+    ),
 ];
 
 /// What one run took.

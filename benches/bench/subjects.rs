@@ -28,6 +28,14 @@ use crate::process;
 /// The program.
 pub(crate) const WALRELAY: &str = env!("CARGO_BIN_EXE_walrelay");
 
+/// What the log says once the relay streams; the second in builds before it was renamed.
+pub(crate) const STREAMING: &[&str] = &["\"replication started\"", "\"streaming\""];
+
+/// A run that takes longer is stuck.
+const LONGEST: Duration = Duration::from_secs(300);
+/// The relay works within this time, or does not come to it.
+const LONGEST_START: Duration = Duration::from_secs(60);
+
 /// What a run took.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -133,10 +141,11 @@ impl<'a> Source<'a> {
         let port = free_port();
         let config = config(self.postgres, bootstrap, outbox, port);
         // From the moment it streams, as for the others, not from the start of the process.
-        let mut child = run(program, &config, "\"streaming\"");
+        let mut child = run(program, &config, STREAMING);
         let began = Instant::now();
         while published(port).unwrap_or(0) < u64::from(self.events) {
-            assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(format!("{config}.log")).unwrap());
+            let is_stuck = child.try_wait().unwrap().is_some() || began.elapsed() > LONGEST;
+            assert!(!is_stuck, "{}", fs::read_to_string(format!("{config}.log")).unwrap());
             thread::sleep(Duration::from_millis(5));
         }
         let run = self.measured(child.id(), began.elapsed().as_secs_f64());
@@ -240,8 +249,9 @@ pub(crate) fn walrelay(config: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Starts the relay, and waits until its log says that it works.
-pub(crate) fn run(program: &str, config: &str, running: &str) -> Child {
+/// Starts the relay, and waits until its log says one of these: it works.
+pub(crate) fn run(program: &str, config: &str, running: &[&str]) -> Child {
+    let began = Instant::now();
     let log = format!("{config}.log");
     let mut relay = Command::new(program)
         .args(["--config", config, "run"])
@@ -250,10 +260,10 @@ pub(crate) fn run(program: &str, config: &str, running: &str) -> Child {
         .unwrap();
     loop {
         let text = fs::read_to_string(&log).unwrap();
-        if text.contains(running) {
+        if running.iter().any(|words| text.contains(words)) {
             return relay;
         }
-        assert!(relay.try_wait().unwrap().is_none(), "{text}");
+        assert!(relay.try_wait().unwrap().is_none() && began.elapsed() < LONGEST_START, "{text}");
         thread::sleep(Duration::from_millis(2));
     }
 }
