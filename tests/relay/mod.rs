@@ -1,5 +1,6 @@
 //! The relay against real servers.
 
+mod both_ends;
 mod content;
 mod contract;
 mod delivery;
