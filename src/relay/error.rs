@@ -115,6 +115,11 @@ impl Error {
         of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
     }
 
+    /// Names the role that asked, if it lacks a right on the stored position.
+    pub(super) fn of_role(self, role: &str) -> Self {
+        if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
+    }
+
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
     pub(super) fn place(&self) -> Option<(&str, Place)> {
         if let Self::Poll(error) = self {

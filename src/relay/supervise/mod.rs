@@ -48,7 +48,6 @@ use crate::relay::silence::Silence;
 use crate::relay::stall_report::StallReport;
 use crate::relay::stall_report::Unproven;
 use crate::relay::wal;
-use crate::relay::wal::Session;
 use crate::relay::wal::Stream;
 use crate::relay::wal::Target;
 
@@ -162,26 +161,12 @@ impl Supervisor {
         }
     }
 
-    /// Connects, as far as commands of the replication protocol are taken.
-    async fn open(&self) -> Result<(Session, Server, Examined), Error> {
-        // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
-        // ahead of the row, and the row never ahead of the log.
-        let examined = examine::examine(&self.target, &self.settings, &self.routes).await?;
-        let mut session = Session::connect(&examined.target, &self.settings.postgres, &self.settings.relay.name)
-            .await
-            .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-        let system = wal::within(examine::LIMIT, session.identify_system());
-        let system = system.await.map_err(Error::wal("identify the server"))?;
-        let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-        let server = Server { identity, wal_end: system.wal_end, slot_confirmed: examined.facts.slot_confirmed };
-        Ok((session, server, examined))
-    }
-
     async fn connect_and_follow(&mut self) -> Result<Left, Error> {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
+        let opened = examine::open(&self.target, &self.settings, &self.routes);
         let (session, server, Examined { target, facts, stored, server_started, watch, ordinary }) = tokio::select! {
-            opened = self.patience.tick_during(self.open()) => opened?,
+            opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         let walsender = session.process_id().map(|process| (server_started.clone(), process));
