@@ -14,5 +14,6 @@ mod pooler;
 mod position;
 mod shutdown;
 mod stall;
+mod stop;
 mod tls;
 mod wal;

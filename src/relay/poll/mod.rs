@@ -187,9 +187,9 @@ impl Poller {
         let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             match next {
-                Next::Over => return Ok(()),
                 // What was in hand is unpublished again, and nobody waits for it.
-                _ if self.stop.is_cancelled() => return Ok(()),
+                Next::Over => return self.hands.stopped(),
+                _ if self.stop.is_cancelled() => return self.hands.stopped(),
                 Next::AwaitKafka(pause) => {
                     self.await_kafka(pause).await?;
                     next = Next::Again;
@@ -271,6 +271,7 @@ impl Poller {
             if has_more {
                 continue;
             }
+            self.hands.has_caught_up();
             let pause = self.hands.patience.pause(tempo.after(self.hands.marked() > marked));
             tokio::select! {
                 biased;

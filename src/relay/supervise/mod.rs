@@ -81,6 +81,8 @@ struct Supervisor {
     server_started: String,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
+    /// How many records were purged before they were acknowledged. They are handed over again below `handed_before`.
+    purged_records: u64,
     /// Another relay has published since we last did, and may have requests at the brokers.
     follows_another: bool,
     /// Kafka took nothing, and nothing has been delivered since.
@@ -116,6 +118,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         walsender: None,
         server_started: String::new(),
         handed_before: Lsn::ZERO,
+        purged_records: 0,
         follows_another: false,
         in_doubt: false,
         settings,
@@ -130,7 +133,7 @@ impl Supervisor {
         let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             if self.stop.is_cancelled() && !matches!(next, Next::Over) {
-                return self.stop_without_connection();
+                return self.stopped();
             }
             next = match next {
                 Next::Over => return Ok(()),
@@ -309,10 +312,26 @@ impl Supervisor {
 
     /// Purges what is queued: from here on somebody else may publish it.
     fn let_go(&mut self) {
-        if let Some(Held { pipeline, publisher }) = self.held.take() {
+        if let Some(Held { mut pipeline, publisher }) = self.held.take() {
+            let records = pipeline.ledger().records();
+            // What was purged before may be among them.
+            let is_again = pipeline.confirmation().lsn() < self.handed_before;
+            self.purged_records = if is_again { records.max(self.purged_records) } else { records };
             self.handed_before = self.handed_before.max(pipeline.frontier());
             self.retired.push(publisher.retire());
         }
+    }
+
+    /// Counts the purged records that have not been acknowledged since.
+    fn purged(&mut self) -> u64 {
+        let acknowledged = match &mut self.held {
+            Some(held) => Some(held.pipeline.confirmation().lsn()),
+            None => self.remembered.as_ref().map(|remembered| remembered.position),
+        };
+        if acknowledged.is_some_and(|position| position >= self.handed_before) {
+            self.purged_records = 0;
+        }
+        self.purged_records
     }
 }
 
