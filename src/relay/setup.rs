@@ -138,8 +138,8 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::SlotOlder { slot, .. } => Some(format!(
-                "drop it: SELECT pg_drop_replication_slot({}); then `walrelay setup --apply --accept-gap` makes both, and events that \
-                 were committed until then and are not in Kafka must be published by hand",
+                "run `SELECT pg_drop_replication_slot({})`, then `walrelay setup --apply --accept-gap`, which creates both; events \
+                 that were committed until then and are not in Kafka must be published by hand",
                 literal(slot)
             )),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
