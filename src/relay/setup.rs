@@ -187,14 +187,26 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     if settings.source.mode == Mode::Poll {
         return Box::pin(poll::setup::apply(settings, wish, tell)).await;
     }
-    let routes = settings.routes()?;
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
     let target = target.map_err(RelayError::wal("read the configuration"))?;
+    let applied = Box::pin(apply_to(&target, settings, wish, tell)).await;
+    applied.map_err(|error| match error {
+        Error::Relay(error) => error.of_role(&target.user).into(),
+        error @ (Error::Statement { .. }
+        | Error::Gap { .. }
+        | Error::SlotOlder { .. }
+        | Error::NoRole(_)
+        | Error::NoFailover { .. }) => error,
+    })
+}
+
+async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let mut session = Session::connect(&target, &settings.postgres, &name)
+    let mut session = Session::connect(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
-    let ordinary = wal::connect_ordinary(&target, &settings.postgres, &name)
+    let ordinary = wal::connect_ordinary(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let client = &ordinary.client;

@@ -149,6 +149,38 @@ fn a_next_step_about_a_column_does_fix_it_at_setup_and_at_start() {
 }
 
 #[test]
+fn a_right_on_the_position_that_is_lost_while_it_runs_is_named_with_the_role_and_the_grant_fixes_it() {
+    let hba = vec!["host all \"the relay\" 127.0.0.1/32 scram-sha-256".into()];
+    let postgres = Postgres::start(Options { hba, ..Options::default() }).unwrap();
+    let broker = Broker::start(1).unwrap();
+    let sql = Sql::connect(&postgres.url());
+    sql.run("CREATE ROLE \"the relay\" LOGIN REPLICATION PASSWORD 'right'");
+    let admin = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    let ended = admin.verb(&["setup", "--apply", "--with-outbox", "--role", "the relay"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    sql.prepare();
+    broker.create_topic("order-events", 1).unwrap();
+    let url = format!("postgres://the%20relay:right@127.0.0.1:{}/postgres", postgres.port());
+    let mut program = Program::new(&url, &broker.bootstrap(), "[log]\nformat = \"json\"\n");
+    for revoke in [
+        "REVOKE UPDATE ON walrelay.position FROM \"the relay\"",
+        "REVOKE ALL ON walrelay.position FROM \"the relay\"",
+        "REVOKE USAGE ON SCHEMA walrelay FROM \"the relay\"",
+    ] {
+        program.start_streaming();
+        sql.run(revoke);
+        sql.run("SELECT emit('k1')");
+        assert_eq!(program.wait(), Some(71), "{revoke}: {}", program.log());
+        let log = program.log();
+        let record: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert!(record["error"].as_str().unwrap().contains("\"the relay\""), "{revoke}: {record}");
+        sql.run(&printed(next(&record), "GRANT USAGE ON SCHEMA walrelay TO \"the relay\""));
+    }
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
 fn a_printed_command_has_the_file_and_every_set_and_can_be_pasted_into_a_shell() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = Broker::start(1).unwrap();
