@@ -229,3 +229,53 @@ fn a_printed_command_has_the_file_and_every_set_and_can_be_pasted_into_a_shell()
     fixed.kill().unwrap();
     fixed.wait().unwrap();
 }
+
+#[test]
+fn mistakes_of_the_configuration_are_records_with_code_and_next_in_the_format_that_can_be_read() {
+    let started = |more: &str, sets: &[&str], variables: &[(&str, &str)]| {
+        let program = Program::new("postgres://postgres@127.0.0.1:1/postgres", "127.0.0.1:1", more);
+        let mut command = program.command(&["run"]);
+        sets.iter().for_each(|set| _ = command.args(["--set", set]));
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let many: String = (0..9).map(|number| format!("drain{number} = \"1s\"\n")).collect();
+    let many = format!("[shutdown]\n{many}");
+    // As the file says, the environment over it, --set over both; and whatever cannot be read is auto, here without a terminal.
+    let json = [
+        started(&format!("{many}[log]\nformat = \"json\"\n"), &[], &[]),
+        started(&many, &[], &[("WALRELAY_LOG__FORMAT", "json")]),
+        started(&format!("{many}[log]\nformat = \"logfmt\"\n"), &["log.format=json"], &[]),
+        started(&format!("{many}[log]\nlevel = \"inof\"\n"), &[], &[]),
+        started(&format!("{many}[log]\nformat = \"jsno\"\n"), &[], &[]),
+        started("[shutdown\n", &["log.format=json"], &[]),
+        started("[log]\nformat = \"logfmt\"\n", &["nothing", "log.format=json"], &[]),
+    ];
+    for notes in &json {
+        let records: Vec<Value> = notes
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        assert!(records.iter().all(|record| record["level"] == "ERROR" && record["code"] == "WR-6401"), "{notes}");
+        let last = records.last().unwrap();
+        assert!(next(last).contains("`walrelay --config /") && next(last).contains("config validate`"), "{last}");
+        // Each mistake has a record of its own.
+        assert!(last["mistakes"].as_u64() == Some(records.len() as u64 - 1), "{notes}");
+    }
+    assert_eq!(json[0].lines().count(), 10, "{}", json[0]);
+    assert!((0..9).all(|number| json[0].contains(&format!("drain{number}"))), "{}", json[0]);
+
+    let logfmt = started(&format!("{many}[log]\nformat = \"logfmt\"\n"), &[], &[]);
+    assert!(logfmt.lines().all(|line| line.starts_with("time=") && line.contains("code=WR-6401")), "{logfmt}");
+    let pretty = started(&many, &["log.format=pretty"], &[]);
+    assert!(pretty.contains("\n  next: ") && pretty.contains("config.toml:12:1: shutdown.drain0"), "{pretty}");
+    // A person at a verb of their own still sees the line and the place in it.
+    let program = Program::new("postgres://postgres@127.0.0.1:1/postgres", "127.0.0.1:1", &many);
+    let ended = program.verb(&["config", "validate"]);
+    assert!(
+        ended.code == Some(64) && ended.notes.contains("error[WR-6401]") && ended.notes.contains("^^^"),
+        "{ended:?}"
+    );
+}

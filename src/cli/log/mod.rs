@@ -244,7 +244,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         // Levels compare by how much they let through: an error is less than a warning.
         if *metadata.level() <= Level::WARN {
             let now = Instant::now();
-            if !self.shared.limit().admits(metadata, content.text("code"), content.message(), now) {
+            // Each mistake in the configuration is a thing of its own.
+            let kind = [content.text("code"), content.text("mistake")];
+            if !self.shared.limit().admits(metadata, kind, content.message(), now) {
                 self.shared.suppressed.increment();
                 return;
             }
