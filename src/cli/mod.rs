@@ -68,8 +68,8 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     };
     let signals = signals.map_err(no_thread)?;
     match args.verb {
-        // Its warnings are lines of the log.
-        Verb::Run => run::run(config::load(&sources).map_err(Failed::new)?, signals.stop()),
+        // Its warnings and its mistakes are lines of the log.
+        Verb::Run => run::run(config::load(&sources), signals.stop()),
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
             let wish = Wish { with_outbox, role, accept_gap };
             setup::setup(&load(&sources, output)?, &wish, apply.then(|| signals.stop()), output)

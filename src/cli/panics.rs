@@ -3,6 +3,8 @@
 //! A thread that dies must not leave the others half alive, and a program that aborts would tell init systems less. One panic
 //! is none of ours and caught: that of rdkafka at a header whose name is not UTF-8.
 
+use std::backtrace::Backtrace;
+use std::backtrace::BacktraceStatus;
 use std::io::Write as _;
 use std::panic;
 use std::process;
@@ -11,7 +13,12 @@ use crate::consumer::record;
 use crate::fault::Code;
 use crate::fault::Exit;
 
+use super::log;
+
 const PANICKED: Code = Code::new(Exit::Internal, 90);
+const WHAT: &str = "a bug in walrelay";
+const NEXT: &str =
+    "please report it with the lines above; nothing is confirmed that is not delivered, so a restart is safe";
 
 /// Sees to it, from here on.
 pub(super) fn end_the_process() {
@@ -20,13 +27,15 @@ pub(super) fn end_the_process() {
         if record::is_expecting_a_panic() {
             return;
         }
-        tell(info);
-        // If nobody can read it, there is nobody to tell.
-        let _ = writeln!(
-            std::io::stderr(),
-            "error[{PANICKED}]: a bug in walrelay\n  next: please report it with the lines above; nothing is confirmed that \
-             is not delivered, so a restart is safe"
-        );
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
+        let (code, error) = (PANICKED.to_string(), format!("{WHAT}: {info}"));
+        let fields = [("code", code.as_str()), ("error", &error), ("next", NEXT), ("backtrace", &trace)];
+        if !log::write_now("stopped by an error", &fields) {
+            tell(info);
+            // If nobody can read it, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error[{PANICKED}]: {WHAT}\n  next: {NEXT}");
+        }
         process::exit(Exit::Internal as i32);
     }));
 }
@@ -44,21 +53,29 @@ mod tests {
     /// Runs itself as a process of its own, which panics in a thread that nobody waits for.
     #[test]
     fn a_panic_in_any_thread_ends_the_process_with_70_and_a_code() {
-        if env::var_os(CHILD).is_some() {
+        if let Some(child) = env::var_os(CHILD) {
             end_the_process();
+            let json = log::Config { format: log::Format::Json, ..log::Config::default() };
+            let _guard = (child == "json").then(|| log::start(&json).unwrap());
             thread::spawn(|| panic!("as if"));
             loop {
                 thread::park();
             }
         }
         let name = "cli::panics::tests::a_panic_in_any_thread_ends_the_process_with_70_and_a_code";
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let notes = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(70), "{notes}");
+        let panicked = |child: &str| {
+            let mut command = Command::new(env::current_exe().unwrap());
+            let output = command.args(["--exact", name, "--nocapture"]).env(CHILD, child).output().unwrap();
+            let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(70), "{notes}");
+            notes
+        };
+        let notes = panicked("plain");
         assert!(notes.contains("as if") && notes.contains("error[WR-7090]"), "{notes}");
+        // Where there is a log, it is a record of it, and the last line.
+        let notes = panicked("json");
+        let last: serde_json::Value = serde_json::from_str(notes.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["level"], &last["code"]), (&"ERROR".into(), &"WR-7090".into()), "{notes}");
+        assert!(last["error"].as_str().unwrap().contains("as if") && last["next"].is_string(), "{notes}");
     }
 }

@@ -1,6 +1,6 @@
 //! `walrelay run`: from the configuration to the last confirmed position.
 //!
-//! From the moment when logging has started, everything that is said is a record of the log, the last line too.
+//! Everything that is said is a record of the log, the last line too, and each mistake in the configuration.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::config::Mistakes;
 use crate::fault::Diagnose;
 use crate::fault::chain;
 use crate::metrics::Sources;
@@ -23,7 +24,11 @@ use super::log;
 use super::report::Failed;
 
 /// Relays until a signal, or until an error that a person must act on.
-pub(super) fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, Failed> {
+pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> Result<ExitCode, Failed> {
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return refuse(&mistakes),
+    };
     let guard = log::start(&loaded.config.log).map_err(Failed::new)?;
     for warning in &loaded.warnings {
         tracing::warn!(warning, "the configuration has a weakness");
@@ -41,6 +46,19 @@ pub(super) fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     };
     drop(guard);
     Ok(code)
+}
+
+/// Logs each mistake, in the format that could be read.
+fn refuse(mistakes: &Mistakes) -> Result<ExitCode, Failed> {
+    let guard = log::start(mistakes.log()).map_err(Failed::new)?;
+    let code = mistakes.code();
+    for mistake in mistakes.iter() {
+        tracing::error!(%code, mistake = mistake.brief(), "the configuration cannot be used");
+    }
+    let count = mistakes.iter().count();
+    tracing::error!(%code, error = mistakes.summary(), mistakes = count, next = mistakes.help(), "stopped by an error");
+    drop(guard);
+    Ok(ExitCode::from(code.exit() as u8))
 }
 
 fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<(), Box<dyn Diagnose>> {

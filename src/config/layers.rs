@@ -9,6 +9,8 @@ use serde::Deserialize as _;
 use toml::Table;
 use toml::Value;
 
+use crate::cli::log;
+
 use super::Config;
 use super::Mistake;
 use super::mistake;
@@ -138,6 +140,19 @@ impl Leaves {
             let told = within.map_or_else(|| told.clone(), |within| format!("{within}: {told}"));
             near.map_or_else(|| Mistake::plain(told.clone()), |origin| Mistake::new(origin.clone(), told.clone()))
         })
+    }
+
+    /// Reads what `[log]` says, as far as it is right.
+    pub(super) fn log(&self) -> log::Config {
+        let mut right = Table::new();
+        for (keys, leaf) in self.0.iter().filter(|(keys, _)| keys.first().is_some_and(|first| first == "log")) {
+            let mut alone = Table::new();
+            insert(&mut alone, keys, leaf.value.clone());
+            if Config::deserialize(Value::Table(alone)).is_ok_and(|config| config.log.check().is_ok()) {
+                insert(&mut right, keys, leaf.value.clone());
+            }
+        }
+        Config::deserialize(Value::Table(right)).unwrap_or_default().log
     }
 
     /// Finds where an option, or anything under it, is given.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cli::log;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
@@ -26,10 +27,19 @@ impl Mistake {
     }
 }
 
+impl Mistake {
+    /// Says it in one line, without the excerpt of the file.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        let origin = self.origin.as_ref().map_or_else(String::new, |origin| format!("{origin}: "));
+        origin + &self.text
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(origin) = &self.origin else { return f.write_str(&self.text) };
-        write!(f, "{origin}: {}", self.text)?;
+        f.write_str(&self.brief())?;
+        let Some(origin) = &self.origin else { return Ok(()) };
         if let Origin::File { line, column, excerpt, width, .. } = origin {
             let number = line.to_string();
             let gutter = " ".repeat(number.len());
@@ -45,21 +55,41 @@ impl fmt::Display for Mistake {
 }
 
 /// All mistakes of a configuration; never none.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub struct Mistakes(pub(super) Vec<Mistake>);
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub struct Mistakes {
+    mistakes: Vec<Mistake>,
+    /// How they are logged, as far as that could be read.
+    log: log::Config,
+}
 
 impl Mistakes {
+    pub(super) const fn new(mistakes: Vec<Mistake>, log: log::Config) -> Self {
+        Self { mistakes, log }
+    }
+
     /// Gives each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
-        self.0.iter()
+        self.mistakes.iter()
+    }
+
+    /// Counts them, in words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let count = self.mistakes.len();
+        format!("{count} mistake{} in the configuration", if count == 1 { "" } else { "s" })
+    }
+
+    /// Gives the `[log]` options that could be read, and the defaults of the others.
+    #[must_use]
+    pub const fn log(&self) -> &log::Config {
+        &self.log
     }
 }
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        write!(f, "{count} mistake{} in the configuration", if count == 1 { "" } else { "s" })?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n{mistake}"))
+        f.write_str(&self.summary())?;
+        self.mistakes.iter().try_for_each(|mistake| write!(f, "\n{mistake}"))
     }
 }
 
@@ -74,7 +104,8 @@ impl Diagnose for Mistakes {
 
     fn help(&self) -> Option<String> {
         Some(
-            "mend them and run `walrelay config validate`; config.toml in the repository shows every option".to_owned(),
+            "correct them and run `walrelay config validate`; config.toml in the repository shows every option"
+                .to_owned(),
         )
     }
 }

@@ -141,15 +141,26 @@ pub struct Loaded {
 
 /// Reads all sources; gives every mistake if there is any.
 pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
-    let file = find(sources)?;
-    let mut mistakes = Vec::new();
     let mut leaves = Leaves::default();
-    if let Some(path) = &file {
-        let text = read(path)?;
-        leaves.add_file(path, &text).map_err(|mistake| Mistakes(vec![mistake]))?;
-    }
+    let loaded = load_into(&mut leaves, sources);
+    loaded.map_err(|mistakes| Mistakes::new(mistakes, leaves.log()))
+}
+
+fn load_into(leaves: &mut Leaves, sources: &Sources) -> Result<Loaded, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let file = find(sources).and_then(|file| {
+        if let Some(path) = &file {
+            leaves.add_file(path, &read(path)?)?;
+        }
+        Ok(file)
+    });
+    // Also where the file cannot be read: they may say how that is logged.
     let mut warnings = leaves.add_variables(&sources.variables);
     leaves.add_sets(&sources.sets, &mut mistakes);
+    let file = match file {
+        Ok(file) => file,
+        Err(mistake) => return Err(vec![mistake]),
+    };
     leaves.check_each(&mut mistakes);
     let mut config = match leaves.config() {
         Ok(config) => config,
@@ -158,12 +169,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
             if mistakes.is_empty() {
                 mistakes.push(mistake);
             }
-            return Err(Mistakes(mistakes));
+            return Err(mistakes);
         }
     };
-    check::check(&config, &leaves, &mut mistakes);
+    check::check(&config, leaves, &mut mistakes);
     if !mistakes.is_empty() {
-        return Err(Mistakes(mistakes));
+        return Err(mistakes);
     }
     if let Some(folder) = file.as_deref().and_then(Path::parent) {
         anchor(&mut config, folder);
@@ -173,7 +184,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
     Ok(Loaded { config, file, warnings, origins: leaves.origins() })
 }
 
-fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistakes> {
+fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistake> {
     if let Some(path) = &sources.file {
         return Ok(Some(path.clone()));
     }
@@ -187,14 +198,13 @@ fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistakes> {
     if sources.sets.is_empty() && !sources.variables.iter().any(is_option) {
         let text =
             format!("no configuration: neither {} nor {} is there; name a file with --config", PLACES[0], PLACES[1]);
-        return Err(Mistakes(vec![Mistake::plain(text)]));
+        return Err(Mistake::plain(text));
     }
     Ok(None)
 }
 
-fn read(path: &Path) -> Result<String, Mistakes> {
-    let told = |error: std::io::Error| Mistakes(vec![Mistake::plain(format!("read {}: {error}", path.display()))]);
-    fs::read_to_string(path).map_err(told)
+fn read(path: &Path) -> Result<String, Mistake> {
+    fs::read_to_string(path).map_err(|error| Mistake::plain(format!("read {}: {error}", path.display())))
 }
 
 /// Paths are meant from the folder of the file that names them.

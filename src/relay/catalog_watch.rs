@@ -29,6 +29,8 @@ pub struct Watch {
     is_stored: bool,
     version: u32,
     found: Coverage,
+    /// What is kept beside the position is not yet what was found.
+    is_news: bool,
     /// The last position that a look has covered.
     covered: Lsn,
 }
@@ -43,7 +45,7 @@ pub(super) struct Look {
 }
 
 impl Watch {
-    /// Begins with what the catalog says now, if nothing was hidden since what was stored. The contract holds.
+    /// Begins with what the catalog says now, if nothing was hidden since what was stored. The contract holds. Nothing is written.
     pub(super) async fn begin(
         client: &Client,
         slot: &str,
@@ -59,9 +61,7 @@ impl Watch {
         if let Some(what) = earlier.as_ref().and_then(|earlier| earlier.unseen(&found)) {
             return Err(contract::Error::Unseen { what, from, to: look.wal_end }.into());
         }
-        if stored.is_some() && earlier.as_ref() != Some(&found) {
-            save(client, slot, &found).await?;
-        }
+        let is_news = stored.is_some() && earlier.as_ref() != Some(&found);
         let (slot, publication) = (slot.to_owned(), publication.to_owned());
         Ok(Self {
             slot,
@@ -70,8 +70,17 @@ impl Watch {
             is_stored: stored.is_some(),
             version,
             found,
+            is_news,
             covered: from,
         })
+    }
+
+    /// Keeps what was found beside the position, if something else is kept there.
+    pub(super) async fn keep(&mut self, client: &Client) -> Result<(), Error> {
+        if std::mem::take(&mut self.is_news) {
+            save(client, &self.slot, &self.found).await?;
+        }
+        Ok(())
     }
 
     /// Looks once. Whatever was known to be in the WAL before may be confirmed after.

@@ -91,10 +91,24 @@ pub enum Error {
         limit: Duration,
     },
     /// A stop took too long.
-    #[error("{records} records were still on the way when the drain deadline of {} s passed", limit.as_secs())]
+    #[error("Kafka had not acknowledged {records} records when the drain deadline of {} s passed", limit.as_secs())]
     DrainTimeout {
         /// How many.
         records: u64,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A stop came without a connection to PostgreSQL: what Kafka acknowledged now could not be confirmed.
+    #[error("stopped with {records} records that Kafka has not acknowledged; further events may wait in PostgreSQL")]
+    Unacknowledged {
+        /// How many.
+        records: u64,
+    },
+    /// A stop took too long for another reason than Kafka.
+    #[error("Kafka has acknowledged every record, but {what} within the drain deadline of {} s", limit.as_secs())]
+    Undrained {
+        /// What did not come to its end.
+        what: &'static str,
         /// The limit.
         limit: Duration,
     },
@@ -113,6 +127,22 @@ impl Error {
     pub fn is_about_files(&self) -> bool {
         let of_postgres = matches!(self, Self::Wal { source, .. } if source.is_about_files());
         of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
+    }
+
+    /// A drain has not come to its end, with so many records in flight and perhaps an open transaction.
+    pub(super) const fn undrained(records: u64, is_within_transaction: bool, limit: Duration) -> Self {
+        match records {
+            0 if is_within_transaction => {
+                Self::Undrained { what: "the open transaction could not be read to its end", limit }
+            }
+            0 => Self::Undrained { what: "the last position could not be stored", limit },
+            records => Self::DrainTimeout { records, limit },
+        }
+    }
+
+    /// Names the role that asked, if it lacks a right on the stored position.
+    pub(super) fn of_role(self, role: &str) -> Self {
+        if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
     }
 
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
@@ -152,7 +182,11 @@ impl Error {
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
             Self::Publish(_) | Self::Failure(_) => Component::Publish,
-            Self::Outbox { .. } | Self::DrainTimeout { .. } | Self::Thread(_) => Component::Relay,
+            Self::Outbox { .. }
+            | Self::DrainTimeout { .. }
+            | Self::Unacknowledged { .. }
+            | Self::Undrained { .. }
+            | Self::Thread(_) => Component::Relay,
         }
     }
 }
@@ -180,6 +214,8 @@ impl Diagnose for Error {
             Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
+            Self::Unacknowledged { .. } => Code::new(Exit::DrainTimeout, 2),
+            Self::Undrained { .. } => Code::new(Exit::DrainTimeout, 3),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
         }
     }
@@ -190,6 +226,8 @@ impl Diagnose for Error {
             | Self::Synchronous { .. }
             | Self::Lost(_)
             | Self::DrainTimeout { .. }
+            | Self::Unacknowledged { .. }
+            | Self::Undrained { .. }
             | Self::Thread(_) => Fate::Fatal,
             Self::Raised { is_again: true, .. } => Fate::Fatal,
             Self::Wal { source, .. } => source.fate(),
@@ -235,6 +273,14 @@ impl Diagnose for Error {
             Self::DrainTimeout { .. } => {
                 Some("nothing is lost: restart, and they are published again; raise shutdown.drain for more time".to_owned())
             }
+            Self::Unacknowledged { .. } => {
+                Some("nothing is lost: restart once Kafka is up, and they are published again".to_owned())
+            }
+            Self::Undrained { .. } => Some(
+                "nothing is lost: restart, and events since the stored position are published again; raise shutdown.drain for \
+                 more time, and see whether another session locks walrelay.position"
+                    .to_owned(),
+            ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
         }
     }

@@ -319,8 +319,8 @@ impl Follow<'_> {
             // Only that it is the last one is not stored.
             Phase::Storing(_) if feedback.is_persisted() => Ok(Some(Left::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
-                let records = pipeline.ledger().records();
-                Err(Error::DrainTimeout { records, limit: self.drain })
+                let (records, is_open) = (pipeline.ledger().records(), pipeline.is_within_transaction());
+                Err(Error::undrained(records, is_open, self.drain))
             }
             Phase::Parking(until) => {
                 let has_arrived = self.has_arrived(*phase);

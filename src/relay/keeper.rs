@@ -279,7 +279,7 @@ impl Keeping {
         let looked = tokio::time::timeout(QUERY_LIMIT, self.work.watch.look(client)).await;
         let error = match looked {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
+            Ok(Err(error)) => error.of_role(&self.work.target.user),
             Err(_) => return Err(Some(wal::Error::NoAnswer { limit: QUERY_LIMIT })),
         };
         if error.fate() == Fate::Fatal {
@@ -315,7 +315,7 @@ impl Keeping {
                 });
                 return None;
             }
-            Err(error) => error,
+            Err(error) => error.of_role(&self.work.target.user),
         };
         if error.fate() == Fate::Fatal {
             self.wishes.open = None;

@@ -1,6 +1,7 @@
 //! Waiting for the other side: growing pauses, one line a minute about the same trouble, and when a person must act.
 //!
-//! Both sources of events wait in the same way. Nothing here knows what was on the way when the trouble came: that is let
+//! Both sources of events wait in the same way, and both peers are looked at while one is waited for: what is wrong with the other
+//! for good is no news for the time after. Nothing here knows what was on the way when the trouble came: that is let
 //! go of by whoever holds it.
 
 use std::time::Duration;
@@ -28,6 +29,10 @@ use crate::relay::recurrence::Recurrence;
 const RIGHTS_ATTEMPTS: u32 = 3;
 /// How long brokers may take to answer a probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a Kafka that answers may take without a look at the source meanwhile: the start itself looks next.
+const LOOK_DELAY: Duration = Duration::from_secs(1);
+/// How often the source is looked at while Kafka is down.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the same trouble is told again.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next trouble begins anew.
@@ -149,8 +154,42 @@ impl Patience {
         }
     }
 
-    /// Waits until Kafka answers, or until a stop is asked for.
-    pub(super) async fn await_kafka(&mut self) -> Result<(), Error> {
+    /// Waits until Kafka answers, or until a stop is asked for. Meanwhile `look` looks at the source: what is wrong there for good
+    /// ends the wait, and what may pass is logged.
+    pub(super) async fn await_kafka(&mut self, look: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
+        let mut beside = self.beside();
+        let looking = async {
+            beside.pause(LOOK_DELAY).await;
+            loop {
+                let looked = beside.tick_during(Box::pin(look())).await;
+                let pause = match looked {
+                    Ok(()) => {
+                        beside.let_in();
+                        LOOK_INTERVAL
+                    }
+                    Err(error) => {
+                        beside.judge(error)?;
+                        beside.next_pause()
+                    }
+                };
+                beside.pause(pause).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answered = self.probe_kafka() => answered,
+            wrong = looking => wrong,
+        }
+    }
+
+    /// The same for the other side: what is known of it is kept apart, so that the two do not count for each other.
+    fn beside(&self) -> Self {
+        let mut beside = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
+        beside.has_worked = self.has_worked;
+        beside
+    }
+
+    async fn probe_kafka(&mut self) -> Result<(), Error> {
         while !self.stop.is_cancelled() {
             let kafka = self.kafka.clone();
             let probe = tokio::task::spawn_blocking(move || publish::probe(&kafka, PROBE_LIMIT));

@@ -138,8 +138,8 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::SlotOlder { slot, .. } => Some(format!(
-                "drop it: SELECT pg_drop_replication_slot({}); then `walrelay setup --apply --accept-gap` makes both, and events that \
-                 were committed until then and are not in Kafka must be published by hand",
+                "run `SELECT pg_drop_replication_slot({})`, then `walrelay setup --apply --accept-gap`, which creates both; events \
+                 that were committed until then and are not in Kafka must be published by hand",
                 literal(slot)
             )),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
@@ -187,14 +187,26 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     if settings.source.mode == Mode::Poll {
         return Box::pin(poll::setup::apply(settings, wish, tell)).await;
     }
-    let routes = settings.routes()?;
     let target = Target::resolve(&settings.postgres.url).map_err(wal::Error::from);
     let target = target.map_err(RelayError::wal("read the configuration"))?;
+    let applied = Box::pin(apply_to(&target, settings, wish, tell)).await;
+    applied.map_err(|error| match error {
+        Error::Relay(error) => error.of_role(&target.user).into(),
+        error @ (Error::Statement { .. }
+        | Error::Gap { .. }
+        | Error::SlotOlder { .. }
+        | Error::NoRole(_)
+        | Error::NoFailover { .. }) => error,
+    })
+}
+
+async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let mut session = Session::connect(&target, &settings.postgres, &name)
+    let mut session = Session::connect(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
-    let ordinary = wal::connect_ordinary(&target, &settings.postgres, &name)
+    let ordinary = wal::connect_ordinary(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let client = &ordinary.client;

@@ -109,7 +109,7 @@ fn what_is_missing_is_named_with_the_next_step() {
         expected.iter().for_each(|text| assert!(said.contains(text), "{text} in {said}"));
     };
     let sql = Sql::connect(&postgres.url());
-    run(65, &["WR-6504", "table public.outbox_events does not exist", "setup --with-outbox"]);
+    run(65, &["WR-6504", "table public.outbox_events does not exist", "setup --apply --with-outbox"]);
     sql.run(include_str!("../../sql/outbox.sql"));
     run(65, &["WR-6502", "publication \\\"walrelay\\\" does not exist", "`walrelay --config /"]);
     sql.run("CREATE PUBLICATION walrelay FOR TABLE outbox_events");

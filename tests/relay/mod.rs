@@ -1,5 +1,6 @@
 //! The relay against real servers.
 
+mod both_ends;
 mod content;
 mod contract;
 mod delivery;
@@ -13,5 +14,6 @@ mod pooler;
 mod position;
 mod shutdown;
 mod stall;
+mod stop;
 mod tls;
 mod wal;

@@ -226,7 +226,7 @@ fn stop_without_kafka(mut kafka: Kafka, topic: &str, mut program: Program, sql: 
     reader::check(&reader::read_all(&kafka.bootstrap(), topic), &sql.truth(), 3);
 }
 
-fn await_a_record_on_the_way(program: &mut Program) {
+pub(super) fn await_a_record_on_the_way(program: &mut Program) {
     program.await_that("a record on the way", |program| {
         program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
     });

@@ -209,6 +209,16 @@ impl Kafka {
         assert!(created.iter().all(Result::is_ok), "{created:?}");
     }
 
+    /// Gives the names of all topics, in order.
+    pub fn topics(&self) -> Vec<String> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(30)).unwrap();
+        let mut names: Vec<String> = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, name: &str) {
         let admin: AdminClient<DefaultClientContext> =

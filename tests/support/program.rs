@@ -202,6 +202,23 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Gives the first command in a text that begins with this word.
+pub fn printed(text: &str, word: &str) -> String {
+    text.split('`').find(|part| part.starts_with(word)).unwrap_or_else(|| panic!("no {word} in {text}")).to_owned()
+}
+
+/// Pastes a command into a shell that finds the program.
+pub fn paste(command: &str) -> Ended {
+    let folder = Path::new(&path()).parent().unwrap().display().to_string();
+    let search = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("sh").args(["-c", command]).env("PATH", search).output().unwrap();
+    Ended {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        notes: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 /// The signal of this name.
 pub fn signal(name: &str) -> Signal {
     match name {

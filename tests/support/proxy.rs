@@ -8,12 +8,15 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 /// A proxy that lives as long as the test.
 pub struct Proxy {
     port: u16,
     gates: Arc<Mutex<Vec<Arc<Gate>>>>,
+    received: Arc<AtomicUsize>,
 }
 
 /// What stands between a client and the server.
@@ -40,22 +43,31 @@ impl Proxy {
     pub fn start(port: u16, server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let gates: Arc<Mutex<Vec<Arc<Gate>>>> = Arc::default();
-        let opened = Arc::clone(&gates);
+        let (opened, received) = (Arc::clone(&gates), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&received);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)) else { continue };
                 let gate = Arc::new(Gate::default());
                 opened.lock().unwrap().push(Arc::clone(&gate));
                 let (back_from, back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || forward(back_from, back_to, None));
-                thread::spawn(move || forward(client, upstream, Some(&gate)));
+                let counted = Arc::clone(&counted);
+                thread::spawn(move || {
+                    forward(back_from, back_to, |bytes| _ = counted.fetch_add(bytes, Ordering::Relaxed));
+                });
+                thread::spawn(move || forward(client, upstream, |_| gate.pass()));
             }
         });
-        Self { port, gates }
+        Self { port, gates, received }
     }
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Gives how many bytes the server has sent in all.
+    pub fn received(&self) -> usize {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Holds back what is sent from now on over the connections that are open, also when their client is gone.
@@ -70,12 +82,10 @@ impl Proxy {
 }
 
 /// The server's end stays open as long as something is held back for it.
-fn forward(mut from: TcpStream, mut to: TcpStream, gate: Option<&Gate>) {
+fn forward(mut from: TcpStream, mut to: TcpStream, before: impl Fn(usize)) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if let Some(gate) = gate {
-            gate.pass();
-        }
+        before(read);
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }

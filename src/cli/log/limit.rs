@@ -56,16 +56,16 @@ pub(super) struct Repeated {
 }
 
 impl Limit {
-    /// Decides whether a line is shown.
+    /// Decides whether a line is shown. Its kind is its code, and what else tells it from others of its place.
     pub(super) fn admits(
         &mut self,
         metadata: &'static tracing::Metadata<'static>,
-        code: Option<&str>,
+        kind @ [code, _]: [Option<&str>; 2],
         message: &str,
         now: Instant,
     ) -> bool {
         let mut hasher = DefaultHasher::new();
-        code.hash(&mut hasher);
+        kind.hash(&mut hasher);
         let key = (metadata.callsite(), hasher.finish());
         if !self.places.contains_key(&key) && self.places.len() >= PLACES_MAX {
             return true;
@@ -129,7 +129,7 @@ mod tests {
     fn the_sixth_repetition_is_held_back_and_told_when_the_time_is_over() {
         let mut limit = Limit::default();
         let start = Instant::now();
-        let shown = (0..1_000).filter(|_| limit.admits(metadata(0), None, "brokers down", start)).count();
+        let shown = (0..1_000).filter(|_| limit.admits(metadata(0), [None, None], "brokers down", start)).count();
         assert_eq!(shown, 5);
         assert_eq!(limit.expired(start + Duration::from_secs(29)), []);
         let told = limit.expired(start + Duration::from_secs(30));
@@ -137,7 +137,7 @@ mod tests {
             told.iter().map(|each| (each.message.as_str(), each.count)).collect::<Vec<_>>(),
             [("brokers down", 995)]
         );
-        assert!(limit.admits(metadata(0), None, "brokers down", start + Duration::from_secs(31)));
+        assert!(limit.admits(metadata(0), [None, None], "brokers down", start + Duration::from_secs(31)));
     }
 
     #[test]
@@ -145,11 +145,11 @@ mod tests {
         let mut limit = Limit::default();
         let now = Instant::now();
         for _ in 0..10 {
-            limit.admits(metadata(0), Some("WR-6901"), "failed", now);
+            limit.admits(metadata(0), [Some("WR-6901"), None], "failed", now);
         }
-        assert!(limit.admits(metadata(0), Some("WR-6902"), "failed", now));
-        assert!(limit.admits(metadata(1), Some("WR-6901"), "failed", now));
-        assert!(!limit.admits(metadata(0), Some("WR-6901"), "failed", now));
+        assert!(limit.admits(metadata(0), [Some("WR-6902"), None], "failed", now));
+        assert!(limit.admits(metadata(1), [Some("WR-6901"), None], "failed", now));
+        assert!(!limit.admits(metadata(0), [Some("WR-6901"), None], "failed", now));
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let mut limit = Limit::default();
         let now = Instant::now();
         for number in 0..5_000 {
-            assert!(limit.admits(metadata(0), Some(&number.to_string()), "failed", now));
+            assert!(limit.admits(metadata(0), [Some(&number.to_string()), None], "failed", now));
         }
         assert_eq!(limit.places.len(), PLACES_MAX);
         limit.finish();

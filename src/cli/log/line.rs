@@ -77,6 +77,16 @@ impl Content {
         Self { message: message.to_owned(), fields, bytes_left: 0 }
     }
 
+    /// Makes the content of a line that is no event of tracing.
+    pub(super) fn of_texts(message: &str, fields: &[(&'static str, &str)]) -> Self {
+        let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: TEXT_BYTES_MAX };
+        for (name, text) in fields {
+            let text = content.completed(name, text);
+            content.fields.push((name, Value::Text(text)));
+        }
+        content
+    }
+
     /// Gives the text of a field, if it is there.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|(each, value)| match value {
@@ -91,13 +101,18 @@ impl Content {
     }
 
     fn add(&mut self, field: &Field, text: &str) {
-        let completed = matches!(field.name(), "help" | "next").then(|| invocation::complete(text));
-        let text = self.cut(completed.as_deref().unwrap_or(text));
+        let text = self.completed(field.name(), text);
         if field.name() == "message" {
             self.message = text;
         } else {
             self.fields.push((field.name(), Value::Text(text)));
         }
+    }
+
+    /// Completes the commands in a next step, and cuts what is too long.
+    fn completed(&mut self, name: &str, text: &str) -> String {
+        let completed = matches!(name, "help" | "next").then(|| invocation::complete(text));
+        self.cut(completed.as_deref().unwrap_or(text))
     }
 
     fn add_bare(&mut self, field: &Field, value: &dyn fmt::Display) {

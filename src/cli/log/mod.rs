@@ -15,6 +15,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::sync::mpsc::SyncSender;
@@ -48,6 +49,9 @@ use writer::Order;
 
 /// The most lines that wait for the output. With the longest lines this is a few MiB.
 const WAITING_MAX: usize = 512;
+
+/// How a line looks, once logging has started for the whole process.
+static LOOK: OnceLock<Look> = OnceLock::new();
 
 /// How long the end of the program waits for the last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -163,7 +167,17 @@ pub fn start(config: &Config) -> Result<Guard, Error> {
     let look = look(config.format, is_terminal, is_terminal && !is_set("NO_COLOR") && !is_dumb);
     let (subscriber, guard) = subscriber(config, look, Box::new(io::stderr()))?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::AlreadyStarted)?;
+    let _ = LOOK.set(look);
     Ok(guard)
+}
+
+/// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging has started.
+pub fn write_now(message: &str, fields: &[(&'static str, &str)]) -> bool {
+    let Some(look) = LOOK.get() else { return false };
+    let content = Content::of_texts(message, fields);
+    let line = line::write(*look, SystemTime::now(), Level::ERROR, module_path!(), &content);
+    let _ = io::stderr().write_all(line.as_bytes());
+    true
 }
 
 impl Guard {
@@ -244,7 +258,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         // Levels compare by how much they let through: an error is less than a warning.
         if *metadata.level() <= Level::WARN {
             let now = Instant::now();
-            if !self.shared.limit().admits(metadata, content.text("code"), content.message(), now) {
+            // Each mistake in the configuration is a thing of its own.
+            let kind = [content.text("code"), content.text("mistake")];
+            if !self.shared.limit().admits(metadata, kind, content.message(), now) {
                 self.shared.suppressed.increment();
                 return;
             }

@@ -71,13 +71,21 @@ pub enum Error {
         /// The end of the WAL when the change was seen.
         to: Lsn,
     },
-    /// A table is missing, or lacks a column.
+    /// A table is missing.
+    #[error("table {table} does not exist, or is not visible")]
+    TableMissing {
+        /// Its name.
+        table: String,
+    },
+    /// A table lacks a column, or has one of a type that cannot be used.
     #[error("table {table} {what}")]
-    Table {
+    Column {
         /// Its name.
         table: String,
         /// How it differs.
         what: String,
+        /// The statement that fixes it.
+        remedy: String,
     },
 }
 
@@ -90,7 +98,7 @@ impl Diagnose for Error {
             Self::SlotUnusable { .. } => Code::new(Exit::Contract, 1),
             Self::PublicationMissing { .. } => Code::new(Exit::Contract, 2),
             Self::PublicationUnfit { .. } => Code::new(Exit::Contract, 3),
-            Self::Table { .. } => Code::new(Exit::Contract, 4),
+            Self::TableMissing { .. } | Self::Column { .. } => Code::new(Exit::Contract, 4),
             Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
@@ -106,7 +114,8 @@ impl Diagnose for Error {
             | Self::PublicationUnfit { .. }
             | Self::TableUnfit { .. }
             | Self::Unseen { .. }
-            | Self::Table { .. } => Fate::Fatal,
+            | Self::TableMissing { .. }
+            | Self::Column { .. } => Fate::Fatal,
         }
     }
 
@@ -135,8 +144,11 @@ impl Diagnose for Error {
             Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
                                     accept the gap with `walrelay setup --apply --accept-gap`"
                 .to_owned(),
-            Self::Table { .. } => {
-                "create it (`walrelay setup --with-outbox` prints the SQL), or mend [[outbox]]".to_owned()
+            Self::TableMissing { .. } => {
+                "create it with `walrelay setup --apply --with-outbox`, or correct outbox.table".to_owned()
+            }
+            Self::Column { remedy, .. } => {
+                format!("run `{remedy}`, or name the column that is meant under [outbox.columns]")
             }
         })
     }

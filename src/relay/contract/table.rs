@@ -10,6 +10,7 @@ use crate::relay::row::Role;
 use super::Error;
 use super::get;
 use super::query;
+use super::quote;
 use super::quote_table;
 use super::u32_of;
 
@@ -33,7 +34,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     // Without a name, for a pooler may give the next statement another session.
     let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(query)?;
     if rows.is_empty() {
-        return Err(Error::Table { table, what: "does not exist, or is not visible".to_owned() });
+        return Err(Error::TableMissing { table });
     }
     let mut wants_binary = false;
     for (role, wanted) in Role::ALL.into_iter().zip(&route.names().0) {
@@ -47,7 +48,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
         let Some((type_id, type_name)) = found else {
             if wanted.required {
                 let what = format!("has no column {:?}, which is mapped as {}", wanted.column, role.name());
-                return Err(Error::Table { table, what });
+                return Err(Error::Column { table, what, remedy: add_column(route, role, &wanted.column) });
             }
             continue;
         };
@@ -55,11 +56,37 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
         let Some(kind) = kind else {
             let what =
                 format!("has a column {:?} of type {type_name}, which cannot be the {}", wanted.column, role.name());
-            return Err(Error::Table { table, what });
+            return Err(Error::Column { table, what, remedy: change_type(route, role, &wanted.column) });
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }
     Ok(wants_binary)
+}
+
+/// The statement that adds a column for a role. The application must fill it, but for the id.
+fn add_column(route: &Route, role: Role, column: &str) -> String {
+    let kind = match role {
+        Role::Id => "uuid DEFAULT gen_random_uuid()",
+        Role::AggregateType | Role::AggregateId | Role::EventType => "text",
+        Role::Payload | Role::Headers => "jsonb",
+        Role::CreatedAt => "timestamptz DEFAULT now()",
+        Role::Partition => "integer",
+    };
+    format!("ALTER TABLE {} ADD COLUMN {} {kind}", quote_table(route.table()), quote(column))
+}
+
+/// The statement that gives a column a type that its role can use, whatever type it has.
+fn change_type(route: &Route, role: Role, column: &str) -> String {
+    let column = quote(column);
+    let (kind, converted) = match role {
+        Role::Id | Role::AggregateType | Role::AggregateId | Role::EventType | Role::Payload => {
+            ("text", format!("{column}::text"))
+        }
+        Role::Headers => ("jsonb", format!("to_jsonb({column})")),
+        Role::CreatedAt => ("timestamptz", format!("{column}::text::timestamptz")),
+        Role::Partition => ("integer", format!("{column}::text::integer")),
+    };
+    format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {kind} USING {converted}", quote_table(route.table()))
 }
 
 /// Checks that every row of the table is a row of it in the WAL: it is logged, and rows of tables that inherit from it have an

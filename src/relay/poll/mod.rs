@@ -78,6 +78,8 @@ use turn::Turn;
 const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// For so long the rest is published after a row that cannot be; then the relay ends, or nobody would notice while rows keep coming.
 const HALT_AFTER: Duration = Duration::from_secs(30);
+/// How long the server may take to show what the tables are.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked how much is unpublished.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -185,12 +187,11 @@ impl Poller {
         let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             match next {
-                Next::Over => return Ok(()),
                 // What was in hand is unpublished again, and nobody waits for it.
-                _ if self.stop.is_cancelled() => return Ok(()),
+                Next::Over => return self.hands.stopped(),
+                _ if self.stop.is_cancelled() => return self.hands.stopped(),
                 Next::AwaitKafka(pause) => {
-                    self.hands.patience.pause(pause).await;
-                    self.hands.patience.await_kafka().await?;
+                    self.await_kafka(pause).await?;
                     next = Next::Again;
                 }
                 Next::Pause => {
@@ -210,8 +211,16 @@ impl Poller {
         }
     }
 
+    /// Pauses, then waits for Kafka. Meanwhile it is looked whether the tables could be polled.
+    async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
+        let (patience, target, settings, desks) = (&mut self.hands.patience, &self.target, &self.settings, &self.desks);
+        patience.pause(pause).await;
+        patience.await_kafka(async || open(target, settings, desks).await.map(drop)).await
+    }
+
     async fn connect_and_poll(&mut self) -> Result<Left, RelayError> {
-        let opened = self.hands.patience.tick_during(self.open());
+        let opened = open(&self.target, &self.settings, &self.desks);
+        let opened = self.hands.patience.tick_during(opened);
         let mut source = tokio::select! {
             opened = opened => opened?,
             () = self.stop.cancelled() => return Ok(Left::Stopped),
@@ -226,25 +235,6 @@ impl Poller {
         self.hands.let_go_of_what_is_on_the_way();
         drop(source);
         ended
-    }
-
-    async fn open(&self) -> Result<Source, RelayError> {
-        let ordinary = wal::connect_shared(&self.target, &self.settings.postgres, &self.settings.relay.name)
-            .await
-            .map_err(RelayError::wal("connect to PostgreSQL"))?;
-        let outboxes: Vec<Outbox> = self.desks.iter().map(|desk| desk.outbox.clone()).collect();
-        let idle_limit = self.settings.source.poll.batch_timeout + IDLE_GRACE;
-        let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
-        let failed = RelayError::wal("read the catalogue");
-        let client = &ordinary.client;
-        client.batch_execute(&begin).await.map_err(wal::Error::from).map_err(failed)?;
-        let mut found = Vec::new();
-        for outbox in &outboxes {
-            found.push(verify::verify(client, outbox).await?);
-        }
-        let failed = RelayError::wal("read the catalogue");
-        client.batch_execute("COMMIT").await.map_err(wal::Error::from).map_err(failed)?;
-        Ok(Source::new(ordinary, begin, &outboxes, found))
     }
 
     /// Sweeps over all outboxes, again and again; at once while there is more, else after a while.
@@ -281,6 +271,7 @@ impl Poller {
             if has_more {
                 continue;
             }
+            self.hands.has_caught_up();
             let pause = self.hands.patience.pause(tempo.after(self.hands.marked() > marked));
             tokio::select! {
                 biased;
@@ -328,6 +319,29 @@ impl Poller {
             }
         }
     }
+}
+
+/// Connects, and verifies every table. Nothing is locked and nothing is written.
+async fn open(target: &Target, settings: &Settings, desks: &[Desk]) -> Result<Source, RelayError> {
+    let ordinary = wal::connect_shared(target, &settings.postgres, &settings.relay.name)
+        .await
+        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+    let outboxes: Vec<Outbox> = desks.iter().map(|desk| desk.outbox.clone()).collect();
+    let idle_limit = settings.source.poll.batch_timeout + IDLE_GRACE;
+    let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
+    let client = &ordinary.client;
+    let verified = async {
+        client.batch_execute(&begin).await.map_err(wal::Error::from).map_err(RelayError::wal("read the catalog"))?;
+        let mut found = Vec::new();
+        for outbox in &outboxes {
+            found.push(verify::verify(client, outbox).await?);
+        }
+        client.batch_execute("COMMIT").await.map_err(wal::Error::from).map_err(RelayError::wal("read the catalog"))?;
+        Ok(found)
+    };
+    let late = RelayError::Wal { action: "read the catalog", source: wal::Error::NoAnswer { limit: OPEN_LIMIT } };
+    let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
+    Ok(Source::new(ordinary, begin, &outboxes, found))
 }
 
 impl Desk {

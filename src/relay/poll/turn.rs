@@ -55,6 +55,8 @@ pub(super) struct Hands {
     batch_timeout: Duration,
     drain: Duration,
     marked: u64,
+    /// How many records were purged before they were acknowledged; their rows are published again.
+    purged_records: u64,
 }
 
 /// How a transaction ended.
@@ -102,6 +104,7 @@ impl Hands {
             batch_timeout: settings.source.poll.batch_timeout,
             drain: settings.shutdown.drain,
             marked: 0,
+            purged_records: 0,
         }
     }
 
@@ -128,9 +131,24 @@ impl Hands {
 
     /// Drops the producer, and purges what it has, unless everything has arrived.
     pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
+        let records = self.outlet.as_ref().map_or(0, |outlet| outlet.ledger.records());
+        self.purged_records = self.purged_records.max(records);
         if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all()) {
             self.retired.extend(self.outlet.take().map(|outlet| outlet.sink.retire()));
             self.metrics.in_flight(0, 0, None);
+        }
+    }
+
+    /// Every row that was seen is published: those of purged records as well.
+    pub(super) const fn has_caught_up(&mut self) {
+        self.purged_records = 0;
+    }
+
+    /// A stop is in order if a restart repeats nothing.
+    pub(super) const fn stopped(&self) -> Result<(), RelayError> {
+        match self.purged_records {
+            0 => Ok(()),
+            records => Err(RelayError::Unacknowledged { records }),
         }
     }
 

@@ -1,8 +1,15 @@
-//! Asking the brokers who they are, before anything is sent to them.
+//! Asks the brokers who they are, before anything is sent to them.
+//!
+//! No topic is asked for: a client that connects and has no topic asks by itself for the list of brokers, and its statistics show
+//! what the answer was. An answer about all topics of a large cluster takes megabytes, and to ask for one that the principal may
+//! not describe leaves a denial in the brokers' log.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -24,50 +31,48 @@ use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
 use super::repeats::said;
 
+/// How often the client is asked what it has heard.
+const INTERVAL: Duration = Duration::from_millis(10);
+const INTERVAL_MS: &str = "10";
+
 /// What a probe found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cluster {
-    /// The cluster's id, if the brokers tell it.
+    /// The cluster's id, if the brokers name it.
     pub id: Option<String>,
     /// How many brokers there are.
     pub brokers: usize,
-    /// The names of the topics that we may see.
-    pub topics: Vec<String>,
 }
 
 /// Asks the brokers who they are. Blocks for at most `timeout`.
 pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
-    let config = settings.client()?;
+    let mut config = settings.client()?;
+    config.set("statistics.interval.ms", INTERVAL_MS);
     let producer = BaseProducer::from_config_and_context(&config, Asking::default())
         .map_err(|source| Error::Configuration { source })?;
-    let named = producer.client().fetch_metadata(None, timeout).and_then(|metadata| {
+    let deadline = Instant::now() + timeout;
+    while Instant::now() < deadline {
+        producer.poll(INTERVAL);
         // Brokers that have just lost their controller name none.
-        let is_empty = metadata.brokers().is_empty();
-        if is_empty { Err(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable)) } else { Ok(metadata) }
-    });
-    match named {
-        Ok(metadata) => {
-            let topics = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
-            Ok(Cluster { id: producer.client().fetch_cluster_id(timeout), brokers: metadata.brokers().len(), topics })
-        }
-        Err(source) => {
-            let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-            // Only now is it told what librdkafka has met meanwhile.
-            producer.poll(DRAIN);
-            Err(match producer.context().refusal() {
-                Some(reason) => Error::Refused { brokers, reason },
-                None => Error::Unreachable { brokers, source },
-            })
+        if let brokers @ 1.. = producer.context().brokers.load(Relaxed) {
+            return Ok(Cluster { id: producer.client().fetch_cluster_id(INTERVAL), brokers });
         }
     }
+    let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
+    // An answer without brokers has the id of the cluster all the same.
+    let has_answered = producer.client().fetch_cluster_id(Duration::ZERO).is_some();
+    let code =
+        if has_answered { RDKafkaErrorCode::BrokerNotAvailable } else { RDKafkaErrorCode::BrokerTransportFailure };
+    Err(match producer.context().refusal() {
+        Some(reason) => Error::Refused { brokers, reason },
+        None => Error::Unreachable { brokers, source: KafkaError::MetadataFetch(code) },
+    })
 }
 
-/// How long what librdkafka has to tell is listened to. It lies ready.
-const DRAIN: Duration = Duration::from_millis(10);
-
-/// Hears what the answer to the question itself does not tell: that a broker did not let us in, or why it cannot be reached.
+/// Hears which brokers an answer named, and whether a broker refused the login.
 #[derive(Default)]
 struct Asking {
+    brokers: AtomicUsize,
     refusal: Mutex<Option<String>>,
     repeats: Mutex<Repeats>,
 }
@@ -86,7 +91,11 @@ impl ClientContext for Asking {
         }
     }
 
-    fn stats(&self, _: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        // Those of `kafka.brokers` have no number of their own.
+        let named = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).count();
+        self.brokers.store(named, Relaxed);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(reason, "librdkafka");

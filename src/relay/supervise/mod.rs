@@ -48,7 +48,6 @@ use crate::relay::silence::Silence;
 use crate::relay::stall_report::StallReport;
 use crate::relay::stall_report::Unproven;
 use crate::relay::wal;
-use crate::relay::wal::Session;
 use crate::relay::wal::Stream;
 use crate::relay::wal::Target;
 
@@ -82,6 +81,8 @@ struct Supervisor {
     server_started: String,
     /// Up to where this process has handed events over, whatever became of them.
     handed_before: Lsn,
+    /// How many records were purged before they were acknowledged. They are handed over again below `handed_before`.
+    purged_records: u64,
     /// Another relay has published since we last did, and may have requests at the brokers.
     follows_another: bool,
     /// Kafka took nothing, and nothing has been delivered since.
@@ -117,6 +118,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         walsender: None,
         server_started: String::new(),
         handed_before: Lsn::ZERO,
+        purged_records: 0,
         follows_another: false,
         in_doubt: false,
         settings,
@@ -131,7 +133,7 @@ impl Supervisor {
         let mut next = Next::AwaitKafka(Duration::ZERO);
         loop {
             if self.stop.is_cancelled() && !matches!(next, Next::Over) {
-                return self.stop_without_connection();
+                return self.stopped();
             }
             next = match next {
                 Next::Over => return Ok(()),
@@ -162,26 +164,12 @@ impl Supervisor {
         }
     }
 
-    /// Connects, as far as commands of the replication protocol are taken.
-    async fn open(&self) -> Result<(Session, Server, Examined), Error> {
-        // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
-        // ahead of the row, and the row never ahead of the log.
-        let examined = examine::examine(&self.target, &self.settings, &self.routes).await?;
-        let mut session = Session::connect(&examined.target, &self.settings.postgres, &self.settings.relay.name)
-            .await
-            .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-        let system = wal::within(examine::LIMIT, session.identify_system());
-        let system = system.await.map_err(Error::wal("identify the server"))?;
-        let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-        let server = Server { identity, wal_end: system.wal_end, slot_confirmed: examined.facts.slot_confirmed };
-        Ok((session, server, examined))
-    }
-
     async fn connect_and_follow(&mut self) -> Result<Left, Error> {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
+        let opened = examine::open(&self.target, &self.settings, &self.routes);
         let (session, server, Examined { target, facts, stored, server_started, watch, ordinary }) = tokio::select! {
-            opened = self.patience.tick_during(self.open()) => opened?,
+            opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         let walsender = session.process_id().map(|process| (server_started.clone(), process));
@@ -324,10 +312,26 @@ impl Supervisor {
 
     /// Purges what is queued: from here on somebody else may publish it.
     fn let_go(&mut self) {
-        if let Some(Held { pipeline, publisher }) = self.held.take() {
+        if let Some(Held { mut pipeline, publisher }) = self.held.take() {
+            let records = pipeline.ledger().records();
+            // What was purged before may be among them.
+            let is_again = pipeline.confirmation().lsn() < self.handed_before;
+            self.purged_records = if is_again { records.max(self.purged_records) } else { records };
             self.handed_before = self.handed_before.max(pipeline.frontier());
             self.retired.push(publisher.retire());
         }
+    }
+
+    /// Counts the purged records that have not been acknowledged since.
+    fn purged(&mut self) -> u64 {
+        let acknowledged = match &mut self.held {
+            Some(held) => Some(held.pipeline.confirmation().lsn()),
+            None => self.remembered.as_ref().map(|remembered| remembered.position),
+        };
+        if acknowledged.is_some_and(|position| position >= self.handed_before) {
+            self.purged_records = 0;
+        }
+        self.purged_records
     }
 }
 

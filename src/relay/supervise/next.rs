@@ -33,9 +33,9 @@ pub(super) enum Next {
 impl Supervisor {
     pub(super) fn after(&mut self, ended: Result<Left, Error>) -> Result<Next, Error> {
         match ended {
-            Ok(Left::Stopped) => Ok(Next::Over),
-            // Whatever ended the connection, the stop is what counts: it says what is still on the way.
-            Ok(_) if self.stop.is_cancelled() => self.stop_without_connection().map(|()| Next::Over),
+            Ok(Left::Stopped) => self.stopped().map(|()| Next::Over),
+            // Whatever ended the connection, the stop is what counts: it says what is still in flight.
+            Ok(_) if self.stop.is_cancelled() => self.stopped().map(|()| Next::Over),
             Ok(Left::StoppedBefore) => Ok(Next::Again),
             Ok(Left::ServerLeaves) => {
                 self.metrics.enter(State::SourceReconnecting);
@@ -110,6 +110,7 @@ impl Supervisor {
             // Whoever holds it may publish what we still have in our queue, and moves the position on.
             self.let_go();
             self.remembered = None;
+            self.purged_records = 0;
             self.follows_another = true;
             return Ok(Next::StandBy);
         }
@@ -125,12 +126,10 @@ impl Supervisor {
         holder.is_some() && holder == ours
     }
 
-    /// A stop while no connection stands: what was delivered since the last stored position will be repeated.
-    pub(super) fn stop_without_connection(&mut self) -> Result<(), Error> {
-        let records = self.held.as_ref().map_or(0, |held| held.pipeline.ledger().records());
-        if records > 0 {
-            return Err(Error::DrainTimeout { records, limit: Duration::ZERO });
-        }
-        Ok(())
+    /// A stop is in order if a restart repeats nothing: whatever this process has handed to Kafka is acknowledged.
+    pub(super) fn stopped(&mut self) -> Result<(), Error> {
+        let in_flight = self.held.as_ref().map_or(0, |held| held.pipeline.ledger().records());
+        let records = in_flight.max(self.purged());
+        if records > 0 { Err(Error::Unacknowledged { records }) } else { Ok(()) }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::relay::Error;
+use crate::relay::examine;
 use crate::relay::holder::Holder;
 use crate::relay::holder::Watch;
 use crate::relay::lookout;
@@ -22,13 +23,14 @@ const STALL_INTERVAL: Duration = Duration::from_secs(1);
 const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Supervisor {
-    /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at.
+    /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at, and whether a start would find
+    /// everything in PostgreSQL as it must be.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
         let lookout = Box::pin(self.lookout());
-        let patience = &mut self.patience;
+        let (patience, target, settings, routes) = (&mut self.patience, &self.target, &self.settings, &self.routes);
         let answering = async {
             patience.pause(pause).await;
-            patience.await_kafka().await
+            patience.await_kafka(async || examine::look(target, settings, routes).await).await
         };
         tokio::select! {
             biased;
