@@ -131,6 +131,15 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     if let Some(path) = holds_password.filter(|path| is_open(path)) {
         warnings.push(format!("{} holds a password and others can read it: chmod 600 it", path.display()));
     }
+    let (stall, silence) = (config.source.stall_release_after, config.postgres.wal_sender_timeout);
+    if stall > silence {
+        warnings.push(format!(
+            "source.stall_release_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL may give the slot to \
+             another relay",
+            humantime::format_duration(stall),
+            humantime::format_duration(silence)
+        ));
+    }
     let kafka = &config.kafka;
     let secrets = kafka.sasl.iter().map(|sasl| &sasl.password);
     let secrets = secrets.chain(kafka.tls.iter().filter_map(|tls| tls.key_password.as_ref()));
