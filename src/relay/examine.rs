@@ -5,20 +5,28 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::Settings;
-use crate::relay::catalog_watch::Watch;
-use crate::relay::contract;
+use crate::relay::catalog_watch;
+use crate::relay::catalog_watch::First;
 use crate::relay::contract::Facts;
+use crate::relay::contract::Slot;
 use crate::relay::lookout;
 use crate::relay::lookout::Standing;
 use crate::relay::position;
+use crate::relay::resume;
+use crate::relay::resume::Identity;
+use crate::relay::resume::Server;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::synchronous;
 use crate::relay::wal;
 use crate::relay::wal::Ordinary;
+use crate::relay::wal::Session;
+use crate::relay::wal::SystemIdentity;
 use crate::relay::wal::Target;
 
 /// How long the server may take for all the answers.
@@ -34,8 +42,8 @@ pub(super) struct Examined {
     pub(super) facts: Facts,
     /// The stored position, where positions are stored.
     pub(super) stored: Option<Stored>,
-    /// The watch over the catalog, as it was found.
-    pub(super) watch: Watch,
+    /// How the catalog was found, and what is kept of before.
+    pub(super) first: First,
     /// When the server was started.
     pub(super) server_started: String,
     /// The connection, for what is noted once the stream has started.
@@ -49,9 +57,9 @@ pub(super) async fn examine(target: &Target, settings: &Settings, routes: &[Rout
         wal::connect_ordinary(target, &settings.postgres, &name).await.map_err(Error::wal("connect to PostgreSQL"))?;
     let asked = tokio::time::timeout(LIMIT, ask(&ordinary, &target.user, settings, routes)).await;
     let late = Error::Wal { action: "read the catalog", source: wal::Error::NoAnswer { limit: LIMIT } };
-    let (Standing { started, .. }, facts, stored, watch) = asked.unwrap_or(Err(late))?;
+    let (Standing { started, .. }, facts, stored, first) = asked.unwrap_or(Err(late))?;
     let target = target.only(&ordinary.found);
-    Ok(Examined { target, facts, stored, watch, server_started: started, ordinary })
+    Ok(Examined { target, facts, stored, first, server_started: started, ordinary })
 }
 
 async fn ask(
@@ -59,7 +67,7 @@ async fn ask(
     user: &str,
     settings: &Settings,
     routes: &[Route],
-) -> Result<(Standing, Facts, Option<Stored>, Watch), Error> {
+) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
     let (source, action) = (&settings.source, "ask what the server is");
     client.batch_execute(STATEMENT_LIMIT).await.map_err(|error| Error::wal(action)(error.into()))?;
     let standing = lookout::standing(client).await.map_err(Error::wal(action))?;
@@ -69,16 +77,55 @@ async fn ask(
     if synchronous::counts(&standing.synchronous_names, &settings.relay.name) {
         return Err(Error::Synchronous { names: standing.synchronous_names });
     }
-    let facts = contract::verify(client, &source.slot, &source.publication, routes).await?;
+    let (slot, publication) = (&source.slot, &source.publication);
+    let verified = catalog_watch::verify(client, slot, publication, routes, source.store_position).await;
+    let facts = match verified {
+        Err(error @ Error::Contract(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
+        verified => verified?,
+    };
     if source.store_position {
-        let stored = position::load(client, &source.slot).await.map_err(|error| error.of_role(user))?;
-        let watch = Watch::begin(client, &source.slot, &source.publication, routes, Some(stored.position)).await?;
-        return Ok((standing, facts, Some(stored), watch));
+        let stored = position::load(client, slot).await.map_err(|error| error.of_role(user))?;
+        let first = First::look(client, slot, publication, routes, Some(stored.position)).await?;
+        return Ok((standing, facts, Some(stored), first));
     }
-    if let Err(error) = position::forgo(client, &source.slot).await {
+    if let Err(error) = position::forgo(client, slot).await {
         // Without the table, or without any right to it, there may be no row at all.
         tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
     }
-    let watch = Watch::begin(client, &source.slot, &source.publication, routes, None).await?;
-    Ok((standing, facts, None, watch))
+    let first = First::look(client, slot, publication, routes, None).await?;
+    Ok((standing, facts, None, first))
+}
+
+/// Puts together what the server says of itself. Where it left the timeline of the stored position is asked only if it did.
+pub(super) async fn server(
+    session: &mut Session,
+    system: SystemIdentity,
+    slot: Slot,
+    stored: Option<&Stored>,
+) -> Result<Server, wal::Error> {
+    let SystemIdentity { system_id, timeline, wal_end } = system;
+    let left_timeline_at = match stored {
+        Some(Stored { identity: of, .. }) if of.system_id == system_id && of.timeline < timeline => {
+            match session.timeline_history(timeline).await {
+                Ok(history) => resume::timeline_end(&history, of.timeline),
+                // A server that has no history any more: then nothing is taken for known.
+                Err(wal::Error::Server(_)) => None,
+                Err(error) => return Err(error),
+            }
+        }
+        _ => None,
+    };
+    let identity = Identity { system_id, timeline };
+    Ok(Server { identity, wal_end, slot_confirmed: slot.confirmed, is_slot_synced: slot.is_synced, left_timeline_at })
+}
+
+/// Whatever is missing on a server that the position does not belong to, is missing for that reason.
+async fn elsewhere(client: &Client, slot: &str, error: Error) -> Error {
+    let (Ok(stored), Ok(found)) = (position::load(client, slot).await, position::system_id(client).await) else {
+        return error;
+    };
+    match stored.is_of(&found) {
+        Err(lost) => lost.into(),
+        Ok(()) => error,
+    }
 }

@@ -6,6 +6,9 @@ use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
 
+use super::contract::accept;
+use super::contract::ends;
+use super::contract::has_lists;
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
@@ -155,19 +158,21 @@ fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
 }
 
 #[test]
-fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_and_the_way_out_works() {
+fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_silently_and_the_way_out_works() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("older", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "older", "");
     sql.run("DROP PUBLICATION walrelay; SELECT emit('k1')");
     let refused = program.verb(&["setup", "--apply"]);
     assert_eq!(refused.code, Some(65), "{}", refused.notes);
-    let (_, drop) = refused.notes.split_once("SELECT ").unwrap();
-    let (drop, rest) = drop.split_once(';').unwrap();
-    assert!(drop.starts_with("pg_drop_replication_slot") && rest.contains("--accept-gap"), "{}", refused.notes);
-    sql.run(&format!("SELECT {drop}"));
+    assert!(refused.notes.contains("--accept-gap"), "{}", refused.notes);
     let made = program.verb(&["setup", "--apply", "--accept-gap"]);
     assert_eq!(made.code, Some(0), "{}", made.notes);
+    if !has_lists(&sql) {
+        // PostgreSQL 14 sends transactions without rows as well, which are confirmed first.
+        assert_eq!(ends(&mut program).0, Some(65), "{}", program.log());
+        assert_eq!(accept(&program).code, Some(0));
+    }
     program.start_streaming();
     sql.run("SELECT emit('k2')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));

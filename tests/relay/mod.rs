@@ -14,4 +14,5 @@ mod position;
 mod shutdown;
 mod stall;
 mod tls;
+mod unseen;
 mod wal;

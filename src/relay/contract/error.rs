@@ -131,7 +131,10 @@ impl Diagnose for Error {
             Self::PublicationMissing { .. } => {
                 "run `walrelay setup --apply`; events of transactions before that are not in the log for us".to_owned()
             }
-            Self::PublicationUnfit { remedy, .. } | Self::TableUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::TableUnfit { remedy, .. } => {
+                format!("run `{remedy}`; events that were committed until then may be missing in Kafka: compare the rows")
+            }
             Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
                                     accept the gap with `walrelay setup --apply --accept-gap`"
                 .to_owned(),

@@ -62,7 +62,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     Ok(wants_binary)
 }
 
-/// Checks that every row of the table is a row of it in the WAL: it is logged, and rows of tables that inherit from it have an
+/// Checks that every row of the table is a row of it in the WAL: it is logged and no foreign table, and rows of tables that inherit from it have an
 /// outbox of their own.
 pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
     let (schema, name) = route.table();
@@ -73,7 +73,7 @@ pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route])
                SELECT n.nspname::text, c.relname::text, c.relispartition, c.relpersistence = 'p',
                       (SELECT min(format('%I.%I', pn.nspname, p.relname)) FROM pg_inherits i
                        JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
-                       WHERE i.inhrelid = c.oid)
+                       WHERE i.inhrelid = c.oid), c.relkind = 'f'
                FROM below JOIN pg_class c ON c.oid = below.id JOIN pg_namespace n ON n.oid = c.relnamespace";
     for row in client.query(sql, &[&schema, &name]).await.map_err(query)? {
         let (child_schema, child): (String, String) = (get(&row, 0)?, get(&row, 1)?);
@@ -88,9 +88,14 @@ pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route])
             };
             return Err(unfit(what, format!("ALTER TABLE {full} SET LOGGED")));
         }
+        let parent: String = get::<Option<String>>(&row, 4)?.unwrap_or_default();
+        if get::<bool>(&row, 5)? && get::<bool>(&row, 2)? {
+            let what =
+                format!("has rows in {child_schema}.{child}, which is a foreign table, so they are not in the WAL");
+            return Err(unfit(what, format!("ALTER TABLE {parent} DETACH PARTITION {full}")));
+        }
         let is_own = routes.iter().any(|route| route.is_for(&child_schema, &child));
         if !is_own && !get::<bool>(&row, 2)? {
-            let parent: String = get::<Option<String>>(&row, 4)?.unwrap_or_default();
             let what = format!("is inherited by {child_schema}.{child}, whose rows are not published as rows of it");
             return Err(unfit(what, format!("ALTER TABLE {full} NO INHERIT {parent}")));
         }

@@ -194,6 +194,12 @@ impl Route {
         (&self.schema, &self.table)
     }
 
+    /// Gives the table's name with its schema, for a message.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
     /// Says whether the time of a record is when its row was made.
     #[must_use]
     pub fn tells_when_rows_were_made(&self) -> bool {
