@@ -179,7 +179,10 @@ async fn doubt(
     error: &contract::Error,
 ) -> Result<(), position::Error> {
     let Some(kept) = load(client, slot).await? else { return Ok(()) };
-    let route = routes.iter().find(|route| route.name() == table);
+    let is_it = |(schema, name): &(String, String)| {
+        table.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(name.as_str())
+    };
+    let route = routes.iter().find(|route| route.tables().iter().any(is_it));
     let is_covered = route.is_some_and(|route| kept.covers(&contract::quote_table(route.table())));
     if !is_covered || kept.doubt.is_some() {
         return Ok(());
@@ -221,11 +224,17 @@ pub(super) async fn look(
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
-         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation"
+         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')"
     );
-    let tables = routes.iter().map(Route::table);
-    let (schemas, relations): (Vec<&str>, Vec<&str>) = tables.unzip();
-    let names: Vec<String> = routes.iter().map(|route| contract::quote_table(route.table())).collect();
+    // Each under every name that it may have; one of them is there.
+    let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
+    for route in routes {
+        for (schema, relation) in route.tables() {
+            names.push(contract::quote_table(route.table()));
+            schemas.push(schema.as_str());
+            relations.push(relation.as_str());
+        }
+    }
     let rows = client.query(&sql, &[&publication, &names, &schemas, &relations]).await.map_err(contract::query)?;
     let (name, mut publication) = (publication.to_owned(), None);
     let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);

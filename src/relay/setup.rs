@@ -204,14 +204,16 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     if let Some(role) = &wish.role {
         insist_on_role(client, role).await?;
     }
+    // By the names that they have now.
+    let tables = contract::settle(client, &routes).await.map_err(RelayError::from)?;
     if wish.with_outbox {
-        for route in &routes {
+        for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
             tell(&format!("outbox table {schema}.{table} is there"));
         }
     }
-    publication(client, settings, wish, &routes, session.server_version(), tell).await?;
+    publication(client, settings, wish, &tables, session.server_version(), tell).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }

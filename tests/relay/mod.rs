@@ -11,6 +11,7 @@ mod poll;
 mod poll_numbers;
 mod pooler;
 mod position;
+mod renamed;
 mod shutdown;
 mod stall;
 mod tls;

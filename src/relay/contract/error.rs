@@ -71,7 +71,27 @@ pub enum Error {
         /// The end of the WAL when the change was seen.
         to: Lsn,
     },
-    /// A table is missing, or lacks a column.
+    /// A table is missing.
+    #[error("table {} does not exist, or is not visible", names.join(" or "))]
+    TableMissing {
+        /// The names that it may have.
+        names: Vec<String>,
+        /// Tables of publications that it may be, by another name.
+        published: Vec<String>,
+    },
+    /// A table lacks a column.
+    #[error("in the catalog, table {table} has no column {column}, which is mapped as {role}")]
+    Column {
+        /// Its name.
+        table: String,
+        /// The names that the column may have.
+        column: String,
+        /// What it should be.
+        role: &'static str,
+        /// The option that would find it, if it was renamed.
+        remedy: String,
+    },
+    /// A table is not what the configuration says.
     #[error("table {table} {what}")]
     Table {
         /// Its name.
@@ -90,7 +110,7 @@ impl Diagnose for Error {
             Self::SlotUnusable { .. } => Code::new(Exit::Contract, 1),
             Self::PublicationMissing { .. } => Code::new(Exit::Contract, 2),
             Self::PublicationUnfit { .. } => Code::new(Exit::Contract, 3),
-            Self::Table { .. } => Code::new(Exit::Contract, 4),
+            Self::Table { .. } | Self::TableMissing { .. } | Self::Column { .. } => Code::new(Exit::Contract, 4),
             Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
@@ -106,7 +126,9 @@ impl Diagnose for Error {
             | Self::PublicationUnfit { .. }
             | Self::TableUnfit { .. }
             | Self::Unseen { .. }
-            | Self::Table { .. } => Fate::Fatal,
+            | Self::Table { .. }
+            | Self::TableMissing { .. }
+            | Self::Column { .. } => Fate::Fatal,
         }
     }
 
@@ -138,6 +160,20 @@ impl Diagnose for Error {
             Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
                                     accept the gap with `walrelay setup --apply --accept-gap`"
                 .to_owned(),
+            Self::TableMissing { names, published } => {
+                let renamed = if published.is_empty() {
+                    String::new()
+                } else {
+                    let old: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+                    let old = old.join(", ");
+                    format!("; if it was renamed, set table to the new name (published are {}) and renamed_from = [{old}]", published.join(", "))
+                };
+                format!("create it (`walrelay setup --with-outbox` prints the SQL), or mend [[outbox]]{renamed}")
+            }
+            Self::Column { remedy, .. } => format!(
+                "if it was renamed, set {remedy} for this [[outbox]] and restart: WAL that was written before has the old name; else create it \
+                 (`walrelay setup --with-outbox` prints the SQL), or mend [[outbox]]"
+            ),
             Self::Table { .. } => {
                 "create it (`walrelay setup --with-outbox` prints the SQL), or mend [[outbox]]".to_owned()
             }

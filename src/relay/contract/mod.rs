@@ -17,6 +17,7 @@ use crate::relay::wal;
 pub use error::Error;
 pub use slot::Slot;
 pub use table::columns;
+pub use table::settle;
 
 /// What the relay needs to know of a source whose contract holds.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,7 @@ pub struct Facts {
 pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Route]) -> Result<Facts, Error> {
     let version = version(client).await?;
     let mut wants_binary = false;
+    let routes = &*settle(client, routes).await?;
     for route in routes {
         wants_binary |= columns(client, route).await?;
         table::check_rows(client, route, routes).await?;

@@ -120,6 +120,6 @@ fn unpublished(route: &Route, column: &str, role: &str, generated: &str, kind: &
 
 fn role_of(route: &Route, column: &str) -> Option<&'static str> {
     let names = Role::ALL.into_iter().zip(&route.names().0);
-    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.column == column));
+    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.is(column)));
     mapped.next().map(|(role, _)| role.name())
 }

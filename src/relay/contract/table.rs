@@ -6,6 +6,8 @@ use tokio_postgres::types::Type;
 use crate::relay::route::Route;
 use crate::relay::row::Kind;
 use crate::relay::row::Role;
+use crate::relay::row::both_names;
+use crate::relay::row::listed;
 
 use super::Error;
 use super::get;
@@ -33,33 +35,85 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     // Without a name, for a pooler may give the next statement another session.
     let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(query)?;
     if rows.is_empty() {
-        return Err(Error::Table { table, what: "does not exist, or is not visible".to_owned() });
+        return Err(missing(client, route).await?);
+    }
+    let mut all = Vec::new();
+    for row in &rows {
+        all.push((get::<String>(row, 0)?, u32_of(get(row, 1)?), get::<String>(row, 2)?));
     }
     let mut wants_binary = false;
     for (role, wanted) in Role::ALL.into_iter().zip(&route.names().0) {
         let Some(wanted) = wanted else { continue };
-        let mut found = None;
-        for row in &rows {
-            if get::<String>(row, 0)? == wanted.column {
-                found = Some((u32_of(get(row, 1)?), get::<String>(row, 2)?));
-            }
-        }
-        let Some((type_id, type_name)) = found else {
+        let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
+        let Some((column, type_id, type_name)) = found.next() else {
             if wanted.required {
-                let what = format!("has no column {:?}, which is mapped as {}", wanted.column, role.name());
-                return Err(Error::Table { table, what });
+                let columns = all.iter().map(|(column, type_id, _)| (column.as_str(), Kind::of(*type_id)));
+                let remedy = both_names(role, route.names(), columns);
+                let column = listed(&wanted.columns, "or");
+                return Err(Error::Column { table, column, role: role.name(), remedy });
             }
             continue;
         };
-        let kind = Kind::of(type_id).filter(|kind| role.accepts(*kind));
+        if let Some((other, ..)) = found.next() {
+            let what = format!("has columns {column:?} and {other:?}, of which only one can be the {}", role.name());
+            return Err(Error::Table { table, what });
+        }
+        let kind = Kind::of(*type_id).filter(|kind| role.accepts(*kind));
         let Some(kind) = kind else {
-            let what =
-                format!("has a column {:?} of type {type_name}, which cannot be the {}", wanted.column, role.name());
+            let what = format!("has a column {column:?} of type {type_name}, which cannot be the {}", role.name());
             return Err(Error::Table { table, what });
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }
     Ok(wants_binary)
+}
+
+/// Says which table is missing, and which of those that are there it may be, by another name.
+async fn missing(client: &Client, route: &Route) -> Result<Error, Error> {
+    let sql = "SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+               JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
+    let rows = client.query_typed(sql, &[]).await.map_err(query)?;
+    let mut published = Vec::new();
+    for row in &rows {
+        published.push(get::<String>(row, 0)?);
+    }
+    let names: Vec<String> = route.tables().iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
+    published.retain(|table| !names.contains(table));
+    Ok(Error::TableMissing { names, published })
+}
+
+/// Gives the tables by the names that they have now: of the names of each, one is there.
+pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Error> {
+    let mut settled = Vec::new();
+    for route in routes {
+        if route.tables().len() == 1 {
+            settled.push(route.clone());
+            continue;
+        }
+        let (schemas, names): (Vec<&str>, Vec<&str>) =
+            route.tables().iter().map(|(schema, name)| (schema.as_str(), name.as_str())).unzip();
+        let sql = "SELECT w.schema, w.name FROM unnest($1, $2) AS w (schema, name)
+                   JOIN pg_namespace n ON n.nspname = w.schema
+                   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')";
+        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+        let rows = client.query_typed(sql, &values).await.map_err(query)?;
+        let mut found = Vec::new();
+        for row in &rows {
+            found.push((get::<String>(row, 0)?, get::<String>(row, 1)?));
+        }
+        match found.as_slice() {
+            [] => settled.push(route.clone()),
+            [(schema, name)] => settled.push(route.named(schema, name)),
+            [(schema, name), (other_schema, other), ..] => {
+                let what = format!(
+                    "is there beside {other_schema}.{other}, and only one of them can be the outbox: see renamed_from"
+                );
+                return Err(Error::Table { table: format!("{schema}.{name}"), what });
+            }
+        }
+    }
+    Ok(settled)
 }
 
 /// Checks that every row of the table is a row of it in the WAL: it is logged and no foreign table, and rows of tables that inherit from it have an
