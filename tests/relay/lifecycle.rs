@@ -243,3 +243,22 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "login").len(), 1);
 }
+
+#[test]
+fn e7_a_server_that_decodes_a_refreshed_view_in_silence_is_waited_for_and_not_taken_for_another_relay() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("refreshed", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "refreshed", "");
+    program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"1s\"\n");
+    sql.run(
+        "CREATE MATERIALIZED VIEW large AS SELECT i, repeat('x', 20) FROM generate_series(1, 1500000) i WITH NO DATA",
+    );
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.run("REFRESH MATERIALIZED VIEW large");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "refreshed").len(), 2, "{}", program.log());
+    let log = program.log();
+    assert!(!log.contains("another relay holds the slot") && !log.contains("taking over"), "{log}");
+}
