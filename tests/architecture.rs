@@ -72,10 +72,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/keeper", &["fault", "relay"]),
     ("relay/holder", &["relay"]),
     ("relay/stall_report", &["fault", "relay"]),
-    ("relay/advance", &["lsn", "relay"]),
+    ("relay/advance", &["lsn", "fault", "relay"]),
     ("relay/examine", &["fault", "relay"]),
     // It weighs the contract and what is kept beside the position.
-    ("relay/catalog_watch", &["lsn", "relay"]),
+    ("relay/catalog_watch", &["lsn", "fault", "relay"]),
     ("relay/noting", &["lsn", "relay"]),
     ("relay/follow", &["fault", "relay"]),
     ("relay/supervise", &["lsn", "fault", "relay"]),

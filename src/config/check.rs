@@ -66,12 +66,25 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let mut tables = BTreeSet::new();
     for (place, outbox) in config.outbox.iter().enumerate() {
         let path = format!("outbox.{place}");
-        let parts: Vec<&str> = outbox.table.split('.').collect();
-        if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
-            wrong(&format!("{path}.table"), "a table is named schema.table".to_owned());
+        for (option, table) in [("table", &outbox.table)]
+            .into_iter()
+            .chain(outbox.renamed_from.iter().map(|table| ("renamed_from", table)))
+        {
+            let parts: Vec<&str> = table.split('.').collect();
+            if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
+                wrong(&format!("{path}.{option}"), "a table is named schema.table".to_owned());
+            }
+            if !tables.insert(table.trim_start_matches("public.")) {
+                let text = format!("table {table} stands in two [[outbox]], or twice in one");
+                wrong(&format!("{path}.{option}"), text);
+            }
         }
-        if !tables.insert(outbox.table.trim_start_matches("public.")) {
-            wrong(&format!("{path}.table"), format!("table {} stands in two [[outbox]]", outbox.table));
+        let partition = ("partition", outbox.partition.as_ref());
+        let columns = outbox.columns.all().map(|(option, names)| (format!("columns.{option}"), names));
+        for (option, names) in columns.into_iter().chain([(partition.0.to_owned(), partition.1)]) {
+            if names.is_some_and(|names| !names.is_fit()) {
+                wrong(&format!("{path}.{option}"), "at least one name, none of them empty or there twice".to_owned());
+            }
         }
         if let Err(error) = Route::new(outbox) {
             let option = if outbox.topic.is_some() { "topic" } else { "key" };
@@ -130,6 +143,15 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let mut warnings = Vec::new();
     if let Some(path) = holds_password.filter(|path| is_open(path)) {
         warnings.push(format!("{} holds a password and others can read it: chmod 600 it", path.display()));
+    }
+    let (stall, silence) = (config.source.stall_release_after, config.postgres.wal_sender_timeout);
+    if stall > silence {
+        warnings.push(format!(
+            "source.stall_release_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL may give the slot to \
+             another relay",
+            humantime::format_duration(stall),
+            humantime::format_duration(silence)
+        ));
     }
     let kafka = &config.kafka;
     let secrets = kafka.sasl.iter().map(|sasl| &sasl.password);

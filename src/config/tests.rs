@@ -211,6 +211,16 @@ fn that_a_file_holds_a_password_is_said_only_when_it_does() {
 }
 
 #[test]
+fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
+    let warnings = |options: &str| loaded(&format!("{WITH_USER}{options}"), &[], &[]).unwrap().warnings;
+    assert_eq!(warnings("[source]\nstall_release_after = \"1m\"\n"), [""; 0]);
+    for options in ["[source]\nstall_release_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
+        let told = warnings(options);
+        assert!(told.len() == 1 && told[0].contains("counts as postgres.wal_sender_timeout"), "{options}: {told:?}");
+    }
+}
+
+#[test]
 fn what_weakens_tls_is_said_or_refused() {
     let text = format!(
         "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\

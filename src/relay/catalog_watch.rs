@@ -7,12 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use tokio_postgres::Client;
 
+use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::contract;
+use crate::relay::contract::Facts;
 use crate::relay::coverage::Coverage;
 use crate::relay::coverage::RowVersion;
 use crate::relay::coverage::Table;
@@ -28,9 +34,14 @@ pub struct Watch {
     /// Whether what is found is kept beside the position.
     is_stored: bool,
     version: u32,
+    /// Shared with whoever begins the next connection: where nothing is stored, only this process knows it.
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// How everything was found last.
+#[derive(Clone, Debug)]
+struct Seen {
     found: Coverage,
-    /// What is kept beside the position is not yet what was found.
-    is_news: bool,
     /// The last position that a look has covered.
     covered: Lsn,
 }
@@ -44,9 +55,18 @@ pub(super) struct Look {
     pub(super) wal_end: Lsn,
 }
 
-impl Watch {
-    /// Begins with what the catalog says now, if nothing was hidden since what was stored. The contract holds. Nothing is written.
-    pub(super) async fn begin(
+/// What the catalog says at the start and what it said before, to be judged once it is known that it is the same server.
+#[derive(Clone, Debug)]
+pub(super) struct First {
+    version: u32,
+    look: Look,
+    kept: Option<Coverage>,
+    stored: Option<Lsn>,
+}
+
+impl First {
+    /// Looks at the catalog, and at what is kept beside a stored position. The contract holds. Nothing is written.
+    pub(super) async fn look(
         client: &Client,
         slot: &str,
         publication: &str,
@@ -55,60 +75,72 @@ impl Watch {
     ) -> Result<Self, Error> {
         let version = contract::version(client).await?;
         let look = look(client, publication, routes, version).await?;
-        let earlier = if stored.is_some() { load(client, slot).await? } else { None };
-        let from = stored.unwrap_or(look.wal_end);
-        let Some(found) = look.coverage else { return Err(vanished(from, look.wal_end).into()) };
+        let kept = if stored.is_some() { load(client, slot).await? } else { None };
+        Ok(Self { version, look, kept, stored })
+    }
+
+    /// Gives what was found, the first position that it does not cover, and whether it is news. Something may have been hidden
+    /// since what is kept or, where nothing is stored, since this process looked last.
+    pub(super) fn weigh(&self, before: Option<&Watch>) -> Result<(Coverage, Lsn, bool), Error> {
+        let Self { look: Look { coverage, wal_end }, kept, stored, .. } = self;
+        let remembered = before.filter(|_| stored.is_none()).map(Watch::seen);
+        let from = stored.or(remembered.as_ref().map(|seen| seen.covered)).unwrap_or(*wal_end);
+        let earlier = kept.clone().or(remembered.map(|seen| seen.found));
+        let Some(found) = coverage.clone() else { return Err(vanished(from, *wal_end).into()) };
         if let Some(what) = earlier.as_ref().and_then(|earlier| earlier.unseen(&found)) {
-            return Err(contract::Error::Unseen { what, from, to: look.wal_end }.into());
+            return Err(contract::Error::Unseen { what, from, to: *wal_end }.into());
         }
-        let is_news = stored.is_some() && earlier.as_ref() != Some(&found);
-        let (slot, publication) = (slot.to_owned(), publication.to_owned());
-        Ok(Self {
-            slot,
-            publication,
+        let is_news = earlier.as_ref() != Some(&found);
+        Ok((found, from, is_news))
+    }
+
+    /// Begins the watch, if nothing was hidden, and keeps beside a stored position what was found.
+    pub(super) async fn judge(
+        self,
+        client: &Client,
+        (slot, publication, routes): (&str, &str, &[Route]),
+        before: Option<&Watch>,
+    ) -> Result<Watch, Error> {
+        let (found, covered, is_news) = self.weigh(before)?;
+        let is_stored = self.stored.is_some();
+        if is_stored && is_news {
+            save(client, slot, &found).await?;
+        }
+        Ok(Watch {
+            slot: slot.to_owned(),
+            publication: publication.to_owned(),
             routes: routes.to_vec(),
-            is_stored: stored.is_some(),
-            version,
-            found,
-            is_news,
-            covered: from,
+            is_stored,
+            version: self.version,
+            seen: Arc::new(Mutex::new(Seen { found, covered })),
         })
     }
+}
 
-    /// Keeps what was found beside the position, if something else is kept there.
-    pub(super) async fn keep(&mut self, client: &Client) -> Result<(), Error> {
-        if std::mem::take(&mut self.is_news) {
-            save(client, &self.slot, &self.found).await?;
-        }
-        Ok(())
-    }
-
+impl Watch {
     /// Looks once. Whatever was known to be in the WAL before may be confirmed after.
-    pub(super) async fn look(&mut self, client: &Client) -> Result<(), Error> {
+    pub(super) async fn look(&self, client: &Client) -> Result<(), Error> {
         let look = look(client, &self.publication, &self.routes, self.version).await?;
-        if look.coverage.as_ref() == Some(&self.found) {
+        let seen = self.seen();
+        if look.coverage.as_ref() == Some(&seen.found) {
             return Ok(());
         }
-        if let Err(error) = contract::verify(client, &self.slot, &self.publication, &self.routes).await {
-            if matches!(error, contract::Error::TableUnfit { .. }) {
-                self.doubt(client, &error).await?;
-            }
-            return Err(error.into());
-        }
-        let Some(found) = look.coverage else { return Err(vanished(self.covered, look.wal_end).into()) };
-        if let Some(what) = self.found.unseen(&found) {
-            return Err(contract::Error::Unseen { what, from: self.covered, to: look.wal_end }.into());
+        verify(client, &self.slot, &self.publication, &self.routes, self.is_stored).await?;
+        let Some(found) = look.coverage else { return Err(vanished(seen.covered, look.wal_end).into()) };
+        if let Some(what) = seen.found.unseen(&found) {
+            return Err(contract::Error::Unseen { what, from: seen.covered, to: look.wal_end }.into());
         }
         if self.is_stored {
             save(client, &self.slot, &found).await?;
         }
-        self.found = found;
+        self.lock().found = found;
         Ok(())
     }
 
     /// Notes that a position is confirmed after a look.
-    pub(super) fn cover(&mut self, position: Lsn) {
-        self.covered = self.covered.max(position);
+    pub(super) fn cover(&self, position: Lsn) {
+        let mut seen = self.lock();
+        seen.covered = seen.covered.max(position);
     }
 
     /// Says whether positions are stored.
@@ -116,14 +148,55 @@ impl Watch {
         self.is_stored
     }
 
-    /// Remembers what leaves no trace in the catalog once it is undone.
-    async fn doubt(&self, client: &Client, error: &contract::Error) -> Result<(), Error> {
-        if self.is_stored {
-            let doubtful = Coverage { doubt: Some(error.to_string()), ..self.found.clone() };
-            save(client, &self.slot, &doubtful).await?;
-        }
-        Ok(())
+    fn seen(&self) -> Seen {
+        self.lock().clone()
     }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks the contract. Where a table is found unfit, that leaves no trace in the catalog once it is repaired: it is remembered
+/// beside the position, for events may have passed unseen meanwhile.
+pub(super) async fn verify(
+    client: &Client,
+    slot: &str,
+    publication: &str,
+    routes: &[Route],
+    is_stored: bool,
+) -> Result<Facts, Error> {
+    let error = match contract::verify(client, slot, publication, routes).await {
+        Ok(facts) => return Ok(facts),
+        Err(error) => error,
+    };
+    if is_stored
+        && let contract::Error::TableUnfit { table, .. } = &error
+        && let Err(failed) = doubt(client, slot, routes, table, &error).await
+    {
+        tracing::warn!(error = chain(&failed), "cannot store that events may be missing");
+    }
+    Err(error.into())
+}
+
+/// Remembers why events may have passed unseen. A table that the relay did not relay before begins later.
+async fn doubt(
+    client: &Client,
+    slot: &str,
+    routes: &[Route],
+    table: &str,
+    error: &contract::Error,
+) -> Result<(), position::Error> {
+    let Some(kept) = load(client, slot).await? else { return Ok(()) };
+    let is_it = |(schema, name): &(String, String)| {
+        table.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(name.as_str())
+    };
+    let route = routes.iter().find(|route| route.tables().iter().any(is_it));
+    let is_covered = route.is_some_and(|route| kept.covers(&contract::quote_table(route.table())));
+    if !is_covered || kept.doubt.is_some() {
+        return Ok(());
+    }
+    save(client, slot, &Coverage { doubt: Some(error.to_string()), ..kept }).await
 }
 
 fn vanished(from: Lsn, to: Lsn) -> contract::Error {
@@ -155,17 +228,24 @@ pub(super) async fn look(
                 c.relpersistence::text || (SELECT count(*) FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
                                            WHERE i.inhparent = c.oid AND NOT k.relispartition)
                     || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
-                        WHERE k.relpersistence <> 'p')
+                        WHERE k.relpersistence <> 'p' OR k.relkind = 'f')
+                    || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
-         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation"
+         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')"
     );
-    let tables = routes.iter().map(Route::table);
-    let (schemas, relations): (Vec<&str>, Vec<&str>) = tables.unzip();
-    let names: Vec<String> = routes.iter().map(|route| contract::quote_table(route.table())).collect();
+    // Each under every name that it may have; one of them is there.
+    let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
+    for route in routes {
+        for (schema, relation) in route.tables() {
+            names.push(contract::quote_table(route.table()));
+            schemas.push(schema.as_str());
+            relations.push(relation.as_str());
+        }
+    }
     let rows = client.query(&sql, &[&publication, &names, &schemas, &relations]).await.map_err(contract::query)?;
-    let mut publication = None;
+    let (name, mut publication) = (publication.to_owned(), None);
     let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
     for row in &rows {
         wal_end = contract::get::<String>(row, 4)?.parse().unwrap_or(Lsn::ZERO);
@@ -177,7 +257,8 @@ pub(super) async fn look(
         }
     }
     let is_whole = tables.len() == routes.len();
-    let coverage = publication.filter(|_| is_whole).map(|publication| Coverage { publication, tables, doubt: None });
+    let publication = publication.filter(|_| is_whole);
+    let coverage = publication.map(|publication| Coverage { name, publication, tables, doubt: None });
     Ok(Look { coverage, wal_end })
 }
 

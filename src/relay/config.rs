@@ -27,7 +27,8 @@ pub struct Source {
     pub publication: String,
     /// Whether `setup` creates a slot that a standby keeps (PostgreSQL 17 and later).
     pub failover: Failover,
-    /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it.
+    /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it; at most
+    /// `wal_sender_timeout`.
     #[serde(with = "units::duration")]
     pub stall_release_after: Duration,
     /// How long a relay waits before it publishes after one that did not end in order: what that one has sent must be written

@@ -13,6 +13,9 @@ use serde::Serialize;
 /// The publication and the tables of the configuration, as the catalog shows them at one moment.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Coverage {
+    /// The publication's name; empty where it was not noted.
+    #[serde(default)]
+    pub name: String,
     /// The publication's catalog row.
     pub publication: RowVersion,
     /// The tables, by schema and name.
@@ -61,6 +64,10 @@ impl Coverage {
         if let Some(doubt) = &self.doubt {
             return Some(doubt.clone());
         }
+        if !self.name.is_empty() && self.name != later.name && self.publication.oid != later.publication.oid {
+            // What the other one has published meanwhile, nobody has seen.
+            return Some(format!("source.publication was {:?} and is {:?}", self.name, later.name));
+        }
         if self.publication.oid != later.publication.oid {
             return Some("the publication was dropped and created again".to_owned());
         }
@@ -84,10 +91,10 @@ impl Coverage {
         })
     }
 
-    /// Says whether the publication is another one than before: a slot cannot pass the time without it before PostgreSQL 18.
+    /// Says whether a table that is so called was covered.
     #[must_use]
-    pub const fn is_other_publication(&self, later: &Self) -> bool {
-        self.publication.oid != later.publication.oid
+    pub fn covers(&self, table: &str) -> bool {
+        self.tables.contains_key(table)
     }
 }
 
@@ -101,6 +108,7 @@ mod tests {
             ((*name).to_owned(), Table { oid: *oid, ways, shape: "p".to_owned() })
         };
         Coverage {
+            name: "p".to_owned(),
             publication: RowVersion { oid: publication.0, xmin: publication.1.to_owned() },
             tables: tables.iter().map(table).collect(),
             doubt: None,
@@ -126,6 +134,15 @@ mod tests {
             assert_eq!(found.is_some(), expected.is_some(), "{later:?}: {found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{later:?}");
         }
+        // Another publication by configuration, and the same one under another name.
+        let other = Coverage { name: "q".to_owned(), ..coverage((2, "7"), &[("a", 10, &["table 20/7"])]) };
+        assert_eq!(before.unseen(&other).as_deref(), Some("source.publication was \"p\" and is \"q\""));
+        let renamed = Coverage { name: "q".to_owned(), ..coverage((1, "8"), &[("a", 10, &["table 20/7"])]) };
+        assert_eq!(before.unseen(&renamed).as_deref(), Some("the publication was altered"));
+        // Stored by a build that noted no name.
+        let unnamed = Coverage { name: String::new(), ..before.clone() };
+        assert_eq!(unnamed.unseen(&before), None);
+        assert_eq!(Coverage::parse(&unnamed.to_text().replace("\"name\":\"\",", "")), Some(unnamed));
         let doubtful = Coverage { doubt: Some("x".to_owned()), ..before.clone() };
         assert_eq!(doubtful.unseen(&before).as_deref(), Some("x"));
         assert_eq!(Coverage::parse(&doubtful.to_text()), Some(doubtful));

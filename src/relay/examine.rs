@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use crate::fault::chain;
 use crate::relay::Error;
 use crate::relay::Settings;
-use crate::relay::catalog_watch::Watch;
-use crate::relay::contract;
+use crate::relay::catalog_watch;
+use crate::relay::catalog_watch::First;
 use crate::relay::contract::Facts;
+use crate::relay::contract::Slot;
 use crate::relay::lookout;
 use crate::relay::lookout::Standing;
 use crate::relay::position;
@@ -24,6 +27,7 @@ use crate::relay::synchronous;
 use crate::relay::wal;
 use crate::relay::wal::Ordinary;
 use crate::relay::wal::Session;
+use crate::relay::wal::SystemIdentity;
 use crate::relay::wal::Target;
 
 /// How long the server may take for all the answers.
@@ -39,8 +43,8 @@ pub(super) struct Examined {
     pub(super) facts: Facts,
     /// The stored position, where positions are stored.
     pub(super) stored: Option<Stored>,
-    /// The watch over the catalog, as it was found.
-    pub(super) watch: Watch,
+    /// How the catalog was found, and what is kept of before.
+    pub(super) first: First,
     /// When the server was started.
     pub(super) server_started: String,
     /// The connection, for what is noted once the stream has started.
@@ -55,9 +59,10 @@ pub(super) async fn open(
 ) -> Result<(Session, Server, Examined), Error> {
     // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
     // ahead of the row, and the row never ahead of the log.
-    let mut examined = examine(target, settings, routes).await?;
-    let noted = tokio::time::timeout(LIMIT, note(&mut examined, settings)).await;
-    noted.unwrap_or(Err(late("write beside the stored position"))).map_err(|error| error.of_role(&target.user))?;
+    let examined = examine(target, settings, routes).await?;
+    if !settings.source.store_position {
+        forgo(&examined.ordinary.client, &settings.source.slot).await;
+    }
     let (session, server) = identify(&examined, settings).await?;
     Ok((session, server, examined))
 }
@@ -67,16 +72,21 @@ pub(super) async fn look(target: &Target, settings: &Settings, routes: &[Route])
     let examined = examine(target, settings, routes).await?;
     let (_, server) = identify(&examined, settings).await?;
     resume::decide(&server, examined.stored.as_ref())?;
-    Ok(())
+    examined.first.weigh(None).map(drop)
 }
 
-async fn identify(Examined { target, facts, .. }: &Examined, settings: &Settings) -> Result<(Session, Server), Error> {
+async fn identify(
+    Examined { target, facts, stored, .. }: &Examined,
+    settings: &Settings,
+) -> Result<(Session, Server), Error> {
+    let failed = Error::wal("identify the server");
     let mut session = Session::connect(target, &settings.postgres, &settings.relay.name)
         .await
         .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-    let system = wal::within(LIMIT, session.identify_system()).await.map_err(Error::wal("identify the server"))?;
-    let identity = Identity { system_id: system.system_id, timeline: system.timeline };
-    Ok((session, Server { identity, wal_end: system.wal_end, slot_confirmed: facts.slot_confirmed }))
+    let system = wal::within(LIMIT, session.identify_system()).await.map_err(failed)?;
+    let server = server(&mut session, system, facts.slot, stored.as_ref());
+    let server = wal::within(LIMIT, server).await.map_err(Error::wal("identify the server"))?;
+    Ok((session, server))
 }
 
 /// Asks everything.
@@ -86,32 +96,29 @@ async fn examine(target: &Target, settings: &Settings, routes: &[Route]) -> Resu
         wal::connect_ordinary(target, &settings.postgres, &name).await.map_err(Error::wal("connect to PostgreSQL"))?;
     let asked = tokio::time::timeout(LIMIT, ask(&ordinary, settings, routes)).await;
     let asked = asked.unwrap_or(Err(late("read the catalog"))).map_err(|error| error.of_role(&target.user));
-    let (Standing { started, .. }, facts, stored, watch) = asked?;
+    let (Standing { started, .. }, facts, stored, first) = asked?;
     let target = target.only(&ordinary.found);
-    Ok(Examined { target, facts, stored, watch, server_started: started, ordinary })
+    Ok(Examined { target, facts, stored, first, server_started: started, ordinary })
 }
 
 fn late(action: &'static str) -> Error {
     Error::Wal { action, source: wal::Error::NoAnswer { limit: LIMIT } }
 }
 
-/// Notes beside the stored position what was found, or that positions are not stored.
-async fn note(Examined { watch, ordinary, .. }: &mut Examined, settings: &Settings) -> Result<(), Error> {
-    let client = &ordinary.client;
-    if !settings.source.store_position
-        && let Err(error) = position::forgo(client, &settings.source.slot).await
-    {
+/// Notes beside a position that was stored earlier that positions are not stored.
+async fn forgo(client: &Client, slot: &str) {
+    let noted = tokio::time::timeout(LIMIT, position::forgo(client, slot)).await;
+    if let Err(error) = noted.unwrap_or(Err(position::Error::late(LIMIT))) {
         // Without the table, or without any right to it, there may be no row at all.
         tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
     }
-    watch.keep(client).await
 }
 
 async fn ask(
     Ordinary { client, found, .. }: &Ordinary,
     settings: &Settings,
     routes: &[Route],
-) -> Result<(Standing, Facts, Option<Stored>, Watch), Error> {
+) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
     let (source, action) = (&settings.source, "ask what the server is");
     client.batch_execute(STATEMENT_LIMIT).await.map_err(|error| Error::wal(action)(error.into()))?;
     let standing = lookout::standing(client).await.map_err(Error::wal(action))?;
@@ -121,9 +128,48 @@ async fn ask(
     if synchronous::counts(&standing.synchronous_names, &settings.relay.name) {
         return Err(Error::Synchronous { names: standing.synchronous_names });
     }
-    let facts = contract::verify(client, &source.slot, &source.publication, routes).await?;
-    let stored = if source.store_position { Some(position::load(client, &source.slot).await?) } else { None };
+    let (slot, publication) = (&source.slot, &source.publication);
+    let verified = catalog_watch::verify(client, slot, publication, routes, source.store_position).await;
+    let facts = match verified {
+        Err(error @ Error::Contract(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
+        verified => verified?,
+    };
+    let stored = if source.store_position { Some(position::load(client, slot).await?) } else { None };
     let position = stored.as_ref().map(|stored| stored.position);
-    let watch = Watch::begin(client, &source.slot, &source.publication, routes, position).await?;
-    Ok((standing, facts, stored, watch))
+    let first = First::look(client, slot, publication, routes, position).await?;
+    Ok((standing, facts, stored, first))
+}
+
+/// Puts together what the server says of itself. Where it left the timeline of the stored position is asked only if it did.
+pub(super) async fn server(
+    session: &mut Session,
+    system: SystemIdentity,
+    slot: Slot,
+    stored: Option<&Stored>,
+) -> Result<Server, wal::Error> {
+    let SystemIdentity { system_id, timeline, wal_end } = system;
+    let left_timeline_at = match stored {
+        Some(Stored { identity: of, .. }) if of.system_id == system_id && of.timeline < timeline => {
+            match session.timeline_history(timeline).await {
+                Ok(history) => resume::timeline_end(&history, of.timeline),
+                // A server that has no history any more: then nothing is taken for known.
+                Err(wal::Error::Server(_)) => None,
+                Err(error) => return Err(error),
+            }
+        }
+        _ => None,
+    };
+    let identity = Identity { system_id, timeline };
+    Ok(Server { identity, wal_end, slot_confirmed: slot.confirmed, is_slot_synced: slot.is_synced, left_timeline_at })
+}
+
+/// Whatever is missing on a server that the position does not belong to, is missing for that reason.
+async fn elsewhere(client: &Client, slot: &str, error: Error) -> Error {
+    let (Ok(stored), Ok(found)) = (position::load(client, slot).await, position::system_id(client).await) else {
+        return error;
+    };
+    match stored.is_of(&found) {
+        Err(lost) => lost.into(),
+        Ok(()) => error,
+    }
 }

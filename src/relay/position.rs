@@ -150,6 +150,13 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     })
 }
 
+/// Asks which system the server is, where everybody may.
+pub async fn system_id(client: &Client) -> Result<String, Error> {
+    let sql = "SELECT system_identifier::text FROM pg_control_system()";
+    let row = client.query_one(sql, &[]).await.map_err(|error| failed("read", error))?;
+    row.try_get(0).map_err(|error| failed("read", error))
+}
+
 /// Writes the row of a slot anew: the slot was just made, adopted, or its gap accepted.
 pub async fn replace(client: &Client, slot: &str, identity: &Identity, position: Lsn) -> Result<(), Error> {
     let sql = "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)

@@ -23,6 +23,10 @@ pub struct Server {
     pub wal_end: Lsn,
     /// What the slot has confirmed.
     pub slot_confirmed: Lsn,
+    /// The slot was copied from the primary before this server was promoted (a synchronized failover slot).
+    pub is_slot_synced: bool,
+    /// Where this server left the timeline of the stored position, if it has.
+    pub left_timeline_at: Option<Lsn>,
 }
 
 /// What was stored.
@@ -34,6 +38,20 @@ pub struct Stored {
     pub position: Lsn,
     /// The relay that stored it ended in order: it has nothing at the brokers.
     pub is_released: bool,
+}
+
+impl Stored {
+    /// Says whether the row belongs to this system: on another one its position means nothing.
+    pub fn is_of(&self, system_id: &str) -> Result<(), Lost> {
+        if self.identity.system_id == system_id {
+            return Ok(());
+        }
+        Err(Lost::OtherSystem {
+            position: self.position,
+            stored: self.identity.system_id.clone(),
+            found: system_id.to_owned(),
+        })
+    }
 }
 
 /// Where to start.
@@ -92,7 +110,22 @@ pub enum Lost {
 /// slot's own where none is stored, must not be reported before the catalog was looked at and the position stored.
 #[must_use]
 pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> Lsn {
-    stored.map_or(slot_confirmed, |stored| stored.position).min(start.lsn())
+    match start {
+        Start::Slot(position) => position,
+        Start::Stored(position) => stored.map_or(slot_confirmed, |stored| stored.position).min(position),
+    }
+}
+
+/// Finds where a server left a timeline, in the history that it keeps of its own: a line for each timeline before, with its number and
+/// where the next one began (TIMELINE_HISTORY).
+#[must_use]
+pub fn timeline_end(history: &str, timeline: u32) -> Option<Lsn> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let is_it = words.next()?.parse() == Ok(timeline);
+        words.next().filter(|_| is_it)?.parse().ok()
+    };
+    history.lines().find_map(of_line)
 }
 
 /// Weighs what is stored against what the server says.
@@ -100,18 +133,12 @@ pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
     let Some(stored) = stored else {
         return Ok(Start::Slot(server.slot_confirmed));
     };
-    if stored.identity.system_id != server.identity.system_id {
-        return Err(Lost::OtherSystem {
-            position: stored.position,
-            stored: stored.identity.system_id.clone(),
-            found: server.identity.system_id.clone(),
-        });
-    }
+    stored.is_of(&server.identity.system_id)?;
     if stored.position.is_zero() {
         // For a while positions were not kept (`source.store_position`): there is nothing that the slot could be ahead of.
         return Ok(Start::Slot(server.slot_confirmed));
     }
-    if server.slot_confirmed > stored.position {
+    if server.slot_confirmed > stored.position && !is_row_behind_its_slot(server, stored) {
         return Err(Lost::SlotAhead { slot: server.slot_confirmed, stored: stored.position });
     }
     if stored.identity.timeline != server.identity.timeline {
@@ -122,6 +149,18 @@ pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
         return Err(Lost::ServerBehind { wal_end: server.wal_end, stored: stored.position });
     }
     Ok(Start::Stored(stored.position))
+}
+
+/// Says whether the row was lost in a failover, and the slot that is ahead of it was not: the primary sends its WAL, with the rows, on
+/// one way and its slots on another. That nothing is missing then follows from four facts. The slot was copied, so that it stands
+/// where the primary's stood, which confirmed only what a relay had stored and so had delivered. It stands before the end of the
+/// old timeline: nobody has moved it since on this server. The row belongs to that timeline. And it says that a relay was at
+/// work: while one is, nobody else can move its slot; after one that ended in order, somebody could have.
+fn is_row_behind_its_slot(server: &Server, stored: &Stored) -> bool {
+    stored.identity.timeline != server.identity.timeline
+        && server.is_slot_synced
+        && server.left_timeline_at.is_some_and(|end| server.slot_confirmed <= end)
+        && !stored.is_released
 }
 
 #[cfg(test)]
@@ -137,7 +176,13 @@ mod tests {
     }
 
     fn server(slot: u64, wal_end: u64) -> Server {
-        Server { identity: identity("7", 1), wal_end: lsn(wal_end), slot_confirmed: lsn(slot) }
+        Server {
+            identity: identity("7", 1),
+            wal_end: lsn(wal_end),
+            slot_confirmed: lsn(slot),
+            is_slot_synced: false,
+            left_timeline_at: None,
+        }
     }
 
     fn stored(system: &str, timeline: u32, position: u64) -> Stored {
@@ -170,6 +215,34 @@ mod tests {
         for (server, stored, expected) in rows {
             assert_eq!(decide(&server, stored.as_ref()), expected, "{server:?} {stored:?}");
         }
+    }
+
+    #[test]
+    fn e15_a_row_that_a_failover_lost_is_no_gap_and_whatever_else_moved_the_slot_is() {
+        let promoted = Server { is_slot_synced: true, left_timeline_at: Some(lsn(60)), ..server(60, 99) };
+        let at_work = Stored { is_released: false, ..stored("7", 2, 50) };
+        assert_eq!(decide(&promoted, Some(&at_work)), Ok(Start::Slot(lsn(60))));
+        assert_eq!(reported(Start::Slot(lsn(60)), Some(&at_work), lsn(60)), lsn(60));
+        let ahead = Err(Lost::SlotAhead { slot: lsn(60), stored: lsn(50) });
+        let rows = [
+            // Moved on the promoted server; a slot of its own; a relay that had ended; the same timeline.
+            (Server { left_timeline_at: Some(lsn(59)), ..promoted.clone() }, at_work.clone()),
+            (Server { left_timeline_at: None, ..promoted.clone() }, at_work.clone()),
+            (Server { is_slot_synced: false, ..promoted.clone() }, at_work.clone()),
+            (promoted.clone(), Stored { is_released: true, ..at_work.clone() }),
+            (promoted, Stored { is_released: false, ..stored("7", 1, 50) }),
+        ];
+        for (server, stored) in rows {
+            assert_eq!(decide(&server, Some(&stored)), ahead, "{server:?} {stored:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_timeline_is_read_from_the_history_of_a_later_one() {
+        let history = "1\t0/3000148\tno recovery target specified\n\n2\t1/A0\tbefore 2000-01-01\n";
+        let ends = [1, 2, 3].map(|timeline| timeline_end(history, timeline));
+        assert_eq!(ends, [Some(lsn(0x300_0148)), Some(lsn(0x1_0000_00A0)), None]);
+        assert_eq!(timeline_end("1\tno position\n# 1 0/1\n", 1), None);
     }
 
     #[test]

@@ -139,23 +139,81 @@ pub struct Names(pub [Option<Name>; Role::ALL.len()]);
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
-    /// The column.
-    pub column: String,
+    /// The column. Of several names a table has one at a time: so a column is renamed without a loss, for the WAL has the name of
+    /// when it was written.
+    pub columns: Vec<String>,
     /// Whether the table must have it.
     pub required: bool,
+}
+
+impl Name {
+    /// Says whether a column of this name is meant.
+    #[must_use]
+    pub fn is(&self, column: &str) -> bool {
+        self.columns.iter().any(|name| name == column)
+    }
+}
+
+/// Gives names as a message lists them.
+#[must_use]
+pub fn listed(names: &[String], word: &str) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    quoted.join(&format!(" {word} "))
+}
+
+/// Says what to configure where a role's column has another name: the names that are known, and those of the columns that have no
+/// role yet and a type that fits.
+#[must_use]
+pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>) -> String {
+    // A role that is not used is known by its own name.
+    let mapped = |column: &str| {
+        Role::ALL
+            .iter()
+            .zip(&names.0)
+            .any(|(role, name)| name.as_ref().map_or(role.name() == column, |name| name.is(column)))
+    };
+    let known = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+    let fits =
+        columns.into_iter().filter(|(column, kind)| kind.is_some_and(|kind| role.accepts(kind)) && !mapped(column));
+    let mut all = known.unwrap_or_default();
+    let known = all.len();
+    all.extend(fits.map(|(column, _)| column.to_owned()));
+    if all.len() == known {
+        all.push("its other name".to_owned());
+    }
+    let (names, rest) = all.split_at((known + 1).min(all.len()));
+    let others = if rest.is_empty() { String::new() } else { format!(" (or {})", listed(rest, "or")) };
+    let option = if role == Role::Partition { "" } else { "columns." };
+    format!(
+        "{option}{} = [{}]{others}",
+        role.name(),
+        names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// The table is not what the configuration says.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Mismatch {
     /// A column is missing.
-    #[error("table {table} has no column {column:?}, which is mapped as {role}")]
+    #[error("table {table} has no column {}, which is mapped as {role}", listed(columns, "or"))]
     Missing {
         /// The table.
         table: String,
-        /// The column.
-        column: String,
+        /// The names that it may have.
+        columns: Vec<String>,
         /// What it should be.
+        role: &'static str,
+        /// The option that would find it, if it was renamed.
+        remedy: String,
+    },
+    /// Two columns are there of which one is meant.
+    #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
+    Several {
+        /// The table.
+        table: String,
+        /// The columns.
+        columns: Vec<String>,
+        /// What one of them should be.
         role: &'static str,
     },
     /// A column has a type that its role cannot use.
@@ -187,19 +245,26 @@ impl Plan {
         let mut roles = vec![0; relation.columns.len()];
         let mut kinds = [None; Role::ALL.len()];
         for ((role, name), kind) in Role::ALL.into_iter().zip(&names.0).zip(&mut kinds) {
-            let Some(Name { column: wanted, required }) = name else { continue };
-            let found = relation.columns.iter().zip(&mut roles).find(|(column, _)| column.name == wanted);
-            let Some((column, place)) = found else {
-                if *required {
-                    return Err(Mismatch::Missing { table: table(), column: wanted.clone(), role: role.name() });
+            let Some(name) = name else { continue };
+            let mut found = relation.columns.iter().zip(&mut roles).filter(|(column, _)| name.is(column.name));
+            let Some((column, place)) = found.next() else {
+                if name.required {
+                    let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
+                    let remedy = both_names(role, names, columns);
+                    let columns = name.columns.clone();
+                    return Err(Mismatch::Missing { table: table(), columns, role: role.name(), remedy });
                 }
                 continue;
             };
+            if let Some((other, _)) = found.next() {
+                let columns = vec![column.name.to_owned(), other.name.to_owned()];
+                return Err(Mismatch::Several { table: table(), columns, role: role.name() });
+            }
             *kind = Kind::of(column.type_id).filter(|kind| role.accepts(*kind));
             if kind.is_none() {
                 return Err(Mismatch::Type {
                     table: table(),
-                    column: wanted.clone(),
+                    column: column.name.to_owned(),
                     role: role.name(),
                     type_id: column.type_id,
                 });
@@ -275,9 +340,9 @@ mod tests {
 
     fn names() -> Names {
         let mut names = Names::default();
-        names.0[Role::Id as usize] = Some(Name { column: "id".into(), required: true });
-        names.0[Role::Payload as usize] = Some(Name { column: "body".into(), required: true });
-        names.0[Role::Headers as usize] = Some(Name { column: "headers".into(), required: false });
+        names.0[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
+        names.0[Role::Payload as usize] = Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
+        names.0[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });
         names
     }
 
@@ -304,8 +369,31 @@ mod tests {
 
     #[test]
     fn c10_a_missing_column_is_named() {
-        let error = Plan::new(&relation(&[("id", 2950)]), &names()).unwrap_err();
-        assert_eq!(error.to_string(), "table public.t has no column \"body\", which is mapped as payload");
+        let error = Plan::new(&relation(&[("id", 2950), ("at", 1184)]), &names()).unwrap_err();
+        let text = "table public.t has no column \"body\" or \"payload\", which is mapped as payload";
+        assert_eq!(error.to_string(), text);
+        let rows: [(&[(&str, u32)], &str); 3] = [
+            (&[("id", 2950), ("at", 1184)], "columns.payload = [\"body\", \"payload\", \"its other name\"]"),
+            (&[("id", 2950), ("content", 3802)], "columns.payload = [\"body\", \"payload\", \"content\"]"),
+            (
+                &[("a", 25), ("headers", 3802), ("event_type", 25), ("b", 25)],
+                "columns.payload = [\"body\", \"payload\", \"a\"] (or \"b\")",
+            ),
+        ];
+        for (columns, expected) in rows {
+            let columns = columns.iter().map(|(name, type_id)| (*name, Kind::of(*type_id)));
+            assert_eq!(both_names(Role::Payload, &names(), columns), expected);
+        }
+    }
+
+    #[test]
+    fn c10_a_column_is_found_under_each_of_its_names_and_two_at_once_are_refused() {
+        for name in ["body", "payload"] {
+            assert!(Plan::new(&relation(&[("id", 25), (name, 25)]), &names()).is_ok(), "{name}");
+        }
+        let error = Plan::new(&relation(&[("id", 25), ("payload", 25), ("body", 25)]), &names()).unwrap_err();
+        let text = "table public.t has columns \"payload\" and \"body\", of which only one can be the payload";
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

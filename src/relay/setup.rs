@@ -4,6 +4,7 @@
 //! prints the statements; `apply` runs them one by one, may be run again, and checks and adopts what is already there.
 
 mod coverage;
+mod undecodable;
 
 use std::time::Duration;
 
@@ -19,14 +20,16 @@ use crate::relay::Error as RelayError;
 use crate::relay::Failover;
 use crate::relay::Mode;
 use crate::relay::Settings;
+use crate::relay::Source;
+use crate::relay::catalog_watch;
 use crate::relay::contract;
+use crate::relay::contract::Slot;
 use crate::relay::contract::quote;
 use crate::relay::contract::quote_table;
+use crate::relay::examine;
 use crate::relay::poll;
 use crate::relay::position;
 use crate::relay::resume;
-use crate::relay::resume::Identity;
-use crate::relay::resume::Server;
 use crate::relay::resume::Stored;
 use crate::relay::route::Route;
 use crate::relay::wal;
@@ -137,11 +140,11 @@ impl Diagnose for Error {
                 "compare the outbox table with Kafka; then accept the gap with `walrelay setup --apply --accept-gap`"
                     .to_owned(),
             ),
-            Self::SlotOlder { slot, .. } => Some(format!(
-                "run `SELECT pg_drop_replication_slot({})`, then `walrelay setup --apply --accept-gap`, which creates both; events \
-                 that were committed until then and are not in Kafka must be published by hand",
-                literal(slot)
-            )),
+            Self::SlotOlder { .. } => Some(
+                "events that were committed since it was dropped are not published: compare the outbox table with Kafka; then create \
+                 it with `walrelay setup --apply --accept-gap`, which skips nothing that can be read"
+                    .to_owned(),
+            ),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
         }
     }
@@ -213,30 +216,34 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
     if let Some(role) = &wish.role {
         insist_on_role(client, role).await?;
     }
+    // By the names that they have now.
+    let tables = contract::settle(client, &routes).await.map_err(RelayError::from)?;
     if wish.with_outbox {
-        for route in &routes {
+        for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
             tell(&format!("outbox table {schema}.{table} is there"));
         }
     }
-    publication(client, settings, &routes, session.server_version(), tell).await?;
+    publication(client, settings, wish, &tables, session.server_version(), tell).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
-    let slot_at = slot(client, &mut session, settings, wish, tell).await?;
+    let slot = slot(client, &mut session, settings, wish, tell).await?;
     if settings.source.store_position {
-        position(client, &mut session, settings, wish, slot_at, tell).await?;
+        position(client, &mut session, settings, wish, slot, tell).await?;
     }
     if let Some(role) = &wish.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
         tell(&format!("role {role} has what run needs"));
     }
-    contract::verify(client, &settings.source.slot, &settings.source.publication, &routes)
-        .await
-        .map_err(RelayError::from)?;
-    if settings.source.store_position {
+    let Source { slot, publication, store_position, .. } = &settings.source;
+    catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
+    if *store_position {
         coverage::keep(client, settings, wish, &routes, tell).await?;
+    }
+    if wish.accept_gap {
+        undecodable::pass(client, settings, tell).await?;
     }
     Ok(())
 }
@@ -244,6 +251,7 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
 async fn publication(
     client: &Client,
     settings: &Settings,
+    wish: &Wish,
     routes: &[Route],
     version: u32,
     tell: &mut dyn FnMut(&str),
@@ -262,7 +270,9 @@ async fn publication(
         return Ok(());
     }
     let slot = &settings.source.slot;
-    if contract::slot_position(client, slot, version).await.map_err(RelayError::from)?.is_some() {
+    // What was committed since it was dropped cannot be decoded, or is not published.
+    let is_slot_older = contract::find_slot(client, slot, version).await.map_err(RelayError::from)?.is_some();
+    if is_slot_older && !wish.accept_gap {
         return Err(Error::SlotOlder { slot: slot.clone(), publication: name.clone() });
     }
     run(client, &format!("create publication {name}"), &create_publication(name, routes)).await?;
@@ -277,13 +287,13 @@ async fn slot(
     settings: &Settings,
     wish: &Wish,
     tell: &mut dyn FnMut(&str),
-) -> Result<Lsn, Error> {
+) -> Result<Slot, Error> {
     let name = &settings.source.slot;
     let version = session.server_version();
-    let found = contract::slot_position(client, name, version).await.map_err(RelayError::from)?;
-    if let Some(position) = found {
-        tell(&format!("slot {name} is there already, at {position}"));
-        return Ok(position);
+    let found = contract::find_slot(client, name, version).await.map_err(RelayError::from)?;
+    if let Some(slot) = found {
+        tell(&format!("slot {name} is there already, at {}", slot.confirmed));
+        return Ok(slot);
     }
     if settings.source.store_position
         && !wish.accept_gap
@@ -306,7 +316,7 @@ async fn slot(
     };
     let created = created.map_err(|source| Error::Statement { what: format!("create slot {name}"), source })?;
     tell(&format!("slot {name} created at {}", created.consistent_point));
-    Ok(created.consistent_point)
+    Ok(Slot { confirmed: created.consistent_point, is_synced: false })
 }
 
 /// Stores the slot's position, or checks the one that is stored.
@@ -315,17 +325,17 @@ async fn position(
     session: &mut Session,
     settings: &Settings,
     wish: &Wish,
-    slot_at: Lsn,
+    slot: Slot,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.slot;
     // The row before the end of the log: a relay that is at work moves both.
     let stored = stored(client, name).await?;
     let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
-    let identity = Identity { system_id: system.system_id, timeline: system.timeline };
+    let server = examine::server(session, system, slot, stored.as_ref());
+    let server = server.await.map_err(RelayError::wal("identify the server"))?;
     if let Some(stored) = stored {
         // As `run` will decide: what it accepts stays, and only a gap can be accepted.
-        let server = Server { identity: identity.clone(), wal_end: system.wal_end, slot_confirmed: slot_at };
         match resume::decide(&server, Some(&stored)) {
             Ok(_) => {
                 tell(&format!("position {} is stored already", stored.position));
@@ -335,9 +345,9 @@ async fn position(
             Err(lost) => return Err(RelayError::from(lost).into()),
         }
     }
-    let replace = position::replace(client, name, &identity, slot_at);
+    let replace = position::replace(client, name, &server.identity, slot.confirmed);
     replace.await.map_err(RelayError::from)?;
-    tell(&format!("position {slot_at} stored"));
+    tell(&format!("position {} stored", slot.confirmed));
     Ok(())
 }
 

@@ -156,3 +156,27 @@ fn a_failure_of_the_server_that_comes_again_at_the_same_place_of_the_log_stops_w
     assert!(log.contains("WR-6805") && log.contains("SQLSTATE 22012"), "{log}");
     assert!(log.contains("at row 2 of the transaction") && log.contains("pg_replication_slot_advance"), "{log}");
 }
+
+#[test]
+fn c3_after_an_error_of_the_server_nothing_is_confirmed_that_may_hide_events() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    let (url, sql) = database(&postgres, "WIN1252");
+    let mut program = program(&url, kafka, "win-hidden", "store_position = false");
+    program.start_streaming();
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    let before = sql.wal_end();
+    for statement in [
+        "ALTER PUBLICATION walrelay DROP TABLE outbox_events",
+        &format!("{INSERT} ('Order', 'k1', 'E', 'hidden', NULL)"),
+        "ALTER PUBLICATION walrelay ADD TABLE outbox_events",
+        &format!("{INSERT} ('Order', 'k1', 'E', '2', NULL)"),
+        &format!("{INSERT} ('Order', 'k1', 'E', '3', raw('81'))"),
+    ] {
+        sql.run(statement);
+    }
+    let code = program.wait();
+    let log = program.log();
+    assert!([Some(66), Some(68)].contains(&code) && log.contains("WR-6603"), "{code:?} {log}");
+    assert!(sql.confirmed() <= before, "{} is confirmed, hidden from {before}: {log}", sql.confirmed());
+}

@@ -6,13 +6,16 @@ use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 
 use super::delivery::prepared;
+use super::unseen::await_all;
+use super::unseen::version;
 use crate::support::kafka::Kafka;
 use crate::support::program::Ended;
 use crate::support::program::Program;
 use crate::support::reader;
+use crate::support::source::Sql;
 
 /// Runs `run` to its end, and gives what it has logged since.
-fn ends(program: &mut Program) -> (Option<i32>, String) {
+pub(super) fn ends(program: &mut Program) -> (Option<i32>, String) {
     let before = program.log().len();
     program.start();
     let code = program.wait();
@@ -21,12 +24,17 @@ fn ends(program: &mut Program) -> (Option<i32>, String) {
 }
 
 /// Takes the command after `next: ` apart, and gives the SQL statement in it.
-fn sql_of(log: &str) -> String {
+pub(super) fn sql_of(log: &str) -> String {
     let (_, rest) = log.rsplit_once("run `").unwrap_or_else(|| panic!("no statement in {log}"));
     rest.split_once('`').unwrap().0.to_owned()
 }
 
-fn accept(program: &Program) -> Ended {
+/// Column lists and row filters came with PostgreSQL 15.
+pub(super) fn has_lists(sql: &Sql) -> bool {
+    version(sql) >= 150_000
+}
+
+pub(super) fn accept(program: &Program) -> Ended {
     program.verb(&["setup", "--apply", "--accept-gap"])
 }
 
@@ -57,19 +65,22 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("listed", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "listed", "");
-    for hidden in ["headers", "payload"] {
+    let lists: &[&str] = if has_lists(&sql) { &["headers", "payload"] } else { &[] };
+    for hidden in lists {
         let kept = ["id", "aggregate_type", "aggregate_id", "event_type", "payload", "headers"];
-        let kept: Vec<_> = kept.into_iter().filter(|name| *name != hidden).collect();
+        let kept: Vec<_> = kept.into_iter().filter(|name| name != hidden).collect();
         sql.run(&format!("ALTER PUBLICATION walrelay SET TABLE outbox_events ({})", kept.join(", ")));
         let (code, log) = ends(&mut program);
         let text = format!("does not publish column \\\"{hidden}\\\"");
         assert!(code == Some(65) && log.replace('\\', "").contains(&text.replace('\\', "")), "{code:?} {log}");
         sql.run(&sql_of(&log));
     }
-    // What was committed meanwhile may lack a column.
-    let (code, log) = ends(&mut program);
-    assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
-    assert_eq!(accept(&program).code, Some(0));
+    if !lists.is_empty() {
+        // What was committed meanwhile may lack a column.
+        let (code, log) = ends(&mut program);
+        assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
+        assert_eq!(accept(&program).code, Some(0));
+    }
 
     sql.run(
         "ALTER TABLE outbox_events DROP COLUMN headers;
@@ -78,12 +89,10 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("generated column"), "{code:?} {log}");
     sql.run(&sql_of(&log));
-    if sql.text("SELECT current_setting('server_version_num')").parse::<u32>().unwrap() >= 180_000 {
-        // There the publication is altered, and what was committed before that lacks the column.
-        let (code, log) = ends(&mut program);
-        assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
-        assert_eq!(accept(&program).code, Some(0));
-    }
+    // What was committed before that lacks the column.
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
+    assert_eq!(accept(&program).code, Some(0));
     program.start_streaming();
 }
 
@@ -96,6 +105,13 @@ fn inherited_tables_whose_rows_would_be_missed_are_refused_at_start_and_noticed_
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("child_events"), "{code:?} {log}");
     sql.run(&sql_of(&log));
+    // Whatever was written into it meanwhile was not published, and nothing in the catalog shows it any more.
+    for _ in 0..2 {
+        let (code, log) = ends(&mut program);
+        assert!(code == Some(66) && log.contains("child_events") && log.contains("--accept-gap"), "{code:?} {log}");
+    }
+    assert_eq!(program.verb(&["setup", "--apply"]).code, Some(66), "setup alone accepts no gap");
+    assert_eq!(accept(&program).code, Some(0));
     program.start_streaming();
     sql.run(
         "ALTER TABLE child_events INHERIT outbox_events;
@@ -134,7 +150,7 @@ fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_th
             "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)",
         ),
     ];
-    for (hide, undo) in holes {
+    for (hide, undo) in holes.into_iter().filter(|(hide, _)| has_lists(&sql) || !hide.contains(" WHERE (")) {
         sql.run("SELECT emit('k1')");
         sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
         expected += 1;
@@ -150,6 +166,12 @@ fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_th
         assert_eq!(refused.code, Some(66), "{hide}: setup alone accepts no gap: {}", refused.notes);
         let accepted = accept(&program);
         assert_eq!(accepted.code, Some(0), "{hide}: {}", accepted.notes);
+        if hide == "DROP PUBLICATION walrelay" && !has_lists(&sql) {
+            // PostgreSQL 14 sends transactions without rows as well, which are confirmed first.
+            let (code, log) = ends(&mut program);
+            assert!(code == Some(65) && log.contains("--accept-gap"), "{code:?} {log}");
+            assert_eq!(accept(&program).code, Some(0));
+        }
         program.start_streaming();
         sql.await_confirmed(began, Duration::from_secs(15));
         assert_eq!(reader::read_all(&kafka.bootstrap(), "away").len(), expected, "{hide}: {}", program.log());
@@ -202,10 +224,11 @@ fn c3_c4_what_hides_events_while_the_relay_runs_stops_it_before_it_is_confirmed(
         ),
         ("ALTER TABLE outbox_events RENAME TO aside", 65, "ALTER TABLE aside RENAME TO outbox_events"),
     ];
-    for (hide, code, undo) in holes {
+    for (hide, code, undo) in holes.into_iter().filter(|(hide, ..)| has_lists(&sql) || !hide.contains("(id, payload)"))
+    {
         program.start_streaming();
         sql.run("SELECT emit('k1')");
-        sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+        await_all(&sql);
         let before = sql.wal_end();
         // Each statement for itself, as somebody types them.
         hide.split(';').for_each(|statement| sql.run(statement));

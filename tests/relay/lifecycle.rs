@@ -6,6 +6,9 @@ use walrelay::testing::Options;
 use walrelay::testing::Postgres;
 use walrelay::testing::StopMode;
 
+use super::contract::accept;
+use super::contract::ends;
+use super::contract::has_lists;
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
@@ -157,7 +160,7 @@ fn an_idle_relay_tells_that_its_brokers_are_away_and_that_they_are_back() {
 }
 
 #[test]
-fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_and_the_way_out_works() {
+fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_silently_and_the_way_out_works() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("older", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "older", "");
@@ -165,9 +168,13 @@ fn c1_a_slot_that_is_older_than_its_publication_is_not_adopted_and_the_way_out_w
     let refused = program.verb(&["setup", "--apply"]);
     assert_eq!(refused.code, Some(65), "{}", refused.notes);
     // What it prints is run as it stands.
-    sql.run(&printed(&refused.notes, "SELECT pg_drop_replication_slot"));
     let made = paste(&printed(&refused.notes, "walrelay "));
     assert_eq!(made.code, Some(0), "{}", made.notes);
+    if !has_lists(&sql) {
+        // PostgreSQL 14 sends transactions without rows as well, which are confirmed first.
+        assert_eq!(ends(&mut program).0, Some(65), "{}", program.log());
+        assert_eq!(accept(&program).code, Some(0));
+    }
     program.start_streaming();
     sql.run("SELECT emit('k2')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
@@ -237,4 +244,23 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "login").len(), 1);
+}
+
+#[test]
+fn e7_a_server_that_decodes_a_refreshed_view_in_silence_is_waited_for_and_not_taken_for_another_relay() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("refreshed", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "refreshed", "");
+    program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"1s\"\n");
+    sql.run(
+        "CREATE MATERIALIZED VIEW large AS SELECT i, repeat('x', 20) FROM generate_series(1, 1500000) i WITH NO DATA",
+    );
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.run("REFRESH MATERIALIZED VIEW large");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    assert_eq!(reader::read_all(&kafka.bootstrap(), "refreshed").len(), 2, "{}", program.log());
+    let log = program.log();
+    assert!(!log.contains("another relay holds the slot") && !log.contains("taking over"), "{log}");
 }

@@ -141,6 +141,30 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
 }
 
 #[test]
+fn a15_without_a_stored_position_a_slot_that_another_relay_moved_on_meanwhile_is_no_loss() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("handed-on", 1);
+    let more = "[source]\nstore_position = false\n";
+    let (mut frozen, sql) = prepared(&postgres, &kafka.bootstrap(), "handed-on", more);
+    frozen.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    frozen.signal("STOP");
+    sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'walrelay%'");
+    let (mut other, _) = prepared(&postgres, &kafka.bootstrap(), "handed-on", more);
+    other.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    assert_eq!(other.terminate(), Some(0), "{}", other.log());
+    frozen.signal("CONT");
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), LIMIT);
+    assert_eq!(frozen.ended(), None, "{}", frozen.log());
+    let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "handed-on"), &sql.truth(), 1);
+    assert_eq!(verdict.events, 3, "{}", frozen.log());
+}
+
+#[test]
 fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("synchronous", 1);

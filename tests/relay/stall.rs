@@ -75,6 +75,25 @@ fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_op
 }
 
 #[test]
+fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("full", 1);
+    let more = "[source]\nstall_release_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "full", more);
+    program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"3s\"\n");
+    program.start_streaming();
+    sql.run("SELECT emit('k1')");
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    kafka.freeze(0);
+    sql.run("SELECT emit('k1') FROM generate_series(1, 1000)");
+    let active = "SELECT count(*)::text FROM pg_replication_slots WHERE active";
+    program.await_that("the slot to be left", |_| sql.text(active) == "0");
+    kafka.thaw(0);
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    assert_eq!(reader::check(&reader::read_all(&kafka.bootstrap(), "full"), &sql.truth(), 1).events, 1_001);
+}
+
+#[test]
 fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_is_missing() {
     let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::guarded_by_scram());
     kafka.create_topic("guarded", 1);

@@ -72,12 +72,36 @@ pub enum Error {
         to: Lsn,
     },
     /// A table is missing.
-    #[error("table {table} does not exist, or is not visible")]
+    #[error("table {} does not exist, or is not visible", names.join(" or "))]
     TableMissing {
+        /// The names that it may have.
+        names: Vec<String>,
+        /// Tables of publications that it may be, by another name.
+        published: Vec<String>,
+    },
+    /// A table lacks a column.
+    #[error("in the catalog, table {table} has no column {column}, which is mapped as {role}")]
+    ColumnMissing {
         /// Its name.
         table: String,
+        /// The names that the column may have.
+        column: String,
+        /// What it should be.
+        role: &'static str,
+        /// The option that would find it, if it was renamed.
+        both_names: String,
+        /// The statement that adds it.
+        addition: String,
     },
-    /// A table lacks a column, or has one of a type that cannot be used.
+    /// Of two names, only one may be there.
+    #[error("table {table} {what}")]
+    Ambiguous {
+        /// Its name.
+        table: String,
+        /// What is there twice.
+        what: String,
+    },
+    /// A table has a column of a type that cannot be used.
     #[error("table {table} {what}")]
     Column {
         /// Its name.
@@ -98,7 +122,9 @@ impl Diagnose for Error {
             Self::SlotUnusable { .. } => Code::new(Exit::Contract, 1),
             Self::PublicationMissing { .. } => Code::new(Exit::Contract, 2),
             Self::PublicationUnfit { .. } => Code::new(Exit::Contract, 3),
-            Self::TableMissing { .. } | Self::Column { .. } => Code::new(Exit::Contract, 4),
+            Self::TableMissing { .. } | Self::ColumnMissing { .. } | Self::Ambiguous { .. } | Self::Column { .. } => {
+                Code::new(Exit::Contract, 4)
+            }
             Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
@@ -115,6 +141,8 @@ impl Diagnose for Error {
             | Self::TableUnfit { .. }
             | Self::Unseen { .. }
             | Self::TableMissing { .. }
+            | Self::ColumnMissing { .. }
+            | Self::Ambiguous { .. }
             | Self::Column { .. } => Fate::Fatal,
         }
     }
@@ -140,12 +168,32 @@ impl Diagnose for Error {
             Self::PublicationMissing { .. } => {
                 "run `walrelay setup --apply`; events of transactions before that are not in the log for us".to_owned()
             }
-            Self::PublicationUnfit { remedy, .. } | Self::TableUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
+            Self::TableUnfit { remedy, .. } => {
+                format!("run `{remedy}`; events that were committed until then may be missing in Kafka: compare the rows")
+            }
             Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
                                     accept the gap with `walrelay setup --apply --accept-gap`"
                 .to_owned(),
-            Self::TableMissing { .. } => {
-                "create it with `walrelay setup --apply --with-outbox`, or correct outbox.table".to_owned()
+            Self::TableMissing { names, published } => {
+                let renamed = if published.is_empty() {
+                    String::new()
+                } else {
+                    let old: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+                    let (old, published) = (old.join(", "), published.join(", "));
+                    format!(
+                        "; if it was renamed, set outbox.table to its new name (published are {published}) and \
+                         outbox.renamed_from = [{old}]"
+                    )
+                };
+                format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
+            }
+            Self::ColumnMissing { both_names, addition, .. } => format!(
+                "run `{addition}`, or name the column that is meant under [outbox.columns]; if it was renamed, set {both_names} for \
+                 this [[outbox]] and restart, for WAL that was written before has the old name"
+            ),
+            Self::Ambiguous { .. } => {
+                "drop or rename the one that is not meant, or name only the other in this [[outbox]]".to_owned()
             }
             Self::Column { remedy, .. } => {
                 format!("run `{remedy}`, or name the column that is meant under [outbox.columns]")

@@ -11,18 +11,19 @@ mod table;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
-use crate::lsn::Lsn;
 use crate::relay::route::Route;
 use crate::relay::wal;
 
 pub use error::Error;
+pub use slot::Slot;
 pub use table::columns;
+pub use table::settle;
 
 /// What the relay needs to know of a source whose contract holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// What the slot has confirmed.
-    pub slot_confirmed: Lsn,
+    /// The slot.
+    pub slot: Slot,
     /// A payload is `bytea`, whose text form is twice as long: ask for the binary form.
     pub wants_binary: bool,
 }
@@ -31,12 +32,13 @@ pub struct Facts {
 pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Route]) -> Result<Facts, Error> {
     let version = version(client).await?;
     let mut wants_binary = false;
+    let routes = &*settle(client, routes).await?;
     for route in routes {
         wants_binary |= columns(client, route).await?;
         table::check_rows(client, route, routes).await?;
     }
     publication::check(client, publication, version, routes).await?;
-    Ok(Facts { slot_confirmed: slot::check(client, slot, version).await?, wants_binary })
+    Ok(Facts { slot: slot::check(client, slot, version).await?, wants_binary })
 }
 
 /// Reads the server's version, as `server_version_num`.
@@ -45,10 +47,10 @@ pub async fn version(client: &Client) -> Result<u32, Error> {
     Ok(u32_of(get(&row, 0)?))
 }
 
-/// Looks at a slot: none if there is no such slot, else what it has confirmed.
-pub async fn slot_position(client: &Client, slot: &str, version: u32) -> Result<Option<Lsn>, Error> {
+/// Looks at a slot: none if there is no such slot.
+pub async fn find_slot(client: &Client, slot: &str, version: u32) -> Result<Option<Slot>, Error> {
     match slot::check(client, slot, version).await {
-        Ok(position) => Ok(Some(position)),
+        Ok(slot) => Ok(Some(slot)),
         Err(Error::SlotMissing { .. }) => Ok(None),
         Err(error) => Err(error),
     }

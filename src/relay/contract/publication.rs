@@ -83,15 +83,16 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
         let Some(role) = role_of(route, &column) else { continue };
         let generated: String = get(&row, 1)?;
         let kind = if generated.is_empty() { "" } else { "generated " };
-        let (publication, quoted) = (quote(name), quote(&column));
-        let remedy = match (generated.as_str(), version) {
-            ("", _) => format!(
+        let publication = quote(name);
+        if !generated.is_empty() && (version < 180_000 || generated != "s") {
+            return Err(unpublished(route, &column, role, &generated, &get::<String>(&row, 2)?));
+        }
+        let remedy = if generated.is_empty() {
+            format!(
                 "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {full}; ALTER PUBLICATION {publication} ADD TABLE {full}; COMMIT"
-            ),
-            ("s", 180_000..) => format!("ALTER PUBLICATION {publication} SET (publish_generated_columns = stored)"),
-            ("s", _) => format!("ALTER TABLE {full} ALTER COLUMN {quoted} DROP EXPRESSION"),
-            // Nothing of it is stored.
-            _ => format!("ALTER TABLE {full} DROP COLUMN {quoted}, ADD COLUMN {quoted} {}", get::<String>(&row, 2)?),
+            )
+        } else {
+            format!("ALTER PUBLICATION {publication} SET (publish_generated_columns = stored)")
         };
         return Err(Error::PublicationUnfit {
             publication: name.to_owned(),
@@ -104,8 +105,21 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
     Ok(())
 }
 
+/// Only a change of the table helps, which the publication's catalog rows do not show.
+fn unpublished(route: &Route, column: &str, role: &str, generated: &str, kind: &str) -> Error {
+    let (full, quoted) = (quote_table(route.table()), quote(column));
+    let remedy = if generated == "s" {
+        format!("ALTER TABLE {full} ALTER COLUMN {quoted} DROP EXPRESSION")
+    } else {
+        // Nothing of it is stored.
+        format!("ALTER TABLE {full} DROP COLUMN {quoted}, ADD COLUMN {quoted} {kind}")
+    };
+    let what = format!("has the generated column {column:?}, which is mapped as {role} and cannot be published");
+    Error::TableUnfit { table: route.name(), what, remedy }
+}
+
 fn role_of(route: &Route, column: &str) -> Option<&'static str> {
     let names = Role::ALL.into_iter().zip(&route.names().0);
-    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.column == column));
+    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.is(column)));
     mapped.next().map(|(role, _)| role.name())
 }

@@ -8,11 +8,21 @@ use super::Error;
 use super::get;
 use super::query;
 
-pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<Lsn, Error> {
+/// A slot that this relay can use.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// What it has confirmed.
+    pub confirmed: Lsn,
+    /// It was copied here from the primary, before this server was promoted.
+    pub is_synced: bool,
+}
+
+pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<Slot, Error> {
+    let synced = if version >= 170_000 { "synced AND failover" } else { "false" };
     let reason = if version >= 170_000 { "coalesce(invalidation_reason, 'no reason given')" } else { "'wal_removed'" };
     let sql = format!(
         "SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), current_database()::text, temporary,
-                coalesce(wal_status, ''), confirmed_flush_lsn::text, {reason}, two_phase
+                coalesce(wal_status, ''), confirmed_flush_lsn::text, {reason}, two_phase, {synced}
          FROM pg_replication_slots WHERE slot_name = $1"
     );
     let Some(row) = client.query_opt(&sql, &[&slot]).await.map_err(query)? else {
@@ -39,7 +49,7 @@ pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<L
         return Err(Error::SlotLost { slot: slot.to_owned(), reason: text(7)? });
     }
     match get::<Option<String>>(&row, 6)? {
-        Some(position) => Ok(lsn(&position)),
+        Some(position) => Ok(Slot { confirmed: lsn(&position), is_synced: get(&row, 9)? }),
         None => Err(unusable("has no confirmed position".to_owned())),
     }
 }

@@ -6,6 +6,8 @@ use tokio_postgres::types::Type;
 use crate::relay::route::Route;
 use crate::relay::row::Kind;
 use crate::relay::row::Role;
+use crate::relay::row::both_names;
+use crate::relay::row::listed;
 
 use super::Error;
 use super::get;
@@ -34,29 +36,34 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     // Without a name, for a pooler may give the next statement another session.
     let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(query)?;
     if rows.is_empty() {
-        return Err(Error::TableMissing { table });
+        return Err(missing(client, route).await?);
+    }
+    let mut all = Vec::new();
+    for row in &rows {
+        all.push((get::<String>(row, 0)?, u32_of(get(row, 1)?), get::<String>(row, 2)?));
     }
     let mut wants_binary = false;
     for (role, wanted) in Role::ALL.into_iter().zip(&route.names().0) {
         let Some(wanted) = wanted else { continue };
-        let mut found = None;
-        for row in &rows {
-            if get::<String>(row, 0)? == wanted.column {
-                found = Some((u32_of(get(row, 1)?), get::<String>(row, 2)?));
-            }
-        }
-        let Some((type_id, type_name)) = found else {
+        let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
+        let Some((column, type_id, type_name)) = found.next() else {
             if wanted.required {
-                let what = format!("has no column {:?}, which is mapped as {}", wanted.column, role.name());
-                return Err(Error::Column { table, what, remedy: add_column(route, role, &wanted.column) });
+                let columns = all.iter().map(|(column, type_id, _)| (column.as_str(), Kind::of(*type_id)));
+                let both_names = both_names(role, route.names(), columns);
+                let addition = add_column(route, role, wanted.columns.first().map_or(role.name(), String::as_str));
+                let column = listed(&wanted.columns, "or");
+                return Err(Error::ColumnMissing { table, column, role: role.name(), both_names, addition });
             }
             continue;
         };
-        let kind = Kind::of(type_id).filter(|kind| role.accepts(*kind));
+        if let Some((other, ..)) = found.next() {
+            let what = format!("has columns {column:?} and {other:?}, of which only one can be the {}", role.name());
+            return Err(Error::Ambiguous { table, what });
+        }
+        let kind = Kind::of(*type_id).filter(|kind| role.accepts(*kind));
         let Some(kind) = kind else {
-            let what =
-                format!("has a column {:?} of type {type_name}, which cannot be the {}", wanted.column, role.name());
-            return Err(Error::Column { table, what, remedy: change_type(route, role, &wanted.column) });
+            let what = format!("has a column {column:?} of type {type_name}, which cannot be the {}", role.name());
+            return Err(Error::Column { table, what, remedy: change_type(route, role, column) });
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }
@@ -89,7 +96,55 @@ fn change_type(route: &Route, role: Role, column: &str) -> String {
     format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {kind} USING {converted}", quote_table(route.table()))
 }
 
-/// Checks that every row of the table is a row of it in the WAL: it is logged, and rows of tables that inherit from it have an
+/// Says which table is missing, and which of those that are there it may be, by another name.
+async fn missing(client: &Client, route: &Route) -> Result<Error, Error> {
+    let sql = "SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+               JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
+    let rows = client.query_typed(sql, &[]).await.map_err(query)?;
+    let mut published = Vec::new();
+    for row in &rows {
+        published.push(get::<String>(row, 0)?);
+    }
+    let names: Vec<String> = route.tables().iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
+    published.retain(|table| !names.contains(table));
+    Ok(Error::TableMissing { names, published })
+}
+
+/// Gives the tables by the names that they have now: of the names of each, one is there.
+pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Error> {
+    let mut settled = Vec::new();
+    for route in routes {
+        if route.tables().len() == 1 {
+            settled.push(route.clone());
+            continue;
+        }
+        let (schemas, names): (Vec<&str>, Vec<&str>) =
+            route.tables().iter().map(|(schema, name)| (schema.as_str(), name.as_str())).unzip();
+        let sql = "SELECT w.schema, w.name FROM unnest($1, $2) AS w (schema, name)
+                   JOIN pg_namespace n ON n.nspname = w.schema
+                   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')";
+        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+        let rows = client.query_typed(sql, &values).await.map_err(query)?;
+        let mut found = Vec::new();
+        for row in &rows {
+            found.push((get::<String>(row, 0)?, get::<String>(row, 1)?));
+        }
+        match found.as_slice() {
+            [] => settled.push(route.clone()),
+            [(schema, name)] => settled.push(route.named(schema, name)),
+            [(schema, name), (other_schema, other), ..] => {
+                let what = format!(
+                    "is there beside {other_schema}.{other}, and only one of them can be the outbox: see renamed_from"
+                );
+                return Err(Error::Ambiguous { table: format!("{schema}.{name}"), what });
+            }
+        }
+    }
+    Ok(settled)
+}
+
+/// Checks that every row of the table is a row of it in the WAL: it is logged and no foreign table, and rows of tables that inherit from it have an
 /// outbox of their own.
 pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
     let (schema, name) = route.table();
@@ -100,7 +155,7 @@ pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route])
                SELECT n.nspname::text, c.relname::text, c.relispartition, c.relpersistence = 'p',
                       (SELECT min(format('%I.%I', pn.nspname, p.relname)) FROM pg_inherits i
                        JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
-                       WHERE i.inhrelid = c.oid)
+                       WHERE i.inhrelid = c.oid), c.relkind = 'f'
                FROM below JOIN pg_class c ON c.oid = below.id JOIN pg_namespace n ON n.oid = c.relnamespace";
     for row in client.query(sql, &[&schema, &name]).await.map_err(query)? {
         let (child_schema, child): (String, String) = (get(&row, 0)?, get(&row, 1)?);
@@ -115,9 +170,14 @@ pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route])
             };
             return Err(unfit(what, format!("ALTER TABLE {full} SET LOGGED")));
         }
+        let parent: String = get::<Option<String>>(&row, 4)?.unwrap_or_default();
+        if get::<bool>(&row, 5)? && get::<bool>(&row, 2)? {
+            let what =
+                format!("has rows in {child_schema}.{child}, which is a foreign table, so they are not in the WAL");
+            return Err(unfit(what, format!("ALTER TABLE {parent} DETACH PARTITION {full}")));
+        }
         let is_own = routes.iter().any(|route| route.is_for(&child_schema, &child));
         if !is_own && !get::<bool>(&row, 2)? {
-            let parent: String = get::<Option<String>>(&row, 4)?.unwrap_or_default();
             let what = format!("is inherited by {child_schema}.{child}, whose rows are not published as rows of it");
             return Err(unfit(what, format!("ALTER TABLE {full} NO INHERIT {parent}")));
         }

@@ -20,11 +20,21 @@ pub enum Error {
     #[error("follow the stream")]
     Violation(#[from] Violation),
     /// A table is not what the configuration says.
-    #[error(transparent)]
-    Mismatch(#[from] Mismatch),
+    #[error("in the WAL of the transaction that commits at {at}, {mismatch}")]
+    Mismatch {
+        /// The position of the transaction.
+        at: Lsn,
+        /// How it differs.
+        mismatch: Mismatch,
+    },
     /// Rows come from a table that no outbox names.
-    #[error("rows come from table {0}, which no [[outbox]] names")]
-    UnknownTable(String),
+    #[error("rows of the transaction that commits at {at} come from table {table}, which no [[outbox]] names")]
+    UnknownTable {
+        /// The position of the transaction.
+        at: Lsn,
+        /// The table.
+        table: String,
+    },
     /// A row is too large to be read.
     #[error(
         "a row of {length} bytes, in the transaction that commits at {at}, is larger than the {limit} bytes of max_row_bytes"
@@ -53,13 +63,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    pub(super) const fn mismatch(at: Lsn, mismatch: Mismatch) -> Self {
+        Self::Mismatch { at, mismatch }
+    }
+
+    pub(super) fn unknown_table(at: Lsn, table: &str) -> Self {
+        Self::UnknownTable { at, table: table.to_owned() }
+    }
+}
+
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Malformed(_) => Code::new(Exit::Internal, 1),
             Self::Violation(_) => Code::new(Exit::Internal, 2),
-            Self::Mismatch(_) => Code::new(Exit::Contract, 10),
-            Self::UnknownTable(_) => Code::new(Exit::Contract, 11),
+            Self::Mismatch { .. } => Code::new(Exit::Contract, 10),
+            Self::UnknownTable { .. } => Code::new(Exit::Contract, 11),
             Self::RowTooLarge { .. } => Code::new(Exit::Poison, 2),
             Self::Poison { .. } => Code::new(Exit::Poison, 1),
         }
@@ -76,10 +96,16 @@ impl Diagnose for Error {
                  PostgreSQL and report it"
                     .to_owned()
             }
-            Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
-            Self::UnknownTable(table) => {
-                format!("add an [[outbox]] with table = {table:?}, or take the table out of the publication")
-            }
+            Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, .. } } => format!(
+                "the WAL keeps the names of when it was written, and the catalog has the column that is mapped: if it was renamed since, \
+                 set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is confirmed"
+            ),
+            Self::Mismatch { .. } => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::UnknownTable { at, table } => format!(
+                "if the table of an [[outbox]] was so called when the WAL was written, set renamed_from = [{table:?}] there and restart; \
+                 it may go once everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, or take the table out \
+                 of the publication"
+            ),
             Self::RowTooLarge { .. } => {
                 "raise postgres.max_row_bytes if the memory is there; walrelay does not skip the row".to_owned()
             }

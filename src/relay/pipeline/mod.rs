@@ -385,7 +385,10 @@ impl Pipeline {
         }
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
         let shape = match found {
-            Some((number, route)) => Shape::Outbox(number, Plan::new(&relation, route.names())?),
+            Some((number, route)) => {
+                let plan = Plan::new(&relation, route.names());
+                Shape::Outbox(number, plan.map_err(|mismatch| Error::mismatch(self.stands_at().0, mismatch))?)
+            }
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
         self.shapes.insert(relation.id, shape);
@@ -401,7 +404,7 @@ impl Pipeline {
         let begun = self.place.within()?;
         let (route, plan) = match self.shapes.get(&relation) {
             Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
-            Some(Shape::Foreign(table)) => return Err(Error::UnknownTable(table.clone())),
+            Some(Shape::Foreign(table)) => return Err(Error::unknown_table(begun.commit_lsn, table)),
             None => return Err(Violation::UnknownRelation { relation }.into()),
         };
         let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };

@@ -207,6 +207,9 @@ impl Diagnose for Error {
         Some(match self {
             Self::Unfit { remedy, .. } => remedy.clone(),
             Self::Rights { grant, .. } => format!("run `{grant}`"),
+            Self::Mismatch(Mismatch::Missing { remedy, .. }) => {
+                format!("if it was renamed, set {remedy} for this [[outbox]], else mend the table")
+            }
             Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
             Self::Hidden { role, .. } => format!("run `ALTER ROLE {} BYPASSRLS`", quote(role)),
             Self::StartedOver { remedy, .. } => {

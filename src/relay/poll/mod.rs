@@ -59,6 +59,7 @@ use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
 use crate::relay::route::Route;
 use crate::relay::route::Scratch;
+use crate::relay::route::configured;
 use crate::relay::row::Role;
 use crate::relay::stalls::Stalls;
 use crate::relay::wal;
@@ -88,6 +89,24 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 struct Outbox {
     route: Route,
     names: Names,
+    own: Own,
+}
+
+/// The names that our own columns may have.
+#[derive(Clone, Debug)]
+struct Own {
+    sequence: Vec<String>,
+    published_at: Vec<String>,
+    created_at: Vec<String>,
+}
+
+impl Outbox {
+    /// Takes of several names the first one, until the catalog says which is there.
+    fn new(route: Route, own: Own) -> Self {
+        let first = |names: &[String]| names.first().cloned().unwrap_or_default();
+        let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
+        Self { names: Names::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+    }
 }
 
 /// What is remembered of an outbox from one transaction to the next.
@@ -173,11 +192,12 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
 fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
     let outbox = |(route, config): (Route, &crate::relay::route::Config)| {
         let columns = &config.columns;
-        let named = |given: &Option<String>, default: &str| given.as_deref().unwrap_or(default).to_owned();
-        let sequence = named(&columns.sequence, "sequence");
-        let published_at = named(&columns.published_at, "published_at");
-        let created_at = named(&columns.created_at, Role::CreatedAt.name());
-        Outbox { names: Names::new(&route, &sequence, &published_at, &created_at), route }
+        let own = Own {
+            sequence: configured(columns.sequence.as_ref(), "sequence"),
+            published_at: configured(columns.published_at.as_ref(), "published_at"),
+            created_at: configured(columns.created_at.as_ref(), Role::CreatedAt.name()),
+        };
+        Outbox::new(route, own)
     };
     Ok(settings.routes()?.into_iter().zip(&settings.outboxes).map(outbox).collect())
 }
@@ -341,7 +361,7 @@ async fn open(target: &Target, settings: &Settings, desks: &[Desk]) -> Result<So
     };
     let late = RelayError::Wal { action: "read the catalog", source: wal::Error::NoAnswer { limit: OPEN_LIMIT } };
     let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
-    Ok(Source::new(ordinary, begin, &outboxes, found))
+    Ok(Source::new(ordinary, begin, found))
 }
 
 impl Desk {

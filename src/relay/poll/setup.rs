@@ -54,20 +54,21 @@ pub(in crate::relay) async fn apply(
         setup::insist_on_role(client, role).await?;
     }
     for outbox in outboxes(settings)? {
+        let outbox = &verify::settle(client, &outbox).await?;
         let (schema, name) = outbox.route.table();
         if wish.with_outbox {
             run(client, format!("create table {schema}.{name}"), &outbox_table(&outbox.route)).await?;
             tell(&format!("outbox table {schema}.{name} is there"));
         }
-        run(client, format!("make table {schema}.{name} fit for polling"), &columns(&outbox)).await?;
+        run(client, format!("make table {schema}.{name} fit for polling"), &columns(outbox)).await?;
         tell(&format!("outbox table {schema}.{name} can be polled"));
         if let Some(role) = &wish.role {
-            run(client, format!("grant rights to {role}"), &grants(&outbox, role)).await?;
-            run(client, format!("grant rights to {role}"), &grants_on_sequences(&outbox, role)).await?;
+            run(client, format!("grant rights to {role}"), &grants(outbox, role)).await?;
+            run(client, format!("grant rights to {role}"), &grants_on_sequences(outbox, role)).await?;
             tell(&format!("role {role} has what run needs on {schema}.{name}"));
         }
         begin(client).await?;
-        verify::verify(client, &outbox).await?;
+        verify::verify(client, outbox).await?;
         end(client).await?;
     }
     Ok(())

@@ -98,23 +98,23 @@ pub(super) struct Backlog {
 
 impl Source {
     /// Takes over a connection whose tables are fit.
-    pub(super) fn new(ordinary: Ordinary, begin: String, outboxes: &[Outbox], found: Vec<Found>) -> Self {
+    pub(super) fn new(ordinary: Ordinary, begin: String, found: Vec<Found>) -> Self {
         let Ordinary { client, ended, .. } = ordinary;
-        let tables = outboxes.iter().zip(found).map(|(outbox, found)| Table::new(outbox, found)).collect();
+        let tables = found.into_iter().map(Table::new).collect();
         Self { client, ended, tables, begin }
     }
 }
 
 impl Table {
-    fn new(outbox: &Outbox, found: Found) -> Self {
-        let (schema, name) = outbox.route.table();
-        let mut names = outbox.names.clone();
+    fn new(found: Found) -> Self {
+        let Outbox { route, mut names, .. } = found.outbox;
+        let (schema, name) = route.table();
         names.read.retain(|column| found.columns.contains(column));
         Self {
             schema: schema.to_owned(),
             name: name.to_owned(),
             class: found.id,
-            roles: outbox.route.names().clone(),
+            roles: route.names().clone(),
             sequences: found.sequences,
             claim: sql::claim(),
             fetch: names.fetch(),

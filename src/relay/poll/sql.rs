@@ -66,8 +66,10 @@ impl Names {
     pub(super) fn new(route: &Route, sequence: &str, published_at: &str, created_at: &str) -> Self {
         let mut read: Vec<String> = Vec::new();
         for name in route.names().0.iter().flatten() {
-            if !read.contains(&name.column) {
-                read.push(name.column.clone());
+            for column in &name.columns {
+                if !read.contains(column) {
+                    read.push(column.clone());
+                }
             }
         }
         Self {

@@ -11,12 +11,15 @@ use crate::relay::wal;
 
 use super::Error;
 use super::Outbox;
+use super::Own;
 use super::numbers::Sequence;
 use super::setup;
 
 /// A table that is fit.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
+    /// The outbox, by the names that its table and columns have.
+    pub(super) outbox: Outbox,
     /// Its id.
     pub(super) id: u32,
     /// Its columns; some that the route reads need not be there.
@@ -27,9 +30,11 @@ pub(super) struct Found {
 
 /// Checks one outbox: its columns, the sequence and our rights.
 pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, RelayError> {
-    contract::columns(client, &outbox.route).await?;
+    let settled = settle(client, outbox).await?;
+    let (schema, name) = settled.route.table();
+    contract::columns(client, &outbox.route.named(schema, name)).await?;
+    let outbox = &settled;
     let names = &outbox.names;
-    let (schema, name) = outbox.route.table();
     let sql =
         "SELECT c.oid, current_user::text, has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
                       coalesce(has_column_privilege(c.oid, p.attnum, 'UPDATE'), false),
@@ -82,7 +87,38 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
              prints it"
         );
     }
-    Ok(Found { id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)?, sequences })
+    let outbox = settled.clone();
+    Ok(Found { outbox, id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)?, sequences })
+}
+
+/// Gives an outbox by the names that its table and its columns have now.
+pub(super) async fn settle(client: &Client, outbox: &Outbox) -> Result<Outbox, RelayError> {
+    let routes = contract::settle(client, std::slice::from_ref(&outbox.route)).await?;
+    let Some(route) = routes.into_iter().next() else { return Ok(outbox.clone()) };
+    let (schema, name) = route.table();
+    let sql = "SELECT a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+               JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+    let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(failed)?;
+    let columns = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>().map_err(failed)?;
+    let one = |names: &[String], what: &str| {
+        let found: Vec<&String> = names.iter().filter(|name| columns.contains(name)).collect();
+        match found.as_slice() {
+            [] => Ok(names.to_vec()),
+            [name] => Ok(vec![(*name).clone()]),
+            [name, other, ..] => Err(Error::Unfit {
+                table: route.name(),
+                what: format!("has columns {name:?} and {other:?}, of which only one can be the {what}"),
+                remedy: "remove the other name under [outbox.columns]".to_owned(),
+            }),
+        }
+    };
+    let own = Own {
+        sequence: one(&outbox.own.sequence, "sequence")?,
+        published_at: one(&outbox.own.published_at, "published_at")?,
+        created_at: one(&outbox.own.created_at, "created_at")?,
+    };
+    Ok(Outbox::new(route.settled(&columns), own))
 }
 
 /// Finds and checks the sequences that the column of the order draws from: its own, and those of its default.

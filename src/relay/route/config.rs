@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct Config {
     /// The table, with its schema.
     pub table: String,
+    /// The names that the table had before, with their schema: the WAL has the name of when it was written.
+    pub renamed_from: Vec<String>,
     /// The shape that fills in whatever is not said here.
     pub preset: Preset,
     /// The topic: text and `{column}` or `{column:lower}`, where a column is one of the roles under `columns`.
@@ -20,11 +22,59 @@ pub struct Config {
     /// Where the record's timestamp comes from.
     pub timestamp: Option<Timestamp>,
     /// A column, by its name, that holds the partition to write to.
-    pub partition: Option<String>,
+    pub partition: Option<ColumnNames>,
     /// The names of the columns.
     pub columns: Columns,
     /// The topics that may be written; empty means any legal one.
     pub allowed_topics: Vec<String>,
+}
+
+/// The name of a column, or several of which the table has one at a time.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged, expecting = "a column's name, or a list of the names that it may have")]
+pub enum ColumnNames {
+    /// One name.
+    One(String),
+    /// One of these.
+    Any(Vec<String>),
+}
+
+impl ColumnNames {
+    /// Gives the names.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Any(names) => names,
+        }
+    }
+
+    /// Says whether there is a name, and none is empty or there twice.
+    #[must_use]
+    pub fn is_fit(&self) -> bool {
+        let names = self.names();
+        let is_fit =
+            |(place, name): (usize, &String)| !name.is_empty() && !names.iter().take(place).any(|other| other == name);
+        !names.is_empty() && names.iter().enumerate().all(is_fit)
+    }
+}
+
+impl Columns {
+    /// Gives the names that are configured, each with its option.
+    #[must_use]
+    pub const fn all(&self) -> [(&'static str, Option<&ColumnNames>); 9] {
+        [
+            ("id", self.id.as_ref()),
+            ("aggregate_type", self.aggregate_type.as_ref()),
+            ("aggregate_id", self.aggregate_id.as_ref()),
+            ("event_type", self.event_type.as_ref()),
+            ("payload", self.payload.as_ref()),
+            ("headers", self.headers.as_ref()),
+            ("created_at", self.created_at.as_ref()),
+            ("sequence", self.sequence.as_ref()),
+            ("published_at", self.published_at.as_ref()),
+        ]
+    }
 }
 
 /// A shape of outbox table.
@@ -66,29 +116,30 @@ pub enum Timestamp {
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
     /// The event's id.
-    pub id: Option<String>,
+    pub id: Option<ColumnNames>,
     /// What kind of thing the event is about.
-    pub aggregate_type: Option<String>,
+    pub aggregate_type: Option<ColumnNames>,
     /// Which one the event is about.
-    pub aggregate_id: Option<String>,
+    pub aggregate_id: Option<ColumnNames>,
     /// What happened.
-    pub event_type: Option<String>,
+    pub event_type: Option<ColumnNames>,
     /// The event itself.
-    pub payload: Option<String>,
+    pub payload: Option<ColumnNames>,
     /// A JSON object of further headers.
-    pub headers: Option<String>,
+    pub headers: Option<ColumnNames>,
     /// When the row was written.
-    pub created_at: Option<String>,
+    pub created_at: Option<ColumnNames>,
     /// The order of a key's rows; only polling reads it.
-    pub sequence: Option<String>,
+    pub sequence: Option<ColumnNames>,
     /// When the row was published, NULL until then; only polling reads and writes it.
-    pub published_at: Option<String>,
+    pub published_at: Option<ColumnNames>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             table: "public.outbox_events".to_owned(),
+            renamed_from: Vec::new(),
             preset: Preset::default(),
             topic: None,
             key: None,

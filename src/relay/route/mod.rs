@@ -19,6 +19,7 @@ use crate::relay::row::Names;
 use crate::relay::row::Role;
 use crate::relay::row::Row;
 
+pub use config::ColumnNames;
 pub use config::Columns;
 pub use config::Config;
 pub use config::Header;
@@ -112,6 +113,8 @@ pub enum Reason {
 pub struct Route {
     schema: String,
     table: String,
+    /// Every name of the table, with its schema: the configured one first.
+    tables: Vec<(String, String)>,
     names: Names,
     topic: Template,
     key: Role,
@@ -132,7 +135,12 @@ impl Route {
         let headers =
             config.headers.clone().unwrap_or_else(|| vec![Header::EventId, Header::EventType, Header::ProducedAt]);
         let timestamp = config.timestamp.unwrap_or_default();
-        let (schema, table) = config.table.split_once('.').unwrap_or(("public", &config.table));
+        let split = |name: &str| {
+            let (schema, table) = name.split_once('.').unwrap_or(("public", name));
+            (schema.to_owned(), table.to_owned())
+        };
+        let (schema, table) = split(&config.table);
+        let tables = [&config.table].into_iter().chain(&config.renamed_from).map(|name| split(name)).collect();
 
         let uses = |role: Role| match role {
             Role::Id | Role::Payload => true,
@@ -157,12 +165,13 @@ impl Route {
             };
             let required = given.is_some() || uses(role);
             let is_read = required || role == Role::Headers;
-            let column = is_read.then(|| given.as_deref().unwrap_or(role.name()).to_owned());
-            *name = column.map(|column| Name { column, required });
+            let columns = is_read.then(|| configured(given.as_ref(), role.name()));
+            *name = columns.map(|columns| Name { columns, required });
         }
         Ok(Self {
-            schema: schema.to_owned(),
-            table: table.to_owned(),
+            schema,
+            table,
+            tables,
             names,
             topic,
             key,
@@ -175,23 +184,52 @@ impl Route {
     /// Makes a route for rows that are read from the table: there is no commit time, so it must say when a row was written.
     pub fn for_polling(config: &Config) -> Result<Self, BadTemplate> {
         let mut route = Self::new(config)?;
-        let column = config.columns.created_at.as_deref().unwrap_or(Role::CreatedAt.name()).to_owned();
+        let columns = configured(config.columns.created_at.as_ref(), Role::CreatedAt.name());
         for (_, name) in Role::ALL.into_iter().zip(&mut route.names.0).filter(|(role, _)| *role == Role::CreatedAt) {
-            *name = Some(Name { column: column.clone(), required: true });
+            *name = Some(Name { columns: columns.clone(), required: true });
         }
         Ok(route)
     }
 
-    /// Says whether this is the table.
+    /// Takes one of the names that the table may have for its own.
+    #[must_use]
+    pub fn named(&self, schema: &str, table: &str) -> Self {
+        Self { schema: schema.to_owned(), table: table.to_owned(), ..self.clone() }
+    }
+
+    /// Keeps, of the names that a column may have, the one that the table has.
+    #[must_use]
+    pub fn settled(mut self, columns: &[String]) -> Self {
+        for name in self.names.0.iter_mut().flatten() {
+            if let Some(found) = name.columns.iter().find(|name| columns.contains(name)) {
+                name.columns = vec![found.clone()];
+            }
+        }
+        self
+    }
+
+    /// Says whether this is the table, by one of its names.
     #[must_use]
     pub fn is_for(&self, schema: &str, table: &str) -> bool {
-        self.schema == schema && self.table == table
+        self.tables.iter().any(|(own_schema, own)| own_schema == schema && own == table)
+    }
+
+    /// Gives every name that the table may have, with its schema.
+    #[must_use]
+    pub fn tables(&self) -> &[(String, String)] {
+        &self.tables
     }
 
     /// Gives the schema and the name of the table.
     #[must_use]
     pub fn table(&self) -> (&str, &str) {
         (&self.schema, &self.table)
+    }
+
+    /// Gives the table's name with its schema, for a message.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
     }
 
     /// Says whether the time of a record is when its row was made.
@@ -210,14 +248,14 @@ impl Route {
     #[must_use]
     pub fn key_column(&self) -> &str {
         let name = self.names.0.get(self.key as usize).and_then(Option::as_ref);
-        name.map_or(self.key.name(), |name| &name.column)
+        name.and_then(|name| name.columns.first()).map_or(self.key.name(), String::as_str)
     }
 
     /// Gives the name of the column that is the event's id.
     #[must_use]
     pub fn id_column(&self) -> &str {
         let name = self.names.0.get(Role::Id as usize).and_then(Option::as_ref);
-        name.map_or(Role::Id.name(), |name| &name.column)
+        name.and_then(|name| name.columns.first()).map_or(Role::Id.name(), String::as_str)
     }
 
     /// Gives the topic if it is the same for every row.
@@ -289,6 +327,12 @@ impl Route {
         }
         headers.push_object(row)
     }
+}
+
+/// Gives the names of a column: as configured, or the one of the preset.
+#[must_use]
+pub fn configured(given: Option<&ColumnNames>, preset: &str) -> Vec<String> {
+    given.map_or_else(|| vec![preset.to_owned()], |given| given.names().to_vec())
 }
 
 /// Gives the event's id, escaped and cut, for a message to a person.

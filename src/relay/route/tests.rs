@@ -236,7 +236,7 @@ fn d18_a_timestamp_that_no_broker_would_take_gives_way_to_the_commit_time() {
 
 #[test]
 fn a_row_may_choose_its_partition() {
-    let config = Config { partition: Some("part".into()), ..Config::default() };
+    let config = Config { partition: Some(ColumnNames::One("part".into())), ..Config::default() };
     let made = |form| make(&config, &with(plain(), "part", 23, form)).map(|made| made.partition);
     assert_eq!(made(Form::Text(b"3")), Ok(Some(3)));
     assert_eq!(made(Form::Binary(&[0, 0, 0, 7])), Ok(Some(7)));

@@ -7,7 +7,6 @@ use crate::relay::Settings;
 use crate::relay::catalog_watch;
 use crate::relay::contract;
 use crate::relay::route::Route;
-use crate::relay::wal;
 
 use super::Error;
 use super::Wish;
@@ -35,17 +34,6 @@ pub(super) async fn keep(
             return Err(RelayError::from(unseen).into());
         }
         tell(&format!("accepting a gap: {unseen}"));
-        if kept.is_other_publication(&found) && version < 180_000 {
-            // Decoding fails where the publication did not exist; advancing calls no plugin.
-            let advance = "WITH moved AS (
-                               SELECT end_lsn FROM pg_replication_slot_advance($1::text::name, pg_current_wal_insert_lsn()))
-                           UPDATE walrelay.position SET position = moved.end_lsn, stored_at = now() FROM moved
-                           WHERE slot = $1::text::name";
-            let failed =
-                |error| Error::Statement { what: format!("advance slot {slot}"), source: wal::Error::from(error) };
-            client.execute(advance, &[slot]).await.map_err(failed)?;
-            tell("the slot is advanced past the time without the publication");
-        }
     }
     catalog_watch::save(client, slot, &found).await.map_err(RelayError::from)?;
     Ok(())

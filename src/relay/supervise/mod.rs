@@ -19,6 +19,7 @@ use crate::lsn::Lsn;
 use crate::relay::Error;
 use crate::relay::Settings;
 use crate::relay::advance;
+use crate::relay::catalog_watch::Watch;
 use crate::relay::examine;
 use crate::relay::examine::Examined;
 use crate::relay::feedback::Pace;
@@ -87,6 +88,8 @@ struct Supervisor {
     follows_another: bool,
     /// Kafka took nothing, and nothing has been delivered since.
     in_doubt: bool,
+    /// The watch over the catalog: how it was found last, whatever became of the connection.
+    watch: Option<Watch>,
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
@@ -121,6 +124,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         purged_records: 0,
         follows_another: false,
         in_doubt: false,
+        watch: None,
         settings,
     };
     let ended = supervisor.supervise().await;
@@ -168,13 +172,21 @@ impl Supervisor {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
         let opened = examine::open(&self.target, &self.settings, &self.routes);
-        let (session, server, Examined { target, facts, stored, server_started, watch, ordinary }) = tokio::select! {
+        let (session, server, Examined { target, facts, stored, server_started, first, ordinary }) = tokio::select! {
             opened = self.patience.tick_during(opened) => opened?,
             () = stop.cancelled() => return Ok(Left::StoppedBefore),
         };
         let walsender = session.process_id().map(|process| (server_started.clone(), process));
         self.server_started = server_started;
         let start = self.decide(&server, stored.as_ref())?;
+        // Only now: on another server the catalog is another one, and that is not what went wrong.
+        let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
+        let judged = first.judge(&ordinary.client, (&slot, &publication, &self.routes), self.watch.as_ref());
+        let watch = tokio::select! {
+            judged = self.patience.tick_during(judged) => judged.map_err(|error| error.of_role(&target.user))?,
+            () = stop.cancelled() => return Ok(Left::StoppedBefore),
+        };
+        self.watch = Some(watch.clone());
         let has_ended = |stored: &Stored| stored.is_released && stored.identity == server.identity;
         if self.remembered.is_none() && !stored.as_ref().is_some_and(has_ended) {
             self.follows_another = true;
@@ -182,7 +194,6 @@ impl Supervisor {
         if !self.retired.is_empty() {
             return Ok(Left::StoppedBefore);
         }
-        let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
         let places = (start.lsn(), resume::reported(start, stored.as_ref(), server.slot_confirmed));
         let started = wal::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
@@ -237,7 +248,9 @@ impl Supervisor {
                 silence_max: self.silence.limit(start, wal_sender_timeout),
                 // Where nothing is stored, the keeper still looks at the catalog before a position is reported.
                 store_position: true,
-                stall_release_after: source.stall_release_after,
+                // Nothing is read from a connection while everything is in flight, so nothing tells that it is lost. The server gives
+                // the slot to another relay after its own limit: by then this one must have looked who has it.
+                stall_release_after: source.stall_release_after.min(wal_sender_timeout),
             },
             drain: self.settings.shutdown.drain,
             slot: &source.slot,
@@ -261,6 +274,10 @@ impl Supervisor {
         let delivered = self.remembered.as_ref().or(stored).map(|it| it.position);
         // Where positions are not stored, the slot says how far another relay has come.
         let reached = stored.map_or(server.slot_confirmed, |stored| stored.position);
+        if let (None, Some(remembered)) = (stored, &self.remembered) {
+            // Nothing but this process knows of the server before.
+            remembered.is_of(&server.identity.system_id)?;
+        }
         let is_ours = |remembered: &Stored| remembered.identity == server.identity && reached <= remembered.position;
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.follows_another |=
@@ -306,7 +323,8 @@ impl Supervisor {
         let position = held.pipeline.confirmation().lsn();
         self.remembered = Some(Stored { identity, position, is_released: false });
         if matches!(ended, Err(Error::Raised { .. })) && !self.settings.source.store_position {
-            self.patience.tick_during(advance::advance(&self.target, &self.settings, position)).await;
+            let advancing = advance::advance(&self.target, &self.settings, position, self.watch.as_ref(), &self.stop);
+            self.patience.tick_during(advancing).await;
         }
     }
 

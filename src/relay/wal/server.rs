@@ -224,9 +224,9 @@ impl Kind {
             }
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
-                "create the publication if it is missing with `walrelay setup --apply`; if it is there, the slot is older and \
-                 cannot read the WAL before it: compare the outbox table with Kafka, drop the slot with \
-                 pg_drop_replication_slot, then run `walrelay setup --apply --accept-gap`"
+                "create the publication if it is missing with `walrelay setup --apply`; if it is there, it did not exist when the WAL \
+                 that comes next was written: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, \
+                 which advances the slot to where the publication exists, and says how far that is"
             }
             Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
             Self::Pooler => {

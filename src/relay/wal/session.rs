@@ -64,6 +64,12 @@ impl Session {
         })
     }
 
+    /// Reads the history of a timeline: where each one before it ended.
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<String, Error> {
+        let rows = self.query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        cell(&rows, 1, "timeline history").map(str::to_owned)
+    }
+
     /// Creates a slot. Waits for every transaction that is running, so it has no time limit.
     pub async fn create_slot(&mut self, name: &str, failover: bool) -> Result<CreatedSlot, Error> {
         let version = self.server_version();

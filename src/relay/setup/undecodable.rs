@@ -1,0 +1,156 @@
+//! What setup does where the WAL cannot be decoded: before PostgreSQL 18 a change fails that was written while the publication did
+//! not exist. Decoding sees the catalog as it was then, so what creates the publication again does not help.
+//!
+//! Nothing is skipped that can be decoded. What comes before is delivered first, by `run`; only if the very next change fails is the
+//! slot advanced, and only to where decoding works again. That place is sought with temporary copies of the slot: in growing steps,
+//! then between the last two. A publication that was dropped twice within one step is passed as if it had been dropped once. PostgreSQL
+//! 14 also sends transactions without rows; `run` confirms them first, so that it takes one more round there.
+
+use tokio_postgres::Client;
+
+use crate::lsn::Lsn;
+use crate::relay::Error as RelayError;
+use crate::relay::Settings;
+use crate::relay::contract;
+use crate::relay::contract::quote;
+use crate::relay::wal;
+
+use super::Error;
+use super::stored;
+
+/// The first version that sends nothing of such a change instead of failing.
+const SKIPS_MISSING: u32 = 180_000;
+/// The first version that sends nothing of a transaction without rows.
+const SKIPS_EMPTY: u32 = 150_000;
+/// So much must be decoded before that, or a transaction without rows would count as the end of what cannot be decoded.
+const MESSAGES_BEFORE: i32 = 1_000;
+/// The first step, of one page; each further one is twice as long.
+const FIRST_STEP: u64 = 8 << 10;
+/// Records of the WAL begin at multiples of it.
+const ALIGNMENT: u64 = 8;
+
+/// Advances the slot past what cannot be decoded, if that comes next.
+pub(super) async fn pass(client: &Client, settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
+    let version = contract::version(client).await.map_err(RelayError::from)?;
+    let found = contract::find_slot(client, slot, version).await.map_err(RelayError::from)?;
+    let Some(found) = found.filter(|_| version < SKIPS_MISSING) else { return Ok(()) };
+    // What is stored is delivered, also where the server could not be told.
+    let stored = if settings.source.store_position { stored(client, slot).await? } else { None };
+    let from = stored.map_or(found.confirmed, |stored| stored.position.max(found.confirmed));
+    let probe = Probe { client, slot, publication, copy: copy_name(slot), messages: 1 };
+    let works = if from == found.confirmed {
+        decodes(client, slot, publication, 1).await
+    } else {
+        probe.works_from(from).await
+    };
+    if works.map_err(failed("read the next change"))? {
+        return Ok(());
+    }
+    let probe = Probe { messages: if version < SKIPS_EMPTY { MESSAGES_BEFORE } else { 1 }, ..probe };
+    let to = probe.first_decodable(from).await.map_err(failed("find the end of what cannot be decoded"))?;
+    let to = advance(client, settings, to).await.map_err(failed("advance the slot"))?;
+    tell(&format!(
+        "the WAL from {from} to {to} cannot be decoded, because publication {publication} did not exist when it was written: the slot is \
+         advanced to {to}, and events that were committed in between are not published"
+    ));
+    Ok(())
+}
+
+/// Looks for where decoding works, on copies of the slot.
+struct Probe<'a> {
+    client: &'a Client,
+    slot: &'a str,
+    publication: &'a str,
+    copy: String,
+    /// How many messages must be decoded.
+    messages: i32,
+}
+
+impl Probe<'_> {
+    /// Gives the first position behind this one from which decoding works; if there is none, the end of the WAL.
+    async fn first_decodable(&self, from: Lsn) -> Result<Lsn, wal::Error> {
+        let end: Lsn = text(self.client, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+        let (mut fails, mut step) = (from.to_wire(), FIRST_STEP);
+        let mut works = end.to_wire();
+        while fails < end.to_wire() {
+            let at = fails.saturating_add(step).min(end.to_wire());
+            if self.works_from(Lsn::from_wire(at)).await? {
+                works = at;
+                break;
+            }
+            (fails, step) = (at, step.saturating_mul(2));
+        }
+        while works.saturating_sub(fails) > ALIGNMENT {
+            let middle = (fails + (works - fails) / 2).next_multiple_of(ALIGNMENT);
+            if middle >= works {
+                break;
+            }
+            if self.works_from(Lsn::from_wire(middle)).await? {
+                works = middle;
+            } else {
+                fails = middle;
+            }
+        }
+        Ok(Lsn::from_wire(works))
+    }
+
+    async fn works_from(&self, at: Lsn) -> Result<bool, wal::Error> {
+        let copy = "SELECT pg_copy_logical_replication_slot($1::text::name, $2::text::name, true)";
+        self.client.execute(copy, &[&self.slot, &self.copy]).await?;
+        let advance = "SELECT pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
+        self.client.execute(advance, &[&self.copy, &at.to_string()]).await?;
+        let works = decodes(self.client, &self.copy, self.publication, self.messages).await?;
+        // An error drops the temporary slots of its session.
+        let drop =
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1::text::name";
+        self.client.execute(drop, &[&self.copy]).await?;
+        Ok(works)
+    }
+}
+
+/// Says whether the publication exists where the next change of a slot was written. Whatever else fails there, or that a relay has
+/// the slot, is not about that.
+async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) -> Result<bool, wal::Error> {
+    let sql = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1::text::name, NULL, $3, 'proto_version', '1',
+                                                                        'publication_names', $2)";
+    match client.query_one(sql, &[&slot, &quote(publication), &messages]).await.map_err(wal::Error::from) {
+        Ok(_) => Ok(true),
+        Err(error @ wal::Error::Server(_)) => Ok(error.state() != Some("42704")),
+        Err(error) => Err(error),
+    }
+}
+
+/// Advances slot and row; the row first, or the slot would be ahead of it. Gives where the slot stands then.
+async fn advance(client: &Client, settings: &Settings, to: Lsn) -> Result<Lsn, wal::Error> {
+    let (slot, to) = (settings.source.slot.as_str(), to.to_string());
+    let moved = "SELECT end_lsn FROM pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
+    if !settings.source.store_position {
+        return text(client, &format!("SELECT end_lsn::text FROM ({moved}) AS moved"), &[&slot, &to]).await;
+    }
+    let sql = format!(
+        "WITH moved AS ({moved})
+         UPDATE walrelay.position SET position = greatest(position, moved.end_lsn), stored_at = now() FROM moved
+         WHERE slot = $1::text::name RETURNING moved.end_lsn::text"
+    );
+    text(client, &sql, &[&slot, &to]).await
+}
+
+async fn text(
+    client: &Client,
+    sql: &str,
+    values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<Lsn, wal::Error> {
+    let text: String = client.query_one(sql, values).await?.try_get(0)?;
+    text.parse().map_err(|_| wal::Error::Answer { field: "log position" })
+}
+
+fn failed(what: &str) -> impl FnOnce(wal::Error) -> Error {
+    move |source| Error::Statement { what: what.to_owned(), source }
+}
+
+/// A slot's name has at most 63 bytes.
+fn copy_name(slot: &str) -> String {
+    let start: String = slot.chars().take(50).collect();
+    format!("{start}_probe")
+}

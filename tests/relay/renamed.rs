@@ -1,0 +1,148 @@
+//! A column or a table that is renamed: the WAL keeps the names of when it was written, the catalog has the new one.
+
+use walrelay::testing::Options;
+use walrelay::testing::Postgres;
+
+use super::contract::ends;
+use super::delivery::prepared;
+use super::unseen::await_all;
+use crate::support::kafka::Kafka;
+use crate::support::program::Program;
+use crate::support::reader;
+use crate::support::source::Sql;
+
+fn outbox(table: &str, payload: &str, topic: &str) -> String {
+    format!("[[outbox]]\ntable = {table}\ntopic = \"{topic}\"\n[outbox.columns]\npayload = {payload}\n")
+}
+
+fn insert(sql: &Sql, table: &str, payload: &str, number: u32) {
+    sql.run(&format!(
+        "INSERT INTO {table} (aggregate_type, aggregate_id, event_type, {payload}) VALUES ('Order', 'k1', 'E', '{number}')"
+    ));
+}
+
+fn values(kafka: &Kafka, topic: &str) -> Vec<String> {
+    let records = reader::read_all(&kafka.bootstrap(), topic);
+    records.iter().map(|record| String::from_utf8(record.value.clone().unwrap()).unwrap()).collect()
+}
+
+fn delivers(program: &mut Program, sql: &Sql) {
+    program.start_streaming();
+    await_all(sql);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn c10_a_column_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_and_an_error_names_both_sides() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("renamed", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "renamed", "");
+    let with = |columns: &str| {
+        let outbox = outbox("\"public.outbox_events\"", columns, "renamed");
+        Program::new(&postgres.url(), &kafka.bootstrap(), &outbox)
+    };
+    insert(&sql, "outbox_events", "payload", 1);
+    sql.run("ALTER TABLE outbox_events RENAME COLUMN payload TO body");
+    insert(&sql, "outbox_events", "body", 2);
+    let both = "columns.payload = [\"payload\", \"body\"]";
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(65) && log.contains("in the catalog, table") && log.contains(both), "{code:?} {log}");
+    let (code, log) = ends(&mut with("\"body\""));
+    assert!(code == Some(65) && log.contains("in the WAL of the transaction that commits at"), "{code:?} {log}");
+    assert!(log.contains("columns.payload = [\"body\", \"payload\"]"), "{log}");
+    let mut program = with("[\"body\", \"payload\"]");
+    delivers(&mut program, &sql);
+    assert_eq!(values(kafka, "renamed"), ["1", "2"], "{}", program.log());
+    // The old name may go now; and two at once are no name.
+    let mut program = with("\"body\"");
+    insert(&sql, "outbox_events", "body", 3);
+    delivers(&mut program, &sql);
+    sql.run("ALTER TABLE outbox_events ADD COLUMN payload jsonb");
+    let (code, log) = ends(&mut with("[\"payload\", \"body\"]"));
+    assert!(code == Some(65) && log.contains("only one can be the payload"), "{code:?} {log}");
+    insert(&sql, "outbox_events", "body", 4);
+    delivers(&mut program, &sql);
+    assert_eq!(values(kafka, "renamed"), ["1", "2", "3", "4"], "{}", program.log());
+}
+
+#[test]
+fn c10_a_table_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_and_an_error_names_both_sides() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("moved", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "moved", "");
+    let with = |table: &str| Program::new(&postgres.url(), &kafka.bootstrap(), &outbox(table, "\"payload\"", "moved"));
+    insert(&sql, "outbox_events", "payload", 1);
+    sql.run("ALTER TABLE outbox_events RENAME TO events");
+    insert(&sql, "events", "payload", 2);
+    let old = "renamed_from = [\"public.outbox_events\"]";
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(65) && log.contains("public.events") && log.contains(old), "{code:?} {log}");
+    let (code, log) = ends(&mut with("\"public.events\""));
+    assert!(
+        code == Some(65) && log.contains("of the transaction that commits at") && log.contains(old),
+        "{code:?} {log}"
+    );
+    let mut program = with("\"public.events\"\nrenamed_from = [\"public.outbox_events\"]");
+    let set_up = program.verb(&["setup", "--apply"]);
+    assert_eq!(set_up.code, Some(0), "{}", set_up.notes);
+    delivers(&mut program, &sql);
+    assert_eq!(values(kafka, "moved"), ["1", "2"], "{}", program.log());
+    insert(&sql, "events", "payload", 3);
+    delivers(&mut with("\"public.events\""), &sql);
+    assert_eq!(values(kafka, "moved"), ["1", "2", "3"]);
+    sql.run("CREATE TABLE outbox_events (LIKE events)");
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(65) && log.contains("only one of them can be the outbox"), "{code:?} {log}");
+}
+
+#[test]
+fn c10_what_is_listed_under_both_names_before_may_be_renamed_while_the_relay_runs() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("renaming", 1);
+    let (_, sql) = prepared(&postgres, &kafka.bootstrap(), "renaming", "");
+    let table = "\"public.events\"\nrenamed_from = [\"public.outbox_events\"]";
+    let both = outbox(table, "[\"payload\", \"body\"]", "renaming");
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &both);
+    let set_up = program.verb(&["setup", "--apply", "--with-outbox"]);
+    assert_eq!(set_up.code, Some(0), "{}", set_up.notes);
+    program.start_streaming();
+    insert(&sql, "outbox_events", "payload", 1);
+    sql.run("ALTER TABLE outbox_events RENAME COLUMN payload TO body");
+    insert(&sql, "outbox_events", "body", 2);
+    sql.run("ALTER TABLE outbox_events RENAME TO events");
+    insert(&sql, "events", "body", 3);
+    await_all(&sql);
+    assert_eq!(program.ended(), None, "{}", program.log());
+    assert_eq!(values(kafka, "renaming"), ["1", "2", "3"]);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn c10_the_polling_source_takes_whichever_of_the_names_the_catalog_has() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("polled-names", 1);
+    let sql = Sql::connect(&postgres.url());
+    let names = "[\"payload\", \"body\"]\nsequence = [\"sequence\", \"number\"]\npublished_at = [\"published_at\", \"sent_at\"]";
+    let both = outbox("\"public.events\"\nrenamed_from = [\"public.outbox_events\"]", names, "polled-names");
+    let mut program =
+        Program::new(&postgres.url(), &kafka.bootstrap(), &format!("[source]\nmode = \"poll\"\n\n{both}"));
+    sql.run(include_str!("../../sql/outbox.sql"));
+    let set_up = program.verb(&["setup", "--apply"]);
+    assert_eq!(set_up.code, Some(0), "{}", set_up.notes);
+    insert(&sql, "outbox_events", "payload", 1);
+    let unpublished = |table: &str, published: &str| {
+        sql.text(&format!("SELECT count(*)::text FROM {table} WHERE {published} IS NULL"))
+    };
+    program.start_streaming();
+    program.await_that("the first", |_| unpublished("outbox_events", "published_at") == "0");
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    sql.run(
+        "ALTER TABLE outbox_events RENAME COLUMN payload TO body; ALTER TABLE outbox_events RENAME COLUMN sequence TO number;
+         ALTER TABLE outbox_events RENAME COLUMN published_at TO sent_at; ALTER TABLE outbox_events RENAME TO events",
+    );
+    insert(&sql, "events", "body", 2);
+    program.start_streaming();
+    program.await_that("the second", |_| unpublished("events", "sent_at") == "0");
+    assert_eq!(values(kafka, "polled-names"), ["1", "2"], "{}", program.log());
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
