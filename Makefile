@@ -1,6 +1,6 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test test-versions lint features services bench bench-consumer endure image
+.PHONY: help demo example test test-versions lint features services bench bench-consumer endure image fresh
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
@@ -16,6 +16,7 @@ help:
 	@echo "               ENDURE=\"events kills group transaction outage\" chooses; ENDURE=\"shutdown return\" measures how long a"
 	@echo "               shutdown of PostgreSQL takes, and a return of it or of a broker, VERSIONS=\"14 18\" on which"
 	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
+	@echo "make fresh     make demo and make test in a new, minimal Debian 12; FRESH=test walks in the one of last time"
 
 demo:
 	@scripts/setup demo
@@ -55,3 +56,6 @@ endure: services
 
 image: services
 	@scripts/image
+
+fresh:
+	@scripts/fresh $(FRESH)

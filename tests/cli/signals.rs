@@ -68,7 +68,7 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap_or_else(|error| panic!("run script: {error}; sudo apt-get install bsdutils"));
     program.await_state("streaming");
     terminal.kill().unwrap();
     terminal.wait().unwrap();

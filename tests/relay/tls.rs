@@ -25,7 +25,7 @@ fn certify(postgres: &Postgres, digest: &str) {
         .arg("-out")
         .arg(&certificate)
         .output()
-        .unwrap();
+        .unwrap_or_else(|error| panic!("run openssl: {error}; sudo apt-get install openssl"));
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let owner = fs::metadata(folder).unwrap();
     for path in [&key, &certificate] {

@@ -37,6 +37,8 @@ impl Pooler {
         fs::write(folder.join("pgbouncer.ini"), text).unwrap();
         let mut command = Command::new("pgbouncer");
         command.arg(folder.join("pgbouncer.ini")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Debian's lies where only root's PATH leads.
+        command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
         // It refuses to run as root.
         let (ours, server) = (fs::metadata(&folder).unwrap(), fs::metadata(postgres.folder()).unwrap());
         if ours.uid() == 0 {
