@@ -56,7 +56,7 @@ pub(super) async fn advance(
             "what was delivered could not be confirmed: it is repeated after a restart"
         ),
         None => {
-            tracing::warn!(%position, "what was delivered could not be confirmed in time: it is repeated after a restart")
+            tracing::warn!(%position, "what was delivered could not be confirmed in time: it is repeated after a restart");
         }
     }
 }
