@@ -48,9 +48,14 @@ impl Sql {
         self.text(&format!("SELECT ({sql})::text")).parse().unwrap()
     }
 
-    /// Gives the end of the log.
+    /// Gives the end of the WAL: that of its last record. At the beginning of a page the server's function gives the place behind
+    /// the page's header, which nothing ends at.
     pub fn wal_end(&self) -> Lsn {
-        self.lsn("SELECT pg_current_wal_insert_lsn()")
+        let next = self.lsn("SELECT pg_current_wal_insert_lsn()");
+        self.lsn(&format!(
+            "SELECT pg_lsn '{next}' - CASE WHEN mod(pg_lsn '{next}' - '0/0', 8192) IN (24, 40)
+                                           THEN mod(pg_lsn '{next}' - '0/0', 8192) ELSE 0 END"
+        ))
     }
 
     /// Gives what the slot has confirmed.
