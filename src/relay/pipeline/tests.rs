@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::route::Record;
+use crate::relay::record::route::Record;
 
 /// A stream of frames as a server would send it.
 #[derive(Clone, Default)]
@@ -218,7 +218,10 @@ fn c6_c10_d12_what_cannot_be_followed_stops_with_its_place() {
     let unknown = Stream::default().begin(100).row(9, "a", "k");
     let backward = Stream::default().begin(100).commit(100, 130).begin(90).commit(90, 120);
     let rows = [
-        (other, "rows of the transaction that commits at 0/64 come from table public.renamed, which no [[outbox]] names"),
+        (
+            other,
+            "rows of the transaction that commits at 0/64 come from table public.renamed, which no [[outbox]] names",
+        ),
         (unknown, "follow the stream: a row of table 9 whose shape was not sent"),
         (backward, "follow the stream: a transaction that ends at 0/78 after one that ends at 0/82"),
     ];
