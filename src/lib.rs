@@ -53,6 +53,8 @@ pub mod admin;
 pub mod cli;
 #[cfg(feature = "relay")]
 pub mod config;
+#[cfg(feature = "relay")]
+pub mod log;
 #[cfg(feature = "testing")]
 pub mod testing;
 

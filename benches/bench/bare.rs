@@ -17,15 +17,15 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::producer::ProducerContext;
 use rdkafka::producer::ThreadedProducer;
 use walrelay::lsn::Lsn;
-use walrelay::relay::frame;
-use walrelay::relay::frame::Frame;
-use walrelay::relay::frame::Next;
-use walrelay::relay::pgoutput;
-use walrelay::relay::pgoutput::Cell;
-use walrelay::relay::pgoutput::Message;
-use walrelay::relay::wal::Config;
-use walrelay::relay::wal::Session;
-use walrelay::relay::wal::Target;
+use walrelay::relay::decode::frame;
+use walrelay::relay::decode::frame::Frame;
+use walrelay::relay::decode::frame::Next;
+use walrelay::relay::decode::pgoutput;
+use walrelay::relay::decode::pgoutput::Cell;
+use walrelay::relay::decode::pgoutput::Message;
+use walrelay::relay::postgres::Config;
+use walrelay::relay::postgres::Session;
+use walrelay::relay::postgres::Target;
 
 struct Count(Arc<AtomicU32>);
 

@@ -8,7 +8,6 @@ pub mod demo;
 mod dlq;
 pub mod healthcheck;
 mod invocation;
-pub mod log;
 mod output;
 mod panics;
 mod report;
@@ -28,6 +27,7 @@ use crate::config;
 use crate::config::Loaded;
 use crate::config::Sources;
 use crate::fault::Exit;
+use crate::log;
 use crate::relay;
 use crate::relay::setup::Wish;
 
@@ -47,6 +47,7 @@ pub fn main() -> ExitCode {
     panics::end_the_process();
     let args = Args::parse();
     invocation::remember(args.config.as_deref(), &args.set);
+    log::complete_with(invocation::complete);
     let mut output = Output::new(args.color);
     match signals.map_err(no_thread).and_then(|signals| dispatch(args, signals, &mut output)) {
         Ok(code) => code,

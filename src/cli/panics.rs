@@ -13,7 +13,7 @@ use crate::consumer::record;
 use crate::fault::Code;
 use crate::fault::Exit;
 
-use super::log;
+use crate::log;
 
 const PANICKED: Code = Code::new(Exit::Internal, 90);
 const WHAT: &str = "a bug in walrelay";

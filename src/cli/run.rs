@@ -20,8 +20,8 @@ use crate::relay::Metrics;
 use crate::relay::Mode;
 
 use super::invocation;
-use super::log;
 use super::report::Failed;
+use crate::log;
 
 /// Relays until a signal, or until an error that a person must act on.
 pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> Result<ExitCode, Failed> {

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Mechanism;
-use crate::relay::route::Route;
-use crate::relay::wal::Target;
+use crate::relay::record::route::Route;
 use crate::units::SecretRef;
 
 use super::Config;

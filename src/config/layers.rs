@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 use toml::Table;
 use toml::Value;
 
-use crate::cli::log;
+use crate::log;
 
 use super::Config;
 use super::Mistake;

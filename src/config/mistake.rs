@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::cli::log;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::log;
 
 use super::Origin;
 

@@ -25,11 +25,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::admin;
-use crate::cli::log;
+use crate::log;
 use crate::relay;
+use crate::relay::postgres;
 use crate::relay::publish;
-use crate::relay::route;
-use crate::relay::wal;
+use crate::relay::record::route;
 use crate::units::SecretRef;
 
 use layers::Leaves;
@@ -48,7 +48,7 @@ pub struct Config {
     /// `[relay]`
     pub relay: relay::Config,
     /// `[postgres]`
-    pub postgres: wal::Config,
+    pub postgres: postgres::Config,
     /// `[source]`
     pub source: relay::Source,
     /// `[[outbox]]`
@@ -69,7 +69,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             relay: relay::Config::default(),
-            postgres: wal::Config::default(),
+            postgres: postgres::Config::default(),
             source: relay::Source::default(),
             outbox: vec![route::Config::default()],
             kafka: publish::Config::default(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use toml::Table;
 use toml::Value;
 
-use crate::relay::wal::Target;
+use crate::relay::postgres::Target;
 
 use super::Loaded;
 

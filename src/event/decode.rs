@@ -15,7 +15,7 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 
-use super::EVENT_TYPE;
+use super::names::EVENT_TYPE;
 use super::reason;
 use super::reason::Reason;
 

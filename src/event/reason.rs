@@ -18,7 +18,7 @@ use serde::de::value::MapDeserializer;
 use serde::de::value::SeqDeserializer;
 use serde_json::Value;
 
-use super::EVENT_TYPE;
+use super::names::EVENT_TYPE;
 
 /// What stands in the way, in words of the type.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -7,16 +7,16 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 use crate::lsn::Lsn;
-use crate::relay::contract;
+use crate::relay::catalog;
 use crate::relay::metrics::Component;
 use crate::relay::pipeline;
-use crate::relay::poll;
-use crate::relay::position;
+use crate::relay::poll::error as poll;
+use crate::relay::postgres;
 use crate::relay::publish;
-use crate::relay::recurrence::Place;
-use crate::relay::resume::Lost;
-use crate::relay::route::BadTemplate;
-use crate::relay::wal;
+use crate::relay::record::route::BadTemplate;
+use crate::relay::retry::recurrence::Place;
+use crate::relay::stream::position;
+use crate::relay::stream::resume::Lost;
 
 /// The relay cannot go on, or this connection cannot.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum Error {
         action: &'static str,
         /// What went wrong.
         #[source]
-        source: wal::Error,
+        source: postgres::Error,
     },
     /// The server fails while it sends the log.
     #[error("follow the log: PostgreSQL failed {}", at_row(*at, *row))]
@@ -52,11 +52,11 @@ pub enum Error {
         is_again: bool,
         /// What it says.
         #[source]
-        source: Box<wal::Error>,
+        source: Box<postgres::Error>,
     },
     /// The contract does not hold.
     #[error(transparent)]
-    Contract(#[from] contract::Error),
+    Contract(#[from] catalog::Error),
     /// The stored position.
     #[error(transparent)]
     Position(#[from] position::Error),
@@ -118,7 +118,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn wal(action: &'static str) -> impl FnOnce(wal::Error) -> Self {
+    pub(super) fn wal(action: &'static str) -> impl FnOnce(postgres::Error) -> Self {
         move |source| Self::Wal { action, source }
     }
 
@@ -165,8 +165,8 @@ impl Error {
     }
 
     /// Gives what the connection to PostgreSQL says, if that is what failed.
-    pub(super) fn into_wal(self) -> Option<wal::Error> {
-        if let Self::Wal { source, .. } | Self::Contract(contract::Error::Query(source)) = self {
+    pub(super) fn into_wal(self) -> Option<postgres::Error> {
+        if let Self::Wal { source, .. } | Self::Contract(catalog::Error::Query(source)) = self {
             return Some(source);
         }
         None

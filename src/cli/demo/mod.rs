@@ -216,8 +216,8 @@ fn settings(postgres: &Postgres, broker: &Broker) -> relay::Settings {
     relay::Settings {
         relay: relay::Config { name: "demo".to_owned() },
         source: relay::Source::default(),
-        postgres: relay::wal::Config { url: postgres.url(), ..relay::wal::Config::default() },
-        outboxes: vec![relay::route::Config::default()],
+        postgres: relay::postgres::Config { url: postgres.url(), ..relay::postgres::Config::default() },
+        outboxes: vec![relay::record::route::Config::default()],
         kafka: relay::publish::Config { brokers: vec![broker.bootstrap()], ..relay::publish::Config::default() },
         delivery: relay::Delivery::default(),
         shutdown: relay::Shutdown::default(),

@@ -14,13 +14,9 @@ mod span;
 
 use std::fmt;
 
-use super::BAGGAGE;
-#[cfg(feature = "otel")]
-use super::EVENT_ID;
-#[cfg(feature = "otel")]
-use super::EVENT_TYPE;
-use super::TRACEPARENT;
-use super::TRACESTATE;
+use super::names::BAGGAGE;
+use super::names::TRACEPARENT;
+use super::names::TRACESTATE;
 
 pub use span::current;
 pub use span::handler_span;

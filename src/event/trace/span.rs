@@ -14,12 +14,12 @@ use tracing::Span;
 use tracing::field;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::EVENT_ID;
-use super::EVENT_TYPE;
 use super::Handled;
 use super::TraceContext;
 use super::is_baggage;
 use super::is_tracestate;
+use crate::event::names::EVENT_ID;
+use crate::event::names::EVENT_TYPE;
 
 /// Gives the trace context of the current span of `tracing`; nothing if no layer of OpenTelemetry records it. A tracestate
 /// or baggage beyond the limits is left out.

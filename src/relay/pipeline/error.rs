@@ -6,9 +6,9 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 use crate::lsn::Lsn;
-use crate::relay::route::Reason;
-use crate::relay::row::Mismatch;
-use crate::relay::transaction::Violation;
+use crate::relay::decode::transaction::Violation;
+use crate::relay::record::route::Reason;
+use crate::relay::record::row::Mismatch;
 
 /// The stream cannot be followed any further.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

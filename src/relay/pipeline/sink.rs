@@ -2,7 +2,7 @@
 
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::route::Record;
+use crate::relay::record::route::Record;
 
 /// Where records go.
 pub trait Sink {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::route::Record;
+use crate::relay::record::route::Record;
 
 /// A stream of frames as a server would send it.
 #[derive(Clone, Default)]

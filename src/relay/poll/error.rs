@@ -4,11 +4,11 @@ use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
-use crate::relay::contract::quote;
-use crate::relay::recurrence::Place;
-use crate::relay::route::Reason;
-use crate::relay::row::Mismatch;
-use crate::relay::wal;
+use crate::relay::catalog::quote;
+use crate::relay::postgres;
+use crate::relay::record::route::Reason;
+use crate::relay::record::row::Mismatch;
+use crate::relay::retry::recurrence::Place;
 
 /// An outbox cannot be polled any further.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub enum Error {
         before: usize,
         /// What it says.
         #[source]
-        source: Box<wal::Error>,
+        source: Box<postgres::Error>,
     },
     /// The server cannot send a row.
     #[error("event {event_id} of table {table}, with {column} {sequence}, cannot be read")]
@@ -102,7 +102,7 @@ pub enum Error {
         bucket: i32,
         /// What the server says.
         #[source]
-        source: Box<wal::Error>,
+        source: Box<postgres::Error>,
     },
     /// The server fails at a statement on the table.
     #[error("table {table}: {action}")]
@@ -117,7 +117,7 @@ pub enum Error {
         is_again: bool,
         /// What it says.
         #[source]
-        source: Box<wal::Error>,
+        source: Box<postgres::Error>,
     },
     /// A row cannot become a record.
     #[error("event {event_id} of table {table} cannot be published: {reason}")]
@@ -146,7 +146,7 @@ pub enum Error {
         what: String,
         /// Why it fails.
         #[source]
-        source: wal::Error,
+        source: postgres::Error,
     },
 }
 

@@ -27,17 +27,18 @@
 //! transaction is not seen, and rows of several tables have no common order: the log source is better at both.
 
 mod choice;
-mod error;
+pub(super) mod error;
+pub(super) mod grants;
 mod numbers;
+pub(super) mod outbox;
 mod outlet;
-pub(super) mod setup;
 mod source;
-mod sql;
+pub(super) mod sql;
 mod sweep;
 mod tempo;
 mod turn;
 mod value;
-mod verify;
+pub(super) mod verify;
 
 use std::time::Duration;
 use std::time::Instant;
@@ -47,28 +48,26 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Diagnose as _;
 use crate::fault::chain;
 use crate::lsn::Lsn;
-use crate::relay::Error as RelayError;
-use crate::relay::Settings;
+use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
-use crate::relay::patience::Patience;
+use crate::relay::postgres;
+use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
-use crate::relay::route::Route;
-use crate::relay::route::Scratch;
-use crate::relay::route::configured;
-use crate::relay::row::Role;
-use crate::relay::stalls::Stalls;
-use crate::relay::wal;
-use crate::relay::wal::Target;
+use crate::relay::record::route::Scratch;
+use crate::relay::retry::patience::Patience;
+use crate::relay::retry::stalls::Stalls;
+use crate::relay::settings::Settings;
 
 use choice::Appetite;
 pub use error::Error;
+use outbox::Outbox;
+use outbox::outboxes;
 use source::Source;
-use sql::Names;
 use sweep::Sweep;
 use tempo::Tempo;
 use turn::Hands;
@@ -83,31 +82,6 @@ const HALT_AFTER: Duration = Duration::from_secs(30);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked how much is unpublished.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// One outbox table.
-#[derive(Clone, Debug)]
-struct Outbox {
-    route: Route,
-    names: Names,
-    own: Own,
-}
-
-/// The names that our own columns may have.
-#[derive(Clone, Debug)]
-struct Own {
-    sequence: Vec<String>,
-    published_at: Vec<String>,
-    created_at: Vec<String>,
-}
-
-impl Outbox {
-    /// Takes of several names the first one, until the catalog says which is there.
-    fn new(route: Route, own: Own) -> Self {
-        let first = |names: &[String]| names.first().cloned().unwrap_or_default();
-        let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
-        Self { names: Names::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
-    }
-}
 
 /// What is remembered of an outbox from one transaction to the next.
 struct Desk {
@@ -154,7 +128,7 @@ enum Next {
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
     let target = Target::resolve(&settings.postgres.url)
-        .map_err(wal::Error::from)
+        .map_err(postgres::Error::from)
         .map_err(RelayError::wal("read the configuration"))?;
     let budget = settings.delivery.max_in_flight_bytes;
     let kafka = publish::Settings::new(settings.kafka.clone(), settings.relay.name.clone(), budget);
@@ -186,20 +160,6 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     let ended = Box::pin(poller.supervise()).await;
     poller.metrics.enter(State::Stopped);
     ended
-}
-
-/// Gathers the tables and what their columns are called.
-fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
-    let outbox = |(route, config): (Route, &crate::relay::route::Config)| {
-        let columns = &config.columns;
-        let own = Own {
-            sequence: configured(columns.sequence.as_ref(), "sequence"),
-            published_at: configured(columns.published_at.as_ref(), "published_at"),
-            created_at: configured(columns.created_at.as_ref(), Role::CreatedAt.name()),
-        };
-        Outbox::new(route, own)
-    };
-    Ok(settings.routes()?.into_iter().zip(&settings.outboxes).map(outbox).collect())
 }
 
 impl Poller {
@@ -343,7 +303,7 @@ impl Poller {
 
 /// Connects, and verifies every table. Nothing is locked and nothing is written.
 async fn open(target: &Target, settings: &Settings, desks: &[Desk]) -> Result<Source, RelayError> {
-    let ordinary = wal::connect_shared(target, &settings.postgres, &settings.relay.name)
+    let ordinary = postgres::connect_shared(target, &settings.postgres, &settings.relay.name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
     let outboxes: Vec<Outbox> = desks.iter().map(|desk| desk.outbox.clone()).collect();
@@ -351,15 +311,23 @@ async fn open(target: &Target, settings: &Settings, desks: &[Desk]) -> Result<So
     let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
     let client = &ordinary.client;
     let verified = async {
-        client.batch_execute(&begin).await.map_err(wal::Error::from).map_err(RelayError::wal("read the catalog"))?;
+        client
+            .batch_execute(&begin)
+            .await
+            .map_err(postgres::Error::from)
+            .map_err(RelayError::wal("read the catalog"))?;
         let mut found = Vec::new();
         for outbox in &outboxes {
             found.push(verify::verify(client, outbox).await?);
         }
-        client.batch_execute("COMMIT").await.map_err(wal::Error::from).map_err(RelayError::wal("read the catalog"))?;
+        client
+            .batch_execute("COMMIT")
+            .await
+            .map_err(postgres::Error::from)
+            .map_err(RelayError::wal("read the catalog"))?;
         Ok(found)
     };
-    let late = RelayError::Wal { action: "read the catalog", source: wal::Error::NoAnswer { limit: OPEN_LIMIT } };
+    let late = RelayError::Wal { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };
     let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
     Ok(Source::new(ordinary, begin, found))
 }

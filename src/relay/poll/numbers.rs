@@ -1,8 +1,8 @@
 //! Whether the numbers of a sequence are still an order: it must not start over behind its rows, nor come to its end unseen.
 
-use crate::relay::contract::quote;
+use crate::relay::catalog::quote;
 
-use super::Error;
+use super::error::Error;
 use super::sql::Names;
 
 /// From this share of its numbers on, in percent, a sequence is told of.

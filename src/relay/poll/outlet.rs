@@ -8,7 +8,7 @@ use crate::relay::ledger::Ledger;
 use crate::relay::pipeline::RECORD_OVERHEAD;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::route::Record;
+use crate::relay::record::route::Record;
 
 /// One producer and its ledger; they go together.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use crate::relay::ledger::Completed;
     use crate::relay::ledger::Ticket;
-    use crate::relay::route::Headers;
+    use crate::relay::record::route::Headers;
 
     #[derive(Default)]
     struct Taken {

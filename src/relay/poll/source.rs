@@ -10,26 +10,26 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
-use crate::relay::Error as RelayError;
-use crate::relay::contract::quote;
-use crate::relay::pgoutput::Cell;
-use crate::relay::pgoutput::Column;
-use crate::relay::pgoutput::Relation;
-use crate::relay::row;
-use crate::relay::row::Names as RoleNames;
-use crate::relay::row::Plan;
-use crate::relay::wal;
-use crate::relay::wal::Ended;
-use crate::relay::wal::Ordinary;
+use crate::relay::catalog::quote;
+use crate::relay::decode::pgoutput::Cell;
+use crate::relay::decode::pgoutput::Column;
+use crate::relay::decode::pgoutput::Relation;
+use crate::relay::error::Error as RelayError;
+use crate::relay::postgres;
+use crate::relay::postgres::Ended;
+use crate::relay::postgres::Ordinary;
+use crate::relay::record::row;
+use crate::relay::record::row::Names as RoleNames;
+use crate::relay::record::row::Plan;
 
-use super::Error;
-use super::Outbox;
 use super::choice;
 use super::choice::Appetite;
 use super::choice::Blocked;
 use super::choice::may_go;
+use super::error::Error;
 use super::numbers::Drawn;
 use super::numbers::Sequence;
+use super::outbox::Outbox;
 use super::sql;
 use super::sql::Names;
 use super::sql::OWN_COLUMNS;
@@ -253,7 +253,7 @@ impl Source {
         let mut batch = Batch::default();
         let mut bytes = 0;
         while let Some(row) = std::future::poll_fn(|context| rows.as_mut().poll_next(context)).await {
-            let row = match row.map_err(wal::Error::from) {
+            let row = match row.map_err(postgres::Error::from) {
                 Ok(row) => row,
                 Err(source) if source.is_about_content() => {
                     return Err(Error::Unsendable { before: batch.rows.len(), source: Box::new(source) }.into());
@@ -283,7 +283,7 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        source: Box<wal::Error>,
+        source: Box<postgres::Error>,
     ) -> Result<Option<Error>, RelayError> {
         let without: &[Key] = &[];
         let values: [(&(dyn ToSql + Sync), Type); 3] =
@@ -387,7 +387,7 @@ impl Source {
 impl Batch {
     /// Tells of two rows that share a number.
     fn tie(&self, table: &Table, row: &InHand) -> Error {
-        let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::route::event_id(&row));
+        let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::record::route::event_id(&row));
         Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }
     }
 }
@@ -406,5 +406,5 @@ impl InHand {
 }
 
 fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> RelayError {
-    move |error| RelayError::Wal { action, source: wal::Error::from(error) }
+    move |error| RelayError::Wal { action, source: postgres::Error::from(error) }
 }

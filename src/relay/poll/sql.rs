@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use crate::relay::contract::quote;
-use crate::relay::contract::quote_table;
-use crate::relay::route::Route;
+use crate::relay::catalog::quote;
+use crate::relay::catalog::quote_table;
+use crate::relay::record::route::Route;
 
 use super::sweep::BUCKETS;
 use super::sweep::CLAIM_MAX;
@@ -45,21 +45,21 @@ pub(super) fn claim() -> String {
 
 /// Where a table is and what its columns are called.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(in crate::relay) struct Names {
     /// The table, quoted, with its schema.
-    pub(super) table: String,
+    pub(in crate::relay) table: String,
     /// The column of the order.
-    pub(super) sequence: String,
+    pub(in crate::relay) sequence: String,
     /// The column that says when a row was published.
-    pub(super) published_at: String,
+    pub(in crate::relay) published_at: String,
     /// The column that becomes the key.
-    pub(super) key: String,
+    pub(in crate::relay) key: String,
     /// The column that is the event's id.
-    pub(super) id: String,
+    pub(in crate::relay) id: String,
     /// The column that says when a row was written.
-    pub(super) created_at: String,
+    pub(in crate::relay) created_at: String,
     /// The columns that the route reads.
-    pub(super) read: Vec<String>,
+    pub(in crate::relay) read: Vec<String>,
 }
 
 impl Names {

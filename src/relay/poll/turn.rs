@@ -8,27 +8,27 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::lsn::Lsn;
-use crate::relay::Error as RelayError;
-use crate::relay::Settings;
+use crate::relay::error::Error as RelayError;
 use crate::relay::ledger::Ledger;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
-use crate::relay::patience::Patience;
 use crate::relay::pipeline::Refused;
+use crate::relay::postgres;
+use crate::relay::postgres::Ended;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Retired;
 use crate::relay::publish::Verdict;
-use crate::relay::recurrence::Place;
-use crate::relay::route;
-use crate::relay::route::Reason;
-use crate::relay::route::Written;
-use crate::relay::wal;
-use crate::relay::wal::Ended;
+use crate::relay::record::route;
+use crate::relay::record::route::Reason;
+use crate::relay::record::route::Written;
+use crate::relay::retry::patience::Patience;
+use crate::relay::retry::recurrence::Place;
+use crate::relay::settings::Settings;
 
 use super::Desk;
-use super::Error;
+use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
 use super::source::Source;
@@ -397,8 +397,8 @@ fn located(error: RelayError, table: &Table, place: Place) -> RelayError {
 }
 
 /// The end of a connection, as an error.
-pub(super) fn closed(error: Option<wal::Error>) -> RelayError {
-    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(wal::Error::Closed) }
+pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
+    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
 }
 
 fn unsigned(micros: i64) -> u64 {

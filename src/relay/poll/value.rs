@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 use tokio_postgres::types::private::BytesMut;
 
-use crate::relay::pgoutput::Cell;
+use crate::relay::decode::pgoutput::Cell;
 
 use super::choice;
 

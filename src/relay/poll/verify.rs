@@ -4,20 +4,20 @@ use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::relay::Error as RelayError;
-use crate::relay::contract;
-use crate::relay::contract::quote;
-use crate::relay::wal;
+use crate::relay::catalog;
+use crate::relay::catalog::quote;
+use crate::relay::error::Error as RelayError;
+use crate::relay::postgres;
 
-use super::Error;
-use super::Outbox;
-use super::Own;
+use super::error::Error;
+use super::grants;
 use super::numbers::Sequence;
-use super::setup;
+use super::outbox::Outbox;
+use super::outbox::Own;
 
 /// A table that is fit.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(in crate::relay) struct Found {
     /// The outbox, by the names that its table and columns have.
     pub(super) outbox: Outbox,
     /// Its id.
@@ -29,10 +29,10 @@ pub(super) struct Found {
 }
 
 /// Checks one outbox: its columns, the sequence and our rights.
-pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, RelayError> {
+pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, RelayError> {
     let settled = settle(client, outbox).await?;
     let (schema, name) = settled.route.table();
-    contract::columns(client, &outbox.route.named(schema, name)).await?;
+    catalog::columns(client, &outbox.route.named(schema, name)).await?;
     let outbox = &settled;
     let names = &outbox.names;
     let sql =
@@ -69,7 +69,7 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
     for (column, what) in [(2, "use the schema of"), (3, "read"), (4, "mark rows as published in")] {
         if !row.try_get::<_, bool>(column).map_err(failed)? {
             let role: String = row.try_get(1).map_err(failed)?;
-            let grant = setup::grants(outbox, &role);
+            let grant = grants::grants(outbox, &role);
             return Err(Error::Rights { role, what, table, grant }.into());
         }
     }
@@ -92,8 +92,8 @@ pub(super) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, Re
 }
 
 /// Gives an outbox by the names that its table and its columns have now.
-pub(super) async fn settle(client: &Client, outbox: &Outbox) -> Result<Outbox, RelayError> {
-    let routes = contract::settle(client, std::slice::from_ref(&outbox.route)).await?;
+pub(in crate::relay) async fn settle(client: &Client, outbox: &Outbox) -> Result<Outbox, RelayError> {
+    let routes = catalog::settle(client, std::slice::from_ref(&outbox.route)).await?;
     let Some(route) = routes.into_iter().next() else { return Ok(outbox.clone()) };
     let (schema, name) = route.table();
     let sql = "SELECT a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -167,12 +167,12 @@ fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
     }
     if !row.try_get::<_, bool>(6).map_err(failed)? {
         let role: String = row.try_get(7).map_err(failed)?;
-        let grant = setup::grant_on_sequence(&sequence, &role);
+        let grant = grants::grant_on_sequence(&sequence, &role);
         return Err(Error::Rights { role, what: "look at the sequence of", table, grant }.into());
     }
     Ok(Sequence { id: row.try_get(0).map_err(failed)?, end: row.try_get(5).map_err(failed)?, name: sequence })
 }
 
 fn failed(error: tokio_postgres::Error) -> RelayError {
-    RelayError::Wal { action: "read the catalogue", source: wal::Error::from(error) }
+    RelayError::Wal { action: "read the catalogue", source: postgres::Error::from(error) }
 }

@@ -47,7 +47,7 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::route::Record;
+use crate::relay::record::route::Record;
 
 pub use config::Compression;
 pub use config::Config;
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::lsn::Lsn;
     use crate::relay::ledger::Ledger;
-    use crate::relay::route::Headers;
+    use crate::relay::record::route::Headers;
 
     #[test]
     fn what_an_empty_queue_refuses_is_refused_for_good() {

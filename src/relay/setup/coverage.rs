@@ -2,11 +2,11 @@
 
 use tokio_postgres::Client;
 
-use crate::relay::Error as RelayError;
-use crate::relay::Settings;
-use crate::relay::catalog_watch;
-use crate::relay::contract;
-use crate::relay::route::Route;
+use crate::relay::catalog;
+use crate::relay::error::Error as RelayError;
+use crate::relay::record::route::Route;
+use crate::relay::settings::Settings;
+use crate::relay::stream::catalog_watch;
 
 use super::Error;
 use super::Wish;
@@ -21,7 +21,7 @@ pub(super) async fn keep(
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let (slot, publication) = (&settings.source.slot, &settings.source.publication);
-    let version = contract::version(client).await.map_err(RelayError::from)?;
+    let version = catalog::version(client).await.map_err(RelayError::from)?;
     let look = catalog_watch::look(client, publication, routes, version).await.map_err(RelayError::from)?;
     let (stored, kept) =
         (stored(client, slot).await?, catalog_watch::load(client, slot).await.map_err(RelayError::from)?);
@@ -29,7 +29,7 @@ pub(super) async fn keep(
     if let Some(kept) = &kept
         && let Some(what) = kept.unseen(&found)
     {
-        let unseen = contract::Error::Unseen { what, from: stored.position, to: look.wal_end };
+        let unseen = catalog::Error::Unseen { what, from: stored.position, to: look.wal_end };
         if !wish.accept_gap {
             return Err(RelayError::from(unseen).into());
         }

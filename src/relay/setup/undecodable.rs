@@ -9,11 +9,11 @@
 use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
-use crate::relay::Error as RelayError;
-use crate::relay::Settings;
-use crate::relay::contract;
-use crate::relay::contract::quote;
-use crate::relay::wal;
+use crate::relay::catalog;
+use crate::relay::catalog::quote;
+use crate::relay::error::Error as RelayError;
+use crate::relay::postgres;
+use crate::relay::settings::Settings;
 
 use super::Error;
 use super::stored;
@@ -32,8 +32,8 @@ const ALIGNMENT: u64 = 8;
 /// Advances the slot past what cannot be decoded, if that comes next.
 pub(super) async fn pass(client: &Client, settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
-    let version = contract::version(client).await.map_err(RelayError::from)?;
-    let found = contract::find_slot(client, slot, version).await.map_err(RelayError::from)?;
+    let version = catalog::version(client).await.map_err(RelayError::from)?;
+    let found = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?;
     let Some(found) = found.filter(|_| version < SKIPS_MISSING) else { return Ok(()) };
     // What is stored is delivered, also where the server could not be told.
     let stored = if settings.source.store_position { stored(client, slot).await? } else { None };
@@ -69,7 +69,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     /// Gives the first position behind this one from which decoding works; if there is none, the end of the WAL.
-    async fn first_decodable(&self, from: Lsn) -> Result<Lsn, wal::Error> {
+    async fn first_decodable(&self, from: Lsn) -> Result<Lsn, postgres::Error> {
         let end: Lsn = text(self.client, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
         let (mut fails, mut step) = (from.to_wire(), FIRST_STEP);
         let mut works = end.to_wire();
@@ -95,7 +95,7 @@ impl Probe<'_> {
         Ok(Lsn::from_wire(works))
     }
 
-    async fn works_from(&self, at: Lsn) -> Result<bool, wal::Error> {
+    async fn works_from(&self, at: Lsn) -> Result<bool, postgres::Error> {
         let copy = "SELECT pg_copy_logical_replication_slot($1::text::name, $2::text::name, true)";
         self.client.execute(copy, &[&self.slot, &self.copy]).await?;
         let advance = "SELECT pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
@@ -111,18 +111,18 @@ impl Probe<'_> {
 
 /// Says whether the publication exists where the next change of a slot was written. Whatever else fails there, or that a relay has
 /// the slot, is not about that.
-async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) -> Result<bool, wal::Error> {
+async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) -> Result<bool, postgres::Error> {
     let sql = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1::text::name, NULL, $3, 'proto_version', '1',
                                                                         'publication_names', $2)";
-    match client.query_one(sql, &[&slot, &quote(publication), &messages]).await.map_err(wal::Error::from) {
+    match client.query_one(sql, &[&slot, &quote(publication), &messages]).await.map_err(postgres::Error::from) {
         Ok(_) => Ok(true),
-        Err(error @ wal::Error::Server(_)) => Ok(error.state() != Some("42704")),
+        Err(error @ postgres::Error::Server(_)) => Ok(error.state() != Some("42704")),
         Err(error) => Err(error),
     }
 }
 
 /// Advances slot and row; the row first, or the slot would be ahead of it. Gives where the slot stands then.
-async fn advance(client: &Client, settings: &Settings, to: Lsn) -> Result<Lsn, wal::Error> {
+async fn advance(client: &Client, settings: &Settings, to: Lsn) -> Result<Lsn, postgres::Error> {
     let (slot, to) = (settings.source.slot.as_str(), to.to_string());
     let moved = "SELECT end_lsn FROM pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
     if !settings.source.store_position {
@@ -140,12 +140,12 @@ async fn text(
     client: &Client,
     sql: &str,
     values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-) -> Result<Lsn, wal::Error> {
+) -> Result<Lsn, postgres::Error> {
     let text: String = client.query_one(sql, values).await?.try_get(0)?;
-    text.parse().map_err(|_| wal::Error::Answer { field: "log position" })
+    text.parse().map_err(|_| postgres::Error::Answer { field: "log position" })
 }
 
-fn failed(what: &str) -> impl FnOnce(wal::Error) -> Error {
+fn failed(what: &str) -> impl FnOnce(postgres::Error) -> Error {
     move |source| Error::Statement { what: what.to_owned(), source }
 }
 

@@ -1,0 +1,125 @@
+//! The publication: which tables, which rows and which columns it publishes.
+
+use tokio_postgres::Client;
+
+use crate::relay::record::route::Route;
+use crate::relay::record::row::Role;
+
+use super::Error;
+use super::get;
+use super::query;
+use super::quote;
+use super::quote_table;
+
+pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
+    let sql =
+        "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1";
+    let Some(row) = client.query_opt(sql, &[&name]).await.map_err(query)? else {
+        return Err(Error::PublicationMissing { publication: name.to_owned() });
+    };
+    let unfit = |what: &str, remedy: String| Error::PublicationUnfit {
+        publication: name.to_owned(),
+        what: what.to_owned(),
+        remedy,
+    };
+    let quoted = quote(name);
+    if !get::<bool>(&row, 0)? || get::<bool>(&row, 1)? {
+        let what = "publishes more or less than inserts; updates and deletes in it break the application's own";
+        return Err(unfit(what, format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")));
+    }
+    if !get::<bool>(&row, 2)? {
+        let what = "does not publish partitions under their root";
+        return Err(unfit(what, format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true)")));
+    }
+    for route in routes {
+        let (schema, table) = route.table();
+        let filtered = if version >= 150_000 { "rowfilter IS NOT NULL" } else { "false" };
+        let sql = format!(
+            "SELECT {filtered} FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3"
+        );
+        let row = client.query_opt(&sql, &[&name, &schema, &table]).await.map_err(query)?;
+        let full = quote_table((schema, table));
+        let Some(row) = row else {
+            return Err(unfit(
+                &format!("does not contain table {schema}.{table}"),
+                format!("ALTER PUBLICATION {quoted} ADD TABLE {full}"),
+            ));
+        };
+        if get::<bool>(&row, 0)? {
+            return Err(unfit(
+                &format!("has a row filter on table {schema}.{table}, so events would be left out"),
+                // Not SET TABLE, which would take all other tables out; and in one transaction, or what is committed in between is
+                // never published.
+                format!(
+                    "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; COMMIT"
+                ),
+            ));
+        }
+        check_columns(client, name, version, route).await?;
+    }
+    Ok(())
+}
+
+/// A column list leaves columns out, and before 18 every publication leaves generated columns out.
+async fn check_columns(client: &Client, name: &str, version: u32, route: &Route) -> Result<(), Error> {
+    let (schema, table) = route.table();
+    let is_published = match version {
+        180_000.. => "a.attname = ANY (t.attnames)",
+        150_000.. => "a.attname = ANY (t.attnames) AND a.attgenerated = ''",
+        _ => "a.attgenerated = ''",
+    };
+    let sql = format!(
+        "SELECT a.attname::text, a.attgenerated::text, format_type(a.atttypid, a.atttypmod)
+         FROM pg_publication_tables t
+         JOIN pg_namespace n ON n.nspname = t.schemaname
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+         JOIN pg_attribute a ON a.attrelid = c.oid
+         WHERE t.pubname = $1 AND t.schemaname = $2 AND t.tablename = $3
+               AND a.attnum > 0 AND NOT a.attisdropped AND NOT ({is_published})"
+    );
+    let full = quote_table((schema, table));
+    for row in client.query(&sql, &[&name, &schema, &table]).await.map_err(query)? {
+        let column: String = get(&row, 0)?;
+        let Some(role) = role_of(route, &column) else { continue };
+        let generated: String = get(&row, 1)?;
+        let kind = if generated.is_empty() { "" } else { "generated " };
+        let publication = quote(name);
+        if !generated.is_empty() && (version < 180_000 || generated != "s") {
+            return Err(unpublished(route, &column, role, &generated, &get::<String>(&row, 2)?));
+        }
+        let remedy = if generated.is_empty() {
+            format!(
+                "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {full}; ALTER PUBLICATION {publication} ADD TABLE {full}; COMMIT"
+            )
+        } else {
+            format!("ALTER PUBLICATION {publication} SET (publish_generated_columns = stored)")
+        };
+        return Err(Error::PublicationUnfit {
+            publication: name.to_owned(),
+            what: format!(
+                "does not publish {kind}column {column:?} of table {schema}.{table}, which is mapped as {role}"
+            ),
+            remedy,
+        });
+    }
+    Ok(())
+}
+
+/// Only a change of the table helps, which the publication's catalog rows do not show.
+fn unpublished(route: &Route, column: &str, role: &str, generated: &str, kind: &str) -> Error {
+    let (full, quoted) = (quote_table(route.table()), quote(column));
+    let remedy = if generated == "s" {
+        format!("ALTER TABLE {full} ALTER COLUMN {quoted} DROP EXPRESSION")
+    } else {
+        // Nothing of it is stored.
+        format!("ALTER TABLE {full} DROP COLUMN {quoted}, ADD COLUMN {quoted} {kind}")
+    };
+    let what = format!("has the generated column {column:?}, which is mapped as {role} and cannot be published");
+    Error::TableUnfit { table: route.name(), what, remedy }
+}
+
+fn role_of(route: &Route, column: &str) -> Option<&'static str> {
+    let names = Role::ALL.into_iter().zip(&route.names().0);
+    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.is(column)));
+    mapped.next().map(|(role, _)| role.name())
+}

@@ -1,0 +1,49 @@
+//! A table to be polled, and what its columns are called.
+
+use crate::relay::error::Error as RelayError;
+use crate::relay::record::route;
+use crate::relay::record::route::Route;
+use crate::relay::record::route::configured;
+use crate::relay::record::row::Role;
+use crate::relay::settings::Settings;
+
+use super::sql::Names;
+
+/// One outbox table.
+#[derive(Clone, Debug)]
+pub(in crate::relay) struct Outbox {
+    pub(in crate::relay) route: Route,
+    pub(in crate::relay) names: Names,
+    pub(super) own: Own,
+}
+
+/// The names that our own columns may have.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) sequence: Vec<String>,
+    pub(super) published_at: Vec<String>,
+    pub(super) created_at: Vec<String>,
+}
+
+impl Outbox {
+    /// Takes of several names the first one, until the catalog says which is there.
+    pub(super) fn new(route: Route, own: Own) -> Self {
+        let first = |names: &[String]| names.first().cloned().unwrap_or_default();
+        let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
+        Self { names: Names::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+    }
+}
+
+/// Gathers the tables and what their columns are called.
+pub(in crate::relay) fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
+    let outbox = |(route, config): (Route, &route::Config)| {
+        let columns = &config.columns;
+        let own = Own {
+            sequence: configured(columns.sequence.as_ref(), "sequence"),
+            published_at: configured(columns.published_at.as_ref(), "published_at"),
+            created_at: configured(columns.created_at.as_ref(), Role::CreatedAt.name()),
+        };
+        Outbox::new(route, own)
+    };
+    Ok(settings.routes()?.into_iter().zip(&settings.outboxes).map(outbox).collect())
+}

@@ -1,0 +1,203 @@
+//! The headers of one record, in one buffer that is used again.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::Deserializer;
+use serde::de::Error as _;
+use serde::de::IgnoredAny;
+use serde::de::MapAccess;
+use serde::de::Visitor;
+use serde_json::value::RawValue;
+
+use crate::relay::decode::pgoutput::Cell;
+use crate::relay::record::row::Role;
+use crate::relay::record::row::Row;
+
+use super::Reason;
+use super::value;
+
+/// How many headers a row may add.
+const COUNT_MAX: usize = 32;
+/// How many bytes of names and values a row may add.
+const BYTES_MAX: usize = 8 << 10;
+/// How long a name may be.
+const NAME_MAX: usize = 64;
+/// The names that a row may not use.
+const OURS: [&str; 3] = ["event_id", "event_type", "produced_at"];
+
+/// Names and values, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Headers {
+    bytes: Vec<u8>,
+    entries: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Headers {
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.entries.push((start..middle, middle..self.bytes.len()));
+    }
+
+    pub(super) fn push_text(&mut self, name: &str, row: &Row<'_>, role: Role) -> Result<(), Reason> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        if !value::append_text(row, role, &mut self.bytes)? {
+            return Err(Reason::Null(role.name()));
+        }
+        self.entries.push((start..middle, middle..self.bytes.len()));
+        Ok(())
+    }
+
+    /// Adds the row's own headers: a JSON object, or nothing.
+    pub(super) fn push_object(&mut self, row: &Row<'_>) -> Result<(), Reason> {
+        let Some(value) = row.value(Role::Headers) else { return Ok(()) };
+        let json = match value.cell {
+            Cell::Null => return Ok(()),
+            Cell::Text(_) | Cell::Binary(_) | Cell::Unchanged => value::json(value, Role::Headers)?,
+        };
+        let start = self.bytes.len();
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let added = Object { headers: self, start, count: 0 };
+        json.deserialize_any(added).and_then(|()| json.end()).map_err(|error| Reason::Headers(told(&error)))
+    }
+
+    /// Counts the headers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Says whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Counts the bytes of all names and values.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives every name and value, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.entries.iter().map(|(name, value)| {
+            let name = self.bytes.get(name.clone()).unwrap_or_default();
+            (std::str::from_utf8(name).unwrap_or_default(), self.bytes.get(value.clone()).unwrap_or_default())
+        })
+    }
+}
+
+/// Takes the text of a JSON error without its "at line 1 column 7", and with nothing of the row in it.
+fn told(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            let text = error.to_string();
+            text.split(" at line ").next().unwrap_or_default().to_owned()
+        }
+        serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
+            "not JSON".to_owned()
+        }
+    }
+}
+
+struct Object<'h> {
+    headers: &'h mut Headers,
+    start: usize,
+    count: usize,
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object of names and values")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Name<'de>>()? {
+            let value: &RawValue = map.next_value()?;
+            self.add(&name.0, value).map_err(A::Error::custom)?;
+        }
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        // The text itself belongs to the row and does not go into a message.
+        Err(E::custom("expected a JSON object, found a string"))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Err(A::Error::custom("expected a JSON object, found an array"))
+    }
+}
+
+impl Object<'_> {
+    fn add(&mut self, name: &str, value: &RawValue) -> Result<(), String> {
+        let legal = (1..=NAME_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        let shown = || name.chars().take(NAME_MAX).collect::<String>();
+        if !legal {
+            return Err(format!("the name {:?} is not 1 to {NAME_MAX} of A-Z a-z 0-9 . _ -", shown()));
+        }
+        if OURS.contains(&name) {
+            return Err(format!("the name {:?} is walrelay's own", shown()));
+        }
+        self.count += 1;
+        if self.count > COUNT_MAX {
+            return Err(format!("more than {COUNT_MAX}"));
+        }
+        let text = value.get();
+        if text.starts_with('"') {
+            let text: Cow<'_, str> = serde_json::from_str::<Name<'_>>(text).map_err(|_| "not JSON".to_owned())?.0;
+            self.headers.push(name, text.as_bytes());
+        } else {
+            self.headers.push(name, text.as_bytes());
+        }
+        if self.headers.bytes.len() - self.start > BYTES_MAX {
+            return Err(format!("more than {BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// A string that is borrowed where JSON needs no unescaping.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}

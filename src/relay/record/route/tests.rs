@@ -1,0 +1,268 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::relay::decode::pgoutput::Column;
+use crate::relay::decode::pgoutput::Message;
+use crate::relay::decode::pgoutput::Relation;
+use crate::relay::decode::pgoutput::decode;
+use crate::relay::record::row::Plan;
+
+const UUID: &str = "0191e2a4-7c3e-7b1e-9d2a-0123456789ab";
+/// 2026-11-24T13:45:35.123456Z.
+const COMMITTED: Micros = 848_843_135_123_456;
+
+/// A column: its name, the id of its type, and its value in text or binary form.
+type Given<'a> = (&'a str, u32, Form<'a>);
+
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    Null,
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+}
+
+fn row<'a>(id: &'a str, payload: Given<'a>, headers: Given<'a>) -> Vec<Given<'a>> {
+    vec![
+        ("id", 2950, Form::Text(id.as_bytes())),
+        ("aggregate_type", 25, Form::Text(b"Order")),
+        ("aggregate_id", 25, Form::Text(b"o-1")),
+        ("event_type", 25, Form::Text(b"OrderCreated")),
+        payload,
+        headers,
+    ]
+}
+
+fn plain() -> Vec<Given<'static>> {
+    row(UUID, ("payload", 3802, Form::Text(b"{\"a\": 1}")), ("headers", 3802, Form::Null))
+}
+
+fn with<'a>(mut columns: Vec<Given<'a>>, name: &'a str, type_id: u32, form: Form<'a>) -> Vec<Given<'a>> {
+    columns.retain(|(other, _, _)| *other != name);
+    columns.push((name, type_id, form));
+    columns
+}
+
+/// The parts of a record, owned.
+#[derive(Debug, PartialEq)]
+struct Made {
+    topic: String,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, String)>,
+    timestamp_millis: Option<i64>,
+    partition: Option<i32>,
+}
+
+fn make(config: &Config, columns: &[Given<'_>]) -> Result<Made, Reason> {
+    let mut insert = vec![b'I', 0, 0, 0, 1, b'N', 0, u8::try_from(columns.len()).unwrap()];
+    for (_, _, form) in columns {
+        let (kind, bytes) = match form {
+            Form::Null => {
+                insert.push(b'n');
+                continue;
+            }
+            Form::Text(bytes) => (b't', bytes),
+            Form::Binary(bytes) => (b'b', bytes),
+        };
+        insert.push(kind);
+        insert.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+        insert.extend_from_slice(bytes);
+    }
+    let Ok(Message::Insert { row, .. }) = decode(&insert) else { panic!("not an insert") };
+    let route = Route::new(config).unwrap();
+    let columns = columns.iter().map(|(name, type_id, _)| Column { name, type_id: *type_id }).collect();
+    let relation = Relation { id: 1, schema: "public", name: "outbox_events", columns };
+    let row = Plan::new(&relation, route.names()).unwrap().read(row).unwrap();
+    let mut scratch = Scratch::default();
+    route.record(&row, COMMITTED, &mut scratch).map(|record| Made {
+        topic: record.topic.to_owned(),
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .collect(),
+        timestamp_millis: record.timestamp_millis,
+        partition: record.partition,
+    })
+}
+
+fn pairs(headers: &[(&str, &str)]) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn the_walrelay_preset_makes_the_documented_record() {
+    let made = make(&Config::default(), &plain()).unwrap();
+    let expected = Made {
+        topic: "order-events".into(),
+        key: Some(b"o-1".to_vec()),
+        value: Some(b"{\"a\": 1}".to_vec()),
+        headers: pairs(&[
+            ("event_id", UUID),
+            ("event_type", "OrderCreated"),
+            ("produced_at", "2026-11-24T13:45:35.123456Z"),
+        ]),
+        timestamp_millis: Some(1_795_527_935_123),
+        partition: None,
+    };
+    assert_eq!(made, expected);
+}
+
+#[test]
+fn the_binary_form_gives_the_same_record_as_the_text_form() {
+    let uuid = uuid::Uuid::parse_str(UUID).unwrap();
+    let binary: Vec<Given<'_>> = vec![
+        ("id", 2950, Form::Binary(uuid.as_bytes())),
+        ("aggregate_type", 25, Form::Binary(b"Order")),
+        ("aggregate_id", 25, Form::Binary(b"o-1")),
+        ("event_type", 25, Form::Binary(b"OrderCreated")),
+        ("payload", 3802, Form::Binary(b"\x01{\"a\": 1}")),
+        ("headers", 3802, Form::Null),
+    ];
+    assert_eq!(make(&Config::default(), &binary), make(&Config::default(), &plain()));
+    let minus_five = (-5_i64).to_be_bytes();
+    let number = with(plain(), "aggregate_id", 20, Form::Binary(&minus_five));
+    assert_eq!(make(&Config::default(), &number).unwrap().key, Some(b"-5".to_vec()));
+}
+
+#[test]
+fn a_payload_is_published_as_stored_whatever_its_type() {
+    let rows: [(u32, Form<'_>, Option<&[u8]>); 7] = [
+        (114, Form::Text(b"{ \"a\":1 }"), Some(b"{ \"a\":1 }")),
+        (25, Form::Text(b"plain"), Some(b"plain")),
+        (25, Form::Text(b""), Some(b"")),
+        (17, Form::Text(b"\\x00ff0A"), Some(&[0, 0xFF, 0x0A])),
+        (17, Form::Binary(&[0, 0xFF]), Some(&[0, 0xFF])),
+        (17, Form::Text(b"\\x"), Some(b"")),
+        (3802, Form::Null, None),
+    ];
+    for (type_id, form, expected) in rows {
+        let made = make(&Config::default(), &with(plain(), "payload", type_id, form)).unwrap();
+        assert_eq!(made.value.as_deref(), expected, "type {type_id}");
+    }
+}
+
+#[test]
+fn the_rows_own_headers_follow_ours() {
+    let object = br#"{"traceparent": "00-ab", "n": 7, "deep": {"x": [1, 2]}, "quoted": "a \"b\"", "none": null}"#;
+    let made = make(&Config::default(), &with(plain(), "headers", 3802, Form::Text(object))).unwrap();
+    let expected = pairs(&[
+        ("traceparent", "00-ab"),
+        ("n", "7"),
+        ("deep", "{\"x\": [1, 2]}"),
+        ("quoted", "a \"b\""),
+        ("none", "null"),
+    ]);
+    assert_eq!(made.headers[3..], expected);
+}
+
+#[test]
+fn d17_hostile_headers_are_rejected_with_the_reason() {
+    let many: String = (0..33).map(|n| format!("\"h{n}\":1,")).collect();
+    let many = format!("{{{}}}", many.trim_end_matches(','));
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(8 << 10));
+    let rows = [
+        (r#"{"event_id": "forged"}"#, "the name \"event_id\" is walrelay's own"),
+        (r#"{"a b": 1}"#, "the name \"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        (r#"{"": 1}"#, "the name \"\" is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        ("[1]", "expected a JSON object, found an array"),
+        (r#""text""#, "expected a JSON object, found a string"),
+        ("{", "not JSON"),
+        (&many, "more than 32"),
+        (&long, "more than 8192 bytes"),
+    ];
+    for (json, expected) in rows {
+        let columns = with(plain(), "headers", 25, Form::Text(json.as_bytes()));
+        let reason = make(&Config::default(), &columns).unwrap_err();
+        assert_eq!(reason, Reason::Headers(expected.into()), "{json}");
+    }
+}
+
+#[test]
+fn d15_an_illegal_topic_is_rejected_and_never_rewritten() {
+    let config = Config { topic: Some("{aggregate_type}".into()), ..Config::default() };
+    let long = "x".repeat(250);
+    for name in ["../x", "a b", "", ".", "..", "__internal", "a\nb", "größe", long.as_str()] {
+        let columns = with(plain(), "aggregate_type", 25, Form::Text(name.as_bytes()));
+        assert!(matches!(make(&config, &columns), Err(Reason::Topic(_))), "{name:?}");
+    }
+    let columns = with(plain(), "aggregate_type", 25, Form::Text(b"\xFF"));
+    assert!(matches!(make(&config, &columns), Err(Reason::Topic(_))));
+}
+
+#[test]
+fn d16_a_topic_outside_the_allow_list_is_rejected() {
+    let config = Config { allowed_topics: vec!["payment-events".into()], ..Config::default() };
+    assert_eq!(make(&config, &plain()), Err(Reason::TopicNotAllowed("order-events".into())));
+}
+
+#[test]
+fn a_missing_value_is_named() {
+    for name in ["id", "aggregate_type", "event_type"] {
+        let type_id = if name == "id" { 2950 } else { 25 };
+        assert_eq!(make(&Config::default(), &with(plain(), name, type_id, Form::Null)), Err(Reason::Null(name)));
+    }
+    for form in [Form::Null, Form::Text(b"")] {
+        let made = make(&Config::default(), &with(plain(), "aggregate_id", 25, form)).unwrap();
+        assert_eq!(made.key, None, "an empty key is no key");
+    }
+}
+
+#[test]
+fn d18_a_timestamp_that_no_broker_would_take_gives_way_to_the_commit_time() {
+    let config = Config { timestamp: Some(Timestamp::CreatedAt), ..Config::default() };
+    let commit = 1_795_527_935_123;
+    let rows = [
+        ("2026-11-24 13:45:30.5+00", 1_795_527_930_500),
+        ("2026-11-24 13:45:30+00", 1_795_527_930_000),
+        ("2027-01-01 00:00:00+00", commit),
+        ("1969-12-31 00:00:00+00", commit),
+        ("infinity", commit),
+        ("0044-03-15 00:00:00+00 BC", commit),
+        ("294276-12-31 00:00:00+00", commit),
+    ];
+    for (text, expected) in rows {
+        let columns = with(plain(), "created_at", 1184, Form::Text(text.as_bytes()));
+        assert_eq!(make(&config, &columns).unwrap().timestamp_millis, Some(expected), "{text}");
+    }
+    for (micros, expected) in [(COMMITTED - 1_000, commit - 1), (i64::MAX, commit), (i64::MIN, commit)] {
+        let bytes = micros.to_be_bytes();
+        let columns = with(plain(), "created_at", 1184, Form::Binary(&bytes));
+        assert_eq!(make(&config, &columns).unwrap().timestamp_millis, Some(expected));
+    }
+}
+
+#[test]
+fn a_row_may_choose_its_partition() {
+    let config = Config { partition: Some(ColumnNames::One("part".into())), ..Config::default() };
+    let made = |form| make(&config, &with(plain(), "part", 23, form)).map(|made| made.partition);
+    assert_eq!(made(Form::Text(b"3")), Ok(Some(3)));
+    assert_eq!(made(Form::Binary(&[0, 0, 0, 7])), Ok(Some(7)));
+    assert_eq!(made(Form::Null), Ok(None));
+    assert_eq!(made(Form::Text(b"-1")), Err(Reason::Partition(-1)));
+}
+
+proptest! {
+    #[test]
+    fn any_values_give_a_record_or_a_reason_and_never_a_panic(
+        values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 7),
+        binary in any::<u8>(),
+    ) {
+        let config = Config { timestamp: Some(Timestamp::CreatedAt), ..Config::default() };
+        let types = [2950, 25, 20, 25, 17, 3802, 1184];
+        let names = ["id", "aggregate_type", "aggregate_id", "event_type", "payload", "headers", "created_at"];
+        let columns: Vec<Given<'_>> = names
+            .into_iter()
+            .zip(types)
+            .zip(&values)
+            .enumerate()
+            .map(|(place, ((name, type_id), value))| {
+                let form = if binary >> place & 1 == 1 { Form::Binary(value) } else { Form::Text(value) };
+                (name, type_id, form)
+            })
+            .collect();
+        let _ = make(&config, &columns);
+    }
+}

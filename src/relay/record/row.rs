@@ -1,0 +1,421 @@
+//! From a row's values to the roles they play: which column is the id, which the key, which the payload.
+//!
+//! A [`Plan`] is made once per Relation message, by the names of the columns, and then walks each row once. Positions are
+//! never remembered from one Relation message to the next: after an ALTER TABLE they mean something else.
+
+use crate::cursor::Malformed;
+use crate::relay::decode::pgoutput::Cell;
+use crate::relay::decode::pgoutput::Relation;
+use crate::relay::decode::pgoutput::Tuple;
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(usize)]
+pub enum Role {
+    /// The event's id.
+    Id,
+    /// What kind of thing the event is about.
+    AggregateType,
+    /// Which one it is about.
+    AggregateId,
+    /// What happened.
+    EventType,
+    /// The event itself.
+    Payload,
+    /// A JSON object of further headers.
+    Headers,
+    /// When the row was written.
+    CreatedAt,
+    /// The partition to write to.
+    Partition,
+}
+
+impl Role {
+    /// Every role, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Id,
+        Self::AggregateType,
+        Self::AggregateId,
+        Self::EventType,
+        Self::Payload,
+        Self::Headers,
+        Self::CreatedAt,
+        Self::Partition,
+    ];
+
+    /// Gives the name that the configuration uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::AggregateType => "aggregate_type",
+            Self::AggregateId => "aggregate_id",
+            Self::EventType => "event_type",
+            Self::Payload => "payload",
+            Self::Headers => "headers",
+            Self::CreatedAt => "created_at",
+            Self::Partition => "partition",
+        }
+    }
+
+    /// Finds the role with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as usize
+    }
+
+    /// Says whether a column of this kind can play the role.
+    #[must_use]
+    pub const fn accepts(self, kind: Kind) -> bool {
+        match self {
+            Self::Id | Self::AggregateType | Self::AggregateId | Self::EventType => {
+                matches!(kind, Kind::Text | Kind::Uuid | Kind::Integer)
+            }
+            Self::Payload => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea),
+            Self::Headers => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text),
+            Self::CreatedAt => matches!(kind, Kind::Timestamptz),
+            Self::Partition => matches!(kind, Kind::Integer),
+        }
+    }
+}
+
+/// The types that a mapped column may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// `text`, `varchar`, `char(n)`, `name`.
+    Text,
+    /// `uuid`.
+    Uuid,
+    /// `smallint`, `integer`, `bigint`.
+    Integer,
+    /// `json`.
+    Json,
+    /// `jsonb`.
+    Jsonb,
+    /// `bytea`.
+    Bytea,
+    /// `timestamp with time zone`.
+    Timestamptz,
+}
+
+/// The built-in types that a mapped column may have: id and name in `pg_catalog` (`pg_type.dat`), and kind.
+const TYPES: [(u32, &str, Kind); 12] = [
+    (25, "text", Kind::Text),
+    (1043, "varchar", Kind::Text),
+    (1042, "bpchar", Kind::Text),
+    (19, "name", Kind::Text),
+    (2950, "uuid", Kind::Uuid),
+    (20, "int8", Kind::Integer),
+    (21, "int2", Kind::Integer),
+    (23, "int4", Kind::Integer),
+    (114, "json", Kind::Json),
+    (3802, "jsonb", Kind::Jsonb),
+    (17, "bytea", Kind::Bytea),
+    (1184, "timestamptz", Kind::Timestamptz),
+];
+
+impl Kind {
+    /// Finds the kind of a built-in type by its id.
+    #[must_use]
+    pub fn of(type_id: u32) -> Option<Self> {
+        TYPES.iter().find(|(id, ..)| *id == type_id).map(|(.., kind)| *kind)
+    }
+}
+
+/// Gives the id of a built-in type that a mapped column may have, by its name.
+#[must_use]
+pub fn type_id(name: &str) -> Option<u32> {
+    TYPES.iter().find(|(_, known, _)| *known == name).map(|(id, ..)| *id)
+}
+
+/// The column names by role; a role without a name is not used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names(pub [Option<Name>; Role::ALL.len()]);
+
+/// The name of a role's column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Name {
+    /// The column. Of several names a table has one at a time: so a column is renamed without a loss, for the WAL has the name of
+    /// when it was written.
+    pub columns: Vec<String>,
+    /// Whether the table must have it.
+    pub required: bool,
+}
+
+impl Name {
+    /// Says whether a column of this name is meant.
+    #[must_use]
+    pub fn is(&self, column: &str) -> bool {
+        self.columns.iter().any(|name| name == column)
+    }
+}
+
+/// Gives names as a message lists them.
+#[must_use]
+pub fn listed(names: &[String], word: &str) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    quoted.join(&format!(" {word} "))
+}
+
+/// Says what to configure where a role's column has another name: the names that are known, and those of the columns that have no
+/// role yet and a type that fits.
+#[must_use]
+pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>) -> String {
+    // A role that is not used is known by its own name.
+    let mapped = |column: &str| {
+        Role::ALL
+            .iter()
+            .zip(&names.0)
+            .any(|(role, name)| name.as_ref().map_or(role.name() == column, |name| name.is(column)))
+    };
+    let known = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+    let fits =
+        columns.into_iter().filter(|(column, kind)| kind.is_some_and(|kind| role.accepts(kind)) && !mapped(column));
+    let mut all = known.unwrap_or_default();
+    let known = all.len();
+    all.extend(fits.map(|(column, _)| column.to_owned()));
+    if all.len() == known {
+        all.push("its other name".to_owned());
+    }
+    let (names, rest) = all.split_at((known + 1).min(all.len()));
+    let others = if rest.is_empty() { String::new() } else { format!(" (or {})", listed(rest, "or")) };
+    let option = if role == Role::Partition { "" } else { "columns." };
+    format!(
+        "{option}{} = [{}]{others}",
+        role.name(),
+        names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// The table is not what the configuration says.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Mismatch {
+    /// A column is missing.
+    #[error("table {table} has no column {}, which is mapped as {role}", listed(columns, "or"))]
+    Missing {
+        /// The table.
+        table: String,
+        /// The names that it may have.
+        columns: Vec<String>,
+        /// What it should be.
+        role: &'static str,
+        /// The option that would find it, if it was renamed.
+        remedy: String,
+    },
+    /// Two columns are there of which one is meant.
+    #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
+    Several {
+        /// The table.
+        table: String,
+        /// The columns.
+        columns: Vec<String>,
+        /// What one of them should be.
+        role: &'static str,
+    },
+    /// A column has a type that its role cannot use.
+    #[error("column {column:?} of table {table} is mapped as {role}, but its type (id {type_id}) cannot be one")]
+    Type {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What it should be.
+        role: &'static str,
+        /// The id of its type.
+        type_id: u32,
+    },
+}
+
+/// How to walk the rows of one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// For each column the roles it plays, one bit each: a column may be both id and key.
+    roles: Box<[u8]>,
+    kinds: [Option<Kind>; Role::ALL.len()],
+}
+
+impl Plan {
+    /// Maps the columns of a Relation message by name.
+    pub fn new(relation: &Relation<'_>, names: &Names) -> Result<Self, Mismatch> {
+        let table = || format!("{}.{}", relation.schema, relation.name);
+        let mut roles = vec![0; relation.columns.len()];
+        let mut kinds = [None; Role::ALL.len()];
+        for ((role, name), kind) in Role::ALL.into_iter().zip(&names.0).zip(&mut kinds) {
+            let Some(name) = name else { continue };
+            let mut found = relation.columns.iter().zip(&mut roles).filter(|(column, _)| name.is(column.name));
+            let Some((column, place)) = found.next() else {
+                if name.required {
+                    let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
+                    let remedy = both_names(role, names, columns);
+                    let columns = name.columns.clone();
+                    return Err(Mismatch::Missing { table: table(), columns, role: role.name(), remedy });
+                }
+                continue;
+            };
+            if let Some((other, _)) = found.next() {
+                let columns = vec![column.name.to_owned(), other.name.to_owned()];
+                return Err(Mismatch::Several { table: table(), columns, role: role.name() });
+            }
+            *kind = Kind::of(column.type_id).filter(|kind| role.accepts(*kind));
+            if kind.is_none() {
+                return Err(Mismatch::Type {
+                    table: table(),
+                    column: column.name.to_owned(),
+                    role: role.name(),
+                    type_id: column.type_id,
+                });
+            }
+            *place |= role.bit();
+        }
+        Ok(Self { roles: roles.into(), kinds })
+    }
+
+    /// Walks a row.
+    pub fn read<'a>(&self, tuple: Tuple<'a>) -> Result<Row<'a>, Malformed> {
+        let columns = tuple.columns();
+        if columns != self.roles.len() {
+            return Err(Malformed::Impossible {
+                field: "row column count",
+                value: columns.try_into().unwrap_or(i64::MAX),
+            });
+        }
+        let mut row = Row { values: [None; Role::ALL.len()] };
+        tuple.walk(|column, cell| self.place(&mut row, column, cell))?;
+        Ok(row)
+    }
+
+    /// Takes a row's values one by one, in the order of the columns.
+    pub fn row<'a>(&self, cells: impl IntoIterator<Item = Cell<'a>>) -> Row<'a> {
+        let mut row = Row { values: [None; Role::ALL.len()] };
+        cells.into_iter().enumerate().for_each(|(column, cell)| self.place(&mut row, column, cell));
+        row
+    }
+
+    /// Puts the value of a column where its roles look for it.
+    fn place<'a>(&self, row: &mut Row<'a>, column: usize, cell: Cell<'a>) {
+        let mut played = self.roles.get(column).copied().unwrap_or_default();
+        while played != 0 {
+            let role = played.trailing_zeros() as usize;
+            if let (Some(Some(kind)), Some(value)) = (self.kinds.get(role), row.values.get_mut(role)) {
+                *value = Some(Value { cell, kind: *kind });
+            }
+            played &= played - 1;
+        }
+    }
+}
+
+/// A row, by role.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    values: [Option<Value<'a>>; Role::ALL.len()],
+}
+
+/// A value and its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    /// The value.
+    pub cell: Cell<'a>,
+    /// Its type.
+    pub kind: Kind,
+}
+
+impl<'a> Row<'a> {
+    /// Gives the value in this role; none if the table has no such column.
+    #[must_use]
+    pub fn value(&self, role: Role) -> Option<Value<'a>> {
+        self.values.get(role as usize).copied().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::decode::pgoutput::Column;
+    use crate::relay::decode::pgoutput::Message;
+    use crate::relay::decode::pgoutput::decode;
+
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.0[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
+        names.0[Role::Payload as usize] = Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
+        names.0[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });
+        names
+    }
+
+    fn relation<'a>(columns: &[(&'a str, u32)]) -> Relation<'a> {
+        let columns = columns.iter().map(|(name, type_id)| Column { name, type_id: *type_id }).collect();
+        Relation { id: 1, schema: "public", name: "t", columns }
+    }
+
+    #[test]
+    fn c12_columns_are_found_by_name_wherever_they_stand() {
+        let insert = b"I\0\0\0\x01N\0\x03t\0\0\0\x01xt\0\0\0\x01yt\0\0\0\x01z";
+        let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
+        let rows = [
+            (relation(&[("id", 25), ("other", 25), ("body", 25)]), b"x", b"z"),
+            (relation(&[("body", 25), ("id", 25), ("other", 600)]), b"y", b"x"),
+        ];
+        for (relation, id, body) in rows {
+            let read = Plan::new(&relation, &names()).unwrap().read(row).unwrap();
+            assert_eq!(read.value(Role::Id).unwrap().cell, Cell::Text(id));
+            assert_eq!(read.value(Role::Payload).unwrap().cell, Cell::Text(body));
+            assert!(read.value(Role::Headers).is_none());
+        }
+    }
+
+    #[test]
+    fn c10_a_missing_column_is_named() {
+        let error = Plan::new(&relation(&[("id", 2950), ("at", 1184)]), &names()).unwrap_err();
+        let text = "table public.t has no column \"body\" or \"payload\", which is mapped as payload";
+        assert_eq!(error.to_string(), text);
+        let rows: [(&[(&str, u32)], &str); 3] = [
+            (&[("id", 2950), ("at", 1184)], "columns.payload = [\"body\", \"payload\", \"its other name\"]"),
+            (&[("id", 2950), ("content", 3802)], "columns.payload = [\"body\", \"payload\", \"content\"]"),
+            (
+                &[("a", 25), ("headers", 3802), ("event_type", 25), ("b", 25)],
+                "columns.payload = [\"body\", \"payload\", \"a\"] (or \"b\")",
+            ),
+        ];
+        for (columns, expected) in rows {
+            let columns = columns.iter().map(|(name, type_id)| (*name, Kind::of(*type_id)));
+            assert_eq!(both_names(Role::Payload, &names(), columns), expected);
+        }
+    }
+
+    #[test]
+    fn c10_a_column_is_found_under_each_of_its_names_and_two_at_once_are_refused() {
+        for name in ["body", "payload"] {
+            assert!(Plan::new(&relation(&[("id", 25), (name, 25)]), &names()).is_ok(), "{name}");
+        }
+        let error = Plan::new(&relation(&[("id", 25), ("payload", 25), ("body", 25)]), &names()).unwrap_err();
+        let text = "table public.t has columns \"payload\" and \"body\", of which only one can be the payload";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn c11_a_type_that_the_role_cannot_use_is_named() {
+        let error = Plan::new(&relation(&[("id", 2950), ("body", 600)]), &names()).unwrap_err();
+        assert!(matches!(error, Mismatch::Type { role: "payload", type_id: 600, .. }));
+    }
+
+    #[test]
+    fn every_type_that_has_a_name_has_a_kind() {
+        for name in ["text", "varchar", "bpchar", "name", "uuid", "int8", "int2", "int4", "json", "jsonb", "bytea"] {
+            assert!(type_id(name).and_then(Kind::of).is_some(), "{name}");
+        }
+        assert_eq!(type_id("timestamptz").and_then(Kind::of), Some(Kind::Timestamptz));
+        assert_eq!(type_id("point"), None);
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_its_shape_is_refused() {
+        let insert = b"I\0\0\0\x01N\0\x01n";
+        let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
+        let plan = Plan::new(&relation(&[("id", 25), ("body", 25)]), &names()).unwrap();
+        assert!(plan.read(row).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! The relay's options: `[relay]`, `[source]`, `[delivery]` and `[shutdown]`, and those of its rooms together.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::relay::error::Error;
+use crate::relay::postgres;
+use crate::relay::publish;
+use crate::relay::record::route;
+use crate::relay::record::route::Route;
+use crate::units;
+
+/// All options of the relay, by room.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[relay]`
+    pub relay: Config,
+    /// `[source]`
+    pub source: Source,
+    /// `[postgres]`
+    pub postgres: postgres::Config,
+    /// `[[outbox]]`
+    pub outboxes: Vec<route::Config>,
+    /// `[kafka]`
+    pub kafka: publish::Config,
+    /// `[delivery]`
+    pub delivery: Delivery,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+}
+
+impl Settings {
+    /// Makes the routes of all outbox tables.
+    pub fn routes(&self) -> Result<Vec<Route>, Error> {
+        let make = match self.source.mode {
+            Mode::Wal => Route::new,
+            Mode::Poll => Route::for_polling,
+        };
+        let route = |config: &route::Config| {
+            make(config).map_err(|source| Error::Outbox { table: config.table.clone(), source })
+        };
+        self.outboxes.iter().map(route).collect()
+    }
+}
+
+/// Who this relay is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name of this relay: Kafka's `client.id`, PostgreSQL's `application_name`, and a label of its metrics.
+    pub name: String,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// How the outbox is read.
+    pub mode: Mode,
+    /// The replication slot. `setup` creates it, `run` never does.
+    pub slot: String,
+    /// The publication. `setup` creates it, `run` never does.
+    pub publication: String,
+    /// Whether `setup` creates a slot that a standby keeps (PostgreSQL 17 and later).
+    pub failover: Failover,
+    /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it; at most
+    /// `wal_sender_timeout`.
+    #[serde(with = "units::duration")]
+    pub stall_release_after: Duration,
+    /// How long a relay waits before it publishes after one that did not end in order: what that one has sent must be written
+    /// by then, or a key reads an old record behind newer ones.
+    #[serde(with = "units::duration")]
+    pub takeover_delay: Duration,
+    /// Keep the confirmed position in a row of the source database.
+    pub store_position: bool,
+    /// How an outbox is polled; mode `poll` alone looks here.
+    pub poll: Poll,
+}
+
+/// How an outbox is polled.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Poll {
+    /// How long an outbox without further rows is left alone.
+    #[serde(with = "units::duration")]
+    pub interval: Duration,
+    /// The most rows of one batch, which is one transaction.
+    pub batch_max: u32,
+    /// How long Kafka may take for a batch before the transaction is given up.
+    #[serde(with = "units::duration")]
+    pub batch_timeout: Duration,
+}
+
+/// How the outbox is read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// From the write-ahead log, by logical replication.
+    #[default]
+    Wal,
+    /// From the table, by queries, where the right to replicate is refused.
+    Poll,
+}
+
+/// Whether the slot survives a failover.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failover {
+    /// Where the server can.
+    #[default]
+    Auto,
+    /// Always; an older server is an error.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How much may be on the way, and what happens to an event that cannot become a record.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// The memory for events on their way to Kafka. Beyond it the log is not read.
+    #[serde(with = "units::bytes")]
+    pub max_in_flight_bytes: u64,
+    /// What happens to an event that cannot become a record.
+    pub on_poison: OnPoison,
+}
+
+/// What happens to an event that cannot become a record.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPoison {
+    /// The relay stops with exit code 68 and names the event.
+    #[default]
+    Halt,
+}
+
+/// How the relay stops.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long a stop may wait for events on their way. Then it leaves with exit code 75.
+    #[serde(with = "units::duration")]
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { name: "walrelay".to_owned() }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            slot: "walrelay".to_owned(),
+            publication: "walrelay".to_owned(),
+            failover: Failover::default(),
+            stall_release_after: Duration::from_secs(30),
+            takeover_delay: Duration::from_secs(4),
+            store_position: true,
+            poll: Poll::default(),
+        }
+    }
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self { interval: Duration::from_millis(100), batch_max: 1_000, batch_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { max_in_flight_bytes: 32 << 20, on_poison: OnPoison::default() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(20) }
+    }
+}

@@ -1,0 +1,62 @@
+//! Confirms what has been delivered where no position is stored and no stream can tell it: a server that has failed takes no
+//! status update any more. As everywhere, the catalog is looked at first: nothing is confirmed that may hide events.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::Diagnose as _;
+use crate::fault::chain;
+use crate::lsn::Lsn;
+use crate::relay::error::Error;
+use crate::relay::postgres;
+use crate::relay::postgres::Target;
+use crate::relay::settings::Settings;
+use crate::relay::stream::catalog_watch::Watch;
+
+/// How long the server may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long it may still take once a stop was asked for.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Moves the slot to this position, if it is not there yet.
+pub(in crate::relay) async fn advance(
+    target: &Target,
+    settings: &Settings,
+    position: Lsn,
+    watch: Option<&Watch>,
+    stop: &CancellationToken,
+) {
+    let name = format!("{} confirm", settings.relay.name);
+    let advancing = async {
+        let connected = postgres::connect_ordinary(target, &settings.postgres, &name).await;
+        let ordinary = connected.map_err(Error::wal("connect to PostgreSQL"))?;
+        if let Some(watch) = watch {
+            watch.look(&ordinary.client).await?;
+        }
+        let sql = "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots
+                   WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn";
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&settings.source.slot, &position.to_string()];
+        let advanced = ordinary.client.execute(sql, &values).await;
+        advanced.map_err(|error| Error::wal("advance the slot")(error.into()))
+    };
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_LIMIT).await;
+    };
+    let advanced = tokio::select! {
+        biased;
+        advanced = tokio::time::timeout(LIMIT, advancing) => advanced.ok(),
+        () = stopped => None,
+    };
+    match advanced {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => tracing::warn!(
+            %position, code = %error.code(), error = chain(&error), help = error.help(),
+            "what was delivered could not be confirmed: it is repeated after a restart"
+        ),
+        None => {
+            tracing::warn!(%position, "what was delivered could not be confirmed in time: it is repeated after a restart");
+        }
+    }
+}

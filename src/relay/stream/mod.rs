@@ -1,0 +1,23 @@
+//! The source that reads the WAL: the loop over one connection, and what surrounds it.
+//!
+//! `supervise` connects, and says what follows a connection. `examine` is what is asked before the stream, `resume` decides
+//! where it starts, `follow` is the loop, `feedback` its pacing, and `keeper` the thread beside it that stores the position.
+
+pub mod feedback;
+pub mod keeper;
+pub mod position;
+pub mod resume;
+
+mod advance;
+mod coalesce;
+mod follow;
+mod holder;
+mod noting;
+mod silence;
+mod stall_report;
+mod synchronous;
+
+pub(in crate::relay) mod catalog_watch;
+pub(in crate::relay) mod examine;
+pub(in crate::relay) mod slot_monitor;
+pub(in crate::relay) mod supervise;
