@@ -1,19 +1,19 @@
 //! PostgreSQL to Kafka.
 //!
 //! ```text
-//!   wal --> frame -> pgoutput -> transaction -> row -> route --> publish --> Kafka
-//!    ^            (pure; pipeline walks them)                       |
-//!    |                                                              v
-//!    +---- feedback <---- Confirmed ---- ledger <---- delivery reports
-//!              ^
+//!   postgres --> decode --> record --> publish --> Kafka
+//!       ^      (pure; pipeline walks them) |
+//!       |                                  v
+//!       +---- feedback <-- Confirmed -- ledger <-- delivery reports
+//!                ^
 //!   position (keeper's own thread and connection): persist, then flush
 //! ```
 //!
-//! Where the right to replicate is refused, `poll` reads the table itself, and shares route, publish and all that waits.
+//! Where the right to replicate is refused, `poll` reads the table itself, and shares record, publish and retry.
 //!
-//! `follow` is the loop over one connection, the only place where reading, deciding and publishing meet; `supervise` says
-//! what comes after a connection: wait, start again, park, or stop with an error that a person must act on. `run` creates
-//! nothing in either server and skips nothing.
+//! `stream/follow` is the loop over one connection, the only place where reading, deciding and publishing meet;
+//! `stream/supervise` says what comes after a connection: wait, start again, park, or stop with an error that a person must
+//! act on. `run` creates nothing in either server and skips nothing.
 
 // In the order in which data meets them.
 pub mod postgres;
