@@ -183,7 +183,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "relay/stream/holder",
             "relay/stream/keeper",
             "relay/stream/noting",
-            "relay/stream/position",
             "relay/stream/resume",
             "relay/stream/silence",
             "relay/stream/slot_monitor",

@@ -10,6 +10,7 @@ use super::contract::ends;
 use super::contract::sql_of;
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
+use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source::Sql;
 
@@ -192,4 +193,32 @@ fn a10_on_another_server_the_other_server_is_the_cause_and_not_its_catalog() {
     assert!(code == Some(66) && log.contains("WR-6610"), "{code:?} {log}");
     assert_eq!(accept(&restored).code, Some(0));
     restored.start_streaming();
+}
+
+#[test]
+fn a_relay_that_stands_by_writes_nothing_beside_the_position_of_the_one_that_has_the_slot() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("row-of-another", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "row-of-another", "");
+    program.start_streaming();
+    emit(&sql, "k1");
+    await_all(&sql);
+    let row = "SELECT concat_ws(' ', position <> '0/0', released_at, catalog_state) FROM walrelay.position";
+    let before = sql.text(row);
+    assert!(before.starts_with("t ") && before.contains("outbox_events"), "{before}");
+    // One that stores nothing, and one that relays another table as well.
+    sql.run("CREATE TABLE more (LIKE outbox_events INCLUDING ALL); ALTER PUBLICATION walrelay ADD TABLE more");
+    let outbox = |table: &str| format!("[[outbox]]\ntable = \"public.{table}\"\ntopic = \"row-of-another\"\n\n");
+    let unstored = format!("{}[source]\nstore_position = false\n", outbox("outbox_events"));
+    for text in [unstored, outbox("outbox_events") + &outbox("more")] {
+        let mut other = Program::new(&postgres.url(), &kafka.bootstrap(), &text);
+        other.start();
+        other.await_state("standby");
+        assert_eq!(sql.text(row), before, "{}", other.log());
+        assert_eq!(other.terminate(), Some(0), "{}", other.log());
+        assert_eq!(sql.text(row), before, "{}", other.log());
+    }
+    emit(&sql, "k1");
+    await_all(&sql);
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }

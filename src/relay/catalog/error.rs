@@ -108,6 +108,8 @@ pub enum Error {
         table: String,
         /// How it differs.
         what: String,
+        /// What it should be.
+        role: &'static str,
         /// The statement that fixes it.
         remedy: String,
     },
@@ -188,16 +190,22 @@ impl Diagnose for Error {
                 };
                 format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
             }
-            Self::ColumnMissing { both_names, addition, .. } => format!(
-                "run `{addition}`, or name the column that is meant under [outbox.columns]; if it was renamed, set {both_names} for \
-                 this [[outbox]] and restart, for WAL that was written before has the old name"
+            Self::ColumnMissing { both_names, addition, role, .. } => format!(
+                "run `{addition}`, or name the column that is meant {}; if it was renamed, set {both_names} for this [[outbox]] and \
+                 restart, for WAL that was written before has the old name",
+                option(role)
             ),
             Self::Ambiguous { .. } => {
                 "drop or rename the one that is not meant, or name only the other in this [[outbox]]".to_owned()
             }
-            Self::Column { remedy, .. } => {
-                format!("run `{remedy}`, or name the column that is meant under [outbox.columns]")
+            Self::Column { remedy, role, .. } => {
+                format!("run `{remedy}`, or name the column that is meant {}", option(role))
             }
         })
     }
+}
+
+/// Where the column of a role is named.
+fn option(role: &str) -> &'static str {
+    if role == "partition" { "as partition of this [[outbox]]" } else { "under [outbox.columns]" }
 }

@@ -63,7 +63,8 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
         let kind = Kind::of(*type_id).filter(|kind| role.accepts(*kind));
         let Some(kind) = kind else {
             let what = format!("has a column {column:?} of type {type_name}, which cannot be the {}", role.name());
-            return Err(Error::Column { table, what, remedy: change_type(route, role, column) });
+            let remedy = change_type(route, role, column);
+            return Err(Error::Column { table, what, role: role.name(), remedy });
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }

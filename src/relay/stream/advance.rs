@@ -19,11 +19,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long it may still take once a stop was asked for.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Moves the slot to this position, if it is not there yet.
+/// Moves the slot to this position, if it is not there yet, on the server that was started at this time: another one may have
+/// other events below the position.
 pub(in crate::relay) async fn advance(
     target: &Target,
     settings: &Settings,
-    position: Lsn,
+    (position, server_started): (Lsn, &str),
     watch: Option<&Watch>,
     stop: &CancellationToken,
 ) {
@@ -34,9 +35,14 @@ pub(in crate::relay) async fn advance(
         if let Some(watch) = watch {
             watch.look(&ordinary.client).await?;
         }
+        // What nobody waits for any more must not hold the slot.
+        let limited = ordinary.client.batch_execute("SET statement_timeout = '10s'").await;
+        limited.map_err(|error| Error::wal("advance the slot")(error.into()))?;
         let sql = "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots
-                   WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn";
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&settings.source.slot, &position.to_string()];
+                   WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn
+                         AND pg_postmaster_start_time()::text = $3";
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&settings.source.slot, &position.to_string(), &server_started];
         let advanced = ordinary.client.execute(sql, &values).await;
         advanced.map_err(|error| Error::wal("advance the slot")(error.into()))
     };

@@ -94,30 +94,31 @@ impl First {
         Ok((found, from, is_news))
     }
 
-    /// Begins the watch, if nothing was hidden, and keeps beside a stored position what was found.
-    pub(in crate::relay) async fn judge(
+    /// Begins the watch, if nothing was hidden. Says whether it has found something else than what is kept.
+    pub(in crate::relay) fn judge(
         self,
-        client: &Client,
         (slot, publication, routes): (&str, &str, &[Route]),
         before: Option<&Watch>,
-    ) -> Result<Watch, Error> {
+    ) -> Result<(Watch, bool), Error> {
         let (found, covered, is_news) = self.weigh(before)?;
-        let is_stored = self.stored.is_some();
-        if is_stored && is_news {
-            save(client, slot, &found).await?;
-        }
-        Ok(Watch {
+        let watch = Watch {
             slot: slot.to_owned(),
             publication: publication.to_owned(),
             routes: routes.to_vec(),
-            is_stored,
+            is_stored: self.stored.is_some(),
             version: self.version,
             seen: Arc::new(Mutex::new(Seen { found, covered })),
-        })
+        };
+        Ok((watch, is_news))
     }
 }
 
 impl Watch {
+    /// Keeps beside the stored position what was found. Only the relay that has the slot does: what another one covers is not this.
+    pub(in crate::relay) async fn keep(&self, client: &Client) -> Result<(), position::Error> {
+        save(client, &self.slot, &self.seen().found).await
+    }
+
     /// Looks once. Whatever was known to be in the WAL before may be confirmed after.
     pub(in crate::relay) async fn look(&self, client: &Client) -> Result<(), Error> {
         let look = look(client, &self.publication, &self.routes, self.version).await?;
@@ -192,7 +193,9 @@ async fn doubt(
         table.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(name.as_str())
     };
     let route = routes.iter().find(|route| route.tables().iter().any(is_it));
-    let is_covered = route.is_some_and(|route| kept.covers(&catalog::quote_table(route.table())));
+    // It is kept under the name that it had then.
+    let mut names = route.into_iter().flat_map(Route::tables);
+    let is_covered = names.any(|(schema, name)| kept.covers(&catalog::quote_table((schema, name))));
     if !is_covered || kept.doubt.is_some() {
         return Ok(());
     }

@@ -21,6 +21,7 @@ use crate::relay::record::route::Route;
 use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
 use crate::relay::stream::catalog_watch::First;
+use crate::relay::stream::catalog_watch::Watch;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
@@ -32,6 +33,8 @@ use crate::relay::stream::synchronous;
 
 /// How long the server may take for all the answers.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long what is noted may take, while a stream that has started waits.
+const NOTE_LIMIT: Duration = Duration::from_secs(3);
 /// A question that nobody waits for any more ends by itself: each attempt would leave one more behind a lock.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '10s'";
 
@@ -60,9 +63,6 @@ pub(in crate::relay) async fn open(
     // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
     // ahead of the row, and the row never ahead of the log.
     let examined = examine(target, settings, routes).await?;
-    if !settings.source.store_position {
-        forgo(&examined.ordinary.client, &settings.source.slot).await;
-    }
     let (session, server) = identify(&examined, settings).await?;
     Ok((session, server, examined))
 }
@@ -106,12 +106,25 @@ fn late(action: &'static str) -> Error {
     Error::Wal { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
 }
 
-/// Notes beside a position that was stored earlier that positions are not stored.
-async fn forgo(client: &Client, slot: &str) {
-    let noted = tokio::time::timeout(LIMIT, position::forgo(client, slot)).await;
-    if let Err(error) = noted.unwrap_or(Err(position::Error::late(LIMIT))) {
-        // Without the table, or without any right to it, there may be no row at all.
-        tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
+/// Notes beside the stored position that it is ours, and what the catalog says if that is news; or that positions are not stored.
+/// Whoever notes has the slot: before, the row is another relay's.
+pub(in crate::relay) async fn note(client: &Client, news: Option<&Watch>, settings: &Settings) -> Result<(), Error> {
+    let slot = &settings.source.slot;
+    let noting = async {
+        if !settings.source.store_position {
+            return position::forgo(client, slot).await;
+        }
+        position::claim(client, slot).await;
+        if let Some(watch) = news { watch.keep(client).await } else { Ok(()) }
+    };
+    let noted = tokio::time::timeout(NOTE_LIMIT, noting).await.unwrap_or(Err(position::Error::late(NOTE_LIMIT)));
+    match noted {
+        Err(error) if !settings.source.store_position => {
+            // Without the table, or without any right to it, there may be no row at all.
+            tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
+            Ok(())
+        }
+        noted => Ok(noted?),
     }
 }
 

@@ -42,7 +42,6 @@ use crate::relay::stream::follow::Left;
 use crate::relay::stream::keeper::Keeper;
 use crate::relay::stream::keeper::Work;
 use crate::relay::stream::noting::Noting;
-use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Server;
@@ -181,11 +180,7 @@ impl Supervisor {
         let start = self.decide(&server, stored.as_ref())?;
         // Only now: on another server the catalog is another one, and that is not what went wrong.
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
-        let judged = first.judge(&ordinary.client, (&slot, &publication, &self.routes), self.watch.as_ref());
-        let watch = tokio::select! {
-            judged = self.patience.tick_during(judged) => judged.map_err(|error| error.of_role(&target.user))?,
-            () = stop.cancelled() => return Ok(Left::StoppedBefore),
-        };
+        let (watch, is_news) = first.judge((&slot, &publication, &self.routes), self.watch.as_ref())?;
         self.watch = Some(watch.clone());
         let has_ended = |stored: &Stored| stored.is_released && stored.identity == server.identity;
         if self.remembered.is_none() && !stored.as_ref().is_some_and(has_ended) {
@@ -202,8 +197,10 @@ impl Supervisor {
         };
         self.walsender = walsender;
         self.patience.let_in();
-        if self.settings.source.store_position {
-            position::claim(&ordinary.client, &slot).await;
+        let noted = examine::note(&ordinary.client, is_news.then_some(&watch), &self.settings);
+        tokio::select! {
+            noted = self.patience.tick_during(noted) => noted.map_err(|error| error.of_role(&target.user))?,
+            () = stop.cancelled() => return Ok(Left::StoppedBefore),
         }
         drop(ordinary);
         self.prepare(start.lsn(), stream.frame_max())?;
@@ -323,7 +320,8 @@ impl Supervisor {
         let position = held.pipeline.confirmation().lsn();
         self.remembered = Some(Stored { identity, position, is_released: false });
         if matches!(ended, Err(Error::Raised { .. })) && !self.settings.source.store_position {
-            let advancing = advance::advance(&self.target, &self.settings, position, self.watch.as_ref(), &self.stop);
+            let to = (position, self.server_started.as_str());
+            let advancing = advance::advance(&self.target, &self.settings, to, self.watch.as_ref(), &self.stop);
             self.patience.tick_during(advancing).await;
         }
     }
