@@ -72,7 +72,10 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
     program.await_state("streaming");
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    program.await_that("the end", |program| program.get("/livez").is_none());
-    let said = fs::read_to_string(&log).unwrap();
-    assert!(said.contains("stopping: draining") && said.contains("stopped; nothing is on the way"), "{said}");
+    // The endpoints go before the last line is written.
+    let said = || fs::read_to_string(&log).unwrap();
+    program.await_that("the end", |program| {
+        program.get("/livez").is_none() && said().contains("stopped; nothing is on the way")
+    });
+    assert!(said().contains("stopping: draining"), "{}", said());
 }
