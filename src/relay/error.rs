@@ -118,8 +118,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn wal(action: &'static str) -> impl FnOnce(postgres::Error) -> Self {
-        move |source| Self::Wal { action, source }
+    /// Says what was being done, for an error of PostgreSQL's client or of ours on top of it.
+    pub(super) fn wal<E: Into<postgres::Error>>(action: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Wal { action, source: error.into() }
     }
 
     /// Says whether a file with a secret or a key is absent or unfit, which it may be for a moment while it is replaced.

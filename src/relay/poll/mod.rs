@@ -127,9 +127,7 @@ enum Next {
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
-    let target = Target::resolve(&settings.postgres.url)
-        .map_err(postgres::Error::from)
-        .map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
     let budget = settings.delivery.max_in_flight_bytes;
     let kafka = publish::Settings::new(settings.kafka.clone(), settings.relay.name.clone(), budget);
     // Mistakes in the options are told now, not after the servers have come up.
@@ -311,20 +309,12 @@ async fn open(target: &Target, settings: &Settings, desks: &[Desk]) -> Result<So
     let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
     let client = &ordinary.client;
     let verified = async {
-        client
-            .batch_execute(&begin)
-            .await
-            .map_err(postgres::Error::from)
-            .map_err(RelayError::wal("read the catalog"))?;
+        client.batch_execute(&begin).await.map_err(RelayError::wal("read the catalog"))?;
         let mut found = Vec::new();
         for outbox in &outboxes {
             found.push(verify::verify(client, outbox).await?);
         }
-        client
-            .batch_execute("COMMIT")
-            .await
-            .map_err(postgres::Error::from)
-            .map_err(RelayError::wal("read the catalog"))?;
+        client.batch_execute("COMMIT").await.map_err(RelayError::wal("read the catalog"))?;
         Ok(found)
     };
     let late = RelayError::Wal { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };

@@ -7,7 +7,6 @@ use tokio_postgres::types::Type;
 use crate::relay::catalog;
 use crate::relay::catalog::quote;
 use crate::relay::error::Error as RelayError;
-use crate::relay::postgres;
 
 use super::error::Error;
 use super::grants;
@@ -174,5 +173,5 @@ fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
 }
 
 fn failed(error: tokio_postgres::Error) -> RelayError {
-    RelayError::Wal { action: "read the catalogue", source: postgres::Error::from(error) }
+    RelayError::wal("read the catalogue")(error)
 }

@@ -190,8 +190,7 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     if settings.source.mode == Mode::Poll {
         return Box::pin(poll::apply(settings, wish, tell)).await;
     }
-    let target = Target::resolve(&settings.postgres.url).map_err(postgres::Error::from);
-    let target = target.map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
     let applied = Box::pin(apply_to(&target, settings, wish, tell)).await;
     applied.map_err(|error| match error {
         Error::Relay(error) => error.of_role(&target.user).into(),

@@ -40,8 +40,7 @@ pub(super) fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayEr
 
 /// Sets everything up, and tells each step.
 pub(super) async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), super::Error> {
-    let target = Target::resolve(&settings.postgres.url).map_err(postgres::Error::from);
-    let target = target.map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
     let ordinary = postgres::connect_shared(&target, &settings.postgres, &name)
         .await
@@ -94,10 +93,10 @@ async fn run(client: &Client, what: String, sql: &str) -> Result<(), RelayError>
 /// The session may be somebody else's again after each transaction: what is set, is set for one.
 async fn begin(client: &Client) -> Result<(), RelayError> {
     let begun = client.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off").await;
-    begun.map_err(|error| RelayError::Wal { action: "begin a transaction", source: error.into() })
+    begun.map_err(RelayError::wal("begin a transaction"))
 }
 
 async fn end(client: &Client) -> Result<(), RelayError> {
     let ended = client.batch_execute("COMMIT").await;
-    ended.map_err(|error| RelayError::Wal { action: "commit", source: error.into() })
+    ended.map_err(RelayError::wal("commit"))
 }

@@ -83,9 +83,9 @@ async fn identify(
     let mut session = Session::connect(target, &settings.postgres, &settings.relay.name)
         .await
         .map_err(Error::wal("connect to PostgreSQL for replication"))?;
-    let system = postgres::within(LIMIT, session.identify_system()).await.map_err(failed)?;
+    let system = postgres::within(LIMIT, session.identify_system()).await.map_err(&failed)?;
     let server = server(&mut session, system, facts.slot, stored.as_ref());
-    let server = postgres::within(LIMIT, server).await.map_err(Error::wal("identify the server"))?;
+    let server = postgres::within(LIMIT, server).await.map_err(failed)?;
     Ok((session, server))
 }
 
@@ -134,7 +134,7 @@ async fn ask(
     routes: &[Route],
 ) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
     let (source, action) = (&settings.source, "ask what the server is");
-    client.batch_execute(STATEMENT_LIMIT).await.map_err(|error| Error::wal(action)(error.into()))?;
+    client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::wal(action))?;
     let standing = slot_monitor::standing(client).await.map_err(Error::wal(action))?;
     if standing.is_in_recovery {
         return Err(Error::Wal { action, source: postgres::Error::ReadOnly { host: found.host.to_string() } });

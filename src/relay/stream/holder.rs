@@ -88,8 +88,8 @@ impl Watch {
         let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
                    FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
                    WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
-        let failed = |error: tokio_postgres::Error| Error::wal("look at the slot")(error.into());
-        let row = client.query_opt(sql, &[&self.slot]).await.map_err(failed)?;
+        let failed = Error::wal("look at the slot");
+        let row = client.query_opt(sql, &[&self.slot]).await.map_err(&failed)?;
         row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
             .transpose()
             .map_err(failed)

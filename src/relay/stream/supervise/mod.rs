@@ -92,9 +92,7 @@ struct Supervisor {
 }
 
 pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
-    let target = Target::resolve(&settings.postgres.url)
-        .map_err(postgres::Error::from)
-        .map_err(Error::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(Error::wal("read the configuration"))?;
     let kafka = publish::Settings::new(
         settings.kafka.clone(),
         settings.relay.name.clone(),
