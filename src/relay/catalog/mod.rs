@@ -15,6 +15,7 @@ use tokio_postgres::Row;
 use crate::relay::postgres;
 use crate::relay::record::route::Route;
 
+pub use crate::relay::postgres::quote;
 pub use error::Error;
 pub use slot::Slot;
 pub use table::columns;
@@ -73,12 +74,6 @@ pub async fn publishes(client: &Client, publication: &str, (schema, table): (&st
 #[must_use]
 pub fn quote_table((schema, table): (&str, &str)) -> String {
     format!("{}.{}", quote(schema), quote(table))
-}
-
-/// Quotes an identifier.
-#[must_use]
-pub fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 async fn one(client: &Client, sql: &str, values: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Row, Error> {

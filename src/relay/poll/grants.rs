@@ -1,6 +1,7 @@
 //! The rights that polling needs, as statements.
 
 use crate::relay::catalog::quote;
+use crate::relay::postgres::literal;
 
 use super::outbox::Outbox;
 use super::sql::Names;
@@ -36,8 +37,4 @@ pub(in crate::relay) fn grants_on_sequences(outbox: &Outbox, role: &str) -> Stri
         column = literal(sequence),
         role = literal(role),
     )
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -25,6 +25,7 @@ mod passfile;
 mod server;
 mod service;
 mod session;
+mod sql;
 mod stream;
 mod tls;
 mod transport;
@@ -48,6 +49,8 @@ pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;
 pub use session::SystemIdentity;
+pub use sql::literal;
+pub use sql::quote;
 pub use stream::Stream;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::connect;
 use super::connect::Connected;
 use super::connect::Purpose;
 use super::message::Answer;
+use super::sql::quote;
 
 /// The first version that takes options in parentheses.
 const PARENTHESES: u32 = 150_000;
@@ -141,10 +142,6 @@ fn start_command(slot: &str, from: Lsn, publication: &str, binary: bool) -> Stri
     format!(
         "START_REPLICATION SLOT {slot} LOGICAL {from} (proto_version '1', publication_names '{publications}'{binary})"
     )
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn cell<'a>(rows: &'a [Vec<Option<String>>], column: usize, field: &'static str) -> Result<&'a str, Error> {

@@ -25,6 +25,7 @@ use crate::relay::error::Error as RelayError;
 use crate::relay::postgres;
 use crate::relay::postgres::Session;
 use crate::relay::postgres::Target;
+use crate::relay::postgres::literal;
 use crate::relay::record::route::Route;
 use crate::relay::settings::Failover;
 use crate::relay::settings::Mode;
@@ -426,10 +427,6 @@ fn grants(role: &str, store_position: bool) -> String {
         ));
     }
     sql
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]
