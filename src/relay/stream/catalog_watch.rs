@@ -55,6 +55,19 @@ pub(in crate::relay) struct Look {
     pub(in crate::relay) wal_end: Lsn,
 }
 
+impl Look {
+    /// Gives what was found, if nothing may have passed unseen since an earlier look, which covered everything up to `from`.
+    fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
+        let unseen = |what| catalog::Error::Unseen { what, from, to: self.wal_end };
+        let missing = || unseen("the publication or a table of it was missing for a moment".to_owned());
+        let found = self.coverage.as_ref().ok_or_else(missing)?;
+        match earlier.and_then(|earlier| earlier.unseen(found)) {
+            Some(what) => Err(unseen(what)),
+            None => Ok(found.clone()),
+        }
+    }
+}
+
 /// What the catalog says at the start and what it said before, to be judged once it is known that it is the same server.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct First {
@@ -82,14 +95,11 @@ impl First {
     /// Gives what was found, the first position that it does not cover, and whether it is news. Something may have been hidden
     /// since what is kept or, where nothing is stored, since this process looked last.
     pub(in crate::relay) fn weigh(&self, before: Option<&Watch>) -> Result<(Coverage, Lsn, bool), Error> {
-        let Self { look: Look { coverage, wal_end }, kept, stored, .. } = self;
+        let Self { look, kept, stored, .. } = self;
         let remembered = before.filter(|_| stored.is_none()).map(Watch::seen);
-        let from = stored.or(remembered.as_ref().map(|seen| seen.covered)).unwrap_or(*wal_end);
+        let from = stored.or(remembered.as_ref().map(|seen| seen.covered)).unwrap_or(look.wal_end);
         let earlier = kept.clone().or(remembered.map(|seen| seen.found));
-        let Some(found) = coverage.clone() else { return Err(vanished(from, *wal_end).into()) };
-        if let Some(what) = earlier.as_ref().and_then(|earlier| earlier.unseen(&found)) {
-            return Err(catalog::Error::Unseen { what, from, to: *wal_end }.into());
-        }
+        let found = look.since(earlier.as_ref(), from)?;
         let is_news = earlier.as_ref() != Some(&found);
         Ok((found, from, is_news))
     }
@@ -127,10 +137,7 @@ impl Watch {
             return Ok(());
         }
         verify(client, &self.slot, &self.publication, &self.routes, self.is_stored).await?;
-        let Some(found) = look.coverage else { return Err(vanished(seen.covered, look.wal_end).into()) };
-        if let Some(what) = seen.found.unseen(&found) {
-            return Err(catalog::Error::Unseen { what, from: seen.covered, to: look.wal_end }.into());
-        }
+        let found = look.since(Some(&seen.found), seen.covered)?;
         if self.is_stored {
             save(client, &self.slot, &found).await?;
         }
@@ -200,10 +207,6 @@ async fn doubt(
         return Ok(());
     }
     save(client, slot, &Coverage { doubt: Some(error.to_string()), ..kept }).await
-}
-
-fn vanished(from: Lsn, to: Lsn) -> catalog::Error {
-    catalog::Error::Unseen { what: "the publication or a table of it was missing for a moment".to_owned(), from, to }
 }
 
 /// Looks at the publication and the tables.

@@ -69,8 +69,7 @@ pub(in crate::relay) async fn open(
 
 /// Looks whether a start would find everything as it must be.
 pub(in crate::relay) async fn look(target: &Target, settings: &Settings, routes: &[Route]) -> Result<(), Error> {
-    let examined = examine(target, settings, routes).await?;
-    let (_, server) = identify(&examined, settings).await?;
+    let (_, server, examined) = open(target, settings, routes).await?;
     resume::decide(&server, examined.stored.as_ref())?;
     examined.first.weigh(None).map(drop)
 }
@@ -110,22 +109,18 @@ fn late(action: &'static str) -> Error {
 /// Whoever notes has the slot: before, the row is another relay's.
 pub(in crate::relay) async fn note(client: &Client, news: Option<&Watch>, settings: &Settings) -> Result<(), Error> {
     let slot = &settings.source.slot;
-    let noting = async {
-        if !settings.source.store_position {
-            return position::forgo(client, slot).await;
+    if !settings.source.store_position {
+        if let Err(error) = position::forgo(client, slot).await {
+            // Without the table, or without any right to it, there may be no row at all.
+            tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
         }
+        return Ok(());
+    }
+    let noting = async {
         position::claim(client, slot).await;
         if let Some(watch) = news { watch.keep(client).await } else { Ok(()) }
     };
-    let noted = tokio::time::timeout(NOTE_LIMIT, noting).await.unwrap_or(Err(position::Error::late(NOTE_LIMIT)));
-    match noted {
-        Err(error) if !settings.source.store_position => {
-            // Without the table, or without any right to it, there may be no row at all.
-            tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
-            Ok(())
-        }
-        noted => Ok(noted?),
-    }
+    Ok(tokio::time::timeout(NOTE_LIMIT, noting).await.unwrap_or(Err(position::Error::late(NOTE_LIMIT)))?)
 }
 
 async fn ask(
