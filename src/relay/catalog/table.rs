@@ -50,7 +50,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
             if wanted.required {
                 let columns = all.iter().map(|(column, type_id, _)| (column.as_str(), Kind::of(*type_id)));
                 let both_names = both_names(role, route.names(), columns);
-                let addition = add_column(route, role, wanted.columns.first().map_or(role.name(), String::as_str));
+                let addition = add_column(route, role);
                 let column = listed(&wanted.columns, "or");
                 return Err(Error::ColumnMissing { table, column, role: role.name(), both_names, addition });
             }
@@ -72,7 +72,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
 }
 
 /// The statement that adds a column for a role. The application must fill it, but for the id.
-fn add_column(route: &Route, role: Role, column: &str) -> String {
+fn add_column(route: &Route, role: Role) -> String {
     let kind = match role {
         Role::Id => "uuid DEFAULT gen_random_uuid()",
         Role::AggregateType | Role::AggregateId | Role::EventType => "text",
@@ -80,7 +80,7 @@ fn add_column(route: &Route, role: Role, column: &str) -> String {
         Role::CreatedAt => "timestamptz DEFAULT now()",
         Role::Partition => "integer",
     };
-    format!("ALTER TABLE {} ADD COLUMN {} {kind}", quote_table(route.table()), quote(column))
+    format!("ALTER TABLE {} ADD COLUMN {} {kind}", quote_table(route.table()), quote(route.column(role)))
 }
 
 /// The statement that gives a column a type that its role can use, whatever type it has.

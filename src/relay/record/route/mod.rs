@@ -247,15 +247,20 @@ impl Route {
     /// Gives the name of the column that becomes the key.
     #[must_use]
     pub fn key_column(&self) -> &str {
-        let name = self.names.0.get(self.key as usize).and_then(Option::as_ref);
-        name.and_then(|name| name.columns.first()).map_or(self.key.name(), String::as_str)
+        self.column(self.key)
     }
 
     /// Gives the name of the column that is the event's id.
     #[must_use]
     pub fn id_column(&self) -> &str {
-        let name = self.names.0.get(Role::Id as usize).and_then(Option::as_ref);
-        name.and_then(|name| name.columns.first()).map_or(Role::Id.name(), String::as_str)
+        self.column(Role::Id)
+    }
+
+    /// Gives the name of the column of a role; of several the first one.
+    #[must_use]
+    pub fn column(&self, role: Role) -> &str {
+        let name = self.names.0.get(role as usize).and_then(Option::as_ref);
+        name.and_then(|name| name.columns.first()).map_or(role.name(), String::as_str)
     }
 
     /// Gives the topic if it is the same for every row.
