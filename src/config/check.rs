@@ -79,9 +79,9 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
                 wrong(&format!("{path}.{option}"), text);
             }
         }
-        let partition = ("partition", outbox.partition.as_ref());
+        let partition = ("partition".to_owned(), outbox.partition.as_ref());
         let columns = outbox.columns.all().map(|(option, names)| (format!("columns.{option}"), names));
-        for (option, names) in columns.into_iter().chain([(partition.0.to_owned(), partition.1)]) {
+        for (option, names) in columns.into_iter().chain([partition]) {
             if names.is_some_and(|names| !names.is_fit()) {
                 wrong(&format!("{path}.{option}"), "at least one name, none of them empty or there twice".to_owned());
             }

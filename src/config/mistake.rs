@@ -25,9 +25,7 @@ impl Mistake {
     pub(super) const fn plain(text: String) -> Self {
         Self { origin: None, text }
     }
-}
 
-impl Mistake {
     /// Says it in one line, without the excerpt of the file.
     #[must_use]
     pub fn brief(&self) -> String {

@@ -63,16 +63,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    pub(super) const fn mismatch(at: Lsn, mismatch: Mismatch) -> Self {
-        Self::Mismatch { at, mismatch }
-    }
-
-    pub(super) fn unknown_table(at: Lsn, table: &str) -> Self {
-        Self::UnknownTable { at, table: table.to_owned() }
-    }
-}
-
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {

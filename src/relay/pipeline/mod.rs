@@ -384,11 +384,9 @@ impl Pipeline {
             column.type_id = self.domains.get(&column.type_id).copied().unwrap_or(column.type_id);
         }
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
+        let misfit = |mismatch| Error::Mismatch { at: self.stands_at().0, mismatch };
         let shape = match found {
-            Some((number, route)) => {
-                let plan = Plan::new(&relation, route.names());
-                Shape::Outbox(number, plan.map_err(|mismatch| Error::mismatch(self.stands_at().0, mismatch))?)
-            }
+            Some((number, route)) => Shape::Outbox(number, Plan::new(&relation, route.names()).map_err(misfit)?),
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
         self.shapes.insert(relation.id, shape);
@@ -404,7 +402,9 @@ impl Pipeline {
         let begun = self.place.within()?;
         let (route, plan) = match self.shapes.get(&relation) {
             Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
-            Some(Shape::Foreign(table)) => return Err(Error::unknown_table(begun.commit_lsn, table)),
+            Some(Shape::Foreign(table)) => {
+                return Err(Error::UnknownTable { at: begun.commit_lsn, table: table.clone() });
+            }
             None => return Err(Violation::UnknownRelation { relation }.into()),
         };
         let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };

@@ -86,8 +86,12 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
              prints it"
         );
     }
-    let outbox = settled.clone();
-    Ok(Found { outbox, id: row.try_get(0).map_err(failed)?, columns: row.try_get(9).map_err(failed)?, sequences })
+    Ok(Found {
+        outbox: settled,
+        id: row.try_get(0).map_err(failed)?,
+        columns: row.try_get(9).map_err(failed)?,
+        sequences,
+    })
 }
 
 /// Gives an outbox by the names that its table and its columns have now.

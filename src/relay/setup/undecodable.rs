@@ -70,7 +70,7 @@ struct Probe<'a> {
 impl Probe<'_> {
     /// Gives the first position behind this one from which decoding works; if there is none, the end of the WAL.
     async fn first_decodable(&self, from: Lsn) -> Result<Lsn, postgres::Error> {
-        let end: Lsn = text(self.client, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+        let end: Lsn = lsn(self.client, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
         let (mut fails, mut step) = (from.to_wire(), FIRST_STEP);
         let mut works = end.to_wire();
         while fails < end.to_wire() {
@@ -126,17 +126,17 @@ async fn advance(client: &Client, settings: &Settings, to: Lsn) -> Result<Lsn, p
     let (slot, to) = (settings.source.slot.as_str(), to.to_string());
     let moved = "SELECT end_lsn FROM pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
     if !settings.source.store_position {
-        return text(client, &format!("SELECT end_lsn::text FROM ({moved}) AS moved"), &[&slot, &to]).await;
+        return lsn(client, &format!("SELECT end_lsn::text FROM ({moved}) AS moved"), &[&slot, &to]).await;
     }
     let sql = format!(
         "WITH moved AS ({moved})
          UPDATE walrelay.position SET position = greatest(position, moved.end_lsn), stored_at = now() FROM moved
          WHERE slot = $1::text::name RETURNING moved.end_lsn::text"
     );
-    text(client, &sql, &[&slot, &to]).await
+    lsn(client, &sql, &[&slot, &to]).await
 }
 
-async fn text(
+async fn lsn(
     client: &Client,
     sql: &str,
     values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
