@@ -16,6 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("measure", &[]),
     ("kafka", &[]),
+    // What the library shows to the program alone.
+    ("internal", &[]),
     ("event/names", &[]),
     ("event/time", &[]),
     ("event/reason", &["event/names"]),
@@ -49,7 +51,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Level 1b: rooms with I/O.
     ("relay/postgres", &["lsn", "cursor", "fault", "units", "relay/ledger"]),
     ("relay/metrics", &["lsn", "fault", "measure"]),
-    ("relay/publish", &["fault", "kafka", "units", "relay/record", "relay/ledger", "relay/pipeline", "relay/metrics"]),
+    (
+        "relay/publish",
+        &["fault", "internal", "units", "relay/record", "relay/ledger", "relay/pipeline", "relay/metrics"],
+    ),
     ("relay/catalog", &["lsn", "fault", "relay/postgres", "relay/record"]),
     ("relay/stream/position", &["lsn", "fault", "relay/postgres", "relay/stream/feedback", "relay/stream/resume"]),
     ("relay/stream/slot_monitor", &["fault", "relay/metrics", "relay/postgres"]),
@@ -248,6 +253,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "event",
             "consumer",
             "fault",
+            "internal",
             "log",
             "relay",
             "relay/metrics",
