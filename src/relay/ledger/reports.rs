@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::Ticket;
+use super::ticket::Ticket;
 
 /// Counts deliveries for [`super::Ledger`]. Written by one thread, the one that polls the producer.
 #[derive(Debug)]
