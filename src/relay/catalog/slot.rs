@@ -4,9 +4,9 @@ use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 
-use super::Error;
-use super::get;
-use super::query;
+use super::error::Error;
+use super::query::get;
+use super::query::query;
 
 /// A slot that this relay can use.
 #[derive(Clone, Copy, Debug)]
