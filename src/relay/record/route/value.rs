@@ -11,7 +11,7 @@ use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 use crate::relay::record::row::Value;
 
-use super::Reason;
+use super::reason::Reason;
 
 /// PostgreSQL's clock starts this much after the Unix clock: 2000-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
