@@ -29,14 +29,14 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 
-use super::Failure;
-use super::Waiting;
+use super::error::Failure;
 use super::error::is_lack_of_rights;
 use super::partitions::Changed;
 use super::partitions::Partitions;
 use super::repeats::Repeats;
 use super::statistics;
 use super::waiting;
+use super::waiting::Waiting;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {

@@ -6,7 +6,7 @@ use rdkafka::producer::BaseProducer;
 
 use crate::kafka;
 
-use super::Config;
+use super::config::Config;
 
 /// Properties that are set elsewhere or carry a guarantee, and what to do instead.
 const GUARDED: [(&str, &str); 33] = [

@@ -9,10 +9,10 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::kafka::is_of_connections;
 
-use super::Compression;
-use super::Config;
-use super::Error;
-use super::Mechanism;
+use super::config::Compression;
+use super::config::Config;
+use super::config::Mechanism;
+use super::error::Error;
 
 /// How long an unknown topic is waited for: longer than a broker's restart.
 const TOPIC_GRACE_MS: &str = "60000";
