@@ -12,13 +12,13 @@ use postgres_protocol::message::frontend;
 use crate::cursor::Cursor;
 use crate::units::Secret;
 
-use super::ChannelBinding;
-use super::Config;
-use super::Error;
-use super::Host;
-use super::Target;
+use super::config::ChannelBinding;
+use super::config::Config;
+use super::error::Error;
 use super::message::Answer;
 use super::message::Messages;
+use super::target::Host;
+use super::target::Target;
 
 /// AuthenticationOk and the requests we know, by their numbers in the protocol.
 const OK: i32 = 0;

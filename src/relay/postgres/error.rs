@@ -14,9 +14,9 @@ use crate::fault::Fate;
 use crate::fault::chain;
 use crate::units::SecretError;
 
-use super::BadConninfo;
-use super::ServerError;
+use super::params::BadConninfo;
 use super::server::Kind;
+use super::server::ServerError;
 
 /// A connection to PostgreSQL cannot be made, used or kept.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::task::Poll;
 use tokio::io::AsyncRead;
 use tokio::io::ReadBuf;
 
-use super::Error;
+use super::error::Error;
 
 /// The size it starts with and comes back to: several hundred small events for each wake-up.
 const USUAL: usize = 256 << 10;

@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt as _;
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 
-use super::Error;
-use super::ServerError;
+use super::error::Error;
 use super::inbox::Inbox;
+use super::server::ServerError;
 use super::transport::Transport;
 
 /// Before the stream no honest message is larger.

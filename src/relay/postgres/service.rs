@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::BadConninfo;
 use super::params;
+use super::params::BadConninfo;
 use super::params::Params;
 
 /// Finds a service in the files where libpq looks for one: `PGSERVICEFILE` or `~/.pg_service.conf`, then

@@ -21,11 +21,11 @@ use tokio::io::AsyncWriteExt as _;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
-use super::Error;
-use super::ServerError;
+use super::error::Error;
 use super::inbox::Inbox;
 use super::message;
 use super::message::Messages;
+use super::server::ServerError;
 use super::transport::Transport;
 
 /// What a frame has besides its row.

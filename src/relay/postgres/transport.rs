@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_openssl::SslStream;
 
-use super::Error;
-use super::Host;
-use super::SslMode;
+use super::error::Error;
+use super::target::Host;
+use super::target::SslMode;
 use super::tls;
 use super::tls::Connector;
 
