@@ -26,17 +26,17 @@
 //! `sweep`, `choice`, `numbers`, `sql` and `outlet` decide; `source`, `turn` and `verify` ask. What is inserted and deleted by one
 //! transaction is not seen, and rows of several tables have no common order: the log source is better at both.
 
-mod choice;
+mod batch_publisher;
 pub(super) mod error;
 pub(super) mod grants;
+mod interval;
 mod numbers;
 pub(super) mod outbox;
 mod outlet;
+mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
-mod tempo;
-mod turn;
 mod value;
 pub(super) mod verify;
 
@@ -59,20 +59,20 @@ use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
 use crate::relay::record::route::Scratch;
-use crate::relay::retry::patience::Patience;
+use crate::relay::retry::recovery::Patience;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
 
-use choice::Appetite;
+use batch_publisher::Hands;
+use batch_publisher::Left;
+use batch_publisher::Turn;
 pub use error::Error;
+use interval::Tempo;
 use outbox::Outbox;
 use outbox::outboxes;
+use selection::Appetite;
 use source::Source;
 use sweep::Sweep;
-use tempo::Tempo;
-use turn::Hands;
-use turn::Left;
-use turn::Turn;
 
 /// The server ends a transaction that is left alone for so much longer than it may take.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
@@ -253,7 +253,7 @@ impl Poller {
             let pause = self.hands.patience.pause(tempo.after(self.hands.marked() > marked));
             tokio::select! {
                 biased;
-                error = &mut source.ended => return Err(turn::closed(error)),
+                error = &mut source.ended => return Err(batch_publisher::closed(error)),
                 () = pause => {}
             }
         }

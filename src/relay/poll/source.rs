@@ -22,14 +22,14 @@ use crate::relay::record::row;
 use crate::relay::record::row::Names as RoleNames;
 use crate::relay::record::row::Plan;
 
-use super::choice;
-use super::choice::Appetite;
-use super::choice::Blocked;
-use super::choice::may_go;
 use super::error::Error;
 use super::numbers::Drawn;
 use super::numbers::Sequence;
 use super::outbox::Outbox;
+use super::selection;
+use super::selection::Appetite;
+use super::selection::Blocked;
+use super::selection::may_go;
 use super::sql;
 use super::sql::Names;
 use super::sql::OWN_COLUMNS;
@@ -224,7 +224,7 @@ impl Source {
                 drawn.check(&table.name(), &table.names, sequence)?;
             }
             let keys = batch.rows.iter().map(|row| (row.key.0.as_slice(), row.sequence));
-            if let Some(row) = choice::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
+            if let Some(row) = selection::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
                 return Err(batch.tie(table, row).into());
             }
             batch.rows.retain(|row| may_go(&row.key.0, row.sequence, &blocked));

@@ -9,7 +9,7 @@ use crate::cursor::Malformed;
 
 use super::Error;
 use super::ServerError;
-use super::inbox::Inbox;
+use super::read_buffer::Inbox;
 use super::transport::Transport;
 
 /// Before the stream no honest message is larger.

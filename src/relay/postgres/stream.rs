@@ -23,9 +23,9 @@ use crate::relay::ledger::Confirmed;
 
 use super::Error;
 use super::ServerError;
-use super::inbox::Inbox;
 use super::message;
 use super::message::Messages;
+use super::read_buffer::Inbox;
 use super::transport::Transport;
 
 /// What a frame has besides its row.

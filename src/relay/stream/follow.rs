@@ -35,7 +35,7 @@ use crate::relay::stream::feedback::Pace;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::keeper::Keeper;
 use crate::relay::stream::keeper::News;
-use crate::relay::stream::noting::Noting;
+use crate::relay::stream::pipeline_metrics::Noting;
 use crate::relay::stream::stall_report::StallReport;
 use crate::relay::stream::stall_report::Unproven;
 

@@ -5,7 +5,7 @@
 //! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
 //! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
-mod next;
+mod step;
 mod wait;
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Retired;
 use crate::relay::record::route::Route;
-use crate::relay::retry::patience::Patience;
+use crate::relay::retry::recovery::Patience;
 use crate::relay::settings::Settings;
 use crate::relay::stream::advance;
 use crate::relay::stream::catalog_watch::Watch;
@@ -41,7 +41,7 @@ use crate::relay::stream::follow::Held;
 use crate::relay::stream::follow::Left;
 use crate::relay::stream::keeper::Keeper;
 use crate::relay::stream::keeper::Work;
-use crate::relay::stream::noting::Noting;
+use crate::relay::stream::pipeline_metrics::Noting;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Server;
@@ -51,7 +51,7 @@ use crate::relay::stream::silence::Silence;
 use crate::relay::stream::stall_report::StallReport;
 use crate::relay::stream::stall_report::Unproven;
 
-use next::Next;
+use step::Next;
 
 /// How long the server may take to start the stream.
 const START_LIMIT: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use crate::relay::stream::holder::Watch;
 use crate::relay::stream::slot_monitor;
 
 use super::Supervisor;
-use super::next::Next;
+use super::step::Next;
 
 /// How long what was on the way may still arrive after the connection was lost.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use crate::relay::publish::Verdict;
 use crate::relay::record::route;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::Written;
-use crate::relay::retry::patience::Patience;
+use crate::relay::retry::recovery::Patience;
 use crate::relay::retry::recurrence::Place;
 use crate::relay::settings::Settings;
 
