@@ -94,14 +94,14 @@ fn a_file_from_windows_is_read_and_its_places_are_right() {
 #[test]
 fn every_mistake_is_told_at_once_with_its_place() {
     let text = format!(
-        "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\nstall_release_after = 30\nslot = \"A b\"\n[kafak]\n"
+        "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\ndisconnect_on_stall_after = 30\nslot = \"A b\"\n[kafak]\n"
     );
     let told = mistakes(&text);
     let expected = [
         "4:1: shutdown.drian: unknown option `drian`, did you mean `drain`?",
         "  4 | drian = \"20s\"",
         "    | ^^^^^",
-        "6:1: source.stall_release_after: invalid type: integer `30`, expected a duration with its unit",
+        "6:1: source.disconnect_on_stall_after: invalid type: integer `30`, expected a duration with its unit",
         "7:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _",
         "kafak: unknown option `kafak`, did you mean `kafka`?",
     ];
@@ -213,8 +213,8 @@ fn that_a_file_holds_a_password_is_said_only_when_it_does() {
 #[test]
 fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
     let warnings = |options: &str| loaded(&format!("{WITH_USER}{options}"), &[], &[]).unwrap().warnings;
-    assert_eq!(warnings("[source]\nstall_release_after = \"1m\"\n"), [""; 0]);
-    for options in ["[source]\nstall_release_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
+    assert_eq!(warnings("[source]\ndisconnect_on_stall_after = \"1m\"\n"), [""; 0]);
+    for options in ["[source]\ndisconnect_on_stall_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
         let told = warnings(options);
         assert!(told.len() == 1 && told[0].contains("counts as postgres.wal_sender_timeout"), "{options}: {told:?}");
     }
