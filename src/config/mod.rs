@@ -11,6 +11,7 @@
 mod check;
 mod layers;
 mod mistake;
+mod renamed;
 mod show;
 #[cfg(test)]
 mod tests;
