@@ -14,7 +14,7 @@ use hyper::header;
 use hyper::header::HeaderValue;
 
 use crate::metrics;
-use crate::relay::metrics::POSITION_WAIT_MAX;
+use crate::relay::metrics::MAX_POSITION_WAIT;
 
 use super::Status;
 use super::View;
@@ -22,7 +22,7 @@ use super::page;
 use super::status::LastError;
 
 /// How long the relay's loop may stand still before the relay counts as dead. It goes round at least once a second.
-const STANDSTILL_MAX: Duration = Duration::from_secs(30);
+const MAX_STANDSTILL: Duration = Duration::from_secs(30);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -63,7 +63,7 @@ fn route(path: &str, query: &str, view: &dyn View) -> Answer {
 
 fn live(since_tick: Duration) -> Answer {
     let seconds = since_tick.as_secs_f64();
-    if since_tick < STANDSTILL_MAX {
+    if since_tick < MAX_STANDSTILL {
         return Answer::text(StatusCode::OK, &format!("alive: the loop went round {seconds:.1} s ago\n"));
     }
     let body = format!("not alive: the loop has not gone round for {seconds:.0} s\n");
@@ -84,8 +84,8 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
             let _ = writeln!(body, "{} {peer}: {word} ({why})", mark(is_up));
         }
         if let Some(seconds) = status.position_waits_seconds {
-            let is_met = seconds < POSITION_WAIT_MAX.as_secs_f64();
-            let limit = POSITION_WAIT_MAX.as_secs();
+            let is_met = seconds < MAX_POSITION_WAIT.as_secs_f64();
+            let limit = MAX_POSITION_WAIT.as_secs();
             let _ = writeln!(
                 body,
                 "{} position: waits to be stored for {seconds:.0} s (required: less than {limit} s)",

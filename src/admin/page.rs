@@ -14,7 +14,7 @@ const STYLE: &str = ":root{color-scheme:light dark}\
     .good{border-left:.4rem solid #2a8f4b;padding-left:.6rem}.bad{border-left:.4rem solid #c4372c;padding-left:.6rem}";
 
 /// The most topics that are listed; `/status` has them all.
-const TOPICS_MAX: usize = 20;
+const MAX_TOPICS: usize = 20;
 
 /// Writes the page.
 pub(super) fn write(status: &Status) -> String {
@@ -89,10 +89,10 @@ fn topics(html: &mut String, status: &Status) {
         return;
     }
     html.push_str("<h2>Published since the start</h2><table>");
-    for (topic, published) in status.published.iter().take(TOPICS_MAX) {
+    for (topic, published) in status.published.iter().take(MAX_TOPICS) {
         row(html, topic, &format!("{} events, {}", published.events, size(published.bytes)));
     }
-    if let Some(more @ 1..) = status.published.len().checked_sub(TOPICS_MAX) {
+    if let Some(more @ 1..) = status.published.len().checked_sub(MAX_TOPICS) {
         row(html, "further topics", &more.to_string());
     }
     html.push_str("</table>");

@@ -29,22 +29,22 @@ use super::View;
 use super::answer;
 
 /// The most connections at a time.
-const CONNECTIONS_MAX: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// How long a request may take to arrive; also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How large the head of a request may be.
-const HEADER_BYTES_MAX: usize = 8 << 10;
+const MAX_HEADER_BYTES: usize = 8 << 10;
 
 /// How many headers it may have.
-const HEADERS_MAX: usize = 64;
+const MAX_HEADERS: usize = 64;
 
 /// How long a connection may live, however busy; a client that never reads its answer ends here.
-const LIFETIME_MAX: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
 /// How long a connection at the end of its life may take to finish its last answer.
-const FAREWELL_MAX: Duration = Duration::from_secs(5);
+const MAX_FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long accepting rests after it failed, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -89,7 +89,7 @@ impl Connections {
     fn add(&mut self, stream: TcpStream, view: Arc<dyn View>) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
-        if self.oldest_first.len() >= CONNECTIONS_MAX
+        if self.oldest_first.len() >= MAX_CONNECTIONS
             && let Some(oldest) = self.oldest_first.pop_front()
         {
             oldest.abort();
@@ -104,14 +104,14 @@ async fn talk(stream: TcpStream, view: Arc<dyn View>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(HEADER_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(2 * HEADER_BYTES_MAX)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(2 * MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = sleep(LIFETIME_MAX) => connection.as_mut().graceful_shutdown(),
+        () = sleep(MAX_LIFETIME) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = timeout(FAREWELL_MAX, connection).await;
+    let _ = timeout(MAX_FAREWELL, connection).await;
 }

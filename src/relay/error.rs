@@ -14,7 +14,7 @@ use crate::relay::poll::error as poll;
 use crate::relay::postgres;
 use crate::relay::publish;
 use crate::relay::record::route::BadTemplate;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::stream::position;
 use crate::relay::stream::resume::Lost;
 
@@ -49,7 +49,7 @@ pub enum Error {
         /// The slot.
         slot: String,
         /// It has failed there before, in the same way.
-        is_again: bool,
+        is_recurring: bool,
         /// What it says.
         #[source]
         source: Box<postgres::Error>,
@@ -147,20 +147,20 @@ impl Error {
     }
 
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
-    pub(super) fn place(&self) -> Option<(&str, Place)> {
+    pub(super) fn failure_position(&self) -> Option<(&str, FailurePosition)> {
         if let Self::Poll(error) = self {
-            return error.place();
+            return error.failure_position();
         }
         let Self::Raised { at, row, source, .. } = self else { return None };
-        source.stays_at_its_place().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
+        source.recurs_at_position().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
     }
 
     /// It has come again at the same place: trying again does not help.
-    pub(super) fn come_again(mut self) -> Self {
-        if let Self::Raised { is_again, .. } = &mut self {
-            *is_again = true;
+    pub(super) fn mark_recurring(mut self) -> Self {
+        if let Self::Raised { is_recurring, .. } = &mut self {
+            *is_recurring = true;
         } else if let Self::Poll(error) = &mut self {
-            error.come_again();
+            error.mark_recurring();
         }
         self
     }
@@ -196,7 +196,7 @@ impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
             Self::Wal { source, .. } => source.code(),
@@ -230,7 +230,7 @@ impl Diagnose for Error {
             | Self::Unacknowledged { .. }
             | Self::Undrained { .. }
             | Self::Thread(_) => Fate::Fatal,
-            Self::Raised { is_again: true, .. } => Fate::Fatal,
+            Self::Raised { is_recurring: true, .. } => Fate::Fatal,
             Self::Wal { source, .. } => source.fate(),
             Self::Raised { source, .. } => source.fate(),
             Self::Contract(error) => error.fate(),
@@ -246,10 +246,10 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("mend [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_again, source } if *is_again || source.is_about_content() => {
+            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
                 Some(past(*at, slot))
             }
-            Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
+            Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
                 "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
             ),
             Self::Wal { source, .. } => source.help(),

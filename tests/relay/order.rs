@@ -54,7 +54,7 @@ fn release(stage: &Stage) {
 
 #[test]
 fn g3_records_of_a_stalled_producer_are_written_before_their_successors_and_once() {
-    let mut stage = held_back("[source]\nstall_release_after = \"2s\"\n");
+    let mut stage = held_back("[source]\ndisconnect_on_stall_after = \"2s\"\n");
     stage.program.await_state("sink_blocked");
     emit(&stage.sql, 4);
     release(&stage);

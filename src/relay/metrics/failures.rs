@@ -12,7 +12,7 @@ use crate::fault::Diagnose;
 use crate::fault::Fate;
 
 /// The longest text that is kept of a failure, in characters.
-const TEXT_CHARS_MAX: usize = 1_000;
+const MAX_TEXT_CHARS: usize = 1_000;
 
 /// Where something went wrong: a room of the relay.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -131,7 +131,7 @@ impl Failures {
 }
 
 fn capped(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
         failures.note(Component::Wal, &Refused(std::io::Error::other("second")), 2);
         let last = failures.last().unwrap();
         assert_eq!((last.text.as_str(), last.at_micros), ("send status: second", 2));
-        assert_eq!(last.help.map(|help| help.len()), Some(TEXT_CHARS_MAX));
+        assert_eq!(last.help.map(|help| help.len()), Some(MAX_TEXT_CHARS));
         assert_eq!(
             failures.counts(),
             [FailureCount {

@@ -15,14 +15,14 @@ pub enum Loss {
     /// The peer said that it was going.
     ServerLeft,
     /// We let it go, since the other peer took nothing.
-    LetGo,
+    Disconnected,
     /// It is there, but takes nothing.
     Stalled,
 }
 
 impl Loss {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Failed, Self::ServerLeft, Self::LetGo, Self::Stalled];
+    pub const ALL: [Self; 4] = [Self::Failed, Self::ServerLeft, Self::Disconnected, Self::Stalled];
 
     /// Gives the word for it in metrics.
     #[must_use]
@@ -30,7 +30,7 @@ impl Loss {
         match self {
             Self::Failed => "failed",
             Self::ServerLeft => "server_left",
-            Self::LetGo => "let_go",
+            Self::Disconnected => "disconnected",
             Self::Stalled => "stalled",
         }
     }
@@ -90,7 +90,7 @@ mod tests {
         link.connected();
         assert!(link.is_up());
         assert!(Loss::ALL.iter().all(|loss| link.reconnects(*loss) == 0), "the first connection is none");
-        link.lost(Loss::LetGo);
+        link.lost(Loss::Disconnected);
         link.lost(Loss::Failed);
         assert!(!link.is_up());
         link.connected();

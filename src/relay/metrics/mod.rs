@@ -46,7 +46,7 @@ pub use topics::Published;
 pub use topics::Topics;
 
 /// A position that waits longer to be stored is a reason not to be ready: the server keeps its log, and more of it each second.
-pub const POSITION_WAIT_MAX: Duration = Duration::from_secs(30);
+pub const MAX_POSITION_WAIT: Duration = Duration::from_secs(30);
 
 /// Everything the relay measures. A clone is another hand on the same numbers.
 #[derive(Clone, Debug)]
@@ -285,7 +285,7 @@ impl Metrics {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self.state.load() {
-            State::Streaming => self.kafka.is_up() && self.position_wait() < POSITION_WAIT_MAX,
+            State::Streaming => self.kafka.is_up() && self.position_wait() < MAX_POSITION_WAIT,
             State::Standby => true,
             State::Starting | State::Draining | State::SinkBlocked | State::SourceReconnecting | State::Stopped => {
                 false

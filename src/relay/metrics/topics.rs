@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use crate::measure::Counter;
 
 /// The most topics that are counted one by one.
-const NAMED_MAX: usize = 200;
+const MAX_NAMED: usize = 200;
 
 /// The name under which all further topics are counted.
 const OTHER: &str = "__other__";
@@ -23,7 +23,7 @@ pub struct Topics(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     cells: Box<[Cell]>,
-    names: Mutex<Names>,
+    names: Mutex<TopicNames>,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Cell {
 }
 
 #[derive(Debug, Default)]
-struct Names {
+struct TopicNames {
     places: HashMap<String, u16>,
     overflowed: bool,
 }
@@ -60,7 +60,7 @@ pub struct Published {
 
 impl Default for Topics {
     fn default() -> Self {
-        let cells = (0..=NAMED_MAX).map(|_| Cell::default()).collect();
+        let cells = (0..=MAX_NAMED).map(|_| Cell::default()).collect();
         Self(Arc::new(Table { cells, names: Mutex::default() }))
     }
 }
@@ -74,7 +74,7 @@ impl Topics {
             return Indexed { index: *index, is_first_overflow: false };
         }
         let next = names.places.len() + 1;
-        if next > NAMED_MAX {
+        if next > MAX_NAMED {
             let is_first_overflow = !names.overflowed;
             names.overflowed = true;
             return Indexed { index: 0, is_first_overflow };
@@ -138,7 +138,7 @@ mod tests {
             topics.published(indexed.index, 1);
         }
         let published = topics.published_by_topic();
-        assert_eq!((published.len(), warnings), (NAMED_MAX + 1, 1));
+        assert_eq!((published.len(), warnings), (MAX_NAMED + 1, 1));
         let last = published.last().unwrap();
         assert_eq!((last.topic.as_str(), last.events), (OTHER, 1_000_000 - 200));
     }

@@ -19,26 +19,26 @@ use crate::relay::postgres;
 use crate::relay::postgres::Ended;
 use crate::relay::postgres::Ordinary;
 use crate::relay::record::row;
-use crate::relay::record::row::Names as RoleNames;
 use crate::relay::record::row::Plan;
+use crate::relay::record::row::RoleNames;
 
-use super::choice;
-use super::choice::Appetite;
-use super::choice::Blocked;
-use super::choice::may_go;
 use super::error::Error;
 use super::numbers::Drawn;
 use super::numbers::Sequence;
 use super::outbox::Outbox;
+use super::selection;
+use super::selection::BatchSize;
+use super::selection::Blocked;
+use super::selection::may_publish;
 use super::sql;
-use super::sql::Names;
 use super::sql::OWN_COLUMNS;
+use super::sql::TableColumns;
 use super::value::Key;
 use super::value::Raw;
 use super::verify::Found;
 
 /// How often rows are looked for behind keys that are blocked.
-const LOOKS_MAX: u32 = 4;
+const MAX_LOOKS: u32 = 4;
 
 /// A connection, ready for every outbox.
 pub(super) struct Source {
@@ -57,7 +57,7 @@ pub(super) struct Table {
     /// The table's id: the class of its advisory locks.
     class: u32,
     roles: RoleNames,
-    names: Names,
+    names: TableColumns,
     sequences: Vec<Sequence>,
     claim: String,
     fetch: String,
@@ -70,10 +70,10 @@ pub(super) struct Table {
 
 /// A row in hand: locked, unpublished, and with no earlier one of its key elsewhere.
 #[derive(Debug)]
-pub(super) struct InHand {
+pub(super) struct LockedRow {
     row: Row,
-    part: u32,
-    place: String,
+    tableoid: u32,
+    ctid: String,
     pub(super) sequence: i64,
     key: Key,
     pub(super) bucket: i32,
@@ -82,7 +82,7 @@ pub(super) struct InHand {
 /// The rows of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) rows: Vec<InHand>,
+    pub(super) rows: Vec<LockedRow>,
     plan: Option<Plan>,
     /// There were as many as were asked for: there may be more.
     pub(super) is_full: bool,
@@ -138,16 +138,17 @@ impl Table {
     }
 
     /// Warns of a sequence that nears its end, once for each further percent.
-    pub(super) fn tell_of_the_end(&self, drawn: &[Drawn], told: &mut u64) {
+    pub(super) fn warn_of_exhaustion(&self, drawn: &[Drawn], warned: &mut u64) {
         let used = drawn
             .iter()
             .zip(&self.sequences)
             .filter_map(|(drawn, sequence)| Some((drawn.percent_used(sequence)?, sequence)));
-        let Some((percent, sequence)) = used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > told)
+        let Some((percent, sequence)) =
+            used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > warned)
         else {
             return;
         };
-        *told = percent;
+        *warned = percent;
         let (table, sequence, column) = (&self.names.table, &sequence.name, quote(&self.names.sequence));
         tracing::warn!(
             code = "WR-6525",
@@ -175,9 +176,9 @@ impl Batch {
     }
 
     /// Reads a row by the roles of its columns.
-    pub(super) fn row<'r>(&self, in_hand: &'r InHand) -> Option<row::Row<'r>> {
-        let cells = OWN_COLUMNS..in_hand.row.len();
-        let cells = cells.map(|column| in_hand.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
+    pub(super) fn row<'r>(&self, locked: &'r LockedRow) -> Option<row::Row<'r>> {
+        let cells = OWN_COLUMNS..locked.row.len();
+        let cells = cells.map(|column| locked.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
         self.plan.as_ref().map(|plan| plan.row(cells))
     }
 }
@@ -210,12 +211,12 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
-        appetite: &mut Appetite,
+        max_rows: i64,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let mut without: Vec<Key> = Vec::new();
-        for _ in 0..LOOKS_MAX {
-            let mut batch = self.lock(table, buckets, rows_max, &without, appetite).await?;
+        for _ in 0..MAX_LOOKS {
+            let mut batch = self.lock(table, buckets, max_rows, &without, batch_size).await?;
             let Some(last) = batch.rows.last().map(|row| row.sequence) else { return Ok(batch) };
             let (blocked, drawn) =
                 tokio::join!(self.blocked(table, buckets, last, &without, &batch.rows), self.drawn(table));
@@ -224,10 +225,10 @@ impl Source {
                 drawn.check(&table.name(), &table.names, sequence)?;
             }
             let keys = batch.rows.iter().map(|row| (row.key.0.as_slice(), row.sequence));
-            if let Some(row) = choice::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
+            if let Some(row) = selection::tie(keys, &blocked).and_then(|index| batch.rows.get(index)) {
                 return Err(batch.tie(table, row).into());
             }
-            batch.rows.retain(|row| may_go(&row.key.0, row.sequence, &blocked));
+            batch.rows.retain(|row| may_publish(&row.key.0, row.sequence, &blocked));
             if !batch.rows.is_empty() {
                 return Ok(batch);
             }
@@ -242,12 +243,12 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
+        max_rows: i64,
         without: &[Key],
-        appetite: &mut Appetite,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&buckets, Type::INT4_ARRAY), (&rows_max, Type::INT8), (&without, Type::TEXT_ARRAY)];
+            [(&buckets, Type::INT4_ARRAY), (&max_rows, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let rows =
             self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::wal("read the outbox"))?;
         let mut rows = std::pin::pin!(rows);
@@ -262,7 +263,7 @@ impl Source {
                 Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
             };
             bytes += row.raw_size_bytes() as u64;
-            if bytes > appetite.bytes() && !batch.rows.is_empty() {
+            if bytes > batch_size.bytes() && !batch.rows.is_empty() {
                 // The rest is locked for nothing, and read in the next batch; it is not kept in memory.
                 batch.is_full = true;
                 break;
@@ -270,11 +271,11 @@ impl Source {
             if batch.plan.is_none() {
                 batch.plan = Some(table.plan(&row)?);
             }
-            batch.rows.push(InHand::new(row).map_err(RelayError::wal("read the outbox"))?);
+            batch.rows.push(LockedRow::new(row).map_err(RelayError::wal("read the outbox"))?);
         }
-        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= rows_max;
+        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= max_rows;
         if !batch.rows.is_empty() {
-            appetite.took(batch.rows.len(), bytes);
+            batch_size.observe(batch.rows.len(), bytes);
         }
         Ok(batch)
     }
@@ -310,7 +311,7 @@ impl Source {
         buckets: &[i32],
         last: i64,
         without: &[Key],
-        rows: &[InHand],
+        rows: &[LockedRow],
     ) -> Result<Blocked, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&last, Type::INT8), (&without, Type::TEXT_ARRAY)];
@@ -320,14 +321,14 @@ impl Source {
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
-        let parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+        let tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        let ctids: Vec<&str> = rows.iter().map(|row| row.ctid.as_str()).collect();
         let values: [(&(dyn ToSql + Sync), Type); 5] = [
             (&buckets, Type::INT4_ARRAY),
             (&last, Type::INT8),
             (&without, Type::TEXT_ARRAY),
-            (&parts, Type::OID_ARRAY),
-            (&places, Type::TEXT_ARRAY),
+            (&tableoids, Type::OID_ARRAY),
+            (&ctids, Type::TEXT_ARRAY),
         ];
         let rows =
             self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::wal("look for locked rows"))?;
@@ -351,14 +352,15 @@ impl Source {
     }
 
     /// Marks the rows in hand as published.
-    pub(super) async fn mark(&self, table: &Table, rows: &[InHand]) -> Result<(), RelayError> {
-        let mut parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        parts.sort_unstable();
-        parts.dedup();
+    pub(super) async fn mark(&self, table: &Table, rows: &[LockedRow]) -> Result<(), RelayError> {
+        let mut tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        tableoids.sort_unstable();
+        tableoids.dedup();
         let mut marked = 0;
-        for part in parts {
-            let places: Vec<&str> = rows.iter().filter(|row| row.part == part).map(|row| row.place.as_str()).collect();
-            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&places, Type::TEXT_ARRAY), (&part, Type::OID)];
+        for tableoid in tableoids {
+            let ctids: Vec<&str> =
+                rows.iter().filter(|row| row.tableoid == tableoid).map(|row| row.ctid.as_str()).collect();
+            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ctids, Type::TEXT_ARRAY), (&tableoid, Type::OID)];
             let executed = self.client.execute_typed(&table.mark, &values).await;
             marked += executed.map_err(RelayError::wal("mark rows as published"))?;
         }
@@ -392,17 +394,17 @@ impl Source {
 
 impl Batch {
     /// Tells of two rows that share a number.
-    fn tie(&self, table: &Table, row: &InHand) -> Error {
+    fn tie(&self, table: &Table, row: &LockedRow) -> Error {
         let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::record::route::event_id(&row));
         Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }
     }
 }
 
-impl InHand {
+impl LockedRow {
     fn new(row: Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
-            part: row.try_get(0)?,
-            place: row.try_get(1)?,
+            tableoid: row.try_get(0)?,
+            ctid: row.try_get(1)?,
             sequence: row.try_get(2)?,
             key: row.try_get(3)?,
             bucket: row.try_get(4)?,

@@ -12,7 +12,7 @@ use crate::relay::error::Error;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 
 /// How long the server may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(in crate::relay) async fn advance(
     target: &Target,
     settings: &Settings,
     (position, server_started): (Lsn, &str),
-    watch: Option<&Watch>,
+    watch: Option<&CatalogWatch>,
     stop: &CancellationToken,
 ) {
     let name = format!("{} confirm", settings.relay.name);

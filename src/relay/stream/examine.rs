@@ -20,8 +20,8 @@ use crate::relay::postgres::Target;
 use crate::relay::record::route::Route;
 use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use crate::relay::stream::catalog_watch::First;
-use crate::relay::stream::catalog_watch::Watch;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
@@ -107,7 +107,11 @@ fn late(action: &'static str) -> Error {
 
 /// Notes beside the stored position that it is ours, and what the catalog says if that is news; or that positions are not stored.
 /// Whoever notes has the slot: before, the row is another relay's.
-pub(in crate::relay) async fn note(client: &Client, news: Option<&Watch>, settings: &Settings) -> Result<(), Error> {
+pub(in crate::relay) async fn note(
+    client: &Client,
+    news: Option<&CatalogWatch>,
+    settings: &Settings,
+) -> Result<(), Error> {
     let slot = &settings.source.slot;
     if !settings.source.store_position {
         if let Err(error) = position::forgo(client, slot).await {

@@ -14,7 +14,7 @@ use crate::relay::postgres::Target;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A relay that could not look for so long counts the slot as taken. Whoever takes over waits longer than this, and a look, before
 /// it publishes.
-const UNSEEN_MAX: Duration = Duration::from_secs(2);
+const MAX_UNSEEN: Duration = Duration::from_secs(2);
 /// How soon a look that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a look of a standby may take.
@@ -29,14 +29,14 @@ pub(in crate::relay) struct Holder {
 
 /// What is looked at, and how.
 #[derive(Clone, Debug)]
-pub(in crate::relay) struct Watch {
+pub(in crate::relay) struct HolderWatch {
     pub(in crate::relay) target: Target,
     pub(in crate::relay) config: postgres::Config,
     pub(in crate::relay) application_name: String,
     pub(in crate::relay) slot: String,
 }
 
-impl Watch {
+impl HolderWatch {
     /// Returns when a connection other than `own` holds the slot, or when nobody could look for a while.
     pub(in crate::relay) async fn until_taken(&self, own: Option<u32>) {
         let (mut ordinary, mut seen): (Option<Ordinary>, _) = (None, Instant::now());
@@ -52,10 +52,10 @@ impl Watch {
                     None => Ok(None),
                 }
             };
-            match tokio::time::timeout(UNSEEN_MAX, look).await {
+            match tokio::time::timeout(MAX_UNSEEN, look).await {
                 Ok(Ok(Some(holder))) if Some(holder.pid) != own => return,
                 Ok(Ok(_)) => (seen, pause) = (Instant::now(), INTERVAL),
-                Ok(Err(_)) | Err(_) if seen.elapsed() > INTERVAL + UNSEEN_MAX => return,
+                Ok(Err(_)) | Err(_) if seen.elapsed() > INTERVAL + MAX_UNSEEN => return,
                 Ok(Err(_)) | Err(_) => {
                     ordinary = None;
                     pause = RETRY_PAUSE;
