@@ -27,12 +27,12 @@ use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::settings::Settings;
 
-use super::TableState;
 use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
 use super::source::Source;
 use super::source::Table;
+use super::table_state::TableState;
 
 /// How often a batch is begun anew because of a row that the server cannot send.
 const MAX_LOOKS: u32 = 4;

@@ -37,6 +37,7 @@ mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
+mod table_state;
 mod value;
 pub(super) mod verify;
 
@@ -45,8 +46,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
@@ -58,7 +57,6 @@ use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
-use crate::relay::record::route::Scratch;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
@@ -72,7 +70,8 @@ use outbox::Outbox;
 use outbox::outboxes;
 use selection::BatchSize;
 use source::Source;
-use sweep::Sweep;
+use table_state::Halt;
+use table_state::TableState;
 
 /// The server ends a transaction that is left alone for so much longer than it may take.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
@@ -82,30 +81,6 @@ const HALT_AFTER: Duration = Duration::from_secs(30);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked how much is unpublished.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What is remembered of an outbox from one transaction to the next.
-struct TableState {
-    outbox: Outbox,
-    sweep: Sweep,
-    batch_size: BatchSize,
-    scratch: Scratch,
-    /// Rows up to this one are published one at a time: one of them was refused among others.
-    cautious_until: Option<i64>,
-    /// Such a row was met in this sweep.
-    saw_cautious: bool,
-    /// Rows that cannot be published, if there are any.
-    halt: Option<Halt>,
-    /// How many percent of its numbers a sequence had used when that was told of last.
-    warned_percent: u64,
-}
-
-/// Rows that a person must look at: the first of them ends the relay, once what is not behind one of them has gone.
-struct Halt {
-    error: RelayError,
-    /// Buckets of keys that wait for a person.
-    buckets: Vec<i32>,
-    since: Instant,
-}
 
 struct Poller {
     settings: Settings,
@@ -134,17 +109,9 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     kafka.client()?;
     metrics.inflight_limit_bytes.set(budget);
     let seed = now_micros() ^ u64::from(std::process::id());
-    let state = |outbox| TableState {
-        outbox,
-        sweep: Sweep::starting_at(seed),
-        // Half for the rows in hand, half for their records on the way.
-        batch_size: BatchSize::new(settings.source.poll.max_batch_rows, budget / 2),
-        scratch: Scratch::default(),
-        cautious_until: None,
-        saw_cautious: false,
-        halt: None,
-        warned_percent: 0,
-    };
+    // Half for the locked rows, half for their records in flight.
+    let batch_size = BatchSize::new(settings.source.poll.max_batch_rows, budget / 2);
+    let state = |outbox| TableState::new(outbox, seed, batch_size.clone());
     let recovery = Recovery::new(kafka, metrics.clone(), stop.clone());
     let mut poller = Poller {
         states: outboxes(&settings)?.into_iter().map(state).collect(),
@@ -325,41 +292,4 @@ async fn open(target: &Target, settings: &Settings, states: &[TableState]) -> Re
     let late = RelayError::Wal { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };
     let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
     Ok(Source::new(ordinary, begin, found))
-}
-
-impl TableState {
-    fn begin_sweep(&mut self) {
-        self.sweep.begin();
-        self.saw_cautious = false;
-    }
-
-    fn end_sweep(&mut self) {
-        if !self.saw_cautious {
-            self.cautious_until = None;
-        }
-    }
-
-    /// Sets the keys of a bucket aside, for a row that cannot be published is among them.
-    fn set_aside(&mut self, bucket: i32, error: RelayError) {
-        tracing::warn!(
-            code = %error.code(), error = chain(&error),
-            "a row cannot be published: stopping once the rows of other keys are published"
-        );
-        let halt = self.halt.get_or_insert_with(|| Halt { error, buckets: Vec::new(), since: Instant::now() });
-        halt.buckets.push(bucket);
-    }
-
-    /// Gives the buckets to try next.
-    fn candidates(&self) -> Vec<i32> {
-        let mut candidates = self.sweep.candidates();
-        candidates.retain(|bucket| self.halt.as_ref().is_none_or(|halt| !halt.buckets.contains(bucket)));
-        candidates
-    }
-
-    /// Says whether this row is published alone.
-    fn is_cautious(&mut self, sequence: i64) -> bool {
-        let is_cautious = self.cautious_until.is_some_and(|until| sequence <= until);
-        self.saw_cautious |= is_cautious;
-        is_cautious
-    }
 }

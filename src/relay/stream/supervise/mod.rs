@@ -5,6 +5,7 @@
 //! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
 //! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
 
+mod ended;
 mod step;
 mod wait;
 
