@@ -23,11 +23,9 @@ pub struct Source {
     pub tokens: TokenStream,
 }
 
-impl Source {
-    /// The module without its crate: `relay/ledger`. The root of a crate is the empty text.
-    pub fn inner(&self) -> String {
-        self.module.iter().skip(1).map(String::as_str).collect::<Vec<_>>().join("/")
-    }
+/// A module without its crate, as the table of rooms names it; the root of a crate is the empty text.
+pub fn inner(module: &Module) -> String {
+    module[1..].join("/")
 }
 
 /// Reads both packages, sorted by path. A program's `main.rs` is left out: nothing can import it.
