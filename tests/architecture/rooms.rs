@@ -49,11 +49,11 @@ relay/postgres: lsn cursor fault units relay/ledger
 relay/metrics: lsn fault measure
 relay/publish: fault units kafka relay/record relay/ledger relay/pipeline relay/metrics
 relay/catalog/error: lsn fault relay/postgres
-relay/catalog/query: relay/postgres relay/catalog/error
-relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/query
-relay/catalog/slot: lsn relay/catalog/error relay/catalog/query
-relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/query
-relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/query relay/catalog/publication
+relay/catalog/row: relay/postgres relay/catalog/error
+relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
+relay/catalog/slot: lsn relay/catalog/error relay/catalog/row
+relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/row
+relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/row relay/catalog/publication
     relay/catalog/slot relay/catalog/table
 relay/stream/position: lsn fault relay/stream/feedback relay/stream/resume relay/postgres
 relay/stream/slot_monitor: fault relay/postgres relay/metrics
@@ -100,8 +100,8 @@ relay/error: lsn fault relay/record relay/pipeline relay/stream/resume relay/ret
 relay/settings: units relay/record relay/postgres relay/publish relay/error
 relay/retry/recovery: fault relay/retry/backoff relay/retry/recurrence relay/metrics relay/publish relay/error
 relay/retry:
-relay/stream/catalog_watch: lsn fault relay/record relay/catalog/coverage relay/catalog/query relay/catalog
-    relay/stream/position relay/error
+relay/stream/catalog_watch: lsn fault relay/record relay/catalog/coverage relay/catalog relay/stream/position
+    relay/error
 relay/stream/holder: relay/postgres relay/error
 relay/stream/advance: lsn fault relay/postgres relay/error relay/settings relay/stream/catalog_watch
 relay/stream/examine: fault relay/record relay/stream/resume relay/stream/synchronous relay/postgres relay/catalog

@@ -6,7 +6,7 @@
 pub mod coverage;
 mod error;
 mod publication;
-mod query;
+mod row;
 mod slot;
 mod table;
 
@@ -17,13 +17,14 @@ use crate::relay::record::route::Route;
 pub use crate::relay::postgres::quote;
 pub use crate::relay::postgres::quote_table;
 pub use error::Error;
+pub(super) use row::get;
+pub(super) use row::query;
 pub use slot::Slot;
 pub use table::columns;
 pub use table::settle;
 
-use query::get;
-use query::one;
-use query::u32_of;
+use row::one;
+use row::u32_of;
 
 /// What the relay needs to know of a source whose contract holds.
 #[derive(Clone, Copy, Debug)]

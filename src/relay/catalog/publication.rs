@@ -8,8 +8,8 @@ use crate::relay::record::route::Route;
 use crate::relay::record::row::Role;
 
 use super::error::Error;
-use super::query::get;
-use super::query::query;
+use super::row::get;
+use super::row::query;
 
 pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
     let sql =

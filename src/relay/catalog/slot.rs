@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use crate::lsn::Lsn;
 
 use super::error::Error;
-use super::query::get;
-use super::query::query;
+use super::row::get;
+use super::row::query;
 
 /// A slot that this relay can use.
 #[derive(Clone, Copy, Debug)]

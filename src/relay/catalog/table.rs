@@ -12,9 +12,9 @@ use crate::relay::record::row::both_names;
 use crate::relay::record::row::listed;
 
 use super::error::Error;
-use super::query::get;
-use super::query::query;
-use super::query::u32_of;
+use super::row::get;
+use super::row::query;
+use super::row::u32_of;
 
 /// Checks the columns of a table. Says whether its payload wants the binary form.
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {

@@ -15,11 +15,14 @@ pub(super) async fn one(
     client.query_one(sql, values).await.map_err(query)
 }
 
-pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> {
+pub(in crate::relay) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    column: usize,
+) -> Result<T, Error> {
     row.try_get(column).map_err(query)
 }
 
-pub(super) fn query(error: tokio_postgres::Error) -> Error {
+pub(in crate::relay) fn query(error: tokio_postgres::Error) -> Error {
     Error::Query(postgres::Error::from(error))
 }
 
