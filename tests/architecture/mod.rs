@@ -30,7 +30,7 @@ fn no_file_imports_itself_through_others() {
     for cycle in cycles(&graph) {
         found.push_str("\na cycle of imports:\n");
         for (from, to) in cycle.iter().zip(&cycle[1..]) {
-            let path = |module| files.iter().find(|file| file.module == *module).unwrap().path.display();
+            let path = |module: &Module| files.iter().find(|file| file.module == *module).unwrap().path.display();
             found.push_str(&format!("  {} imports {} ({})\n", path(from), path(to), imports[from][to]));
         }
     }

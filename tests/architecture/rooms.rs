@@ -41,7 +41,7 @@ pure consumer/prefix:
 pure consumer/lanes: consumer/prefix
 pure consumer/retry:
 pure consumer/budget:
-pure consumer/outcome: fault
+consumer/outcome: fault
 pure consumer/verdict: consumer/retry consumer/outcome
 
 # Level 1b: rooms with I/O.
