@@ -60,6 +60,8 @@ use crate::relay::publish::Verdict;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
 use batch_publisher::BatchRun;
