@@ -60,8 +60,6 @@ use crate::relay::publish::Verdict;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
-use walrelay_events::fault::Diagnose as _;
-use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
 use batch_publisher::BatchRun;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::fault::Diagnose as _;
-use crate::fault::chain;
 use crate::relay::error::Error as RelayError;
 use crate::relay::record::route::Scratch;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 use super::outbox::Outbox;
 use super::selection::BatchSize;
