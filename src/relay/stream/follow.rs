@@ -16,7 +16,7 @@ use crate::fault::Diagnose as _;
 use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::error::Error;
-use crate::relay::metrics::Cause;
+use crate::relay::metrics::Backpressure;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
@@ -100,7 +100,7 @@ enum Walked {
     /// All whole frames are taken; the next one needs so many bytes, if that is known.
     Needs(usize),
     /// Nothing more is taken for now.
-    Held(Cause),
+    Held(Backpressure),
     /// The server ends the stream.
     Over(postgres::Error),
 }
@@ -148,7 +148,7 @@ impl Follow<'_> {
         let mut feedback = Feedback::new(self.pace, self.held.pipeline.confirmation(), start);
         let mut coalesce = Coalesce::new(start);
         let mut phase = Phase::Flowing;
-        let mut full: Option<(Cause, Instant)> = None;
+        let mut full: Option<(Backpressure, Instant)> = None;
         // What an earlier connection left in the pipeline's hands is walked before anything is read.
         loop {
             let now = Instant::now();
@@ -203,7 +203,7 @@ impl Follow<'_> {
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {}
                 read = self.stream.exchange(reads) => {
-                    let read = read.map_err(Error::wal("follow the log"))?;
+                    let read = read.map_err(Error::postgres("follow the log"))?;
                     if read > 0 {
                         let now = Instant::now();
                         feedback.received(now);
@@ -235,7 +235,7 @@ impl Follow<'_> {
     }
 
     /// Walks on. At an event that cannot be published nothing more is read, and what comes before it may still arrive.
-    fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
+    fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Backpressure, Instant)>, Error> {
         match self.walk_buffer(feedback) {
             Err(error @ (Error::Pipeline(_) | Error::Raised { .. }))
                 if error.fate() == Fate::Fatal && matches!(phase, Phase::Flowing | Phase::Draining(_)) =>
@@ -254,14 +254,14 @@ impl Follow<'_> {
     }
 
     /// Walks every whole frame of the buffer. Tells why and since when the log is not read, if nothing more is taken.
-    fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
+    fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Backpressure, Instant)>, Error> {
         loop {
             let Held { pipeline, publisher } = &mut *self.held;
             let Ran { used, stopped } = pipeline.run(self.stream.buffer(), publisher)?;
             let walked = match stopped {
                 Stopped::Drained(needs) => Walked::Needs(needs),
-                Stopped::Full => Walked::Held(Cause::Inflight),
-                Stopped::SinkFull => Walked::Held(Cause::Kafka),
+                Stopped::Full => Walked::Held(Backpressure::InFlight),
+                Stopped::SinkFull => Walked::Held(Backpressure::Kafka),
                 Stopped::SinkBroken | Stopped::AtBorder => Walked::Needs(0),
                 Stopped::ServerError(fields) => Walked::Over(ServerError::parse(fields).into()),
                 Stopped::Ended => Walked::Over(postgres::Error::Closed),
@@ -273,14 +273,14 @@ impl Follow<'_> {
             let cause = match walked {
                 Walked::Needs(0) => return Ok(None),
                 Walked::Needs(bytes) => {
-                    self.stream.make_room(bytes).map_err(Error::wal("make room for a row"))?;
+                    self.stream.make_room(bytes).map_err(Error::postgres("make room for a row"))?;
                     return Ok(None);
                 }
                 Walked::Over(source @ postgres::Error::Server(_)) => {
                     let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
                     return Err(Error::Raised { at, row, slot, is_recurring: false, source: Box::new(source) });
                 }
-                Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
+                Walked::Over(source) => return Err(Error::Postgres { action: "follow the log", source }),
                 Walked::Held(cause) => cause,
             };
             // Unless half has arrived in the meantime, wait to be woken.
@@ -438,7 +438,7 @@ impl Follow<'_> {
             } else {
                 self.stream.finish(FINISH_LIMIT).await
             };
-            ended.map_err(Error::wal("end the stream"))?;
+            ended.map_err(Error::postgres("end the stream"))?;
         }
         Ok(end)
     }

@@ -288,7 +288,7 @@ impl KeeperTask {
             return Err(None);
         }
         tracing::warn!(code = %error.code(), error = chain(&error), "cannot look at the catalog");
-        Err(error.into_wal().filter(|error| error.ends(client)))
+        Err(error.into_postgres().filter(|error| error.ends(client)))
     }
 
     /// Stores a position. The request stays if that fails for a reason that may pass. Gives an error that is the connection's end.

@@ -92,7 +92,7 @@ struct Supervisor {
 }
 
 pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
-    let target = Target::resolve(&settings.postgres.url).map_err(Error::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(Error::postgres("read the configuration"))?;
     let kafka = publish::Settings::new(
         settings.kafka.clone(),
         settings.relay.name.clone(),
@@ -100,7 +100,7 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
     );
     // Mistakes in the options are told now, not after the servers have come up.
     kafka.client()?;
-    metrics.inflight_limit_bytes.set(settings.delivery.max_in_flight_bytes);
+    metrics.max_in_flight_bytes.set(settings.delivery.max_in_flight_bytes);
     let mut supervisor = Supervisor {
         routes: settings.routes()?,
         target,
@@ -190,7 +190,7 @@ impl Supervisor {
         let places = (start.lsn(), resume::reported(start, stored.as_ref(), server.slot_confirmed));
         let started = postgres::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
         let stream = tokio::select! {
-            started = self.recovery.tick_during(started) => started.map_err(Error::wal("start replication"))?,
+            started = self.recovery.tick_during(started) => started.map_err(Error::postgres("start replication"))?,
             () = stop.cancelled() => return Ok(StreamEnd::StoppedBefore),
         };
         self.walsender = walsender;
@@ -352,7 +352,7 @@ impl Supervisor {
 /// Says why the connection to PostgreSQL is over.
 const fn loss(ended: &Result<StreamEnd, Error>) -> Loss {
     match ended {
-        Ok(StreamEnd::ServerShutdown | StreamEnd::ServerShutdownUnacked) => Loss::ServerLeft,
+        Ok(StreamEnd::ServerShutdown | StreamEnd::ServerShutdownUnacked) => Loss::ServerShutdown,
         Ok(StreamEnd::Stopped | StreamEnd::StoppedBefore | StreamEnd::Stalled | StreamEnd::SinkFailed) => {
             Loss::Disconnected
         }

@@ -99,7 +99,7 @@ impl Supervisor {
     }
 
     pub(super) fn after_error(&mut self, error: Error) -> Result<StreamStep, Error> {
-        if let Error::Wal { source, .. } = &error
+        if let Error::Postgres { source, .. } = &error
             && source.is_slot_active()
         {
             if self.is_own_walsender(source) {
