@@ -398,7 +398,7 @@ fn located(error: RelayError, table: &Table, position: FailurePosition) -> Relay
 
 /// The end of a connection, as an error.
 pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
-    RelayError::Postgres { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
+    RelayError::Postgres { action: "keep the connection open", source: error.unwrap_or(postgres::Error::Closed) }
 }
 
 fn unsigned(micros: i64) -> u64 {

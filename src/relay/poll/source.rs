@@ -203,7 +203,7 @@ impl Source {
 
     /// Ends the transaction, and whatever happened in it has not.
     pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("give the batch up"))
+        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("roll back the batch"))
     }
 
     /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
@@ -291,15 +291,15 @@ impl Source {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&1_i64, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let row = self.client.query_typed_opt(&table.names.first(), &values).await;
-        let Some(row) = row.map_err(RelayError::postgres("look for the row"))? else { return Ok(None) };
-        let id: Option<String> = row.try_get(0).map_err(RelayError::postgres("look for the row"))?;
+        let Some(row) = row.map_err(RelayError::postgres("find the row"))? else { return Ok(None) };
+        let id: Option<String> = row.try_get(0).map_err(RelayError::postgres("find the row"))?;
         let id = id.unwrap_or_else(|| "(no id)".to_owned());
         Ok(Some(Error::Unreadable {
             table: table.name(),
             event_id: id.chars().take(64).flat_map(char::escape_default).collect(),
-            sequence: row.try_get(1).map_err(RelayError::postgres("look for the row"))?,
+            sequence: row.try_get(1).map_err(RelayError::postgres("find the row"))?,
             column: table.names.sequence.clone(),
-            bucket: row.try_get(2).map_err(RelayError::postgres("look for the row"))?,
+            bucket: row.try_get(2).map_err(RelayError::postgres("find the row"))?,
             source,
         }))
     }
@@ -319,8 +319,8 @@ impl Source {
             .client
             .query_typed_one(&table.count, &values)
             .await
-            .map_err(RelayError::postgres("count the outbox"))?;
-        let count: i64 = row.try_get(0).map_err(RelayError::postgres("count the outbox"))?;
+            .map_err(RelayError::postgres("count the rows of the outbox"))?;
+        let count: i64 = row.try_get(0).map_err(RelayError::postgres("count the rows of the outbox"))?;
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
@@ -333,16 +333,13 @@ impl Source {
             (&tableoids, Type::OID_ARRAY),
             (&ctids, Type::TEXT_ARRAY),
         ];
-        let rows = self
-            .client
-            .query_typed(&table.blocked, &values)
-            .await
-            .map_err(RelayError::postgres("look for locked rows"))?;
+        let rows =
+            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::postgres("find locked rows"))?;
         let key = |row: &Row| Ok((row.try_get::<_, Key>(0)?.0, row.try_get(1)?));
         rows.iter()
             .map(key)
             .collect::<Result<Blocked, _>>()
-            .map_err(RelayError::postgres::<tokio_postgres::Error>("look for locked rows"))
+            .map_err(RelayError::postgres::<tokio_postgres::Error>("find locked rows"))
     }
 
     /// Looks at how far the sequences have come, and the rows.
@@ -350,9 +347,8 @@ impl Source {
         let mut all = Vec::new();
         for sequence in &table.sequences {
             let row = self.client.query_typed_one(&table.drawn, &[(&sequence.id, Type::OID)]).await;
-            let row = row.map_err(RelayError::postgres("look at the sequence"))?;
-            let get =
-                |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::postgres("look at the sequence"));
+            let row = row.map_err(RelayError::postgres("read the sequence"))?;
+            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::postgres("read the sequence"));
             all.push(Drawn { highest: get(0)?, last: get(1)? });
         }
         Ok(all)
@@ -388,10 +384,10 @@ impl Source {
             self.commit(),
         );
         begun.map_err(RelayError::postgres("begin a transaction"))?;
-        let row = row.map_err(RelayError::postgres("look at the backlog"))?;
+        let row = row.map_err(RelayError::postgres("count unpublished rows"))?;
         let drawn = drawn?;
         ended?;
-        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("look at the backlog"));
+        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("count unpublished rows"));
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
         let backlog =
             Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };

@@ -1,7 +1,7 @@
-//! Where to connect: libpq's connection strings and variables, with libpq's meanings.
+//! libpq's connection strings and environment variables, with libpq's meanings.
 //!
-//! Pure: the environment and the files are handed in. One difference: `sslmode` is `verify-full` unless the host is
-//! on this machine, where libpq's `prefer` stays.
+//! Pure: the caller passes the environment and the files. One difference from libpq: the default of `sslmode` is `verify-full`,
+//! except for a host on this machine, where it is `prefer`.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use super::params::Params;
 use super::passfile;
 use super::service;
 
-/// Where to connect, and as whom.
+/// The servers, the role and the database.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The servers to try, in this order.
@@ -27,20 +27,20 @@ pub struct Target {
     pub dbname: String,
     /// How TLS is used.
     pub ssl_mode: SslMode,
-    /// Only a server that takes writes will do, which is one that is not in recovery. That is so wherever several servers are
-    /// listed, unless `target_session_attrs=any` says otherwise: which of them is the primary changes.
+    /// Only a primary is suitable. This is the default for several hosts, since the primary may change;
+    /// `target_session_attrs=any` overrides it.
     pub needs_read_write: bool,
-    /// `sslrootcert`, `sslcert` and `sslkey`, where the connection string or the environment gives them.
+    /// `sslrootcert`, `sslcert` and `sslkey`, if given.
     pub tls_files: TlsFiles,
     /// A password from the connection string or `PGPASSWORD`.
     pub password: Option<Secret>,
-    /// The passwords that the password file has for the servers; none is looked up if there is one for all.
-    pub kept_passwords: Vec<(Host, Secret)>,
-    /// `channel_binding`, where the connection string gives it.
+    /// The passwords of the password file for each server; it is not read if there is a password already.
+    pub file_passwords: Vec<(Host, Secret)>,
+    /// `channel_binding`, if given.
     pub channel_binding: Option<super::ChannelBinding>,
     /// Further `options` of the session.
     pub options: Option<String>,
-    /// `connect_timeout`, where the connection string gives it.
+    /// `connect_timeout`, if given.
     pub connect_timeout: Option<Duration>,
 }
 
@@ -49,9 +49,9 @@ pub struct Target {
 pub enum Host {
     /// A name or address, and a port.
     Tcp {
-        /// The name, which a certificate must carry.
+        /// The name, which the server's certificate must contain.
         name: String,
-        /// The address, if it is given apart from the name.
+        /// The address, if it is given separately.
         address: Option<IpAddr>,
         /// The port.
         port: u16,
@@ -85,7 +85,7 @@ impl Host {
     }
 }
 
-/// The server that a connection has found: one of a list, at one of its addresses.
+/// The server of an established connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Found {
     /// The server as the target names it.
@@ -99,17 +99,17 @@ pub struct Found {
 pub enum SslMode {
     /// Never.
     Disable,
-    /// If the server offers it; nobody is authenticated.
+    /// If the server supports it; the server is not authenticated.
     Prefer,
-    /// Always; the server is authenticated only if a root certificate is named.
+    /// Always; the server is authenticated only if a root certificate is given.
     Require,
-    /// Always, and the server's certificate comes from a trusted authority.
+    /// Always; the server's certificate must come from a trusted authority.
     VerifyCa,
-    /// Always, and the certificate is this host's own.
+    /// Always; the certificate must also contain the host name.
     VerifyFull,
 }
 
-/// Files of TLS.
+/// The files for TLS.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsFiles {
     /// The authorities to trust.
@@ -123,11 +123,11 @@ pub struct TlsFiles {
 /// The connection string cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadConninfo {
-    /// Its form is wrong.
+    /// Its syntax is wrong.
     #[error("{0}")]
     Form(String),
     /// A parameter does not exist.
-    #[error("unknown or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    #[error("invalid or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
     Unknown {
         /// Its name.
         name: String,
@@ -135,7 +135,7 @@ pub enum BadConninfo {
         nearest: Option<&'static str>,
     },
     /// A value is not one of those allowed.
-    #[error("{name} is {value:?}; it can be {allowed}")]
+    #[error("invalid {name} value: {value:?}; allowed: {allowed}")]
     Value {
         /// The parameter.
         name: &'static str,
@@ -175,8 +175,8 @@ impl Target {
         Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path))
     }
 
-    /// Says whether the server's certificate is checked against the authorities of this machine, and not its name: libpq refuses
-    /// that too.
+    /// Says whether the server's certificate would be verified with the authorities of this machine, but not its name. libpq
+    /// rejects that too.
     #[must_use]
     pub fn trusts_anybody(&self, options: &super::Tls) -> bool {
         let of_url = self.tls_files.root_cert.as_deref().unwrap_or(super::tls::SYSTEM);
@@ -186,7 +186,7 @@ impl Target {
             && (self.ssl_mode == SslMode::VerifyCa || is_named && self.ssl_mode == SslMode::Require)
     }
 
-    /// Reads a connection string; what it leaves out comes from its service, from the variables, and from libpq's defaults.
+    /// Parses a connection string. Missing parameters come from its service, the variables and libpq's defaults.
     pub fn parse(
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -206,17 +206,17 @@ impl Target {
             }
         }
         let user = params.get("user").cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
-        let user = user.ok_or_else(|| BadConninfo::Form("no user: name one in postgres.url or PGUSER".to_owned()))?;
+        let user = user.ok_or_else(|| BadConninfo::Form("no user: set one in postgres.url or PGUSER".to_owned()))?;
         let dbname = params.get("dbname").cloned().unwrap_or_else(|| user.clone());
         let hosts = hosts(&params)?;
         let path = params.get("passfile").cloned().or_else(|| variable("HOME").map(|home| format!("{home}/.pgpass")));
         let password = params.get("password").cloned().map(Secret::new);
         let lines = if password.is_none() { path.and_then(|path| passfile(&path)) } else { None };
-        let kept = |host: &Host| {
+        let of_file = |host: &Host| {
             let password = passfile::entry(lines.as_ref()?, host, &dbname, &user)?;
             Some((host.clone(), Secret::new(password)))
         };
-        let kept_passwords = hosts.iter().filter_map(kept).collect();
+        let file_passwords = hosts.iter().filter_map(of_file).collect();
         let is_here = hosts.iter().all(Host::is_here);
         Ok(Self {
             ssl_mode: ssl_mode(&params, is_here)?,
@@ -233,27 +233,27 @@ impl Target {
             user,
             dbname,
             password,
-            kept_passwords,
+            file_passwords,
         })
     }
 
-    /// Gives the same target with nothing but the server that a connection has found.
+    /// Gives the same target with only the server of an established connection.
     #[must_use]
     pub fn only(&self, found: &Found) -> Self {
         let host = match &found.host {
             Host::Tcp { name, port, .. } => Host::Tcp { name: name.clone(), address: found.address, port: *port },
             Host::Unix { .. } => found.host.clone(),
         };
-        let kept = self.kept_passwords.iter().find(|(kept, _)| *kept == found.host);
-        let kept_passwords = kept.map(|(_, password)| (host.clone(), password.clone())).into_iter().collect();
-        Self { hosts: vec![host], kept_passwords, ..self.clone() }
+        let kept = self.file_passwords.iter().find(|(kept, _)| *kept == found.host);
+        let file_passwords = kept.map(|(_, password)| (host.clone(), password.clone())).into_iter().collect();
+        Self { hosts: vec![host], file_passwords, ..self.clone() }
     }
 
     /// Gives the password for one server.
     #[must_use]
     pub fn password_for(&self, host: &Host) -> Option<&Secret> {
-        let kept = || self.kept_passwords.iter().find(|(kept, _)| kept == host).map(|(_, password)| password);
-        self.password.as_ref().or_else(kept)
+        let of_file = || self.file_passwords.iter().find(|(kept, _)| kept == host).map(|(_, password)| password);
+        self.password.as_ref().or_else(of_file)
     }
 }
 
@@ -265,10 +265,14 @@ fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
     let count = names.len().max(addresses.len()).max(1);
     let fits = |list: &[String]| list.len() == count;
     if !(names.is_empty() || fits(&names)) || !(addresses.is_empty() || fits(&addresses)) {
-        return Err(BadConninfo::Form(format!("{} names and {} addresses of hosts", names.len(), addresses.len())));
+        return Err(BadConninfo::Form(format!(
+            "could not match {} host names to {} hostaddr values",
+            names.len(),
+            addresses.len()
+        )));
     }
     if !(ports.len() <= 1 || fits(&ports)) {
-        return Err(BadConninfo::Form(format!("{} ports for {count} hosts", ports.len())));
+        return Err(BadConninfo::Form(format!("could not match {} port numbers to {count} hosts", ports.len())));
     }
     let mut hosts = Vec::new();
     for index in 0..count {
@@ -355,7 +359,7 @@ fn channel_binding(params: &Params) -> Result<Option<super::ChannelBinding>, Bad
 fn connect_timeout(params: &Params) -> Result<Option<Duration>, BadConninfo> {
     let Some(text) = params.get("connect_timeout") else { return Ok(None) };
     match text.trim().parse::<u32>() {
-        // libpq waits for ever then; the relay does not.
+        // In libpq 0 means no timeout; the relay has one.
         Ok(0) => Ok(None),
         Ok(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
         Err(_) => {
@@ -408,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn e16_of_several_hosts_the_primary_is_meant_and_one_that_was_found_stays_the_only_one() {
+    fn e16_several_hosts_mean_the_primary_and_a_found_one_stays_the_only_one() {
         let rows = [
             ("postgres://a/x", false),
             ("postgres://a,b/x", true),
@@ -420,7 +424,7 @@ mod tests {
         }
         let target = parse("postgres://a,b:1/x").unwrap();
         let address = Some("10.0.0.7".parse().unwrap());
-        let target = Target { kept_passwords: vec![(tcp("b", 1), Secret::new("kept".to_owned()))], ..target };
+        let target = Target { file_passwords: vec![(tcp("b", 1), Secret::new("kept".to_owned()))], ..target };
         let only = target.only(&Found { host: tcp("b", 1), address });
         assert_eq!(only.hosts, [Host::Tcp { name: "b".into(), address, port: 1 }]);
         assert_eq!(only.password_for(&only.hosts[0]).unwrap().expose(), "kept");
@@ -428,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn away_from_this_machine_the_server_is_verified_unless_told_otherwise() {
+    fn away_from_this_machine_the_server_is_verified_by_default() {
         assert_eq!(parse("postgres://db/x").unwrap().ssl_mode, SslMode::VerifyFull);
         assert_eq!(parse("postgres://db/x?sslmode=disable").unwrap().ssl_mode, SslMode::Disable);
         for text in ["postgres://localhost/x", "postgres://127.0.0.1/x", "postgres://[::1]/x", "postgres:///x"] {
@@ -438,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_spares_the_look_up_and_the_name_stays_for_the_certificate() {
+    fn with_an_address_the_name_is_used_only_for_the_certificate() {
         let target = parse("host=db hostaddr=10.0.0.7 connect_timeout=3").unwrap();
         let address = "10.0.0.7".parse().ok();
         assert_eq!(target.hosts, [Host::Tcp { name: "db".into(), address, port: 5432 }]);
@@ -446,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_fill_in_what_is_left_out() {
+    fn variables_provide_missing_parameters() {
         let variable = |name: &str| match name {
             "PGHOST" => Some("other".to_owned()),
             "PGUSER" => Some("app".to_owned()),
@@ -459,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_fills_in_before_the_variables_and_after_the_string() {
+    fn a_service_overrides_the_variables_and_not_the_string() {
         let variable = |name: &str| match name {
             "PGSERVICE" => Some("shop".to_owned()),
             "PGSERVICEFILE" => Some("/services".to_owned()),
@@ -472,7 +476,7 @@ mod tests {
         let target = Target::parse("dbname=mine", &variable, &|_| None, &services).unwrap();
         assert_eq!((target.hosts, target.user.as_str(), target.dbname.as_str()), (vec![tcp("db", 7)], "app", "mine"));
         let named = Target::parse("postgres:///?service=none", &variable, &|_| None, &services);
-        assert!(named.unwrap_err().to_string().contains("no service \"none\" in /services"));
+        assert!(named.unwrap_err().to_string().contains("service \"none\" not found in /services"));
     }
 
     #[test]
@@ -497,37 +501,40 @@ mod tests {
     }
 
     const HINT: &str =
-        "an @ behind the host: write / ? # @ and : in the user's name and password as %2F %3F %23 %40 and %3A";
+        "unexpected @ after the host: write / ? # @ and : in user and password as %2F %3F %23 %40 and %3A";
 
     #[test]
-    fn mistakes_are_named_and_a_broken_password_is_not_shown() {
+    fn errors_name_the_parameter_and_show_no_part_of_a_password() {
         let rows = [
             (
                 "postgres://db/x?sslmod=disable",
-                "unknown or unsupported connection parameter \"sslmod\", did you mean \"sslmode\"?",
+                "invalid or unsupported connection parameter \"sslmod\", did you mean \"sslmode\"?",
             ),
-            ("host=db sslmode=on", "sslmode is \"on\"; it can be disable, prefer, require, verify-ca or verify-full"),
-            ("host=db port=x", "port is \"x\"; it can be a number from 1 to 65535"),
+            (
+                "host=db sslmode=on",
+                "invalid sslmode value: \"on\"; allowed: disable, prefer, require, verify-ca or verify-full",
+            ),
+            ("host=db port=x", "invalid port value: \"x\"; allowed: a number from 1 to 65535"),
             ("postgres://me:se/cret@db/x", HINT),
             ("postgres://me:se?cret=1@db/x", HINT),
-            ("postgres://[::1]5432/x", "something between a host's ] and its port"),
-            ("host=a,b port=1,2,3", "3 ports for 2 hosts"),
-            ("host=a,b hostaddr=127.0.0.1", "2 names and 1 addresses of hosts"),
-            ("host=a port=0", "port is \"0\"; it can be a number from 1 to 65535"),
-            ("host=a connect_timeout=soon", "connect_timeout is \"soon\"; it can be a number of seconds"),
+            ("postgres://[::1]5432/x", "unexpected character between ] and the port"),
+            ("host=a,b port=1,2,3", "could not match 3 port numbers to 2 hosts"),
+            ("host=a,b hostaddr=127.0.0.1", "could not match 2 host names to 1 hostaddr values"),
+            ("host=a port=0", "invalid port value: \"0\"; allowed: a number from 1 to 65535"),
+            ("host=a connect_timeout=soon", "invalid connect_timeout value: \"soon\"; allowed: a number of seconds"),
             ("host", NO_EQUALS),
-            ("host='x", "a value of the connection string has no closing quote"),
+            ("host='x", "unterminated quoted string in the connection string"),
             ("jdbc:postgresql://me:secret@db/x", NO_EQUALS),
             ("POSTGRES://me:secret@db/x?sslmode=require", NOT_A_NAME),
             ("postgres://me:x?secret@db=1", HINT),
             ("host=db password=two secret words", NO_EQUALS),
             ("host=db password=two secret=words", NO_EQUALS),
-            ("postgres://%zz@db", "a % in the connection URI that is not followed by two hex digits"),
+            ("postgres://%zz@db", "invalid percent-encoded token in the connection URI"),
         ];
         for (text, expected) in rows {
-            let told = parse(text).unwrap_err().to_string();
-            assert_eq!(told, expected, "{text}");
-            assert!(!told.contains("secret@") && !told.contains("cret="), "{told}");
+            let message = parse(text).unwrap_err().to_string();
+            assert_eq!(message, expected, "{text}");
+            assert!(!message.contains("secret@") && !message.contains("cret="), "{message}");
         }
     }
 

@@ -132,7 +132,7 @@ async fn ask(
     settings: &Settings,
     routes: &[Route],
 ) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
-    let (source, action) = (&settings.source, "ask what the server is");
+    let (source, action) = (&settings.source, "read the state of the server");
     client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::postgres(action))?;
     let standing = slot_monitor::standing(client).await.map_err(Error::postgres(action))?;
     if standing.is_in_recovery {

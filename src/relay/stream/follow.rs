@@ -203,7 +203,7 @@ impl Follow<'_> {
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {}
                 read = self.stream.exchange(reads) => {
-                    let read = read.map_err(Error::postgres("follow the log"))?;
+                    let read = read.map_err(Error::postgres("read the replication stream"))?;
                     if read > 0 {
                         let now = Instant::now();
                         feedback.received(now);
@@ -273,14 +273,14 @@ impl Follow<'_> {
             let cause = match walked {
                 Walked::Needs(0) => return Ok(None),
                 Walked::Needs(bytes) => {
-                    self.stream.make_room(bytes).map_err(Error::postgres("make room for a row"))?;
+                    self.stream.make_room(bytes).map_err(Error::postgres("receive a row"))?;
                     return Ok(None);
                 }
                 Walked::Over(source @ postgres::Error::Server(_)) => {
                     let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
                     return Err(Error::Raised { at, row, slot, is_recurring: false, source: Box::new(source) });
                 }
-                Walked::Over(source) => return Err(Error::Postgres { action: "follow the log", source }),
+                Walked::Over(source) => return Err(Error::Postgres { action: "read the replication stream", source }),
                 Walked::Held(cause) => cause,
             };
             // Unless half has arrived in the meantime, wait to be woken.
@@ -438,7 +438,7 @@ impl Follow<'_> {
             } else {
                 self.stream.finish(FINISH_LIMIT).await
             };
-            ended.map_err(Error::postgres("end the stream"))?;
+            ended.map_err(Error::postgres("end replication"))?;
         }
         Ok(end)
     }

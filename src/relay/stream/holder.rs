@@ -80,7 +80,7 @@ impl HolderWatch {
     }
 
     async fn look_in_time(&self, client: &Client) -> Result<Option<Holder>, Error> {
-        let late = || Error::postgres("look at the slot")(postgres::Error::NoAnswer { limit: LOOK_LIMIT });
+        let late = || Error::postgres("read the state of the slot")(postgres::Error::NoAnswer { limit: LOOK_LIMIT });
         tokio::time::timeout(LOOK_LIMIT, self.look(client)).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -88,7 +88,7 @@ impl HolderWatch {
         let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
                    FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
                    WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
-        let failed = Error::postgres("look at the slot");
+        let failed = Error::postgres("read the state of the slot");
         let row = client.query_opt(sql, &[&self.slot]).await.map_err(&failed)?;
         row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
             .transpose()

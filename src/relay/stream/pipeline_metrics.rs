@@ -54,7 +54,7 @@ impl<'m> PipelineMetrics<'m> {
         metrics.events_replayed.add(tally.replayed - noted.replayed);
         metrics.transactions.add(tally.transactions - noted.transactions);
         metrics.keepalives.add(tally.keepalives - noted.keepalives);
-        metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);
+        metrics.messages_skipped.add(tally.ignored + tally.unexpected - noted.ignored - noted.unexpected);
         let delivered = pipeline.reports().acked_records();
         if delivered != std::mem::replace(&mut self.delivered, delivered) {
             metrics.last_delivery_micros.set(now_unix);
