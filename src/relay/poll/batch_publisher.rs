@@ -153,8 +153,8 @@ impl BatchPublisher {
     }
 
     /// Waits until the brokers have answered what given-up producers have sent.
-    pub(super) async fn await_answers(&mut self) {
-        self.recovery.await_answers(&mut self.retired).await;
+    pub(super) async fn await_retired(&mut self) {
+        self.recovery.await_retired(&mut self.retired).await;
     }
 
     /// Notes how much is unpublished.

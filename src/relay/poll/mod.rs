@@ -178,7 +178,7 @@ impl Poller {
                     next = PollStep::Again;
                 }
                 PollStep::Again => {
-                    self.publisher.await_answers().await;
+                    self.publisher.await_retired().await;
                     let began = Instant::now();
                     let ended = Box::pin(self.connect_and_poll()).await;
                     self.metrics.postgres.lost(ended.as_ref().map_or(Loss::Failed, |_| Loss::Disconnected));
@@ -292,7 +292,7 @@ impl Poller {
             Verdict::Rights | Verdict::Transient => {
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.publisher.recovery.learn(&failure);
+                self.publisher.recovery.adapt_timestamps(&failure);
                 self.publisher.recovery.report(&failure.into());
                 Ok(if is_about_brokers {
                     PollStep::AwaitKafka(self.publisher.recovery.next_backoff())
