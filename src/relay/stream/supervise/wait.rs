@@ -91,7 +91,7 @@ impl Supervisor {
             }
             let Holder { pid, application_name } = holder;
             if is_relay {
-                tracing::info!(pid, application_name, "server_state by: another relay holds the slot");
+                tracing::info!(pid, application_name, "standby: another relay holds the slot");
             } else {
                 tracing::warn!(code = "WR-6904", pid, application_name, "another connection holds the slot");
             }
