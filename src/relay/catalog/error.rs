@@ -1,11 +1,11 @@
 //! What the catalog check finds wrong, and the next step.
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::postgres;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The slot, the publication or a table is not what the relay needs.
 #[derive(Debug, thiserror::Error)]

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
-use crate::fault::chain;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 use crate::relay::error::Error;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
