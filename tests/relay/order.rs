@@ -38,7 +38,7 @@ fn held_back(more: &str) -> Stage {
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
     proxy.hold();
     emit(&sql, 4);
-    program.await_that("records on the way", |program| program.metric("walrelay_inflight_messages") == Some(4.0));
+    program.await_that("records on the way", |program| program.metric("walrelay_in_flight_records") == Some(4.0));
     Stage { postgres, kafka, proxy, program, sql }
 }
 

@@ -81,7 +81,7 @@ fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_
     await_text(&mut program, &sql, WAITS, "1");
     kafka.freeze(0);
     source::writers(&postgres.url(), 1, 10_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
-    program.await_that("a full relay", |program| program.metric("walrelay_inflight_bytes") > Some(900_000.0));
+    program.await_that("a full relay", |program| program.metric("walrelay_in_flight_bytes") > Some(900_000.0));
     await_text(&mut program, &sql, WAITS, "1");
     drop((sql, other));
     stop_fast(&postgres, &program);

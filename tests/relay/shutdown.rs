@@ -145,7 +145,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     assert_eq!(verdict.repeated, 0, "what was handed over once stays with its producer: {}", program.log());
     program.await_that("librdkafka's own numbers", |program| {
         program.metric("walrelay_kafka_broker_requests_total") > Some(0.0)
-            && program.metric("walrelay_kafka_queue_messages") == Some(0.0)
+            && program.metric("walrelay_kafka_queue_records") == Some(0.0)
     });
 }
 
@@ -228,7 +228,7 @@ fn stop_without_kafka(mut kafka: Kafka, topic: &str, mut program: Program, sql: 
 
 pub(super) fn await_a_record_on_the_way(program: &mut Program) {
     program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
+        program.metric("walrelay_in_flight_records").is_some_and(|count| count > 0.0)
     });
 }
 

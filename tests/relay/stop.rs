@@ -22,7 +22,7 @@ fn stopped(program: &mut Program, code: i32) -> String {
 fn await_published(program: &mut Program, count: f64) {
     program.await_that(&format!("{count} events"), |program| {
         program.metric("walrelay_events_published_total").is_some_and(|published| published >= count)
-            && program.metric("walrelay_inflight_messages") == Some(0.0)
+            && program.metric("walrelay_in_flight_records") == Some(0.0)
     });
 }
 

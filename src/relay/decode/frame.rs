@@ -35,7 +35,7 @@ pub enum Frame<'a> {
     /// The server ends the stream.
     End,
     /// A notice, a changed parameter, or a CopyData kind of a newer server: legal, and nothing to us.
-    Aside(u8),
+    Ignored(u8),
 }
 
 /// What stands at the front of the buffer.
@@ -87,7 +87,7 @@ pub fn next(buffer: &[u8], limit: usize) -> Result<Parsed<'_>, Error> {
         b'E' => Frame::Error(body),
         // CopyDone, CommandComplete, ReadyForQuery: the stream is over.
         b'c' | b'C' | b'Z' => Frame::End,
-        b'N' | b'S' => Frame::Aside(tag),
+        b'N' | b'S' => Frame::Ignored(tag),
         kind => return Err(Malformed::UnknownKind { what: "message in the stream", kind }.into()),
     };
     Ok(Parsed::Whole(frame, length))
@@ -110,7 +110,7 @@ fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
             cursor.finish("keepalive")?;
             Ok(Frame::Keepalive { wal_end, sent_at, reply_requested })
         }
-        kind => Ok(Frame::Aside(kind)),
+        kind => Ok(Frame::Ignored(kind)),
     }
 }
 
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn e22_a_notice_and_a_changed_parameter_are_nothing_to_us() {
-        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Parsed::Whole(Frame::Aside(b'N'), 6)));
-        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Parsed::Whole(Frame::Aside(b'S'), 5)));
+        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Parsed::Whole(Frame::Ignored(b'N'), 6)));
+        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Parsed::Whole(Frame::Ignored(b'S'), 5)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Events by topic, in a table that cannot grow.
+//! Events by topic, in a table of fixed size.
 //!
-//! A topic name comes out of a row, so a hostile or careless writer can make as many as he likes. The first 200 get a place
-//! of their own, all others share place 0. Counting takes no lock; only giving out a place and reading the names does.
+//! A topic name comes from a row, so a writer can create any number of them. The first 200 have an index
+//! of their own, all others share index 0. Counting takes no lock; assigning an index and reading the names does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,16 +34,16 @@ struct Cell {
 
 #[derive(Debug, Default)]
 struct TopicNames {
-    places: HashMap<String, u16>,
+    indexes: HashMap<String, u16>,
     overflowed: bool,
 }
 
-/// The place of a topic.
+/// The index of a topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Indexed {
-    /// What to give to [`Topics::published`].
+    /// The argument of [`Topics::published`].
     pub index: u16,
-    /// Whether this is the first topic that got no place of its own: one warning is due.
+    /// Whether this is the first topic that got no index of its own: one warning is due.
     pub is_first_overflow: bool,
 }
 
@@ -66,21 +66,21 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// Gives the place of a topic, and a new one to a new topic while there are any.
+    /// Gives the index of a topic, and assigns one to a new topic while there are any.
     #[must_use]
     pub fn index(&self, topic: &str) -> Indexed {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = names.places.get(topic) {
+        if let Some(index) = names.indexes.get(topic) {
             return Indexed { index: *index, is_first_overflow: false };
         }
-        let next = names.places.len() + 1;
+        let next = names.indexes.len() + 1;
         if next > MAX_NAMED {
             let is_first_overflow = !names.overflowed;
             names.overflowed = true;
             return Indexed { index: 0, is_first_overflow };
         }
         let index = u16::try_from(next).unwrap_or(0);
-        names.places.insert(topic.to_owned(), index);
+        names.indexes.insert(topic.to_owned(), index);
         Indexed { index, is_first_overflow: false }
     }
 
@@ -97,7 +97,7 @@ impl Topics {
     pub fn published_by_topic(&self) -> Vec<Published> {
         let (mut named, overflowed): (Vec<(String, u16)>, bool) = {
             let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-            (names.places.iter().map(|(name, index)| (name.clone(), *index)).collect(), names.overflowed)
+            (names.indexes.iter().map(|(name, index)| (name.clone(), *index)).collect(), names.overflowed)
         };
         named.sort();
         if overflowed {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_keeps_its_place() {
+    fn a_topic_keeps_its_index() {
         let topics = Topics::default();
         let (orders, users) = (topics.index("orders").index, topics.index("users").index);
         assert_eq!(topics.index("orders").index, orders);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_topics_take_two_hundred_places_and_one_warning() {
+    fn a_million_topics_take_two_hundred_indexes_and_one_warning() {
         let topics = Topics::default();
         let mut warnings = 0;
         for number in 0..1_000_000 {

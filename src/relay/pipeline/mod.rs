@@ -183,8 +183,8 @@ impl Pipeline {
                     self.ledger.idle(wal_end);
                     None
                 }
-                Frame::Aside(_) => {
-                    self.tally.asides += 1;
+                Frame::Ignored(_) => {
+                    self.tally.ignored += 1;
                     None
                 }
                 Frame::Error(fields) => Some(Stopped::ServerError(fields)),
@@ -332,11 +332,11 @@ impl Pipeline {
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn, sink)?,
             Message::Relation(relation) => self.relation(relation)?,
             Message::Type { id, schema: "", name } => {
-                self.tally.asides += 1;
+                self.tally.ignored += 1;
                 self.domains.extend(row::type_id(name).map(|type_id| (id, type_id)));
             }
             Message::Update { .. } | Message::Delete { .. } | Message::Truncate => self.tally.unexpected += 1,
-            Message::Origin | Message::Type { .. } | Message::Logical => self.tally.asides += 1,
+            Message::Origin | Message::Type { .. } | Message::Logical => self.tally.ignored += 1,
         }
         Ok(None)
     }

@@ -153,8 +153,8 @@ impl BatchPublisher {
     }
 
     /// Waits until the brokers have answered what given-up producers have sent.
-    pub(super) async fn await_answers(&mut self) {
-        self.recovery.await_answers(&mut self.retired).await;
+    pub(super) async fn await_retired(&mut self) {
+        self.recovery.await_retired(&mut self.retired).await;
     }
 
     /// Notes how much is unpublished.
@@ -389,16 +389,16 @@ impl BatchPublisher {
 
 /// Says where the server failed, if it did: how many rows had been marked before tells whether anything moves.
 fn located(error: RelayError, table: &Table, position: FailurePosition) -> RelayError {
-    if !matches!(&error, RelayError::Wal { source, .. } if source.recurs_at_position()) {
+    if !matches!(&error, RelayError::Postgres { source, .. } if source.recurs_at_position()) {
         return error;
     }
-    let RelayError::Wal { action, source } = error else { return error };
+    let RelayError::Postgres { action, source } = error else { return error };
     Error::Raised { table: table.name(), position, action, is_recurring: false, source: Box::new(source) }.into()
 }
 
 /// The end of a connection, as an error.
 pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
-    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
+    RelayError::Postgres { action: "keep the connection open", source: error.unwrap_or(postgres::Error::Closed) }
 }
 
 fn unsigned(micros: i64) -> u64 {

@@ -102,12 +102,12 @@ enum PollStep {
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let budget = settings.delivery.max_in_flight_bytes;
     let kafka = publish::Settings::new(settings.kafka.clone(), settings.relay.name.clone(), budget);
     // Mistakes in the options are told now, not after the servers have come up.
     kafka.client()?;
-    metrics.inflight_limit_bytes.set(budget);
+    metrics.max_in_flight_bytes.set(budget);
     let seed = now_micros() ^ u64::from(std::process::id());
     // Half for the locked rows, half for their records in flight.
     let batch_size = BatchSize::new(settings.source.poll.max_batch_rows, budget / 2);
@@ -145,7 +145,7 @@ impl Poller {
                     next = PollStep::Again;
                 }
                 PollStep::Again => {
-                    self.publisher.await_answers().await;
+                    self.publisher.await_retired().await;
                     let began = Instant::now();
                     let ended = Box::pin(self.connect_and_poll()).await;
                     self.metrics.postgres.lost(ended.as_ref().map_or(Loss::Failed, |_| Loss::Disconnected));
@@ -259,7 +259,7 @@ impl Poller {
             Verdict::Rights | Verdict::Transient => {
                 self.metrics.enter(State::SinkBlocked);
                 let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.publisher.recovery.learn(&failure);
+                self.publisher.recovery.adapt_timestamps(&failure);
                 self.publisher.recovery.report(&failure.into());
                 Ok(if is_about_brokers {
                     PollStep::AwaitKafka(self.publisher.recovery.next_backoff())
@@ -275,21 +275,22 @@ impl Poller {
 async fn open(target: &Target, settings: &Settings, states: &[TableState]) -> Result<Source, RelayError> {
     let ordinary = postgres::connect_shared(target, &settings.postgres, &settings.relay.name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     let outboxes: Vec<Outbox> = states.iter().map(|state| state.outbox.clone()).collect();
     let idle_limit = settings.source.poll.batch_timeout + IDLE_GRACE;
     let begin = sql::begin(idle_limit, ordinary.stores_any_bytes);
     let client = &ordinary.client;
     let verified = async {
-        client.batch_execute(&begin).await.map_err(RelayError::wal("read the catalog"))?;
+        client.batch_execute(&begin).await.map_err(RelayError::postgres("read the catalog"))?;
         let mut found = Vec::new();
         for outbox in &outboxes {
             found.push(verify::verify(client, outbox).await?);
         }
-        client.batch_execute("COMMIT").await.map_err(RelayError::wal("read the catalog"))?;
+        client.batch_execute("COMMIT").await.map_err(RelayError::postgres("read the catalog"))?;
         Ok(found)
     };
-    let late = RelayError::Wal { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };
+    let late =
+        RelayError::Postgres { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };
     let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
     Ok(Source::new(ordinary, begin, found))
 }

@@ -191,19 +191,19 @@ impl Source {
         let begin = self.client.batch_execute(&self.begin);
         // Sent together; the lock comes before the snapshot of whatever is read next.
         let (begun, claimed) = tokio::join!(begin, self.client.query_typed(&table.claim, &values));
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let rows = claimed.map_err(RelayError::wal("claim buckets"))?;
-        rows.iter().map(|row| row.try_get(0).map_err(RelayError::wal("claim buckets"))).collect()
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let rows = claimed.map_err(RelayError::postgres("claim buckets"))?;
+        rows.iter().map(|row| row.try_get(0).map_err(RelayError::postgres("claim buckets"))).collect()
     }
 
     /// Ends the transaction.
     pub(super) async fn commit(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("COMMIT").await.map_err(RelayError::wal("commit the batch"))
+        self.client.batch_execute("COMMIT").await.map_err(RelayError::postgres("commit the batch"))
     }
 
     /// Ends the transaction, and whatever happened in it has not.
     pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::wal("give the batch up"))
+        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("roll back the batch"))
     }
 
     /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
@@ -250,7 +250,7 @@ impl Source {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&max_rows, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let rows =
-            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::wal("read the outbox"))?;
+            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::postgres("read the outbox"))?;
         let mut rows = std::pin::pin!(rows);
         let mut batch = Batch::default();
         let mut bytes = 0;
@@ -260,7 +260,7 @@ impl Source {
                 Err(source) if source.is_about_content() => {
                     return Err(Error::Unsendable { before: batch.rows.len(), source: Box::new(source) }.into());
                 }
-                Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
+                Err(source) => return Err(RelayError::Postgres { action: "read the outbox", source }),
             };
             bytes += row.raw_size_bytes() as u64;
             if bytes > batch_size.bytes() && !batch.rows.is_empty() {
@@ -271,7 +271,7 @@ impl Source {
             if batch.plan.is_none() {
                 batch.plan = Some(table.plan(&row)?);
             }
-            batch.rows.push(LockedRow::new(row).map_err(RelayError::wal("read the outbox"))?);
+            batch.rows.push(LockedRow::new(row).map_err(RelayError::postgres("read the outbox"))?);
         }
         batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= max_rows;
         if !batch.rows.is_empty() {
@@ -291,15 +291,15 @@ impl Source {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&1_i64, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let row = self.client.query_typed_opt(&table.names.first(), &values).await;
-        let Some(row) = row.map_err(RelayError::wal("look for the row"))? else { return Ok(None) };
-        let id: Option<String> = row.try_get(0).map_err(RelayError::wal("look for the row"))?;
+        let Some(row) = row.map_err(RelayError::postgres("find the row"))? else { return Ok(None) };
+        let id: Option<String> = row.try_get(0).map_err(RelayError::postgres("find the row"))?;
         let id = id.unwrap_or_else(|| "(no id)".to_owned());
         Ok(Some(Error::Unreadable {
             table: table.name(),
             event_id: id.chars().take(64).flat_map(char::escape_default).collect(),
-            sequence: row.try_get(1).map_err(RelayError::wal("look for the row"))?,
+            sequence: row.try_get(1).map_err(RelayError::postgres("find the row"))?,
             column: table.names.sequence.clone(),
-            bucket: row.try_get(2).map_err(RelayError::wal("look for the row"))?,
+            bucket: row.try_get(2).map_err(RelayError::postgres("find the row"))?,
             source,
         }))
     }
@@ -315,9 +315,12 @@ impl Source {
     ) -> Result<Blocked, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&last, Type::INT8), (&without, Type::TEXT_ARRAY)];
-        let row =
-            self.client.query_typed_one(&table.count, &values).await.map_err(RelayError::wal("count the outbox"))?;
-        let count: i64 = row.try_get(0).map_err(RelayError::wal("count the outbox"))?;
+        let row = self
+            .client
+            .query_typed_one(&table.count, &values)
+            .await
+            .map_err(RelayError::postgres("count the rows of the outbox"))?;
+        let count: i64 = row.try_get(0).map_err(RelayError::postgres("count the rows of the outbox"))?;
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
@@ -331,12 +334,12 @@ impl Source {
             (&ctids, Type::TEXT_ARRAY),
         ];
         let rows =
-            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::wal("look for locked rows"))?;
+            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::postgres("find locked rows"))?;
         let key = |row: &Row| Ok((row.try_get::<_, Key>(0)?.0, row.try_get(1)?));
         rows.iter()
             .map(key)
             .collect::<Result<Blocked, _>>()
-            .map_err(RelayError::wal::<tokio_postgres::Error>("look for locked rows"))
+            .map_err(RelayError::postgres::<tokio_postgres::Error>("find locked rows"))
     }
 
     /// Looks at how far the sequences have come, and the rows.
@@ -344,8 +347,8 @@ impl Source {
         let mut all = Vec::new();
         for sequence in &table.sequences {
             let row = self.client.query_typed_one(&table.drawn, &[(&sequence.id, Type::OID)]).await;
-            let row = row.map_err(RelayError::wal("look at the sequence"))?;
-            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::wal("look at the sequence"));
+            let row = row.map_err(RelayError::postgres("read the sequence"))?;
+            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::postgres("read the sequence"));
             all.push(Drawn { highest: get(0)?, last: get(1)? });
         }
         Ok(all)
@@ -362,7 +365,7 @@ impl Source {
                 rows.iter().filter(|row| row.tableoid == tableoid).map(|row| row.ctid.as_str()).collect();
             let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ctids, Type::TEXT_ARRAY), (&tableoid, Type::OID)];
             let executed = self.client.execute_typed(&table.mark, &values).await;
-            marked += executed.map_err(RelayError::wal("mark rows as published"))?;
+            marked += executed.map_err(RelayError::postgres("mark rows as published"))?;
         }
         let published = rows.len() as u64;
         if marked == published {
@@ -380,11 +383,11 @@ impl Source {
             self.drawn(table),
             self.commit(),
         );
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let row = row.map_err(RelayError::wal("look at the backlog"))?;
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let row = row.map_err(RelayError::postgres("count unpublished rows"))?;
         let drawn = drawn?;
         ended?;
-        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::wal("look at the backlog"));
+        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("count unpublished rows"));
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
         let backlog =
             Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };

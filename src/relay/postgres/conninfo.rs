@@ -1,7 +1,7 @@
-//! Where to connect: libpq's connection strings and variables, with libpq's meanings.
+//! libpq's connection strings and environment variables, with libpq's meanings.
 //!
-//! Pure: the environment and the files are handed in. One difference: `sslmode` is `verify-full` unless the host is
-//! on this machine, where libpq's `prefer` stays.
+//! Pure: the caller passes the environment and the files. One difference from libpq: the default of `sslmode` is `verify-full`,
+//! except for a host on this machine, where it is `prefer`.
 
 use std::io;
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ impl Target {
         Self::parse(text, &variable, &|path| passfile::read(path), &|path| std::fs::read_to_string(path))
     }
 
-    /// Reads a connection string; what it leaves out comes from its service, from the variables, and from libpq's defaults.
+    /// Parses a connection string. Missing parameters come from its service, the variables and libpq's defaults.
     pub fn parse(
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -70,17 +70,17 @@ impl Target {
             }
         }
         let user = params.get("user").cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
-        let user = user.ok_or_else(|| BadConninfo::Form("no user: name one in postgres.url or PGUSER".to_owned()))?;
+        let user = user.ok_or_else(|| BadConninfo::Form("no user: set one in postgres.url or PGUSER".to_owned()))?;
         let dbname = params.get("dbname").cloned().unwrap_or_else(|| user.clone());
         let hosts = hosts(&params)?;
         let path = params.get("passfile").cloned().or_else(|| variable("HOME").map(|home| format!("{home}/.pgpass")));
         let password = params.get("password").cloned().map(Secret::new);
         let lines = if password.is_none() { path.and_then(|path| passfile(&path)) } else { None };
-        let kept = |host: &Host| {
+        let of_file = |host: &Host| {
             let password = passfile::entry(lines.as_ref()?, host, &dbname, &user)?;
             Some((host.clone(), Secret::new(password)))
         };
-        let kept_passwords = hosts.iter().filter_map(kept).collect();
+        let file_passwords = hosts.iter().filter_map(of_file).collect();
         let is_here = hosts.iter().all(Host::is_here);
         Ok(Self {
             ssl_mode: ssl_mode(&params, is_here)?,
@@ -97,7 +97,7 @@ impl Target {
             user,
             dbname,
             password,
-            kept_passwords,
+            file_passwords,
         })
     }
 }
@@ -110,10 +110,14 @@ fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
     let count = names.len().max(addresses.len()).max(1);
     let fits = |list: &[String]| list.len() == count;
     if !(names.is_empty() || fits(&names)) || !(addresses.is_empty() || fits(&addresses)) {
-        return Err(BadConninfo::Form(format!("{} names and {} addresses of hosts", names.len(), addresses.len())));
+        return Err(BadConninfo::Form(format!(
+            "could not match {} host names to {} hostaddr values",
+            names.len(),
+            addresses.len()
+        )));
     }
     if !(ports.len() <= 1 || fits(&ports)) {
-        return Err(BadConninfo::Form(format!("{} ports for {count} hosts", ports.len())));
+        return Err(BadConninfo::Form(format!("could not match {} port numbers to {count} hosts", ports.len())));
     }
     let mut hosts = Vec::new();
     for index in 0..count {
@@ -199,7 +203,7 @@ fn channel_binding(params: &Params) -> Result<Option<ChannelBinding>, BadConninf
 fn connect_timeout(params: &Params) -> Result<Option<Duration>, BadConninfo> {
     let Some(text) = params.get("connect_timeout") else { return Ok(None) };
     match text.trim().parse::<u32>() {
-        // libpq waits for ever then; the relay does not.
+        // In libpq 0 means no timeout; the relay has one.
         Ok(0) => Ok(None),
         Ok(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
         Err(_) => {
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn e16_of_several_hosts_the_primary_is_meant_and_one_that_was_found_stays_the_only_one() {
+    fn e16_several_hosts_mean_the_primary_and_a_found_one_stays_the_only_one() {
         let rows = [
             ("postgres://a/x", false),
             ("postgres://a,b/x", true),
@@ -265,7 +269,7 @@ mod tests {
         }
         let target = parse("postgres://a,b:1/x").unwrap();
         let address = Some("10.0.0.7".parse().unwrap());
-        let target = Target { kept_passwords: vec![(tcp("b", 1), Secret::new("kept".to_owned()))], ..target };
+        let target = Target { file_passwords: vec![(tcp("b", 1), Secret::new("kept".to_owned()))], ..target };
         let only = target.only(&Found { host: tcp("b", 1), address });
         assert_eq!(only.hosts, [Host::Tcp { name: "b".into(), address, port: 1 }]);
         assert_eq!(only.password_for(&only.hosts[0]).unwrap().expose(), "kept");
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn away_from_this_machine_the_server_is_verified_unless_told_otherwise() {
+    fn away_from_this_machine_the_server_is_verified_by_default() {
         assert_eq!(parse("postgres://db/x").unwrap().ssl_mode, SslMode::VerifyFull);
         assert_eq!(parse("postgres://db/x?sslmode=disable").unwrap().ssl_mode, SslMode::Disable);
         for text in ["postgres://localhost/x", "postgres://127.0.0.1/x", "postgres://[::1]/x", "postgres:///x"] {
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_spares_the_look_up_and_the_name_stays_for_the_certificate() {
+    fn with_an_address_the_name_is_used_only_for_the_certificate() {
         let target = parse("host=db hostaddr=10.0.0.7 connect_timeout=3").unwrap();
         let address = "10.0.0.7".parse().ok();
         assert_eq!(target.hosts, [Host::Tcp { name: "db".into(), address, port: 5432 }]);
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_fill_in_what_is_left_out() {
+    fn variables_provide_missing_parameters() {
         let variable = |name: &str| match name {
             "PGHOST" => Some("other".to_owned()),
             "PGUSER" => Some("app".to_owned()),
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_fills_in_before_the_variables_and_after_the_string() {
+    fn a_service_overrides_the_variables_and_not_the_string() {
         let variable = |name: &str| match name {
             "PGSERVICE" => Some("shop".to_owned()),
             "PGSERVICEFILE" => Some("/services".to_owned()),
@@ -317,7 +321,7 @@ mod tests {
         let target = Target::parse("dbname=mine", &variable, &|_| None, &services).unwrap();
         assert_eq!((target.hosts, target.user.as_str(), target.dbname.as_str()), (vec![tcp("db", 7)], "app", "mine"));
         let named = Target::parse("postgres:///?service=none", &variable, &|_| None, &services);
-        assert!(named.unwrap_err().to_string().contains("no service \"none\" in /services"));
+        assert!(named.unwrap_err().to_string().contains("service \"none\" not found in /services"));
     }
 
     #[test]
@@ -342,37 +346,40 @@ mod tests {
     }
 
     const HINT: &str =
-        "an @ behind the host: write / ? # @ and : in the user's name and password as %2F %3F %23 %40 and %3A";
+        "unexpected @ after the host: write / ? # @ and : in user and password as %2F %3F %23 %40 and %3A";
 
     #[test]
-    fn mistakes_are_named_and_a_broken_password_is_not_shown() {
+    fn errors_name_the_parameter_and_show_no_part_of_a_password() {
         let rows = [
             (
                 "postgres://db/x?sslmod=disable",
-                "unknown or unsupported connection parameter \"sslmod\", did you mean \"sslmode\"?",
+                "invalid or unsupported connection parameter \"sslmod\", did you mean \"sslmode\"?",
             ),
-            ("host=db sslmode=on", "sslmode is \"on\"; it can be disable, prefer, require, verify-ca or verify-full"),
-            ("host=db port=x", "port is \"x\"; it can be a number from 1 to 65535"),
+            (
+                "host=db sslmode=on",
+                "invalid sslmode value: \"on\"; allowed: disable, prefer, require, verify-ca or verify-full",
+            ),
+            ("host=db port=x", "invalid port value: \"x\"; allowed: a number from 1 to 65535"),
             ("postgres://me:se/cret@db/x", HINT),
             ("postgres://me:se?cret=1@db/x", HINT),
-            ("postgres://[::1]5432/x", "something between a host's ] and its port"),
-            ("host=a,b port=1,2,3", "3 ports for 2 hosts"),
-            ("host=a,b hostaddr=127.0.0.1", "2 names and 1 addresses of hosts"),
-            ("host=a port=0", "port is \"0\"; it can be a number from 1 to 65535"),
-            ("host=a connect_timeout=soon", "connect_timeout is \"soon\"; it can be a number of seconds"),
+            ("postgres://[::1]5432/x", "unexpected character between ] and the port"),
+            ("host=a,b port=1,2,3", "could not match 3 port numbers to 2 hosts"),
+            ("host=a,b hostaddr=127.0.0.1", "could not match 2 host names to 1 hostaddr values"),
+            ("host=a port=0", "invalid port value: \"0\"; allowed: a number from 1 to 65535"),
+            ("host=a connect_timeout=soon", "invalid connect_timeout value: \"soon\"; allowed: a number of seconds"),
             ("host", NO_EQUALS),
-            ("host='x", "a value of the connection string has no closing quote"),
+            ("host='x", "unterminated quoted string in the connection string"),
             ("jdbc:postgresql://me:secret@db/x", NO_EQUALS),
             ("POSTGRES://me:secret@db/x?sslmode=require", NOT_A_NAME),
             ("postgres://me:x?secret@db=1", HINT),
             ("host=db password=two secret words", NO_EQUALS),
             ("host=db password=two secret=words", NO_EQUALS),
-            ("postgres://%zz@db", "a % in the connection URI that is not followed by two hex digits"),
+            ("postgres://%zz@db", "invalid percent-encoded token in the connection URI"),
         ];
         for (text, expected) in rows {
-            let told = parse(text).unwrap_err().to_string();
-            assert_eq!(told, expected, "{text}");
-            assert!(!told.contains("secret@") && !told.contains("cret="), "{told}");
+            let message = parse(text).unwrap_err().to_string();
+            assert_eq!(message, expected, "{text}");
+            assert!(!message.contains("secret@") && !message.contains("cret="), "{message}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Names and texts as they stand in a statement.
+//! Quoting of identifiers and literals.
 
 /// Quotes an identifier.
 #[must_use]
@@ -6,7 +6,7 @@ pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Quotes a text.
+/// Quotes a literal.
 #[must_use]
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -1,4 +1,4 @@
-//! A server to connect to: where, as whom, and by which rules of TLS.
+//! A server to connect to: its hosts, the role and the rules of TLS.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::config::ChannelBinding;
 use super::config::SYSTEM;
 use super::config::Tls;
 
-/// Where to connect, and as whom.
+/// The servers, the role and the database.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The servers to try, in this order.
@@ -22,45 +22,45 @@ pub struct Target {
     pub dbname: String,
     /// How TLS is used.
     pub ssl_mode: SslMode,
-    /// Only a server that takes writes will do, which is one that is not in recovery. That is so wherever several servers are
-    /// listed, unless `target_session_attrs=any` says otherwise: which of them is the primary changes.
+    /// Only a primary is suitable. This is the default for several hosts, since the primary may change;
+    /// `target_session_attrs=any` overrides it.
     pub needs_read_write: bool,
-    /// `sslrootcert`, `sslcert` and `sslkey`, where the connection string or the environment gives them.
+    /// `sslrootcert`, `sslcert` and `sslkey`, if given.
     pub tls_files: TlsFiles,
     /// A password from the connection string or `PGPASSWORD`.
     pub password: Option<Secret>,
-    /// The passwords that the password file has for the servers; none is looked up if there is one for all.
-    pub kept_passwords: Vec<(Host, Secret)>,
-    /// `channel_binding`, where the connection string gives it.
+    /// The passwords of the password file for each server; it is not read if there is a password already.
+    pub file_passwords: Vec<(Host, Secret)>,
+    /// `channel_binding`, if given.
     pub channel_binding: Option<ChannelBinding>,
     /// Further `options` of the session.
     pub options: Option<String>,
-    /// `connect_timeout`, where the connection string gives it.
+    /// `connect_timeout`, if given.
     pub connect_timeout: Option<Duration>,
 }
 
 impl Target {
-    /// Gives the same target with nothing but the server that a connection has found.
+    /// Gives the same target with only the server of an established connection.
     #[must_use]
     pub fn only(&self, found: &Found) -> Self {
         let host = match &found.host {
             Host::Tcp { name, port, .. } => Host::Tcp { name: name.clone(), address: found.address, port: *port },
             Host::Unix { .. } => found.host.clone(),
         };
-        let kept = self.kept_passwords.iter().find(|(kept, _)| *kept == found.host);
-        let kept_passwords = kept.map(|(_, password)| (host.clone(), password.clone())).into_iter().collect();
-        Self { hosts: vec![host], kept_passwords, ..self.clone() }
+        let kept = self.file_passwords.iter().find(|(kept, _)| *kept == found.host);
+        let file_passwords = kept.map(|(_, password)| (host.clone(), password.clone())).into_iter().collect();
+        Self { hosts: vec![host], file_passwords, ..self.clone() }
     }
 
     /// Gives the password for one server.
     #[must_use]
     pub fn password_for(&self, host: &Host) -> Option<&Secret> {
-        let kept = || self.kept_passwords.iter().find(|(kept, _)| kept == host).map(|(_, password)| password);
-        self.password.as_ref().or_else(kept)
+        let of_file = || self.file_passwords.iter().find(|(kept, _)| kept == host).map(|(_, password)| password);
+        self.password.as_ref().or_else(of_file)
     }
 
-    /// Says whether the server's certificate is checked against the authorities of this machine, and not its name: libpq refuses
-    /// that too.
+    /// Says whether the server's certificate would be verified with the authorities of this machine, but not its name. libpq
+    /// rejects that too.
     #[must_use]
     pub fn trusts_anybody(&self, options: &Tls) -> bool {
         let of_url = self.tls_files.root_cert.as_deref().unwrap_or(SYSTEM);
@@ -75,9 +75,9 @@ impl Target {
 pub enum Host {
     /// A name or address, and a port.
     Tcp {
-        /// The name, which a certificate must carry.
+        /// The name, which the server's certificate must contain.
         name: String,
-        /// The address, if it is given apart from the name.
+        /// The address, if it is given separately.
         address: Option<IpAddr>,
         /// The port.
         port: u16,
@@ -111,7 +111,7 @@ impl Host {
     }
 }
 
-/// The server that a connection has found: one of a list, at one of its addresses.
+/// The server of an established connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Found {
     /// The server as the target names it.
@@ -125,17 +125,17 @@ pub struct Found {
 pub enum SslMode {
     /// Never.
     Disable,
-    /// If the server offers it; nobody is authenticated.
+    /// If the server supports it; the server is not authenticated.
     Prefer,
-    /// Always; the server is authenticated only if a root certificate is named.
+    /// Always; the server is authenticated only if a root certificate is given.
     Require,
-    /// Always, and the server's certificate comes from a trusted authority.
+    /// Always; the server's certificate must come from a trusted authority.
     VerifyCa,
-    /// Always, and the certificate is this host's own.
+    /// Always; the certificate must also contain the host name.
     VerifyFull,
 }
 
-/// Files of TLS.
+/// The files for TLS.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsFiles {
     /// The authorities to trust.

@@ -191,7 +191,7 @@ pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn
     if settings.source.mode == Mode::Poll {
         return Box::pin(poll::apply(settings, options, report)).await;
     }
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let applied = Box::pin(apply_to(&target, settings, options, report)).await;
     applied.map_err(|error| match error {
         Error::Relay(error) => error.of_role(&target.user).into(),
@@ -213,10 +213,10 @@ async fn apply_to(
     let name = format!("{} setup", settings.relay.name);
     let mut session = Session::connect(target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     let client = &ordinary.client;
     if let Some(role) = &options.role {
         require_role(client, role).await?;
@@ -336,9 +336,9 @@ async fn position(
     let name = &settings.source.slot;
     // The row before the end of the log: a relay that is at work moves both.
     let stored = stored(client, name).await?;
-    let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
+    let system = session.identify_system().await.map_err(RelayError::postgres("identify the server"))?;
     let server = examine::server(session, system, slot, stored.as_ref());
-    let server = server.await.map_err(RelayError::wal("identify the server"))?;
+    let server = server.await.map_err(RelayError::postgres("identify the server"))?;
     if let Some(stored) = stored {
         // As `run` will decide: what it accepts stays, and only a gap can be accepted.
         match resume::decide(&server, Some(&stored)) {

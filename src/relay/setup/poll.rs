@@ -44,11 +44,11 @@ pub(super) async fn apply(
     options: &SetupOptions,
     report: &mut dyn FnMut(&str),
 ) -> Result<(), super::Error> {
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
     let ordinary = postgres::connect_shared(&target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     let client = &ordinary.client;
     if let Some(role) = &options.role {
         require_role(client, role).await?;
@@ -97,10 +97,10 @@ async fn run(client: &Client, what: String, sql: &str) -> Result<(), RelayError>
 /// The session may be somebody else's again after each transaction: what is set, is set for one.
 async fn begin(client: &Client) -> Result<(), RelayError> {
     let begun = client.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off").await;
-    begun.map_err(RelayError::wal("begin a transaction"))
+    begun.map_err(RelayError::postgres("begin a transaction"))
 }
 
 async fn end(client: &Client) -> Result<(), RelayError> {
     let ended = client.batch_execute("COMMIT").await;
-    ended.map_err(RelayError::wal("commit"))
+    ended.map_err(RelayError::postgres("commit"))
 }

@@ -1,4 +1,4 @@
-//! What is said of a Kafka that acknowledges nothing: each cause once, and again once a minute while it lasts.
+//! Logs a stall of Kafka: each reason once, and again once a minute while it lasts.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -10,34 +10,34 @@ use crate::relay::publish::Cause;
 use crate::relay::publish::Stalled;
 use walrelay_events::fault::Diagnose as _;
 
-/// How often the same cause is said again.
+/// How often the same reason is logged.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was said last, and when.
+/// The last logged reason, and when.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct StallReport {
     said: Option<(Option<(String, Cause)>, Instant)>,
 }
 
 impl StallReport {
-    /// Reports a stall, unless that was just done.
+    /// Logs a stall, unless the same was logged recently.
     pub(in crate::relay) fn report(&mut self, stalled: Stalled, metrics: &Metrics) {
         let cause = stalled.waiting.as_ref().map(|waiting| (waiting.topic.clone(), waiting.cause.clone()));
         if self.said.as_ref().is_some_and(|(said, at)| *said == cause && at.elapsed() < INTERVAL) {
             return;
         }
-        tracing::warn!(code = %stalled.code(), error = %stalled, help = stalled.help(), "kafka delivery stalled");
+        tracing::warn!(code = %stalled.code(), error = %stalled, next = stalled.help(), "kafka delivery stalled");
         metrics.failed(Component::Publish, &stalled);
         self.said = Some((cause, Instant::now()));
     }
 
-    /// The next stall is news.
+    /// Ends the stall: the next one is logged at once.
     pub(in crate::relay) fn over(&mut self) {
         self.said = None;
     }
 }
 
-/// What was so when Kafka was in doubt.
+/// The numbers at the time of a stall, to detect its end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::relay) struct RecoveryCheck {
     acked_records: u64,
@@ -49,7 +49,7 @@ impl RecoveryCheck {
         Self { acked_records: pipeline.reports().acked_records(), keepalives: pipeline.tally().keepalives }
     }
 
-    /// Says whether something was delivered since, or there is nothing to deliver.
+    /// Says whether a record was acknowledged since, or there is nothing to deliver.
     pub(in crate::relay) fn has_recovered(self, pipeline: &Pipeline) -> bool {
         let has_nothing = pipeline.ledger().records() == 0 && !pipeline.is_within_transaction();
         pipeline.reports().acked_records() > self.acked_records

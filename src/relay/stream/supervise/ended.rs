@@ -1,4 +1,4 @@
-//! What follows from how a connection ended, or a producer.
+//! What follows the end of a connection or a failed producer.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use walrelay_events::fault::Fate;
 use super::Supervisor;
 use super::step::StreamStep;
 
-/// A producer without rights on the cluster is tried so often: they may just be changing.
+/// The attempts of a producer without authorization on the cluster: it may be changing.
 const CLUSTER_ATTEMPTS: u32 = 3;
-/// How long our own walsender is left alone that has not noticed that we left it.
+/// The pause while the old walsender of this relay still holds the slot.
 const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     pub(super) fn after(&mut self, ended: Result<StreamEnd, Error>) -> Result<StreamStep, Error> {
         match ended {
             Ok(StreamEnd::Stopped) => self.stopped().map(|()| StreamStep::Over),
-            // Whatever ended the connection, the stop is what counts: it says what is still in flight.
+            // The stop takes precedence: it reports what is in flight.
             Ok(_) if self.stop.is_cancelled() => self.stopped().map(|()| StreamStep::Over),
             Ok(StreamEnd::StoppedBefore) => Ok(StreamStep::Again),
             Ok(StreamEnd::ServerShutdown) => {
@@ -46,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// A record failed, or its producer did.
+    /// A record or its producer failed.
     pub(super) fn after_failure(&mut self) -> Result<StreamStep, Error> {
         let Some(held) = &mut self.held else { return Ok(StreamStep::AwaitKafka(Duration::ZERO)) };
         let frontier = held.pipeline.frontier();
@@ -57,7 +57,7 @@ impl Supervisor {
         }
         self.drop_producer();
         match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
+            // A permanent error fails a whole batch: the record is known only when it was sent alone.
             Verdict::Record if !was_cautious => {
                 self.recovery.batch_refused(&failure);
                 self.cautious_until = Some(frontier);
@@ -70,7 +70,7 @@ impl Supervisor {
             Verdict::Rights | Verdict::Transient => {
                 self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
                 let is_refused = failure.verdict == Verdict::Rights;
-                // Where one topic is refused, only what stands before its record is handed over again.
+                // If one topic is denied, only the events before its record are published.
                 self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
                 if is_refused {
                     self.recovery.refused();
@@ -78,7 +78,7 @@ impl Supervisor {
                 self.metrics.enter(State::SinkBlocked);
                 self.in_doubt = true;
                 let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.recovery.learn(&failure);
+                self.recovery.adapt_timestamps(&failure);
                 self.recovery.report(&failure.into());
                 let pause = self.recovery.next_backoff();
                 Ok(if is_about_brokers { StreamStep::AwaitKafka(pause) } else { StreamStep::Pause(pause) })
@@ -87,7 +87,7 @@ impl Supervisor {
     }
 
     pub(super) fn after_error(&mut self, error: Error) -> Result<StreamStep, Error> {
-        if let Error::Wal { source, .. } = &error
+        if let Error::Postgres { source, .. } = &error
             && source.is_slot_active()
         {
             if self.is_own_walsender(source) {
@@ -95,7 +95,7 @@ impl Supervisor {
                 self.recovery.report(&error);
                 return Ok(StreamStep::Pause(WALSENDER_PAUSE));
             }
-            // Whoever holds it may publish what we still have in our queue, and moves the position on.
+            // The holder may publish the records in this queue, and advances the position.
             self.drop_producer();
             self.remembered = None;
             self.purged_records = 0;
@@ -107,14 +107,14 @@ impl Supervisor {
         Ok(StreamStep::Pause(self.recovery.next_backoff()))
     }
 
-    /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
+    /// Says whether the old walsender of this relay holds the slot.
     fn is_own_walsender(&self, error: &postgres::Error) -> bool {
         let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
         let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
         holder.is_some() && holder == ours
     }
 
-    /// A stop is in order if a restart repeats nothing: whatever this process has handed to Kafka is acknowledged.
+    /// Ends the relay. The stop is orderly if a restart repeats nothing: every enqueued record is acknowledged.
     pub(super) fn stopped(&mut self) -> Result<(), Error> {
         let in_flight = self.held.as_ref().map_or(0, |held| held.pipeline.ledger().records());
         let records = in_flight.max(self.purged());

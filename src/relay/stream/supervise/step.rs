@@ -1,14 +1,14 @@
-//! What comes after a connection.
+//! What follows a connection.
 
 use std::time::Duration;
 
-/// What the supervisor does next.
+/// The supervisor's next step.
 pub(super) enum StreamStep {
     Over,
     Again,
-    /// Kafka must answer first, asked after a pause.
+    /// Wait for Kafka, after a pause.
     AwaitKafka(Duration),
-    /// A record must be acknowledged first.
+    /// Wait for an acknowledgement.
     AwaitProgress,
     /// Another connection holds the slot.
     StandBy,
