@@ -26,6 +26,7 @@ pure relay/record: cursor relay/decode
 pure relay/ledger: lsn
 pure relay/pipeline: lsn cursor fault measure relay/decode relay/record relay/ledger
 pure relay/stream/feedback: relay/ledger
+pure relay/stream/phase: relay/pipeline relay/stream/feedback
 pure relay/stream/resume: lsn
 pure relay/stream/coalesce:
 pure relay/stream/silence: lsn
@@ -47,7 +48,7 @@ pure consumer/verdict: consumer/retry consumer/outcome
 # Level 1b: rooms with I/O.
 relay/postgres: lsn cursor fault units relay/ledger
 relay/metrics: lsn fault measure
-relay/publish: fault units kafka relay/record relay/ledger relay/pipeline relay/metrics
+relay/publish: fault units relay/record relay/ledger relay/pipeline relay/metrics
 relay/catalog/error: lsn fault relay/postgres
 relay/catalog/row: relay/postgres relay/catalog/error
 relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
@@ -108,8 +109,9 @@ relay/stream/examine: fault relay/record relay/stream/resume relay/stream/synchr
     relay/stream/position relay/stream/slot_monitor relay/error relay/settings relay/stream/catalog_watch
 relay/stream/keeper: fault relay/stream/feedback relay/stream/resume relay/stream/synchronous relay/postgres
     relay/metrics relay/stream/position relay/stream/slot_monitor relay/error relay/stream/catalog_watch
-relay/stream/follow: fault relay/pipeline relay/stream/feedback relay/stream/coalesce relay/postgres relay/metrics
-    relay/publish relay/stream/pipeline_metrics relay/stream/stall_report relay/error relay/stream/keeper
+relay/stream/follow: fault relay/pipeline relay/stream/feedback relay/stream/phase relay/stream/coalesce
+    relay/postgres relay/metrics relay/publish relay/stream/pipeline_metrics relay/stream/stall_report relay/error
+    relay/stream/keeper
 relay/stream/supervise: lsn fault relay/record relay/pipeline relay/stream/feedback relay/stream/resume
     relay/stream/silence relay/postgres relay/metrics relay/publish relay/stream/slot_monitor
     relay/stream/pipeline_metrics relay/stream/stall_report relay/error relay/settings relay/retry/recovery
@@ -144,8 +146,8 @@ testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdi
     consumer
 testing: fault testing/broker testing/postgres testing/harness
 config: fault units relay/record relay/postgres relay/publish relay log admin
-cli: fault event relay/record relay/postgres relay/metrics relay/publish consumer/record consumer/dead_letter
-    relay/setup relay log metrics admin testing config
+cli: fault event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
+    metrics admin testing config
 ";
 
 #[derive(Debug)]

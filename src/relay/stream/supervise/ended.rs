@@ -76,7 +76,7 @@ impl Supervisor {
                     self.recovery.refused();
                 }
                 self.metrics.enter(State::SinkBlocked);
-                self.in_doubt = true;
+                self.stalls.doubt();
                 let is_about_brokers = failure.verdict == Verdict::Transient;
                 self.recovery.adapt_timestamps(&failure);
                 self.recovery.report(&failure.into());
