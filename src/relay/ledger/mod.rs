@@ -34,6 +34,7 @@ pub use ticket::Ticket;
 
 /// How many transactions may be on the way at once.
 pub const CAPACITY: usize = 1 << 16;
+const _: () = assert!(CAPACITY <= 1 << ticket::PLACE_BITS, "every place of the ring fits into a ticket");
 
 /// Proof that everything up to here is in Kafka. Only [`Ledger`] can make one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -195,7 +196,7 @@ impl Ledger {
     /// Counts the records on the way.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.entered_records.saturating_sub(self.reports.left_records())
+        self.entered_records.saturating_sub(self.reports.acked_records())
     }
 
     /// Gives the commit time, in microseconds of the Unix clock, of the oldest transaction on the way.

@@ -18,7 +18,7 @@ pub struct Tally {
     /// Updates, deletes and truncates, which an outbox does not publish.
     pub unexpected: u64,
     /// Frames that mean nothing to us.
-    pub asides: u64,
+    pub ignored: u64,
 }
 
 /// Times of the server, by its own clock, in microseconds of the Unix clock; 0 before the first.

@@ -171,11 +171,11 @@ fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
     if !row.try_get::<_, bool>(6).map_err(failed)? {
         let role: String = row.try_get(7).map_err(failed)?;
         let grant = grants::grant_on_sequence(&sequence, &role);
-        return Err(Error::Rights { role, what: "look at the sequence of", table, grant }.into());
+        return Err(Error::Rights { role, what: "read the sequence of", table, grant }.into());
     }
     Ok(Sequence { id: row.try_get(0).map_err(failed)?, end: row.try_get(5).map_err(failed)?, name: sequence })
 }
 
 fn failed(error: tokio_postgres::Error) -> RelayError {
-    RelayError::wal("read the catalogue")(error)
+    RelayError::postgres("read the catalog")(error)
 }

@@ -6,6 +6,7 @@
 
 mod config;
 mod headers;
+mod reason;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ use std::collections::BTreeSet;
 
 use crate::relay::decode::pgoutput::Micros;
 use crate::relay::record::row::Name;
-use crate::relay::record::row::Names;
 use crate::relay::record::row::Role;
+use crate::relay::record::row::RoleNames;
 use crate::relay::record::row::Row;
 
 pub use config::ColumnNames;
@@ -26,6 +27,7 @@ pub use config::Header;
 pub use config::Preset;
 pub use config::Timestamp;
 pub use headers::Headers;
+pub use reason::Reason;
 pub use template::BadTemplate;
 use template::Template;
 pub use value::Written;
@@ -34,7 +36,7 @@ pub use value::written_at;
 
 /// What is handed to Kafka, borrowed from the row and from [`Scratch`].
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
+pub struct ProducerRecord<'a> {
     /// The topic, legal and allowed.
     pub topic: &'a str,
     /// The key; records of one key go to one partition.
@@ -49,7 +51,7 @@ pub struct Record<'a> {
     pub partition: Option<i32>,
 }
 
-impl Record<'_> {
+impl ProducerRecord<'_> {
     /// Gives the bytes of key, value and headers.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -67,47 +69,6 @@ pub struct Scratch {
     produced_at: (Micros, String),
 }
 
-/// Why a row cannot become a record. The text holds no payload, and nothing of the row that is not escaped.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Reason {
-    /// A value is missing that the record needs.
-    #[error("{0} is NULL")]
-    Null(&'static str),
-    /// A value is not what its type says.
-    #[error("{role} is not a legal {expected}")]
-    Illegal {
-        /// Whose value.
-        role: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// The topic breaks Kafka's rule.
-    #[error(
-        "the topic {0:?} is not legal: 1 to 249 of A-Z a-z 0-9 . _ -, not \".\" or \"..\", not starting with \"__\""
-    )]
-    Topic(String),
-    /// The topic is not in the allow-list.
-    #[error("the topic {0:?} is not among allowed_topics")]
-    TopicNotAllowed(String),
-    /// The row's headers cannot be headers.
-    #[error("headers: {0}")]
-    Headers(String),
-    /// The partition is negative or too large.
-    #[error("partition {0} is not a partition number")]
-    Partition(i64),
-    /// The topic has fewer partitions.
-    #[error("its topic has no partition {0}")]
-    NoPartition(i32),
-    /// The record is larger than the producer takes.
-    #[error("the record has {size} bytes, more than the {limit} of message.max.bytes, which is walrelay's own limit")]
-    TooLarge {
-        /// Its size.
-        size: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
-
 /// How the rows of one outbox table become records.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -115,7 +76,7 @@ pub struct Route {
     table: String,
     /// Every name of the table, with its schema: the configured one first.
     tables: Vec<(String, String)>,
-    names: Names,
+    names: RoleNames,
     topic: Template,
     key: Role,
     headers: Vec<Header>,
@@ -151,7 +112,7 @@ impl Route {
             }
         };
         let columns = &config.columns;
-        let mut names = Names::default();
+        let mut names = RoleNames::default();
         for (role, name) in Role::ALL.into_iter().zip(&mut names.0) {
             let given = match role {
                 Role::Id => &columns.id,
@@ -240,7 +201,7 @@ impl Route {
 
     /// Gives the names of the columns it reads.
     #[must_use]
-    pub const fn names(&self) -> &Names {
+    pub const fn names(&self) -> &RoleNames {
         &self.names
     }
 
@@ -275,7 +236,7 @@ impl Route {
         row: &Row<'a>,
         committed_at: Micros,
         scratch: &'a mut Scratch,
-    ) -> Result<Record<'a>, Reason> {
+    ) -> Result<ProducerRecord<'a>, Reason> {
         self.topic.render(row, &mut scratch.topic)?;
         self.check_topic(&scratch.topic)?;
         scratch.key.clear();
@@ -287,7 +248,7 @@ impl Route {
             Timestamp::CreatedAt => Some(value::created_at(row, committed_at)? / 1_000),
             Timestamp::Now => None,
         };
-        Ok(Record {
+        Ok(ProducerRecord {
             topic: &scratch.topic,
             // Java and librdkafka place an empty key differently, so it counts as none.
             key: Some(scratch.key.as_slice()).filter(|key| has_key && !key.is_empty()),
