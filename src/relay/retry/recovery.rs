@@ -8,10 +8,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use walrelay_events::fault::Diagnose;
-use walrelay_events::fault::Exit;
-use walrelay_events::fault::Fate;
-use walrelay_events::fault::chain;
 use crate::relay::error::Error;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -23,6 +19,10 @@ use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::MAX_BACKOFF_DOWN;
 use crate::relay::retry::backoff::MAX_BACKOFF_REFUSED;
 use crate::relay::retry::recurrence::Recurrence;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 /// Credentials may be changing: they count as wrong after so many attempts.
 const RIGHTS_ATTEMPTS: u32 = 3;
