@@ -54,7 +54,7 @@ pub(super) async fn apply(
         require_role(client, role).await?;
     }
     for outbox in outboxes(settings)? {
-        let outbox = &verify::settle(client, &outbox).await?;
+        let outbox = &verify::resolve(client, &outbox).await?;
         let (schema, name) = outbox.route.table();
         if options.with_outbox {
             run(client, format!("create table {schema}.{name}"), &outbox_table(&outbox.route)).await?;
