@@ -16,10 +16,10 @@ use hyper::header::HeaderValue;
 use crate::metrics;
 use crate::relay::metrics::POSITION_WAIT_MAX;
 
-use super::Status;
-use super::View;
 use super::page;
 use super::status::LastError;
+use super::status::Status;
+use super::view::View;
 
 /// How long the relay's loop may stand still before the relay counts as dead. It goes round at least once a second.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);

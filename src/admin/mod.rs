@@ -13,6 +13,7 @@ mod config;
 mod page;
 mod serve;
 mod status;
+mod view;
 
 use std::fmt;
 use std::io;
@@ -21,7 +22,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -33,18 +33,7 @@ use crate::fault::Fate;
 
 pub use config::Config;
 pub use status::Status;
-
-/// What can be seen from outside. Every answer is made from one of these, at the moment of the question.
-pub trait View: Send + Sync + 'static {
-    /// The time since the relay's loop last went round.
-    fn since_tick(&self) -> Duration;
-
-    /// All series, in Prometheus' text format.
-    fn exposition(&self) -> String;
-
-    /// Everything else.
-    fn status(&self) -> Status;
-}
+pub use view::View;
 
 /// Why there are no endpoints.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +137,7 @@ mod tests {
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpStream;
+    use std::time::Duration;
     use std::time::Instant;
 
     fn sources() -> Sources {

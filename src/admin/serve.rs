@@ -25,8 +25,8 @@ use tracing::warn;
 use crate::fault::Code;
 use crate::fault::Exit;
 
-use super::View;
 use super::answer;
+use super::view::View;
 
 /// The most connections at a time.
 const CONNECTIONS_MAX: usize = 64;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::Subcommand;
-use clap::ValueEnum;
 use clap_complete::Shell;
 
-use super::dlq::Filter;
+use super::dlq::DlqVerb;
+use super::output::Color;
+use super::output::Format;
 
 /// Streams a transactional outbox out of PostgreSQL into Kafka, and confirms the log only after delivery.
 #[derive(Debug, Parser)]
@@ -97,57 +98,6 @@ pub(super) enum ConfigVerb {
     },
     /// Tell every mistake, each with its place
     Validate,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum DlqVerb {
-    /// List letters, one line each
-    List {
-        #[command(flatten)]
-        filter: Filter,
-        /// How they are printed
-        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
-        format: Format,
-    },
-    /// Show letters whole: headers and value
-    Show {
-        #[command(flatten)]
-        filter: Filter,
-        /// How they are printed
-        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
-        format: Format,
-    },
-    /// Bring letters back to the topics they came from
-    Redrive {
-        #[command(flatten)]
-        filter: Filter,
-        /// Bring them to this topic instead
-        #[arg(long, value_name = "TOPIC")]
-        to: Option<String>,
-        /// Only tell what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Format {
-    /// For people
-    Human,
-    /// For programs
-    Json,
-}
-
-/// When colour is used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set or TERM is dumb
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
 }
 
 #[cfg(test)]

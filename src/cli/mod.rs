@@ -33,8 +33,8 @@ use crate::relay::setup::Wish;
 
 use args::Args;
 use args::ConfigVerb;
-use args::Format;
 use args::Verb;
+use output::Format;
 use output::Output;
 use report::Failed;
 use signals::Signals;

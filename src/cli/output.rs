@@ -4,8 +4,29 @@ use std::io;
 use std::io::IsTerminal as _;
 use std::io::Write;
 
-use super::args::Color;
+use clap::ValueEnum;
+
 use super::invocation;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
+/// When colour is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
 
 /// Standard output for data, standard error for everything else.
 pub(super) struct Output {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::metrics::Build;
 
-use super::args::Format;
+use super::output::Format;
 use super::output::Output;
 use super::report::Failed;
 

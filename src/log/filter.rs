@@ -4,7 +4,7 @@ use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::Error;
+use super::error::Error;
 
 /// The words for a level, from nothing to everything.
 const LEVELS: [(&str, LevelFilter); 6] = [

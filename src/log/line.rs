@@ -15,6 +15,8 @@ use tracing::field::Visit;
 
 use crate::fault;
 
+use super::complete::completed;
+
 /// How much text of one event is kept, in bytes before escaping.
 const TEXT_BYTES_MAX: usize = 4_096;
 
@@ -110,7 +112,7 @@ impl Content {
 
     /// Completes the commands in a next step, and cuts what is too long.
     fn completed(&mut self, name: &str, text: &str) -> String {
-        let completed = matches!(name, "help" | "next").then(|| super::completed(text));
+        let completed = matches!(name, "help" | "next").then(|| completed(text));
         self.cut(completed.as_deref().unwrap_or(text))
     }
 

@@ -4,6 +4,8 @@
 //! that writes them, and what does not fit is counted. Repetitions of warnings and errors are held back by their place in
 //! the code. Spans are not shown: facts travel as fields.
 
+mod complete;
+mod error;
 mod filter;
 mod limit;
 mod line;
@@ -13,10 +15,7 @@ use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::OnceLock;
-use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::TrySendError;
@@ -36,22 +35,17 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::measure::Counter;
 
-use limit::Limit;
+pub use complete::complete_with;
+pub use error::Error;
 use line::Content;
 use line::Look;
 use writer::Order;
+use writer::Shared;
 
 /// The most lines that wait for the output. With the longest lines this is a few MiB.
 const WAITING_MAX: usize = 512;
-
-/// How the commands in a next step are completed, if they are.
-static COMPLETE: OnceLock<fn(&str) -> String> = OnceLock::new();
 
 /// How a line looks, once logging has started for the whole process.
 static LOOK: OnceLock<Look> = OnceLock::new();
@@ -97,69 +91,11 @@ impl Config {
     }
 }
 
-/// Why logging cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A word is not a level.
-    #[error("expected a log level (off, error, warn, info, debug, trace), found {word:?}")]
-    Level {
-        /// The word.
-        word: String,
-        /// What it may have been meant to be.
-        nearest: Option<&'static str>,
-    },
-    /// A part of the filter has no usable target.
-    #[error("expected target=level, found {part:?}")]
-    Target {
-        /// The part.
-        part: String,
-    },
-    /// Logging was started before.
-    #[error("start logging a second time in one process")]
-    AlreadyStarted,
-    /// There is no thread to write lines.
-    #[error("start the thread that writes log lines")]
-    Thread(#[source] io::Error),
-}
-
-impl Diagnose for Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Level { .. } => Code::new(Exit::Configuration, 50),
-            Self::Target { .. } => Code::new(Exit::Configuration, 51),
-            Self::AlreadyStarted => Code::new(Exit::Internal, 50),
-            Self::Thread(_) => Code::new(Exit::Internal, 51),
-        }
-    }
-
-    fn fate(&self) -> Fate {
-        Fate::Fatal
-    }
-
-    fn help(&self) -> Option<String> {
-        let example = "write log.level as a level, or as levels by target such as \"info,walrelay::relay=debug\"";
-        match self {
-            Self::Level { nearest: Some(nearest), .. } => Some(format!("did you mean \"{nearest}\"? {example}")),
-            Self::Level { nearest: None, .. } | Self::Target { .. } => Some(example.to_owned()),
-            Self::AlreadyStarted | Self::Thread(_) => None,
-        }
-    }
-}
-
 /// Holds logging up. Dropping it writes what is waiting, for one second at most.
 #[derive(Debug)]
 pub struct Guard {
     orders: SyncSender<Order>,
     shared: Arc<Shared>,
-}
-
-/// What the threads that log and the one that writes have in common.
-#[derive(Debug)]
-struct Shared {
-    look: Look,
-    limit: Mutex<Limit>,
-    dropped: Counter,
-    suppressed: Counter,
 }
 
 /// Starts logging to standard error, for the whole process.
@@ -172,15 +108,6 @@ pub fn start(config: &Config) -> Result<Guard, Error> {
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::AlreadyStarted)?;
     let _ = LOOK.set(look);
     Ok(guard)
-}
-
-/// Passes every next step through this from now on, so that its commands can be run as they stand.
-pub fn complete_with(complete: fn(&str) -> String) {
-    let _ = COMPLETE.set(complete);
-}
-
-fn completed(text: &str) -> String {
-    COMPLETE.get().map_or_else(|| text.to_owned(), |complete| complete(text))
 }
 
 /// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging has started.
@@ -222,12 +149,6 @@ impl Drop for Guard {
     }
 }
 
-impl Shared {
-    fn limit(&self) -> MutexGuard<'_, Limit> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 const fn look(format: Format, is_terminal: bool, is_coloured: bool) -> Look {
     match format {
         Format::Auto if is_terminal => Look::Pretty { is_coloured },
@@ -245,8 +166,7 @@ fn subscriber(
 ) -> Result<(impl Subscriber + Send + Sync + 'static, Guard), Error> {
     let targets = filter::parse(&config.level)?;
     let (orders, received) = mpsc::sync_channel(WAITING_MAX);
-    let shared =
-        Arc::new(Shared { look, limit: Mutex::default(), dropped: Counter::default(), suppressed: Counter::default() });
+    let shared = Arc::new(Shared::new(look));
     let theirs = Arc::clone(&shared);
     thread::Builder::new()
         .name("log".to_owned())
@@ -288,6 +208,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::sync::Mutex;
     use tracing::subscriber::with_default;
 
     #[derive(Clone, Default)]

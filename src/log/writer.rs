@@ -1,6 +1,9 @@
 //! The thread that writes lines, so that nobody who logs ever waits for a terminal or a pipe.
 
 use std::io::Write;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::SyncSender;
@@ -10,10 +13,13 @@ use std::time::SystemTime;
 
 use tracing::Level;
 
-use super::Shared;
+use crate::measure::Counter;
+
+use super::limit::Limit;
 use super::limit::Repeated;
 use super::line;
 use super::line::Content;
+use super::line::Look;
 
 /// How often the thread looks for something to say when nobody logs.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,6 +31,25 @@ pub(super) enum Order {
     Line(String),
     /// Say what is still to be said, then end.
     End(SyncSender<()>),
+}
+
+/// What the threads that log and the one that writes have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) look: Look,
+    limit: Mutex<Limit>,
+    pub(super) dropped: Counter,
+    pub(super) suppressed: Counter,
+}
+
+impl Shared {
+    pub(super) fn new(look: Look) -> Self {
+        Self { look, limit: Mutex::default(), dropped: Counter::default(), suppressed: Counter::default() }
+    }
+
+    pub(super) fn limit(&self) -> MutexGuard<'_, Limit> {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Writes until it is told to end. Errors of the output are not ours to tell: there is no other place to tell them.

@@ -4,12 +4,13 @@ use crate::relay::metrics::BrokerView;
 use crate::relay::metrics::ProducerView;
 use crate::relay::metrics::Quantiles;
 
-use super::float;
+use super::number::flag;
+use super::number::float;
+use super::number::seconds;
 use super::page::Kind;
 use super::page::Kind::Count;
 use super::page::Kind::Level;
 use super::page::Page;
-use super::seconds;
 
 /// A series for each broker: its kind, name, help and number.
 type OfBroker = (Kind, &'static str, &'static str, fn(&BrokerView) -> f64);
@@ -17,9 +18,7 @@ type OfBroker = (Kind, &'static str, &'static str, fn(&BrokerView) -> f64);
 type TimesOfBroker = (&'static str, &'static str, fn(&BrokerView) -> Option<Quantiles>);
 
 const OF_BROKER: [OfBroker; 5] = [
-    (Level, "walrelay_kafka_broker_up", "Whether a connection to the broker stands.", |broker| {
-        super::flag(broker.is_up)
-    }),
+    (Level, "walrelay_kafka_broker_up", "Whether a connection to the broker stands.", |broker| flag(broker.is_up)),
     (Count, "walrelay_kafka_broker_requests_total", "Requests sent to the broker.", |broker| float(broker.requests)),
     (Count, "walrelay_kafka_broker_sent_bytes_total", "Bytes sent to the broker.", |broker| float(broker.bytes)),
     (Count, "walrelay_kafka_broker_errors_total", "Requests that failed to be sent.", |broker| float(broker.errors)),

@@ -4,7 +4,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
-use super::Error;
+use super::error::Error;
 
 const CUSTOMERS: [&str; 4] = ["Ada", "Edgar", "Grace", "Barbara"];
 

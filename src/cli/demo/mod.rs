@@ -5,9 +5,10 @@
 
 mod application;
 mod consumer;
+mod error;
+mod options;
 mod show;
 
-use std::io;
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -15,10 +16,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay;
 use crate::relay::metrics::Metrics;
 use crate::relay::setup;
@@ -29,7 +26,9 @@ use crate::testing::Postgres;
 
 use application::Application;
 use consumer::Consumer;
-pub use show::Form;
+pub use error::Error;
+pub use options::Form;
+pub use options::Options;
 use show::Show;
 
 /// The topic to which the outbox of the demo leads.
@@ -38,17 +37,6 @@ const PARTITIONS: i32 = 3;
 /// No event takes this long on one machine; something is wrong then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the demo does.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How many orders are written.
-    pub orders: u32,
-    /// How records are printed.
-    pub form: Form,
-    /// Colour and a pause between orders, for a person who watches.
-    pub is_watched: bool,
-}
-
 /// How the demo ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
@@ -56,67 +44,6 @@ pub enum Ended {
     Shown,
     /// It was told to stop.
     Interrupted,
-}
-
-/// The demo cannot be shown.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A throwaway server cannot be started.
-    #[error(transparent)]
-    Testing(#[from] testing::Error),
-    /// Publication, slot or position cannot be set up.
-    #[error(transparent)]
-    Setup(#[from] setup::Error),
-    /// The relay stopped.
-    #[error(transparent)]
-    Relay(#[from] relay::Error),
-    /// The application cannot write.
-    #[error("write an order")]
-    Write(#[source] tokio_postgres::Error),
-    /// The consumer cannot read.
-    #[error("read from Kafka")]
-    Read(#[source] rdkafka::error::KafkaError),
-    /// Not everything arrived.
-    #[error("{missing} events have not arrived after {} s", PATIENCE.as_secs())]
-    Missing {
-        /// How many.
-        missing: usize,
-    },
-    /// Standard output is gone, or a thread cannot be started.
-    #[error("show the demo")]
-    Io(#[from] io::Error),
-}
-
-impl Error {
-    /// Says whether nobody reads what we print any more.
-    #[must_use]
-    pub fn is_closed_output(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-impl Diagnose for Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Testing(error) => error.code(),
-            Self::Setup(error) => error.code(),
-            Self::Relay(error) => error.code(),
-            Self::Write(_) | Self::Read(_) | Self::Missing { .. } | Self::Io(_) => Code::new(Exit::Internal, 30),
-        }
-    }
-
-    fn fate(&self) -> Fate {
-        Fate::Fatal
-    }
-
-    fn help(&self) -> Option<String> {
-        match self {
-            Self::Testing(error) => error.help(),
-            Self::Setup(error) => error.help(),
-            Self::Relay(error) => error.help(),
-            Self::Write(_) | Self::Read(_) | Self::Missing { .. } | Self::Io(_) => None,
-        }
-    }
 }
 
 /// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything else to
@@ -171,7 +98,7 @@ pub fn run(
             break;
         }
         if patience.elapsed() > PATIENCE {
-            return Err(Error::Missing { missing: written - show.records() });
+            return Err(Error::Missing { missing: written - show.records(), after: PATIENCE });
         }
     }
     over.cancel();

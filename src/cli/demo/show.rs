@@ -7,17 +7,9 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use super::Options;
 use super::consumer::Record;
-
-/// How records are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
-    /// A few lines each.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
+use super::options::Form;
+use super::options::Options;
 
 pub(super) struct Show<'w> {
     form: Form,
