@@ -33,6 +33,8 @@ pub mod lsn;
 #[cfg(feature = "relay")]
 pub mod measure;
 #[cfg(feature = "relay")]
+pub mod secret;
+#[cfg(feature = "relay")]
 pub mod units;
 
 #[cfg(feature = "relay")]

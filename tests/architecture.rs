@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cursor", &[]),
     ("fault", &[]),
     ("units", &[]),
+    ("secret", &[]),
     ("measure", &[]),
     ("kafka", &[]),
     ("event/names", &[]),
@@ -241,13 +242,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("admin", &["lsn", "fault", "measure", "relay", "relay/metrics", "metrics"]),
     ("testing", &["fault"]),
     ("testing/harness", &["event", "consumer", "consumer/lanes", "consumer/retry", "consumer/verdict"]),
-    ("config", &["fault", "units", "log", "admin", "relay", "relay/postgres", "relay/publish", "relay/record"]),
+    (
+        "config",
+        &["fault", "units", "secret", "log", "admin", "relay", "relay/postgres", "relay/publish", "relay/record"],
+    ),
     (
         "cli",
         &[
             "event",
             "consumer",
             "fault",
+            "secret",
             "log",
             "relay",
             "relay/metrics",

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::config;
+use crate::secret;
 
 static CALLED: OnceLock<String> = OnceLock::new();
 
@@ -26,7 +26,7 @@ fn completed(text: &str, called: &str) -> String {
 
 fn words(file: Option<&Path>, sets: &[String]) -> String {
     let file = file.map(|file| format!("--config {} ", quoted(&file.display().to_string())));
-    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&config::without_secret(set))));
+    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&secret::without_in_set(set))));
     file.into_iter().chain(sets).collect()
 }
 
