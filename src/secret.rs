@@ -1,7 +1,7 @@
 //! What may be a secret, in one list, and how a text is shown without it.
 //!
-//! `config show`, the mistakes of a configuration, the commands in a next step and the warning about an open file all ask here.
-//! In doubt a text is secret: a name may be mistyped, and a password may hold a character that ends it.
+//! `config show`, the mistakes of a configuration, the commands in a next step and the warning about an open file all
+//! ask here. In doubt a text is secret: a name may be mistyped, and a password may hold a character that ends it.
 
 /// What stands in a secret's place.
 pub const REDACTED: &str = "[redacted]";
@@ -68,7 +68,8 @@ fn without_url(url: &str) -> String {
     }
 }
 
-/// The last `@` before the query ends the password, or the last at all: one that holds `/` or `?` as such hides nothing less.
+/// The last `@` before the query ends the password, or the last at all: one that holds `/` or `?` as such hides nothing
+/// less.
 fn without_uri(rest: &str) -> String {
     let before_query = rest.split('?').next().unwrap_or_default();
     let login_end = before_query.rfind('@').or_else(|| rest.rfind('@')).unwrap_or_default();

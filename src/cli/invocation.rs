@@ -1,7 +1,8 @@
 //! How this process was called, so that every command it prints can be run as it stands.
 //!
-//! A command in a text for people is written \`walrelay ...\`, in backquotes. Whoever prints such a text, as a log field, on
-//! standard error or under `/status`, passes it through here. A secret that was given by `--set` is not repeated.
+//! A command in a text for people is written \`walrelay ...\`, in backquotes. Whoever prints such a text, as a log
+//! field, on standard error or under `/status`, passes it through here. A secret that was given by `--set` is not
+//! repeated.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -49,8 +50,8 @@ mod tests {
         };
         assert_eq!(
             called("/etc/w/a.toml", &["source.slot=b"]),
-            "run `walrelay --config /etc/w/a.toml --set source.slot=b setup --apply`, then `walrelay --config /etc/w/a.toml --set \
-             source.slot=b run`; see walrelay setup"
+            "run `walrelay --config /etc/w/a.toml --set source.slot=b setup --apply`, then `walrelay --config \
+             /etc/w/a.toml --set source.slot=b run`; see walrelay setup"
         );
         assert!(called("it's mine.toml", &[]).contains(r"--config 'it'\''s mine.toml' setup"));
         let secrets =

@@ -1,7 +1,7 @@
 //! What follows a panic: the process ends at once with 70, whichever thread it was.
 //!
-//! A thread that dies must not leave the others half alive, and a program that aborts would tell init systems less. One panic
-//! is none of ours and caught: that of rdkafka at a header whose name is not UTF-8.
+//! A thread that dies must not leave the others half alive, and a program that aborts would tell init systems less. One
+//! panic is none of ours and caught: that of rdkafka at a header whose name is not UTF-8.
 
 use std::backtrace::Backtrace;
 use std::backtrace::BacktraceStatus;

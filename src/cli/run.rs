@@ -81,8 +81,8 @@ fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<
     );
     if config.source.mode == Mode::Wal && !config.source.store_position {
         tracing::warn!(
-            "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last saved \
-             the slot, and a slot that somebody else moved is not noticed"
+            "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last \
+             saved the slot, and a slot that somebody else moved is not noticed"
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

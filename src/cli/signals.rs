@@ -136,7 +136,8 @@ impl Heard {
                 (Wish::End(_), Some(_)) => stop.cancel(),
                 (Wish::Other(signal), _) => tracing::warn!(
                     signal,
-                    "signal ignored: a restart reads the configuration anew, and lines of the log go to standard error only"
+                    "signal ignored: a restart reads the configuration anew, and lines of the log go to standard error \
+                     only"
                 ),
             }
         }

@@ -1,8 +1,8 @@
 //! Repetitions are held back and counted.
 //!
-//! With the brokers down librdkafka alone writes the same line many times a second. A warning or error is shown five times
-//! in thirty seconds; then its place in the code is silent until the thirty seconds are over, and one line says how many
-//! were held back. Two different error codes at one place are two different things.
+//! With the brokers down librdkafka alone writes the same line many times a second. A warning or error is shown five
+//! times in thirty seconds; then its place in the code is silent until the thirty seconds are over, and one line says
+//! how many were held back. Two different error codes at one place are two different things.
 
 use std::collections::HashMap;
 use std::hash::DefaultHasher;

@@ -1,7 +1,8 @@
 //! One event becomes one line.
 //!
-//! Values come from rows, servers and brokers. Whatever they hold, a line stays a line and a terminal is not steered: control
-//! characters, line separators and characters that reorder text are escaped in every format (CWE-117). Long values are cut.
+//! Values come from rows, servers and brokers. Whatever they hold, a line stays a line and a terminal is not steered:
+//! control characters, line separators and characters that reorder text are escaped in every format (CWE-117). Long
+//! values are cut.
 
 use std::error::Error;
 use std::fmt;

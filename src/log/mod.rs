@@ -1,8 +1,8 @@
 //! Logging: `[log]`, and the subscriber that writes to standard error.
 //!
-//! One event is one line, whatever its values hold. Whoever logs never waits: lines go through a bounded channel to a thread
-//! that writes them, and what does not fit is counted. Repetitions of warnings and errors are held back by their place in
-//! the code. Spans are not shown: facts travel as fields.
+//! One event is one line, whatever its values hold. Whoever logs never waits: lines go through a bounded channel to a
+//! thread that writes them, and what does not fit is counted. Repetitions of warnings and errors are held back by their
+//! place in the code. Spans are not shown: facts travel as fields.
 
 mod complete;
 mod error;
@@ -110,7 +110,8 @@ pub fn start(config: &Config) -> Result<Guard, Error> {
     Ok(guard)
 }
 
-/// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging has started.
+/// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging
+/// has started.
 pub fn write_now(message: &str, fields: &[(&'static str, &str)]) -> bool {
     let Some(look) = LOOK.get() else { return false };
     let content = Content::of_texts(message, fields);

@@ -1,7 +1,7 @@
 //! `walrelay demo`: the whole way on this machine, from a plain SQL insert to what a consumer reads.
 //!
-//! A throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster), and the very same relay that `run` starts. An
-//! application writes orders and their events in one transaction each; a consumer prints what arrives.
+//! A throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster), and the very same relay that `run` starts.
+//! An application writes orders and their events in one transaction each; a consumer prints what arrives.
 
 mod application;
 mod consumer;
@@ -46,8 +46,8 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything else to
-/// `notes`.
+/// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything
+/// else to `notes`.
 pub fn run(
     options: Options,
     stop: &CancellationToken,
