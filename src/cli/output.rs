@@ -8,23 +8,23 @@ use clap::ValueEnum;
 
 use super::invocation;
 
-/// How data is printed.
+/// The format of data on standard output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    /// Text for people
     Human,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
-/// When colour is used.
+/// When output is in color.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless NO_COLOR is set or TERM is dumb
     Auto,
-    /// Always
+    /// Also into pipes and files
     Always,
-    /// Never
+    /// Plain text everywhere
     Never,
 }
 
@@ -47,7 +47,7 @@ impl Output {
         Self { out: io::stdout(), notes: io::stderr(), is_coloured }
     }
 
-    /// Says whether a person watches in colour.
+    /// Whether a person watches, in color.
     pub(super) const fn is_coloured(&self) -> bool {
         self.is_coloured
     }
@@ -57,23 +57,21 @@ impl Output {
         self.text(&format!("{text}\n"))
     }
 
-    /// Writes data.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    /// Tells something beside the data. If nobody can read it, there is nobody to tell.
+    /// Writes a note beside the data. If standard error is closed, nobody reads it.
     pub(super) fn note(&mut self, text: &str) {
         let _ = writeln!(self.notes, "{text}");
     }
 
-    /// Tells the next step. A command in it is one that can be run as it stands.
+    /// Writes the next step. Its commands can be pasted.
     pub(super) fn hint(&mut self, text: &str) {
         self.note(&invocation::complete(text));
     }
 
-    /// Gives both streams.
     pub(super) fn both(&mut self) -> (&mut dyn Write, &mut dyn Write) {
         (&mut self.out, &mut self.notes)
     }

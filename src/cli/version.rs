@@ -1,4 +1,4 @@
-//! `walrelay version`: what this program is made of.
+//! `walrelay version`: this program and the libraries that are built in.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,10 @@
-//! Next steps in log lines: their commands can be run as they stand.
+//! Next steps in log lines: their commands can be pasted.
 
 use std::sync::OnceLock;
 
-/// How the commands in a next step are completed, if they are.
 static COMPLETE: OnceLock<fn(&str) -> String> = OnceLock::new();
 
-/// Passes every next step through this from now on, so that its commands can be run as they stand.
+/// Passes every next step through `complete` from now on, so that its commands can be pasted.
 pub fn complete_with(complete: fn(&str) -> String) {
     let _ = COMPLETE.set(complete);
 }

@@ -13,21 +13,17 @@ pub enum Error {
     /// A word is not a level.
     #[error("expected a log level (off, error, warn, info, debug, trace), found {word:?}")]
     Level {
-        /// The word.
         word: String,
-        /// What it may have been meant to be.
+        /// The level with the nearest name.
         nearest: Option<&'static str>,
     },
     /// A part of the filter has no usable target.
     #[error("expected target=level, found {part:?}")]
-    Target {
-        /// The part.
-        part: String,
-    },
+    Target { part: String },
     /// Logging was started before.
     #[error("start logging a second time in one process")]
     AlreadyStarted,
-    /// There is no thread to write lines.
+    /// The thread that writes lines cannot be started.
     #[error("start the thread that writes log lines")]
     Thread(#[source] io::Error),
 }

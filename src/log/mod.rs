@@ -1,8 +1,8 @@
 //! Logging: `[log]`, and the subscriber that writes to standard error.
 //!
-//! One event is one line, whatever its values hold. Whoever logs never waits: lines go through a bounded channel to a
-//! thread that writes them, and what does not fit is counted. Repetitions of warnings and errors are held back by their
-//! place in the code. Spans are not shown: facts travel as fields.
+//! One event is one line, whatever its values hold. A caller never waits: lines go through a bounded channel to a thread
+//! that writes them, and what does not fit is counted. Repeated warnings and errors of a callsite are suppressed. Spans
+//! are not shown: facts are fields.
 
 mod complete;
 mod error;
@@ -44,35 +44,35 @@ use line::Look;
 use writer::Order;
 use writer::Shared;
 
-/// The most lines that wait for the output. With the longest lines this is a few MiB.
+/// The most lines that wait for the output: a few MiB if all are of maximum length.
 const WAITING_MAX: usize = 512;
 
-/// How a line looks, once logging has started for the whole process.
+/// The format of the process, once logging has started.
 static LOOK: OnceLock<Look> = OnceLock::new();
 
-/// How long the end of the program waits for the last lines.
+/// How long the end of the process waits for the last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// What is logged, and how it looks.
+/// The level and format of log lines.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How a line looks.
+    /// The format of a line.
     pub format: Format,
-    /// The least level, or a filter such as `"info,walrelay::relay=debug"`.
+    /// The minimum level, or a filter such as `"info,walrelay::relay=debug"`.
     pub level: String,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `pretty` on a terminal, `json` otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Text for people.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// `key=value` pairs.
     Logfmt,
@@ -85,13 +85,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Says what is wrong with it, before anything starts.
+    /// Checks the filter before logging starts.
     pub fn check(&self) -> Result<(), Error> {
         filter::parse(&self.level).map(drop)
     }
 }
 
-/// Holds logging up. Dropping it writes what is waiting, for one second at most.
+/// Keeps logging alive. Dropping it writes the waiting lines, for one second at most.
 #[derive(Debug)]
 pub struct Guard {
     orders: SyncSender<Order>,
@@ -110,8 +110,8 @@ pub fn start(config: &Config) -> Result<Guard, Error> {
     Ok(guard)
 }
 
-/// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging
-/// has started.
+/// Writes an error directly, not through the writer thread, for a process that ends now. Returns whether logging has
+/// started.
 pub fn write_now(message: &str, fields: &[(&'static str, &str)]) -> bool {
     let Some(look) = LOOK.get() else { return false };
     let content = Content::of_texts(message, fields);
@@ -127,7 +127,7 @@ impl Guard {
         self.shared.dropped.clone()
     }
 
-    /// Counts the lines that were held back as repetitions.
+    /// Counts the lines that were suppressed as repetitions.
     #[must_use]
     pub fn suppressed(&self) -> Counter {
         self.shared.suppressed.clone()
@@ -159,7 +159,7 @@ const fn look(format: Format, is_terminal: bool, is_coloured: bool) -> Look {
     }
 }
 
-/// Makes everything but the global registration, so that a test can have its own.
+/// Builds everything but the global registration, so that a test can have its own.
 fn subscriber(
     config: &Config,
     look: Look,
@@ -177,7 +177,7 @@ fn subscriber(
     Ok((Registry::default().with(lines.with_filter(targets)), Guard { orders, shared }))
 }
 
-/// Turns events into lines and hands them on.
+/// Formats events and passes the lines to the writer.
 #[derive(Debug)]
 struct Lines {
     orders: SyncSender<Order>,
@@ -188,10 +188,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let content = Content::of(event);
-        // Levels compare by how much they let through: an error is less than a warning.
+        // An error compares as less than a warning.
         if *metadata.level() <= Level::WARN {
             let now = Instant::now();
-            // Each mistake in the configuration is a thing of its own.
+            // Each mistake in the configuration counts by itself.
             let kind = [content.text("code"), content.text("mistake")];
             if !self.shared.limit().admits(metadata, kind, content.message(), now) {
                 self.shared.suppressed.increment();
@@ -294,7 +294,7 @@ mod tests {
         let start = Instant::now();
         drop(guard);
         assert!(start.elapsed() < FLUSH_MAX * 3, "{:?}", start.elapsed());
-        // Then somebody reads again: the writer goes on and tells what was lost.
+        // When somebody reads again, the writer continues and reports what was lost.
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.contains("lost="), "{text}");

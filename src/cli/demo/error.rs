@@ -29,21 +29,16 @@ pub enum Error {
     /// The consumer cannot read.
     #[error("read from Kafka")]
     Read(#[source] rdkafka::error::KafkaError),
-    /// Not everything arrived.
-    #[error("{missing} events have not arrived after {} s", after.as_secs())]
-    Missing {
-        /// How many.
-        missing: usize,
-        /// After this long.
-        after: Duration,
-    },
-    /// Standard output is gone, or a thread cannot be started.
+    /// Some events were not delivered in time.
+    #[error("{missing} events were not delivered within {} s", after.as_secs())]
+    Missing { missing: usize, after: Duration },
+    /// Standard output is closed, or a thread cannot be started.
     #[error("show the demo")]
     Io(#[from] io::Error),
 }
 
 impl Error {
-    /// Says whether nobody reads what we print any more.
+    /// Whether the reader of standard output is gone.
     #[must_use]
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)

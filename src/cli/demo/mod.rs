@@ -1,7 +1,7 @@
-//! `walrelay demo`: the whole way on this machine, from a plain SQL insert to what a consumer reads.
+//! `walrelay demo`: from a plain SQL insert to a consumer, on this machine.
 //!
-//! A throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster), and the very same relay that `run` starts.
-//! An application writes orders and their events in one transaction each; a consumer prints what arrives.
+//! It starts a throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster) and the same relay as `run`.
+//! An application writes orders and their events, one transaction each. A consumer prints the records.
 
 mod application;
 mod consumer;
@@ -31,23 +31,21 @@ pub use options::Form;
 pub use options::Options;
 use show::Show;
 
-/// The topic to which the outbox of the demo leads.
 const TOPIC: &str = "order-events";
 const PARTITIONS: i32 = 3;
-/// No event takes this long on one machine; something is wrong then.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A delivery that takes longer has failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How the demo ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
-    /// Everything was shown.
+    /// All records were shown.
     Shown,
-    /// It was told to stop.
+    /// A signal stopped it.
     Interrupted,
 }
 
-/// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything
-/// else to `notes`.
+/// Runs the demo once; `stop` ends it early. Records go to `out`, everything else to `notes`.
 pub fn run(
     options: Options,
     stop: &CancellationToken,
@@ -70,11 +68,11 @@ pub fn run(
         show.note(&step)?;
     }
 
-    // A child: a stop of ours ends the relay, and is not taken for one from outside.
+    // A child token: its cancellation is the end of the demo, not an interruption.
     let over = stop.child_token();
     let relay = Relaying::start(settings, over.clone())?;
     let mut consumer = Consumer::subscribe(&broker.bootstrap(), TOPIC, PARTITIONS).map_err(Error::Read)?;
-    show.note("the relay runs; an application writes orders, one transaction each")?;
+    show.note("the relay is running; an application writes orders, one transaction each")?;
     let mut application = Application::connect(&runtime, &postgres.url())?;
     let mut written = 0;
     for number in 1..=options.orders {
@@ -89,7 +87,7 @@ pub fn run(
             }
         }
     }
-    let patience = Instant::now();
+    let waiting_since = Instant::now();
     while show.records() < written && !stop.is_cancelled() {
         if let Some(record) = consumer.poll(Duration::from_millis(50)).map_err(Error::Read)? {
             show.record(&record)?;
@@ -97,14 +95,14 @@ pub fn run(
         if relay.has_ended() {
             break;
         }
-        if patience.elapsed() > PATIENCE {
-            return Err(Error::Missing { missing: written - show.records(), after: PATIENCE });
+        if waiting_since.elapsed() > DELIVERY_TIMEOUT {
+            return Err(Error::Missing { missing: written - show.records(), after: DELIVERY_TIMEOUT });
         }
     }
     over.cancel();
     relay.join()?;
     if stop.is_cancelled() {
-        show.note("interrupted; the throwaway servers are gone")?;
+        show.note("interrupted; the throwaway servers are stopped")?;
         return Ok(Ended::Interrupted);
     }
     show.note(&format!(

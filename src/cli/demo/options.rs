@@ -1,21 +1,21 @@
-//! What the demo is asked for.
+//! The options of the demo.
 
-/// What the demo does.
+/// How much the demo writes, and how it prints.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many orders are written.
+    /// The number of orders to write.
     pub orders: u32,
     /// How records are printed.
     pub form: Form,
-    /// Colour and a pause between orders, for a person who watches.
+    /// Print in color and pause between orders, for a person who watches.
     pub is_watched: bool,
 }
 
 /// How records are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
-    /// A few lines each.
+    /// A few lines per record.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

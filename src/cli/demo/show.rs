@@ -1,4 +1,4 @@
-//! How a record looks: for a person, as plain text, or as one JSON object a line.
+//! How a record is printed: as a block of text, or as one JSON object per line.
 
 use std::io;
 use std::io::Write;
@@ -29,7 +29,7 @@ impl<'w> Show<'w> {
         self.records
     }
 
-    /// Tells what happens, apart from the records.
+    /// Prints a step of the demo.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.notes, "{}", self.paint("2", &format!("* {text}")))
     }
