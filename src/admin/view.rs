@@ -7,15 +7,15 @@ use crate::metrics::Sources;
 
 use super::status::Status;
 
-/// What can be seen from outside. Every answer is made from one of these, at the moment of the question.
+/// What the endpoints show, read for each request.
 pub trait View: Send + Sync + 'static {
-    /// The time since the relay's loop last went round.
+    /// The time since the last tick of the relay's loop.
     fn since_tick(&self) -> Duration;
 
     /// All series, in Prometheus' text format.
     fn exposition(&self) -> String;
 
-    /// Everything else.
+    /// The relay's state.
     fn status(&self) -> Status;
 }
 

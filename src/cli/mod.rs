@@ -29,7 +29,7 @@ use crate::config::Sources;
 use crate::fault::Exit;
 use crate::log;
 use crate::relay;
-use crate::relay::setup::Wish;
+use crate::relay::setup::SetupOptions;
 
 use args::Args;
 use args::ConfigVerb;
@@ -72,8 +72,8 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         // Its warnings and mistakes are log records.
         Verb::Run => run::run(config::load(&sources), signals.stop()),
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
-            let wish = Wish { with_outbox, role, accept_gap };
-            setup::setup(&load(&sources, output)?, &wish, apply.then(|| signals.stop()), output)
+            let setup_options = SetupOptions { with_outbox, role, accept_gap };
+            setup::setup(&load(&sources, output)?, &setup_options, apply.then(|| signals.stop()), output)
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };

@@ -14,6 +14,7 @@ mod loaded;
 mod mistake;
 mod options;
 mod origin;
+mod renamed;
 #[cfg(test)]
 mod tests;
 mod variables;

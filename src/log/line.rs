@@ -18,7 +18,7 @@ use crate::fault;
 use super::complete::completed;
 
 /// How much text of one event is kept, in bytes before escaping.
-const TEXT_BYTES_MAX: usize = 4_096;
+const MAX_TEXT_BYTES: usize = 4_096;
 
 /// The format of a line, after `auto` is resolved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,7 +62,7 @@ pub(super) fn write(look: Look, time: SystemTime, level: Level, target: &str, co
 
 impl Content {
     pub(super) fn of(event: &Event<'_>) -> Self {
-        let mut content = Self { message: String::new(), fields: Vec::new(), bytes_left: TEXT_BYTES_MAX };
+        let mut content = Self { message: String::new(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         event.record(&mut content);
         content
     }
@@ -76,7 +76,7 @@ impl Content {
 
     /// The content of a line that is no tracing event.
     pub(super) fn of_texts(message: &str, fields: &[(&'static str, &str)]) -> Self {
-        let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: TEXT_BYTES_MAX };
+        let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         for (name, text) in fields {
             let text = content.completed(name, text);
             content.fields.push((name, Value::Text(text)));

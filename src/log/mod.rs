@@ -45,13 +45,13 @@ use writer::Order;
 use writer::Shared;
 
 /// The most lines that wait for the output: a few MiB if all are of maximum length.
-const WAITING_MAX: usize = 512;
+const MAX_WAITING: usize = 512;
 
 /// The format of the process, once logging has started.
 static LOOK: OnceLock<Look> = OnceLock::new();
 
 /// How long the end of the process waits for the last lines.
-const FLUSH_MAX: Duration = Duration::from_secs(1);
+const MAX_FLUSH: Duration = Duration::from_secs(1);
 
 /// The level and format of log lines.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -136,7 +136,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let deadline = Instant::now() + FLUSH_MAX;
+        let deadline = Instant::now() + MAX_FLUSH;
         let (done, ended) = mpsc::sync_channel(1);
         let mut end = Order::End(done);
         while let Err(TrySendError::Full(order)) = self.orders.try_send(end) {
@@ -166,7 +166,7 @@ fn subscriber(
     out: Box<dyn Write + Send>,
 ) -> Result<(impl Subscriber + Send + Sync + 'static, Guard), Error> {
     let targets = filter::parse(&config.level)?;
-    let (orders, received) = mpsc::sync_channel(WAITING_MAX);
+    let (orders, received) = mpsc::sync_channel(MAX_WAITING);
     let shared = Arc::new(Shared::new(look));
     let theirs = Arc::clone(&shared);
     thread::Builder::new()
@@ -293,7 +293,7 @@ mod tests {
         assert!(dropped.value() > 10_000, "{}", dropped.value());
         let start = Instant::now();
         drop(guard);
-        assert!(start.elapsed() < FLUSH_MAX * 3, "{:?}", start.elapsed());
+        assert!(start.elapsed() < MAX_FLUSH * 3, "{:?}", start.elapsed());
         // When somebody reads again, the writer continues and reports what was lost.
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();

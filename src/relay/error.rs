@@ -14,7 +14,7 @@ use crate::relay::poll::error as poll;
 use crate::relay::postgres;
 use crate::relay::publish;
 use crate::relay::record::route::BadTemplate;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::stream::position;
 use crate::relay::stream::resume::Lost;
 
@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// PostgreSQL.
     #[error("{action}")]
-    Wal {
+    Postgres {
         /// What was tried.
         action: &'static str,
         /// What went wrong.
@@ -49,14 +49,14 @@ pub enum Error {
         /// The slot.
         slot: String,
         /// It has failed there before, in the same way.
-        is_again: bool,
+        is_recurring: bool,
         /// What it says.
         #[source]
         source: Box<postgres::Error>,
     },
     /// The contract does not hold.
     #[error(transparent)]
-    Contract(#[from] catalog::Error),
+    Catalog(#[from] catalog::Error),
     /// The stored position.
     #[error(transparent)]
     Position(#[from] position::Error),
@@ -119,14 +119,14 @@ pub enum Error {
 
 impl Error {
     /// Says what was being done, for an error of PostgreSQL's client or of ours on top of it.
-    pub(super) fn wal<E: Into<postgres::Error>>(action: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self::Wal { action, source: error.into() }
+    pub(super) fn postgres<E: Into<postgres::Error>>(action: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Postgres { action, source: error.into() }
     }
 
     /// Says whether a file with a secret or a key is absent or unfit, which it may be for a moment while it is replaced.
     #[must_use]
     pub fn is_about_files(&self) -> bool {
-        let of_postgres = matches!(self, Self::Wal { source, .. } if source.is_about_files());
+        let of_postgres = matches!(self, Self::Postgres { source, .. } if source.is_about_files());
         of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
     }
 
@@ -147,27 +147,27 @@ impl Error {
     }
 
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
-    pub(super) fn place(&self) -> Option<(&str, Place)> {
+    pub(super) fn failure_position(&self) -> Option<(&str, FailurePosition)> {
         if let Self::Poll(error) = self {
-            return error.place();
+            return error.failure_position();
         }
         let Self::Raised { at, row, source, .. } = self else { return None };
-        source.stays_at_its_place().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
+        source.recurs_at_position().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
     }
 
     /// It has come again at the same place: trying again does not help.
-    pub(super) fn come_again(mut self) -> Self {
-        if let Self::Raised { is_again, .. } = &mut self {
-            *is_again = true;
+    pub(super) fn mark_recurring(mut self) -> Self {
+        if let Self::Raised { is_recurring, .. } = &mut self {
+            *is_recurring = true;
         } else if let Self::Poll(error) = &mut self {
-            error.come_again();
+            error.mark_recurring();
         }
         self
     }
 
     /// Gives what the connection to PostgreSQL says, if that is what failed.
-    pub(super) fn into_wal(self) -> Option<postgres::Error> {
-        if let Self::Wal { source, .. } | Self::Contract(catalog::Error::Query(source)) = self {
+    pub(super) fn into_postgres(self) -> Option<postgres::Error> {
+        if let Self::Postgres { source, .. } | Self::Catalog(catalog::Error::Query(source)) = self {
             return Some(source);
         }
         None
@@ -177,8 +177,8 @@ impl Error {
     #[must_use]
     pub const fn component(&self) -> Component {
         match self {
-            Self::Wal { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Wal,
-            Self::Contract(_) | Self::Synchronous { .. } => Component::Contract,
+            Self::Postgres { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Postgres,
+            Self::Catalog(_) | Self::Synchronous { .. } => Component::Catalog,
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
@@ -196,12 +196,12 @@ impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
-            Self::Wal { source, .. } => source.code(),
+            Self::Postgres { source, .. } => source.code(),
             Self::Raised { source, .. } => source.code(),
-            Self::Contract(error) => error.code(),
+            Self::Catalog(error) => error.code(),
             Self::Position(error) => error.code(),
             Self::Lost(lost) => match lost {
                 Lost::OtherSystem { .. } => Code::new(Exit::PositionLost, 10),
@@ -230,10 +230,10 @@ impl Diagnose for Error {
             | Self::Unacknowledged { .. }
             | Self::Undrained { .. }
             | Self::Thread(_) => Fate::Fatal,
-            Self::Raised { is_again: true, .. } => Fate::Fatal,
-            Self::Wal { source, .. } => source.fate(),
+            Self::Raised { is_recurring: true, .. } => Fate::Fatal,
+            Self::Postgres { source, .. } => source.fate(),
             Self::Raised { source, .. } => source.fate(),
-            Self::Contract(error) => error.fate(),
+            Self::Catalog(error) => error.fate(),
             Self::Position(error) => error.fate(),
             Self::Pipeline(error) => error.fate(),
             Self::Poll(error) => error.fate(),
@@ -246,15 +246,15 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("mend [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_again, source } if *is_again || source.is_about_content() => {
+            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
                 Some(past(*at, slot))
             }
-            Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
+            Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
                 "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
             ),
-            Self::Wal { source, .. } => source.help(),
+            Self::Postgres { source, .. } => source.help(),
             Self::Raised { source, .. } => source.help(),
-            Self::Contract(error) => error.help(),
+            Self::Catalog(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
                 "events between the two positions may be missing in Kafka: compare the outbox table; then accept the gap \

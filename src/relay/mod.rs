@@ -47,14 +47,14 @@ pub use error::Error;
 pub use metrics::Metrics;
 pub use metrics::State;
 pub use settings::Config;
-pub use settings::Delivery;
+pub use settings::DeliveryOptions;
 pub use settings::Failover;
 pub use settings::Mode;
 pub use settings::OnPoison;
-pub use settings::Poll;
+pub use settings::PollOptions;
 pub use settings::Settings;
-pub use settings::Shutdown;
-pub use settings::Source;
+pub use settings::ShutdownOptions;
+pub use settings::SourceOptions;
 
 /// Relays until `stop` is cancelled and everything on the way has been delivered and confirmed, or until an error that a
 /// person must act on. Everything else is waited for.

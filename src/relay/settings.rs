@@ -18,7 +18,7 @@ pub struct Settings {
     /// `[relay]`
     pub relay: Config,
     /// `[source]`
-    pub source: Source,
+    pub source: SourceOptions,
     /// `[postgres]`
     pub postgres: postgres::Config,
     /// `[[outbox]]`
@@ -26,9 +26,9 @@ pub struct Settings {
     /// `[kafka]`
     pub kafka: publish::Config,
     /// `[delivery]`
-    pub delivery: Delivery,
+    pub delivery: DeliveryOptions,
     /// `[shutdown]`
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownOptions,
 }
 
 impl Settings {
@@ -56,7 +56,7 @@ pub struct Config {
 /// Where events come from.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Source {
+pub struct SourceOptions {
     /// How the outbox is read.
     pub mode: Mode,
     /// The replication slot. `setup` creates it, `run` never does.
@@ -68,7 +68,7 @@ pub struct Source {
     /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it; at most
     /// `wal_sender_timeout`.
     #[serde(with = "units::duration")]
-    pub stall_release_after: Duration,
+    pub disconnect_on_stall_after: Duration,
     /// How long a relay waits before it publishes after one that did not end in order: what that one has sent must be written
     /// by then, or a key reads an old record behind newer ones.
     #[serde(with = "units::duration")]
@@ -76,18 +76,18 @@ pub struct Source {
     /// Keep the confirmed position in a row of the source database.
     pub store_position: bool,
     /// How an outbox is polled; mode `poll` alone looks here.
-    pub poll: Poll,
+    pub poll: PollOptions,
 }
 
 /// How an outbox is polled.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Poll {
+pub struct PollOptions {
     /// How long an outbox without further rows is left alone.
     #[serde(with = "units::duration")]
     pub interval: Duration,
     /// The most rows of one batch, which is one transaction.
-    pub batch_max: u32,
+    pub max_batch_rows: u32,
     /// How long Kafka may take for a batch before the transaction is given up.
     #[serde(with = "units::duration")]
     pub batch_timeout: Duration,
@@ -120,7 +120,7 @@ pub enum Failover {
 /// How much may be on the way, and what happens to an event that cannot become a record.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Delivery {
+pub struct DeliveryOptions {
     /// The memory for events on their way to Kafka. Beyond it the log is not read.
     #[serde(with = "units::bytes")]
     pub max_in_flight_bytes: u64,
@@ -140,7 +140,7 @@ pub enum OnPoison {
 /// How the relay stops.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
+pub struct ShutdownOptions {
     /// How long a stop may wait for events on their way. Then it leaves with exit code 75.
     #[serde(with = "units::duration")]
     pub drain: Duration,
@@ -152,34 +152,34 @@ impl Default for Config {
     }
 }
 
-impl Default for Source {
+impl Default for SourceOptions {
     fn default() -> Self {
         Self {
             mode: Mode::default(),
             slot: "walrelay".to_owned(),
             publication: "walrelay".to_owned(),
             failover: Failover::default(),
-            stall_release_after: Duration::from_secs(30),
+            disconnect_on_stall_after: Duration::from_secs(30),
             takeover_delay: Duration::from_secs(4),
             store_position: true,
-            poll: Poll::default(),
+            poll: PollOptions::default(),
         }
     }
 }
 
-impl Default for Poll {
+impl Default for PollOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_millis(100), batch_max: 1_000, batch_timeout: Duration::from_secs(10) }
+        Self { interval: Duration::from_millis(100), max_batch_rows: 1_000, batch_timeout: Duration::from_secs(10) }
     }
 }
 
-impl Default for Delivery {
+impl Default for DeliveryOptions {
     fn default() -> Self {
         Self { max_in_flight_bytes: 32 << 20, on_poison: OnPoison::default() }
     }
 }
 
-impl Default for Shutdown {
+impl Default for ShutdownOptions {
     fn default() -> Self {
         Self { drain: Duration::from_secs(20) }
     }

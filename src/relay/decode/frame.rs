@@ -40,7 +40,7 @@ pub enum Frame<'a> {
 
 /// What stands at the front of the buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Next<'a> {
+pub enum Parsed<'a> {
     /// A whole frame and its length in the buffer.
     Whole(Frame<'a>, usize),
     /// A frame that is not there yet; its whole length, as far as it is known.
@@ -64,9 +64,9 @@ pub enum Error {
 }
 
 /// Looks at the front of `buffer`.
-pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
+pub fn next(buffer: &[u8], limit: usize) -> Result<Parsed<'_>, Error> {
     let Some((header, _)) = buffer.split_first_chunk::<HEADER>() else {
-        return Ok(Next::Partial(HEADER));
+        return Ok(Parsed::Partial(HEADER));
     };
     let mut cursor = Cursor::new(header);
     let tag = cursor.u8("message tag")?;
@@ -80,7 +80,7 @@ pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
         return Err(Error::TooLarge { length, limit });
     }
     let Some(body) = buffer.get(HEADER..length) else {
-        return Ok(Next::Partial(length));
+        return Ok(Parsed::Partial(length));
     };
     let frame = match tag {
         b'd' => copy_data(body)?,
@@ -90,7 +90,7 @@ pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
         b'N' | b'S' => Frame::Aside(tag),
         kind => return Err(Malformed::UnknownKind { what: "message in the stream", kind }.into()),
     };
-    Ok(Next::Whole(frame, length))
+    Ok(Parsed::Whole(frame, length))
 }
 
 fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
@@ -135,10 +135,10 @@ mod tests {
         let bytes = keepalive(0x10, 1);
         for end in 0..bytes.len() {
             let needs = if end < HEADER { HEADER } else { bytes.len() };
-            assert_eq!(next(&bytes[..end], LIMIT), Ok(Next::Partial(needs)), "after {end} bytes");
+            assert_eq!(next(&bytes[..end], LIMIT), Ok(Parsed::Partial(needs)), "after {end} bytes");
         }
         let whole = Frame::Keepalive { wal_end: Lsn::from_wire(0x10), sent_at: 0, reply_requested: true };
-        assert_eq!(next(&bytes, LIMIT), Ok(Next::Whole(whole, bytes.len())));
+        assert_eq!(next(&bytes, LIMIT), Ok(Parsed::Whole(whole, bytes.len())));
     }
 
     #[test]
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn e22_a_notice_and_a_changed_parameter_are_nothing_to_us() {
-        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Next::Whole(Frame::Aside(b'N'), 6)));
-        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Next::Whole(Frame::Aside(b'S'), 5)));
+        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Parsed::Whole(Frame::Aside(b'N'), 6)));
+        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Parsed::Whole(Frame::Aside(b'S'), 5)));
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn j1_any_bytes_give_a_frame_or_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(Next::Whole(_, length)) = next(&bytes, LIMIT) {
+            if let Ok(Parsed::Whole(_, length)) = next(&bytes, LIMIT) {
                 prop_assert!(length <= bytes.len());
             }
         }

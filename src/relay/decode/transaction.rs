@@ -21,7 +21,7 @@ pub struct Begun {
 
 /// Where in the stream we are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Place {
+pub enum TransactionState {
     /// No transaction is open.
     #[default]
     Between,
@@ -79,7 +79,7 @@ pub enum Violation {
     },
 }
 
-impl Place {
+impl TransactionState {
     /// Enters a transaction.
     pub fn enter(&mut self, begun: Begun) -> Result<(), Violation> {
         match self {
@@ -122,26 +122,26 @@ mod tests {
 
     #[test]
     fn a_transaction_is_entered_and_left() {
-        let mut place = Place::default();
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.within(), Ok(begun(10)));
-        assert_eq!(place.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(begun(10)));
-        assert_eq!(place, Place::Between);
+        let mut state = TransactionState::default();
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.within(), Ok(begun(10)));
+        assert_eq!(state.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(begun(10)));
+        assert_eq!(state, TransactionState::Between);
     }
 
     #[test]
     fn j3_j4_a_broken_protocol_has_a_name_for_each_breach() {
         let lsn = Lsn::from_wire;
-        let mut place = Place::default();
-        assert_eq!(place.within(), Err(Violation::RowOutside));
-        assert_eq!(place.leave(lsn(1), lsn(2)), Err(Violation::CommitWithoutBegin { found: lsn(1) }));
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.enter(begun(20)), Err(Violation::BeginInside { xid: 7 }));
+        let mut state = TransactionState::default();
+        assert_eq!(state.within(), Err(Violation::RowOutside));
+        assert_eq!(state.leave(lsn(1), lsn(2)), Err(Violation::CommitWithoutBegin { found: lsn(1) }));
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.enter(begun(20)), Err(Violation::BeginInside { xid: 7 }));
         assert_eq!(
-            place.leave(lsn(11), lsn(12)),
+            state.leave(lsn(11), lsn(12)),
             Err(Violation::CommitElsewhere { announced: lsn(10), found: lsn(11) })
         );
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.leave(lsn(10), lsn(10)), Err(Violation::EndBeforeCommit { commit: lsn(10), end: lsn(10) }));
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.leave(lsn(10), lsn(10)), Err(Violation::EndBeforeCommit { commit: lsn(10), end: lsn(10) }));
     }
 }

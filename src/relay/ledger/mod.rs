@@ -195,7 +195,7 @@ impl Ledger {
     /// Counts the records on the way.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.entered_records.saturating_sub(self.reports.left_records())
+        self.entered_records.saturating_sub(self.reports.acked_records())
     }
 
     /// Gives the commit time, in microseconds of the Unix clock, of the oldest transaction on the way.

@@ -15,7 +15,7 @@ use super::Ticket;
 #[derive(Debug)]
 pub struct Reports {
     tallies: Box<[Tally]>,
-    left_records: AtomicU64,
+    acked_records: AtomicU64,
     left_bytes: AtomicU64,
     wake_at: AtomicU64,
     poisoned: AtomicBool,
@@ -52,7 +52,7 @@ impl Reports {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             tallies: (0..capacity).map(|_| Tally::default()).collect(),
-            left_records: AtomicU64::new(0),
+            acked_records: AtomicU64::new(0),
             left_bytes: AtomicU64::new(0),
             wake_at: AtomicU64::new(u64::MAX),
             poisoned: AtomicBool::new(false),
@@ -68,7 +68,7 @@ impl Reports {
         let times = tally.times();
         let before = tally.missing.fetch_sub(1, AcqRel);
         // One thread writes these two, so a load and a store do.
-        self.left_records.store(self.left_records.load(Relaxed) + 1, Relaxed);
+        self.acked_records.store(self.acked_records.load(Relaxed) + 1, Relaxed);
         let left_bytes = self.left_bytes.load(Relaxed) + ticket.bytes();
         self.left_bytes.store(left_bytes, SeqCst);
         let wake = left_bytes >= self.wake_at.load(SeqCst);
@@ -98,8 +98,8 @@ impl Reports {
 
     /// Counts the records that have arrived.
     #[must_use]
-    pub fn left_records(&self) -> u64 {
-        self.left_records.load(Relaxed)
+    pub fn acked_records(&self) -> u64 {
+        self.acked_records.load(Relaxed)
     }
 
     pub(super) fn left_bytes(&self) -> u64 {

@@ -12,7 +12,7 @@ pub struct Ticket {
 const UNIT: usize = 64;
 const PLACE_BITS: u32 = 20;
 const TOPIC_BITS: u32 = 16;
-const UNITS_MAX: usize = (1 << (usize::BITS - PLACE_BITS - TOPIC_BITS)) - 1;
+const MAX_UNITS: usize = (1 << (usize::BITS - PLACE_BITS - TOPIC_BITS)) - 1;
 
 const _: () = assert!(usize::BITS == 64, "a ticket needs a 64-bit word");
 const _: () = assert!(super::CAPACITY <= 1 << PLACE_BITS, "every place of the ring fits into a ticket");
@@ -20,7 +20,7 @@ const _: () = assert!(super::CAPACITY <= 1 << PLACE_BITS, "every place of the ri
 #[expect(clippy::cast_possible_truncation, reason = "every field is masked to its width")]
 impl Ticket {
     pub(super) fn new(place: usize, topic: u16, bytes: usize) -> Self {
-        let units = bytes.div_ceil(UNIT).min(UNITS_MAX);
+        let units = bytes.div_ceil(UNIT).min(MAX_UNITS);
         Self { place: place as u32, topic, units: units as u32 }
     }
 
@@ -66,7 +66,7 @@ mod tests {
         for (place, topic, bytes) in [(0, 0, 0), (65_535, 65_535, 1), (7, 200, 1 << 20), (1, 2, usize::MAX)] {
             let ticket = Ticket::new(place, topic, bytes);
             assert_eq!(Ticket::from_word(ticket.to_word()), ticket);
-            assert!(ticket.bytes() >= bytes as u64 || bytes > UNITS_MAX * UNIT);
+            assert!(ticket.bytes() >= bytes as u64 || bytes > MAX_UNITS * UNIT);
         }
     }
 }

@@ -26,13 +26,13 @@ use crate::lsn::Lsn;
 use crate::measure::Histogram;
 use crate::relay::decode::frame;
 use crate::relay::decode::frame::Frame;
-use crate::relay::decode::frame::Next;
+use crate::relay::decode::frame::Parsed;
 use crate::relay::decode::pgoutput;
 use crate::relay::decode::pgoutput::Message;
 use crate::relay::decode::pgoutput::Relation;
 use crate::relay::decode::pgoutput::Tuple;
 use crate::relay::decode::transaction::Begun;
-use crate::relay::decode::transaction::Place;
+use crate::relay::decode::transaction::TransactionState;
 use crate::relay::decode::transaction::Violation;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
@@ -107,7 +107,7 @@ pub struct Pipeline {
     shapes: HashMap<u32, Shape>,
     /// The built-in types that domains rest on: columns carry a domain's own id.
     domains: HashMap<u32, u32>,
-    place: Place,
+    state: TransactionState,
     /// The open transaction was handed over before the connection broke, and is passed over.
     is_skipping: bool,
     /// The commit end of the last transaction handed over whole.
@@ -138,7 +138,7 @@ impl Pipeline {
             limits,
             shapes: HashMap::new(),
             domains: HashMap::new(),
-            place: Place::Between,
+            state: TransactionState::Between,
             is_skipping: false,
             handed_over: Lsn::ZERO,
             last_end: Lsn::ZERO,
@@ -160,13 +160,13 @@ impl Pipeline {
     pub fn run<'b>(&mut self, buffer: &'b [u8], sink: &mut impl Sink) -> Result<Ran<'b>, Error> {
         let mut used = 0;
         loop {
-            if self.is_stopping && self.place == Place::Between {
+            if self.is_stopping && self.state == TransactionState::Between {
                 return Ok(Ran { used, stopped: Stopped::AtBorder });
             }
             let rest = buffer.get(used..).unwrap_or_default();
             let (frame, length) = match frame::next(rest, self.limits.frame_bytes) {
-                Ok(Next::Whole(frame, length)) => (frame, length),
-                Ok(Next::Partial(needs)) => return Ok(Ran { used, stopped: Stopped::Drained(needs) }),
+                Ok(Parsed::Whole(frame, length)) => (frame, length),
+                Ok(Parsed::Partial(needs)) => return Ok(Ran { used, stopped: Stopped::Drained(needs) }),
                 Err(error) => return Err(self.unreadable(error)),
             };
             let stopped = match frame {
@@ -202,7 +202,7 @@ impl Pipeline {
     pub fn reconnect(&mut self) {
         self.shapes.clear();
         self.domains.clear();
-        self.place = Place::Between;
+        self.state = TransactionState::Between;
         self.is_skipping = false;
         self.last_end = Lsn::ZERO;
         self.reply_requested = false;
@@ -253,19 +253,19 @@ impl Pipeline {
     /// Says whether everything taken has been delivered, and no transaction is open.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.place == Place::Between && self.ledger.is_empty()
+        self.state == TransactionState::Between && self.ledger.is_empty()
     }
 
     /// Says whether a transaction is open.
     #[must_use]
     pub fn is_within_transaction(&self) -> bool {
-        self.place != Place::Between
+        self.state != TransactionState::Between
     }
 
     /// Says whether a stop has come to the end of the last transaction.
     #[must_use]
     pub fn is_at_border(&self) -> bool {
-        self.is_stopping && self.place == Place::Between
+        self.is_stopping && self.state == TransactionState::Between
     }
 
     /// Gives what is on the way.
@@ -295,7 +295,7 @@ impl Pipeline {
     /// Gives the position up to which the log has been received on this connection.
     #[must_use]
     pub fn received_end(&self) -> Lsn {
-        if self.place == Place::Between { self.server_end } else { self.last_end.max(self.handed_over) }
+        if self.state == TransactionState::Between { self.server_end } else { self.last_end.max(self.handed_over) }
     }
 
     /// Gives the end of the last transaction handed over whole.
@@ -307,14 +307,14 @@ impl Pipeline {
     /// Gives a position that lies behind everything handed over so far, the open transaction included.
     #[must_use]
     pub fn frontier(&self) -> Lsn {
-        self.place.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
+        self.state.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
     /// Gives where the stream stands: the commit of the open transaction and how many of its rows have been taken, or the end
     /// of the last transaction handed over.
     #[must_use]
     pub fn stands_at(&self) -> (Lsn, Option<u64>) {
-        self.place.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))
+        self.state.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))
     }
 
     /// Gives what the server's clock said last.
@@ -347,7 +347,7 @@ impl Pipeline {
         if !is_skipping && !self.ledger.has_room() {
             return Ok(Some(Stopped::Full));
         }
-        self.place.enter(begun)?;
+        self.state.enter(begun)?;
         self.rows = 0;
         self.is_skipping = is_skipping;
         if !is_skipping {
@@ -360,7 +360,7 @@ impl Pipeline {
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end: Lsn, sink: &mut impl Sink) -> Result<(), Error> {
-        self.place.leave(commit_lsn, end)?;
+        self.state.leave(commit_lsn, end)?;
         if end <= self.last_end {
             return Err(Violation::BackwardCommit { earlier: self.last_end, found: end }.into());
         }
@@ -399,7 +399,7 @@ impl Pipeline {
         tuple: Tuple<'_>,
         sink: &mut impl Sink,
     ) -> Result<Option<Stopped<'b>>, Error> {
-        let begun = self.place.within()?;
+        let begun = self.state.within()?;
         let (route, plan) = match self.shapes.get(&relation) {
             Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
             Some(Shape::Foreign(table)) => {
@@ -456,7 +456,7 @@ impl Pipeline {
         match error {
             frame::Error::Malformed(malformed) => Error::Malformed(malformed),
             frame::Error::TooLarge { length, limit } => {
-                let at = self.place.within().map_or(Lsn::ZERO, |begun| begun.commit_lsn);
+                let at = self.state.within().map_or(Lsn::ZERO, |begun| begun.commit_lsn);
                 Error::RowTooLarge { length, limit, at }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 /// Where records go.
 pub trait Sink {
@@ -10,7 +10,7 @@ pub trait Sink {
     fn topic_index(&mut self, topic: &str) -> u16;
 
     /// Takes a record, or says why not. A record that is taken is reported under its ticket, sooner or later.
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused>;
 
     /// Learns that a transaction is complete, whose last record arrived before its end was read.
     fn completed(&mut self, completed: Completed);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 /// A stream of frames as a server would send it.
 #[derive(Clone, Default)]
@@ -66,7 +66,7 @@ impl Sink for Taken {
         0
     }
 
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
         if self.room == Some(0) {
             return Err(Refused::Full);
         }

@@ -8,7 +8,7 @@ use crate::relay::catalog::quote;
 use crate::relay::postgres;
 use crate::relay::record::route::Reason;
 use crate::relay::record::row::Mismatch;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recurrence::FailurePosition;
 
 /// An outbox cannot be polled any further.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +110,11 @@ pub enum Error {
         /// The table.
         table: String,
         /// Its id, and how many rows had been marked before.
-        place: Place,
+        position: FailurePosition,
         /// What was tried.
         action: &'static str,
         /// It has failed there before, in the same way.
-        is_again: bool,
+        is_recurring: bool,
         /// What it says.
         #[source]
         source: Box<postgres::Error>,
@@ -152,15 +152,15 @@ pub enum Error {
 
 impl Error {
     /// Gives what failed and where, if it was the server, at a statement on a table.
-    pub(in crate::relay) fn place(&self) -> Option<(&str, Place)> {
-        let Self::Raised { place, source, .. } = self else { return None };
-        source.stays_at_its_place().then_some((source.state()?, *place))
+    pub(in crate::relay) fn failure_position(&self) -> Option<(&str, FailurePosition)> {
+        let Self::Raised { position, source, .. } = self else { return None };
+        source.recurs_at_position().then_some((source.state()?, *position))
     }
 
     /// It has come again at the same place.
-    pub(in crate::relay) const fn come_again(&mut self) {
-        if let Self::Raised { is_again, .. } = self {
-            *is_again = true;
+    pub(in crate::relay) const fn mark_recurring(&mut self) {
+        if let Self::Raised { is_recurring, .. } = self {
+            *is_recurring = true;
         }
     }
 }
@@ -173,7 +173,7 @@ impl Diagnose for Error {
             Self::Hidden { .. } => Code::new(Exit::Rights, 21),
             Self::StartedOver { .. } => Code::new(Exit::Contract, 22),
             Self::Tie { .. } => Code::new(Exit::Contract, 23),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Contract, 24)
             }
             Self::Unsendable { source, .. } | Self::Unreadable { source, .. } | Self::Raised { source, .. } => {
@@ -188,7 +188,7 @@ impl Diagnose for Error {
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Raised { is_again: true, .. } => Fate::Fatal,
+            Self::Raised { is_recurring: true, .. } => Fate::Fatal,
             Self::Unsendable { source, .. } | Self::Raised { source, .. } => source.fate(),
             Self::Hidden { .. }
             | Self::StartedOver { .. }
@@ -223,7 +223,7 @@ impl Diagnose for Error {
                 "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}): a column has a character that \
                  UTF-8 does not have; then restart; walrelay does not skip the event"
             ),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 "the server fails whenever it is asked: look for a trigger, a constraint or a damaged row that the message names"
                     .to_owned()
             }

@@ -3,7 +3,7 @@
 use crate::relay::catalog::quote;
 
 use super::error::Error;
-use super::sql::Names;
+use super::sql::TableColumns;
 
 /// From this share of its numbers on, in percent, a sequence is told of.
 const WARN_PERCENT: u64 = 80;
@@ -30,7 +30,7 @@ pub(super) struct Drawn {
 
 impl Drawn {
     /// Insists that no row is ahead of the sequence: rows to come would stand before it.
-    pub(super) fn check(&self, table: &str, names: &Names, sequence: &Sequence) -> Result<(), Error> {
+    pub(super) fn check(&self, table: &str, names: &TableColumns, sequence: &Sequence) -> Result<(), Error> {
         match (self.highest, self.last) {
             (Some(highest), Some(last)) if last < highest => {
                 let (highest, last) = (highest.to_string(), last.to_string());
@@ -52,7 +52,7 @@ impl Drawn {
 }
 
 /// Moves the rows that were written since behind those from before, and the sequence behind both.
-fn renumber(names: &Names, sequence: &str) -> String {
+fn renumber(names: &TableColumns, sequence: &str) -> String {
     let (column, published_at) = (quote(&names.sequence), quote(&names.published_at));
     format!(
         "BEGIN; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; UPDATE {table} SET {column} = {column} + (SELECT max({column}) \

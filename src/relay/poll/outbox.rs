@@ -7,13 +7,13 @@ use crate::relay::record::route::configured;
 use crate::relay::record::row::Role;
 use crate::relay::settings::Settings;
 
-use super::sql::Names;
+use super::sql::TableColumns;
 
 /// One outbox table.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Outbox {
     pub(in crate::relay) route: Route,
-    pub(in crate::relay) names: Names,
+    pub(in crate::relay) names: TableColumns,
     pub(super) own: Own,
 }
 
@@ -30,7 +30,7 @@ impl Outbox {
     pub(super) fn new(route: Route, own: Own) -> Self {
         let first = |names: &[String]| names.first().cloned().unwrap_or_default();
         let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
-        Self { names: Names::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+        Self { names: TableColumns::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
     }
 }
 

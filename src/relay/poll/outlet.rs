@@ -8,7 +8,7 @@ use crate::relay::ledger::Ledger;
 use crate::relay::pipeline::RECORD_OVERHEAD;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 /// One producer and its ledger; they go together.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl<S: Sink> Outlet<S> {
         Self { ledger, sink, handed: 0 }
     }
 
-    /// Hands a record over that was written at this time, in microseconds of the Unix clock.
-    pub(super) fn hand(&mut self, record: &Record<'_>, written_micros: i64) -> Result<(), Refused> {
+    /// BatchPublisher a record over that was written at this time, in microseconds of the Unix clock.
+    pub(super) fn hand(&mut self, record: &ProducerRecord<'_>, written_micros: i64) -> Result<(), Refused> {
         self.ledger.settle();
         if !self.ledger.has_room() {
             return Err(Refused::Full);
@@ -45,7 +45,7 @@ impl<S: Sink> Outlet<S> {
     }
 
     /// Says whether everything that was handed over has arrived.
-    pub(super) fn has_delivered_all(&mut self) -> bool {
+    pub(super) fn is_all_acked(&mut self) -> bool {
         self.ledger.settle().lsn() >= Lsn::from_wire(self.handed)
     }
 }
@@ -68,7 +68,7 @@ mod tests {
             0
         }
 
-        fn accept(&mut self, _: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+        fn accept(&mut self, _: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
             if self.is_full {
                 return Err(Refused::Full);
             }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn g1_a_batch_has_arrived_only_when_each_of_its_records_has() {
         let headers = Headers::default();
-        let record = Record {
+        let record = ProducerRecord {
             topic: "t",
             key: None,
             value: Some(b"v"),
@@ -92,21 +92,21 @@ mod tests {
         };
         let mut outlet = Outlet::new(Ledger::new(Lsn::ZERO), Taken::default());
         let reports = outlet.ledger.reports();
-        assert!(outlet.has_delivered_all(), "nothing was handed over");
+        assert!(outlet.is_all_acked(), "nothing was handed over");
         for _ in 0..3 {
             outlet.hand(&record, 7).unwrap();
         }
         outlet.sink.is_full = true;
         assert_eq!(outlet.hand(&record, 7), Err(Refused::Full));
-        for place in [2, 0, 1] {
-            assert!(!outlet.has_delivered_all());
-            reports.delivered(outlet.sink.tickets[place]);
+        for index in [2, 0, 1] {
+            assert!(!outlet.is_all_acked());
+            reports.delivered(outlet.sink.tickets[index]);
         }
-        assert!(outlet.has_delivered_all(), "what was refused is not waited for");
+        assert!(outlet.is_all_acked(), "what was refused is not waited for");
         assert_eq!(outlet.ledger.records(), 0);
         outlet.sink.is_full = false;
         outlet.hand(&record, 7).unwrap();
         reports.failed();
-        assert!(!outlet.has_delivered_all());
+        assert!(!outlet.is_all_acked());
     }
 }

@@ -19,26 +19,26 @@ use crate::relay::postgres;
 use crate::relay::postgres::Ended;
 use crate::relay::postgres::Ordinary;
 use crate::relay::record::row;
-use crate::relay::record::row::Names as RoleNames;
 use crate::relay::record::row::Plan;
+use crate::relay::record::row::RoleNames;
 
-use super::choice;
-use super::choice::Appetite;
-use super::choice::Blocked;
-use super::choice::may_go;
 use super::error::Error;
 use super::numbers::Drawn;
 use super::numbers::Sequence;
 use super::outbox::Outbox;
+use super::selection;
+use super::selection::BatchSize;
+use super::selection::Blocked;
+use super::selection::may_publish;
 use super::sql;
-use super::sql::Names;
 use super::sql::OWN_COLUMNS;
+use super::sql::TableColumns;
 use super::value::Key;
 use super::value::Raw;
 use super::verify::Found;
 
 /// How often rows are looked for behind keys that are blocked.
-const LOOKS_MAX: u32 = 4;
+const MAX_LOOKS: u32 = 4;
 
 /// A connection, ready for every outbox.
 pub(super) struct Source {
@@ -57,7 +57,7 @@ pub(super) struct Table {
     /// The table's id: the class of its advisory locks.
     class: u32,
     roles: RoleNames,
-    names: Names,
+    names: TableColumns,
     sequences: Vec<Sequence>,
     claim: String,
     fetch: String,
@@ -70,10 +70,10 @@ pub(super) struct Table {
 
 /// A row in hand: locked, unpublished, and with no earlier one of its key elsewhere.
 #[derive(Debug)]
-pub(super) struct InHand {
+pub(super) struct LockedRow {
     row: Row,
-    part: u32,
-    place: String,
+    tableoid: u32,
+    ctid: String,
     pub(super) sequence: i64,
     key: Key,
     pub(super) bucket: i32,
@@ -82,7 +82,7 @@ pub(super) struct InHand {
 /// The rows of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) rows: Vec<InHand>,
+    pub(super) rows: Vec<LockedRow>,
     plan: Option<Plan>,
     /// There were as many as were asked for: there may be more.
     pub(super) is_full: bool,
@@ -138,16 +138,17 @@ impl Table {
     }
 
     /// Warns of a sequence that nears its end, once for each further percent.
-    pub(super) fn tell_of_the_end(&self, drawn: &[Drawn], told: &mut u64) {
+    pub(super) fn warn_of_exhaustion(&self, drawn: &[Drawn], warned: &mut u64) {
         let used = drawn
             .iter()
             .zip(&self.sequences)
             .filter_map(|(drawn, sequence)| Some((drawn.percent_used(sequence)?, sequence)));
-        let Some((percent, sequence)) = used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > told)
+        let Some((percent, sequence)) =
+            used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > warned)
         else {
             return;
         };
-        *told = percent;
+        *warned = percent;
         let (table, sequence, column) = (&self.names.table, &sequence.name, quote(&self.names.sequence));
         tracing::warn!(
             code = "WR-6525",
@@ -175,9 +176,9 @@ impl Batch {
     }
 
     /// Reads a row by the roles of its columns.
-    pub(super) fn row<'r>(&self, in_hand: &'r InHand) -> Option<row::Row<'r>> {
-        let cells = OWN_COLUMNS..in_hand.row.len();
-        let cells = cells.map(|column| in_hand.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
+    pub(super) fn row<'r>(&self, locked: &'r LockedRow) -> Option<row::Row<'r>> {
+        let cells = OWN_COLUMNS..locked.row.len();
+        let cells = cells.map(|column| locked.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
         self.plan.as_ref().map(|plan| plan.row(cells))
     }
 }
@@ -190,19 +191,19 @@ impl Source {
         let begin = self.client.batch_execute(&self.begin);
         // Sent together; the lock comes before the snapshot of whatever is read next.
         let (begun, claimed) = tokio::join!(begin, self.client.query_typed(&table.claim, &values));
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let rows = claimed.map_err(RelayError::wal("claim buckets"))?;
-        rows.iter().map(|row| row.try_get(0).map_err(RelayError::wal("claim buckets"))).collect()
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let rows = claimed.map_err(RelayError::postgres("claim buckets"))?;
+        rows.iter().map(|row| row.try_get(0).map_err(RelayError::postgres("claim buckets"))).collect()
     }
 
     /// Ends the transaction.
     pub(super) async fn commit(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("COMMIT").await.map_err(RelayError::wal("commit the batch"))
+        self.client.batch_execute("COMMIT").await.map_err(RelayError::postgres("commit the batch"))
     }
 
     /// Ends the transaction, and whatever happened in it has not.
     pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::wal("give the batch up"))
+        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("give the batch up"))
     }
 
     /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
@@ -210,12 +211,12 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
-        appetite: &mut Appetite,
+        max_rows: i64,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let mut without: Vec<Key> = Vec::new();
-        for _ in 0..LOOKS_MAX {
-            let mut batch = self.lock(table, buckets, rows_max, &without, appetite).await?;
+        for _ in 0..MAX_LOOKS {
+            let mut batch = self.lock(table, buckets, max_rows, &without, batch_size).await?;
             let Some(last) = batch.rows.last().map(|row| row.sequence) else { return Ok(batch) };
             let (blocked, drawn) =
                 tokio::join!(self.blocked(table, buckets, last, &without, &batch.rows), self.drawn(table));
@@ -224,10 +225,10 @@ impl Source {
                 drawn.check(&table.name(), &table.names, sequence)?;
             }
             let keys = batch.rows.iter().map(|row| (row.key.0.as_slice(), row.sequence));
-            if let Some(row) = choice::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
+            if let Some(row) = selection::tie(keys, &blocked).and_then(|index| batch.rows.get(index)) {
                 return Err(batch.tie(table, row).into());
             }
-            batch.rows.retain(|row| may_go(&row.key.0, row.sequence, &blocked));
+            batch.rows.retain(|row| may_publish(&row.key.0, row.sequence, &blocked));
             if !batch.rows.is_empty() {
                 return Ok(batch);
             }
@@ -242,14 +243,14 @@ impl Source {
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
+        max_rows: i64,
         without: &[Key],
-        appetite: &mut Appetite,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&buckets, Type::INT4_ARRAY), (&rows_max, Type::INT8), (&without, Type::TEXT_ARRAY)];
+            [(&buckets, Type::INT4_ARRAY), (&max_rows, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let rows =
-            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::wal("read the outbox"))?;
+            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::postgres("read the outbox"))?;
         let mut rows = std::pin::pin!(rows);
         let mut batch = Batch::default();
         let mut bytes = 0;
@@ -259,10 +260,10 @@ impl Source {
                 Err(source) if source.is_about_content() => {
                     return Err(Error::Unsendable { before: batch.rows.len(), source: Box::new(source) }.into());
                 }
-                Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
+                Err(source) => return Err(RelayError::Postgres { action: "read the outbox", source }),
             };
             bytes += row.raw_size_bytes() as u64;
-            if bytes > appetite.bytes() && !batch.rows.is_empty() {
+            if bytes > batch_size.bytes() && !batch.rows.is_empty() {
                 // The rest is locked for nothing, and read in the next batch; it is not kept in memory.
                 batch.is_full = true;
                 break;
@@ -270,11 +271,11 @@ impl Source {
             if batch.plan.is_none() {
                 batch.plan = Some(table.plan(&row)?);
             }
-            batch.rows.push(InHand::new(row).map_err(RelayError::wal("read the outbox"))?);
+            batch.rows.push(LockedRow::new(row).map_err(RelayError::postgres("read the outbox"))?);
         }
-        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= rows_max;
+        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= max_rows;
         if !batch.rows.is_empty() {
-            appetite.took(batch.rows.len(), bytes);
+            batch_size.observe(batch.rows.len(), bytes);
         }
         Ok(batch)
     }
@@ -290,15 +291,15 @@ impl Source {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&1_i64, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let row = self.client.query_typed_opt(&table.names.first(), &values).await;
-        let Some(row) = row.map_err(RelayError::wal("look for the row"))? else { return Ok(None) };
-        let id: Option<String> = row.try_get(0).map_err(RelayError::wal("look for the row"))?;
+        let Some(row) = row.map_err(RelayError::postgres("look for the row"))? else { return Ok(None) };
+        let id: Option<String> = row.try_get(0).map_err(RelayError::postgres("look for the row"))?;
         let id = id.unwrap_or_else(|| "(no id)".to_owned());
         Ok(Some(Error::Unreadable {
             table: table.name(),
             event_id: id.chars().take(64).flat_map(char::escape_default).collect(),
-            sequence: row.try_get(1).map_err(RelayError::wal("look for the row"))?,
+            sequence: row.try_get(1).map_err(RelayError::postgres("look for the row"))?,
             column: table.names.sequence.clone(),
-            bucket: row.try_get(2).map_err(RelayError::wal("look for the row"))?,
+            bucket: row.try_get(2).map_err(RelayError::postgres("look for the row"))?,
             source,
         }))
     }
@@ -310,32 +311,38 @@ impl Source {
         buckets: &[i32],
         last: i64,
         without: &[Key],
-        rows: &[InHand],
+        rows: &[LockedRow],
     ) -> Result<Blocked, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&last, Type::INT8), (&without, Type::TEXT_ARRAY)];
-        let row =
-            self.client.query_typed_one(&table.count, &values).await.map_err(RelayError::wal("count the outbox"))?;
-        let count: i64 = row.try_get(0).map_err(RelayError::wal("count the outbox"))?;
+        let row = self
+            .client
+            .query_typed_one(&table.count, &values)
+            .await
+            .map_err(RelayError::postgres("count the outbox"))?;
+        let count: i64 = row.try_get(0).map_err(RelayError::postgres("count the outbox"))?;
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
-        let parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+        let tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        let ctids: Vec<&str> = rows.iter().map(|row| row.ctid.as_str()).collect();
         let values: [(&(dyn ToSql + Sync), Type); 5] = [
             (&buckets, Type::INT4_ARRAY),
             (&last, Type::INT8),
             (&without, Type::TEXT_ARRAY),
-            (&parts, Type::OID_ARRAY),
-            (&places, Type::TEXT_ARRAY),
+            (&tableoids, Type::OID_ARRAY),
+            (&ctids, Type::TEXT_ARRAY),
         ];
-        let rows =
-            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::wal("look for locked rows"))?;
+        let rows = self
+            .client
+            .query_typed(&table.blocked, &values)
+            .await
+            .map_err(RelayError::postgres("look for locked rows"))?;
         let key = |row: &Row| Ok((row.try_get::<_, Key>(0)?.0, row.try_get(1)?));
         rows.iter()
             .map(key)
             .collect::<Result<Blocked, _>>()
-            .map_err(RelayError::wal::<tokio_postgres::Error>("look for locked rows"))
+            .map_err(RelayError::postgres::<tokio_postgres::Error>("look for locked rows"))
     }
 
     /// Looks at how far the sequences have come, and the rows.
@@ -343,24 +350,26 @@ impl Source {
         let mut all = Vec::new();
         for sequence in &table.sequences {
             let row = self.client.query_typed_one(&table.drawn, &[(&sequence.id, Type::OID)]).await;
-            let row = row.map_err(RelayError::wal("look at the sequence"))?;
-            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::wal("look at the sequence"));
+            let row = row.map_err(RelayError::postgres("look at the sequence"))?;
+            let get =
+                |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::postgres("look at the sequence"));
             all.push(Drawn { highest: get(0)?, last: get(1)? });
         }
         Ok(all)
     }
 
     /// Marks the rows in hand as published.
-    pub(super) async fn mark(&self, table: &Table, rows: &[InHand]) -> Result<(), RelayError> {
-        let mut parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        parts.sort_unstable();
-        parts.dedup();
+    pub(super) async fn mark(&self, table: &Table, rows: &[LockedRow]) -> Result<(), RelayError> {
+        let mut tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        tableoids.sort_unstable();
+        tableoids.dedup();
         let mut marked = 0;
-        for part in parts {
-            let places: Vec<&str> = rows.iter().filter(|row| row.part == part).map(|row| row.place.as_str()).collect();
-            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&places, Type::TEXT_ARRAY), (&part, Type::OID)];
+        for tableoid in tableoids {
+            let ctids: Vec<&str> =
+                rows.iter().filter(|row| row.tableoid == tableoid).map(|row| row.ctid.as_str()).collect();
+            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ctids, Type::TEXT_ARRAY), (&tableoid, Type::OID)];
             let executed = self.client.execute_typed(&table.mark, &values).await;
-            marked += executed.map_err(RelayError::wal("mark rows as published"))?;
+            marked += executed.map_err(RelayError::postgres("mark rows as published"))?;
         }
         let published = rows.len() as u64;
         if marked == published {
@@ -378,11 +387,11 @@ impl Source {
             self.drawn(table),
             self.commit(),
         );
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let row = row.map_err(RelayError::wal("look at the backlog"))?;
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let row = row.map_err(RelayError::postgres("look at the backlog"))?;
         let drawn = drawn?;
         ended?;
-        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::wal("look at the backlog"));
+        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("look at the backlog"));
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
         let backlog =
             Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };
@@ -392,17 +401,17 @@ impl Source {
 
 impl Batch {
     /// Tells of two rows that share a number.
-    fn tie(&self, table: &Table, row: &InHand) -> Error {
+    fn tie(&self, table: &Table, row: &LockedRow) -> Error {
         let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::record::route::event_id(&row));
         Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }
     }
 }
 
-impl InHand {
+impl LockedRow {
     fn new(row: Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
-            part: row.try_get(0)?,
-            place: row.try_get(1)?,
+            tableoid: row.try_get(0)?,
+            ctid: row.try_get(1)?,
             sequence: row.try_get(2)?,
             key: row.try_get(3)?,
             bucket: row.try_get(4)?,

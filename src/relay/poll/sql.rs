@@ -14,12 +14,12 @@ use crate::relay::catalog::quote_table;
 use crate::relay::record::route::Route;
 
 use super::sweep::BUCKETS;
-use super::sweep::CLAIM_MAX;
+use super::sweep::MAX_CLAIM;
 
 /// How many columns of `fetch` come before the mapped ones: the table's id, the row's place, its sequence, its key and bucket.
 pub(super) const OWN_COLUMNS: usize = 5;
 /// Beyond so many rows it is not counted how many are unpublished.
-pub(super) const COUNT_MAX: u32 = 10_000;
+pub(super) const MAX_COUNT: u32 = 10_000;
 /// How long a lock on a whole table is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,12 +40,12 @@ pub(super) fn begin(idle_limit: Duration, stores_any_bytes: bool) -> String {
 
 /// Claims buckets of table `$1` among `$2`, in this order, until the transaction ends.
 pub(super) fn claim() -> String {
-    format!("SELECT bucket FROM unnest($2) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {CLAIM_MAX}")
+    format!("SELECT bucket FROM unnest($2) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {MAX_CLAIM}")
 }
 
 /// Where a table is and what its columns are called.
 #[derive(Clone, Debug)]
-pub(in crate::relay) struct Names {
+pub(in crate::relay) struct TableColumns {
     /// The table, quoted, with its schema.
     pub(in crate::relay) table: String,
     /// The column of the order.
@@ -62,7 +62,7 @@ pub(in crate::relay) struct Names {
     pub(in crate::relay) read: Vec<String>,
 }
 
-impl Names {
+impl TableColumns {
     pub(super) fn new(route: &Route, sequence: &str, published_at: &str, created_at: &str) -> Self {
         let mut read: Vec<String> = Vec::new();
         for name in route.names().0.iter().flatten() {
@@ -120,7 +120,7 @@ impl Names {
     pub(super) fn blocked(&self) -> String {
         format!(
             "SELECT {key}, min(t.{sequence})::int8 FROM {up_to} AND NOT EXISTS (SELECT FROM
-             unnest($4, $5) AS mine (part, place) WHERE mine.part = t.tableoid AND mine.place::tid = t.ctid)
+             unnest($4, $5) AS mine (tableoid, ctid) WHERE mine.tableoid = t.tableoid AND mine.ctid::tid = t.ctid)
              GROUP BY 1",
             key = self.key(),
             sequence = quote(&self.sequence),
@@ -140,7 +140,7 @@ impl Names {
     /// Counts what is unpublished, up to a limit; gives the age of the first of it and the server's clock, in microseconds.
     pub(super) fn backlog(&self) -> String {
         format!(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {COUNT_MAX}) AS counted),
+            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {MAX_COUNT}) AS counted),
                     coalesce((SELECT CASE WHEN isfinite(first.at)
                               THEN (extract(epoch FROM clock_timestamp() - first.at) * 1000000)::int8 END
                               FROM (SELECT t.{created} AS at FROM {table} AS t WHERE t.{published} IS NULL

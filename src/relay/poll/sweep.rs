@@ -7,7 +7,7 @@
 /// How many buckets the keys of a table fall into. All instances must agree on it.
 pub(super) const BUCKETS: i32 = 16;
 /// How many of them one transaction claims.
-pub(super) const CLAIM_MAX: usize = 8;
+pub(super) const MAX_CLAIM: usize = 8;
 
 /// Where a sweep over the buckets stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,7 +44,7 @@ impl Sweep {
     pub(super) fn claimed(&mut self, buckets: &[i32]) {
         let tried = match buckets.last() {
             // A claim that is full has not looked any further.
-            Some(last) if buckets.len() >= CLAIM_MAX => (last - self.next).rem_euclid(BUCKETS) + 1,
+            Some(last) if buckets.len() >= MAX_CLAIM => (last - self.next).rem_euclid(BUCKETS) + 1,
             _ => self.left,
         };
         self.next = (self.next + tried) % BUCKETS;
@@ -63,7 +63,7 @@ mod tests {
             sweep.begin();
             let mut seen: Vec<i32> = Vec::new();
             while sweep.is_under_way() {
-                let claimed: Vec<i32> = sweep.candidates().into_iter().take(CLAIM_MAX).collect();
+                let claimed: Vec<i32> = sweep.candidates().into_iter().take(MAX_CLAIM).collect();
                 seen.extend(&claimed);
                 sweep.claimed(&claimed);
             }

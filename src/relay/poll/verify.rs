@@ -177,5 +177,5 @@ fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
 }
 
 fn failed(error: tokio_postgres::Error) -> RelayError {
-    RelayError::wal("read the catalogue")(error)
+    RelayError::postgres("read the catalogue")(error)
 }

@@ -60,23 +60,23 @@ struct Attempt<'a> {
     purpose: Purpose,
 }
 
-/// A place to connect to: a host has several if its name has several addresses.
-enum Place {
+/// An endpoint: a host has several if its name has several addresses.
+enum Endpoint {
     Socket(std::path::PathBuf),
     Address(SocketAddr),
 }
 
 /// Why a server does not let us in.
-enum Shut {
+enum Rejection {
     /// TLS does not come about, or `pg_hba.conf` wants none of us over it.
-    OverTls(Error),
+    WithTls(Error),
     /// Without TLS it would be the same.
-    Anyway(Error),
+    Always(Error),
 }
 
-impl From<Error> for Shut {
+impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
-        if matches!(error, Error::Tls { .. }) { Self::OverTls(error) } else { Self::Anyway(error) }
+        if matches!(error, Error::Tls { .. }) { Self::WithTls(error) } else { Self::Always(error) }
     }
 }
 
@@ -94,8 +94,8 @@ pub(super) async fn connect(
         if has_tcp && target.ssl_mode != SslMode::Disable { Some(Connector::new(target, &config.tls)?) } else { None };
     let attempt = Attempt { target, config, connector, application_name, purpose };
     let mut failures = Vec::new();
-    for (place, host) in target.hosts.iter().enumerate() {
-        let left = target.hosts.len() - place;
+    for (index, host) in target.hosts.iter().enumerate() {
+        let left = target.hosts.len() - index;
         match within(share(deadline, left), host, attempt.host(host, deadline, left)).await {
             Ok(connected) => return Ok(connected),
             Err(error) if is_refusal(&error) => return Err(error),
@@ -136,11 +136,11 @@ fn combine(mut failures: Vec<Error>) -> Error {
 
 impl Attempt<'_> {
     async fn host(&self, host: &Host, deadline: Instant, hosts_left: usize) -> Result<Connected, Error> {
-        let places = self.places(host).await?;
+        let endpoints = self.endpoints(host).await?;
         let mut failures = Vec::new();
-        for (index, place) in places.iter().enumerate() {
-            let left = places.len() - index + hosts_left - 1;
-            match within(share(deadline, left), host, self.place(host, place)).await {
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let left = endpoints.len() - index + hosts_left - 1;
+            match within(share(deadline, left), host, self.connect_to(host, endpoint)).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => failures.push(error),
@@ -150,33 +150,35 @@ impl Attempt<'_> {
         Err(failures.pop().unwrap_or(Error::Closed))
     }
 
-    async fn places(&self, host: &Host) -> Result<Vec<Place>, Error> {
+    async fn endpoints(&self, host: &Host) -> Result<Vec<Endpoint>, Error> {
         Ok(match host {
-            Host::Unix { directory, port } => vec![Place::Socket(directory.join(format!(".s.PGSQL.{port}")))],
-            Host::Tcp { address: Some(address), port, .. } => vec![Place::Address(SocketAddr::new(*address, *port))],
+            Host::Unix { directory, port } => vec![Endpoint::Socket(directory.join(format!(".s.PGSQL.{port}")))],
+            Host::Tcp { address: Some(address), port, .. } => vec![Endpoint::Address(SocketAddr::new(*address, *port))],
             Host::Tcp { name, port, .. } => {
                 let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-                found.map_err(Error::io(format!("find the address of {name}")))?.map(Place::Address).collect()
+                found.map_err(Error::io(format!("find the address of {name}")))?.map(Endpoint::Address).collect()
             }
         })
     }
 
-    async fn place(&self, host: &Host, place: &Place) -> Result<Connected, Error> {
+    async fn connect_to(&self, host: &Host, endpoint: &Endpoint) -> Result<Connected, Error> {
         let mode = self.target.ssl_mode;
-        let messages = match self.enter(host, place, mode).await {
+        let messages = match self.log_in(host, endpoint, mode).await {
             Ok(messages) => messages,
             // libpq's meaning of "prefer": with TLS if that works, and else without.
-            Err(Shut::OverTls(error)) if mode == SslMode::Prefer => {
-                match self.enter(host, place, SslMode::Disable).await {
+            Err(Rejection::WithTls(error)) if mode == SslMode::Prefer => {
+                match self.log_in(host, endpoint, SslMode::Disable).await {
                     Ok(messages) => messages,
-                    Err(Shut::OverTls(plain) | Shut::Anyway(plain)) => return Err(Error::NoHost(vec![error, plain])),
+                    Err(Rejection::WithTls(plain) | Rejection::Always(plain)) => {
+                        return Err(Error::NoHost(vec![error, plain]));
+                    }
                 }
             }
-            Err(Shut::OverTls(error) | Shut::Anyway(error)) => return Err(error),
+            Err(Rejection::WithTls(error) | Rejection::Always(error)) => return Err(error),
         };
-        let address = match place {
-            Place::Socket(_) => None,
-            Place::Address(address) => Some(address.ip()),
+        let address = match endpoint {
+            Endpoint::Socket(_) => None,
+            Endpoint::Address(address) => Some(address.ip()),
         };
         let mut connected = Connected::greet(messages, Found { host: host.clone(), address }).await?;
         if self.target.needs_read_write {
@@ -197,17 +199,17 @@ impl Attempt<'_> {
     }
 
     /// Goes as far as the server knows who we are.
-    async fn enter(&self, host: &Host, place: &Place, mode: SslMode) -> Result<Messages, Shut> {
-        let transport = match place {
-            Place::Socket(path) => Transport::unix(host, path).await?,
-            Place::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
+    async fn log_in(&self, host: &Host, endpoint: &Endpoint, mode: SslMode) -> Result<Messages, Rejection> {
+        let transport = match endpoint {
+            Endpoint::Socket(path) => Transport::unix(host, path).await?,
+            Endpoint::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
         };
         let mut messages = Messages::new(transport);
         messages.send(&self.startup()?).await?;
         let login = Login::new(self.target, host, self.config);
         match auth::authenticate(&mut messages, &login).await {
             Ok(()) => Ok(messages),
-            Err(error) if messages.transport.is_tls() && error.is_refused_by_rules() => Err(Shut::OverTls(error)),
+            Err(error) if messages.transport.is_tls() && error.is_refused_by_rules() => Err(Rejection::WithTls(error)),
             Err(error) => Err(error.into()),
         }
     }

@@ -271,31 +271,31 @@ fn hosts(params: &Params) -> Result<Vec<Host>, BadConninfo> {
         return Err(BadConninfo::Form(format!("{} ports for {count} hosts", ports.len())));
     }
     let mut hosts = Vec::new();
-    for place in 0..count {
-        let port = ports.get(place).or_else(|| ports.first().filter(|_| ports.len() == 1));
+    for index in 0..count {
+        let port = ports.get(index).or_else(|| ports.first().filter(|_| ports.len() == 1));
         let port = port.map(String::as_str).filter(|port| !port.is_empty()).unwrap_or("5432");
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| BadConninfo::Value {
             name: "port",
             value: port.to_owned(),
             allowed: "a number from 1 to 65535",
         })?;
-        let address = addresses.get(place).filter(|address| !address.is_empty());
+        let address = addresses.get(index).filter(|address| !address.is_empty());
         let address = match address.map(|address| address.parse::<IpAddr>()) {
             None => None,
             Some(Ok(address)) => Some(address),
             Some(Err(_)) => {
-                let value = addresses.get(place).cloned().unwrap_or_default();
+                let value = addresses.get(index).cloned().unwrap_or_default();
                 return Err(BadConninfo::Value { name: "hostaddr", value, allowed: "an IP address" });
             }
         };
-        let name = names.get(place).map(String::as_str).unwrap_or_default();
+        let name = names.get(index).map(String::as_str).unwrap_or_default();
         match (name, address) {
             ("", None) => hosts.extend(
                 ["/var/run/postgresql", "/tmp"].map(|directory| Host::Unix { directory: directory.into(), port }),
             ),
             (name, None) if name.starts_with('/') => hosts.push(Host::Unix { directory: name.into(), port }),
             (name, address) => {
-                let name = if name.is_empty() { addresses.get(place).map_or("", String::as_str) } else { name };
+                let name = if name.is_empty() { addresses.get(index).map_or("", String::as_str) } else { name };
                 let name = name.to_owned();
                 hosts.push(Host::Tcp { name, address, port });
             }

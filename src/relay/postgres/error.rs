@@ -186,7 +186,7 @@ impl Error {
     /// Says whether the server fails at the place where it stands, and will fail there again if it has done so twice. What
     /// time or an operator makes pass is no such failure, nor is a connection that is lost.
     #[must_use]
-    pub fn stays_at_its_place(&self) -> bool {
+    pub fn recurs_at_position(&self) -> bool {
         matches!(self, Self::Server(error) if !error.may_pass())
     }
 

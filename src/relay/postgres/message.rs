@@ -9,13 +9,13 @@ use crate::cursor::Malformed;
 
 use super::Error;
 use super::ServerError;
-use super::inbox::Inbox;
+use super::read_buffer::ReadBuffer;
 use super::transport::Transport;
 
 /// Before the stream no honest message is larger.
-const LENGTH_MAX: i32 = 1 << 20;
+const MAX_LENGTH: i32 = 1 << 20;
 /// The room for one.
-const ROOM_MAX: usize = (1 << 20) + 1;
+const MAX_ROOM: usize = (1 << 20) + 1;
 
 /// A message of the server, outside the stream.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Messages {
     pub(super) transport: Transport,
-    pub(super) inbox: Inbox,
+    pub(super) read_buffer: ReadBuffer,
 }
 
 impl Answer {
@@ -56,7 +56,7 @@ impl Answer {
 
 impl Messages {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, inbox: Inbox::new(ROOM_MAX) }
+        Self { transport, read_buffer: ReadBuffer::new(MAX_ROOM) }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -67,16 +67,16 @@ impl Messages {
     /// Waits for the next message. An error of the server is an error here.
     pub(super) async fn next(&mut self) -> Result<Answer, Error> {
         loop {
-            let unread = self.inbox.unread();
-            if let Some((_, length)) = header(unread, LENGTH_MAX)? {
+            let unread = self.read_buffer.unread();
+            if let Some((_, length)) = header(unread, MAX_LENGTH)? {
                 if let Some(message) = unread.get(..length) {
                     let answer = parse(message);
-                    self.inbox.consume(length);
+                    self.read_buffer.consume(length);
                     return answer;
                 }
-                self.inbox.make_room(length)?;
+                self.read_buffer.make_room(length)?;
             }
-            poll_fn(|context| self.inbox.poll_fill(context, &mut self.transport)).await?;
+            poll_fn(|context| self.read_buffer.poll_fill(context, &mut self.transport)).await?;
         }
     }
 }

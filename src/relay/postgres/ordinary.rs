@@ -133,7 +133,7 @@ impl Resumed {
             message(&mut greeting, b'K', &[key]);
         }
         message(&mut greeting, b'Z', &[b"I"]);
-        greeting.extend_from_slice(connected.messages.inbox.unread());
+        greeting.extend_from_slice(connected.messages.read_buffer.unread());
         Self { transport: connected.messages.transport, greeting, startup: Startup::Length(BytesMut::new()) }
     }
 }

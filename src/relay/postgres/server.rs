@@ -159,9 +159,9 @@ fn is_from_plugin(context: &str) -> bool {
 
 /// What a peer says, fit for one line of a log.
 fn one_line(text: &str) -> String {
-    const LENGTH_MAX: usize = 1_000;
+    const MAX_LENGTH: usize = 1_000;
     let mut line = String::new();
-    for char in text.chars().take(LENGTH_MAX) {
+    for char in text.chars().take(MAX_LENGTH) {
         if char.is_control() {
             line.extend(char.escape_default());
         } else {

@@ -27,8 +27,8 @@ pub(super) fn find(
             Err(error) => return Err(BadConninfo::Form(format!("read the service file {path}: {error}"))),
         }
     }
-    let places: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
-    Err(BadConninfo::Form(format!("there is no service {service:?} in {}", places.join(" or "))))
+    let paths: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
+    Err(BadConninfo::Form(format!("there is no service {service:?} in {}", paths.join(" or "))))
 }
 
 /// Reads the group of this name. No value in it is shown: one may be a password.

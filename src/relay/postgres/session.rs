@@ -21,7 +21,7 @@ const FAILOVER: u32 = 170_000;
 #[derive(Debug)]
 pub struct Session {
     connected: Connected,
-    row_bytes_max: usize,
+    max_row_bytes: usize,
 }
 
 /// What IDENTIFY_SYSTEM says.
@@ -46,8 +46,8 @@ impl Session {
     /// Connects to the first server of the list that will do, and authenticates.
     pub async fn connect(target: &Target, config: &Config, application_name: &str) -> Result<Self, Error> {
         let connected = connect::connect(target, config, application_name, Purpose::Replication).await?;
-        let row_bytes_max = usize::try_from(config.max_row_bytes).unwrap_or(usize::MAX);
-        Ok(Self { connected, row_bytes_max })
+        let max_row_bytes = usize::try_from(config.max_row_bytes).unwrap_or(usize::MAX);
+        Ok(Self { connected, max_row_bytes })
     }
 
     /// Runs a command and gives its rows, in text. After an error of the server the next command may come.
@@ -102,7 +102,7 @@ impl Session {
         self.connected.command(&start_command(slot, from, publication, binary)).await?;
         loop {
             match self.connected.messages.next().await? {
-                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, reported, self.row_bytes_max)),
+                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, reported, self.max_row_bytes)),
                 Answer::Parameter(..) | Answer::Aside => {}
                 other @ (Answer::Authentication(..)
                 | Answer::Key(_)

@@ -23,9 +23,9 @@ use crate::relay::ledger::Confirmed;
 
 use super::Error;
 use super::ServerError;
-use super::inbox::Inbox;
 use super::message;
 use super::message::Messages;
+use super::read_buffer::ReadBuffer;
 use super::transport::Transport;
 
 /// What a frame has besides its row.
@@ -33,7 +33,7 @@ const FRAME_SLACK: usize = 64 << 10;
 /// A status update on the wire: tag, length, kind, three positions, a time, a flag.
 const STATUS_BYTES: usize = 39;
 /// Status updates that may wait to be written: with a server that does not read, more of the same would not help.
-const QUEUED_MAX: usize = 4 * STATUS_BYTES;
+const MAX_QUEUED: usize = 4 * STATUS_BYTES;
 /// PostgreSQL's clock starts this long after the Unix clock, on 2000-01-01.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
@@ -41,21 +41,21 @@ const EPOCH: Duration = Duration::from_secs(946_684_800);
 #[derive(Debug)]
 pub struct Stream {
     transport: Transport,
-    inbox: Inbox,
+    read_buffer: ReadBuffer,
     queued: BytesMut,
     position: Lsn,
-    frame_max: usize,
+    max_frame: usize,
     /// Bytes that arrived together with the answer to START_REPLICATION: the caller has not seen them.
     unseen: usize,
 }
 
 impl Stream {
-    pub(super) fn new(messages: Messages, reported: Lsn, row_bytes_max: usize) -> Self {
-        let Messages { transport, mut inbox } = messages;
-        let frame_max = row_bytes_max.saturating_add(FRAME_SLACK);
-        inbox.set_limit(frame_max);
-        let unseen = inbox.unread().len();
-        Self { transport, inbox, queued: BytesMut::new(), position: reported, frame_max, unseen }
+    pub(super) fn new(messages: Messages, reported: Lsn, max_row_bytes: usize) -> Self {
+        let Messages { transport, mut read_buffer } = messages;
+        let max_frame = max_row_bytes.saturating_add(FRAME_SLACK);
+        read_buffer.set_limit(max_frame);
+        let unseen = read_buffer.unread().len();
+        Self { transport, read_buffer, queued: BytesMut::new(), position: reported, max_frame, unseen }
     }
 
     /// Writes what is queued and, if `reads`, reads whatever the socket holds. Returns how much was read, which is 0 only
@@ -71,7 +71,7 @@ impl Stream {
             let written = self.poll_write(context)?;
             match written {
                 Poll::Ready(()) if had_queued && !reads => Poll::Ready(Ok(0)),
-                Poll::Ready(()) | Poll::Pending if reads => self.inbox.poll_fill(context, &mut self.transport),
+                Poll::Ready(()) | Poll::Pending if reads => self.read_buffer.poll_fill(context, &mut self.transport),
                 Poll::Ready(()) | Poll::Pending => Poll::Pending,
             }
         })
@@ -80,12 +80,12 @@ impl Stream {
 
     /// Lets go of the first bytes.
     pub fn consume(&mut self, used: usize) {
-        self.inbox.consume(used);
+        self.read_buffer.consume(used);
     }
 
     /// Makes room for a frame of this whole length, unless it is larger than may be read.
     pub fn make_room(&mut self, length: usize) -> Result<(), Error> {
-        self.inbox.make_room(length)
+        self.read_buffer.make_room(length)
     }
 
     /// Raises the position that status updates report.
@@ -95,7 +95,7 @@ impl Stream {
 
     /// Queues a status update: write = flush = apply.
     pub fn queue_status(&mut self, wants_answer: bool) {
-        if self.queued.len() > QUEUED_MAX - STATUS_BYTES {
+        if self.queued.len() > MAX_QUEUED - STATUS_BYTES {
             return;
         }
         self.queued.put_u8(b'd');
@@ -130,13 +130,13 @@ impl Stream {
     /// Gives what was read and not consumed.
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
-        self.inbox.unread()
+        self.read_buffer.unread()
     }
 
     /// Gives the largest frame that may be read.
     #[must_use]
-    pub const fn frame_max(&self) -> usize {
-        self.frame_max
+    pub const fn max_frame(&self) -> usize {
+        self.max_frame
     }
 
     /// Gives the position that status updates report.
@@ -168,10 +168,10 @@ impl Stream {
                 match tag {
                     b'Z' => return self.close().await,
                     b'E' => {
-                        let body = self.inbox.unread().get(body_start..length).unwrap_or_default();
+                        let body = self.read_buffer.unread().get(body_start..length).unwrap_or_default();
                         return Err(ServerError::parse(body).into());
                     }
-                    _ => self.inbox.consume(length),
+                    _ => self.read_buffer.consume(length),
                 }
             }
             match self.exchange(true).await {
@@ -185,10 +185,10 @@ impl Stream {
 
     /// Looks at the first message if it is whole, and makes room for it if it is not.
     fn front(&mut self) -> Result<Option<(u8, usize, usize)>, Error> {
-        let unread = self.inbox.unread();
+        let unread = self.read_buffer.unread();
         let Some((tag, length)) = message::header(unread, i32::MAX)? else { return Ok(None) };
         if unread.len() < length {
-            self.inbox.make_room(length)?;
+            self.read_buffer.make_room(length)?;
             return Ok(None);
         }
         Ok(Some((tag, message::HEADER, length)))

@@ -31,7 +31,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// How long bytes of ours may stay unacknowledged before the kernel gives the connection up.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+const MAX_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// The stream.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_user_timeout(Some(MAX_UNACKNOWLEDGED))?;
     Ok(())
 }
 

@@ -189,9 +189,9 @@ fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     Some(String::from_utf8_lossy(value).chars().take(64).flat_map(char::escape_default).collect())
 }
 
-pub(super) struct Context(pub(super) Arc<Shared>);
+pub(super) struct PublisherContext(pub(super) Arc<Shared>);
 
-impl ProducerContext for Context {
+impl ProducerContext for PublisherContext {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, word: usize) {
@@ -199,7 +199,7 @@ impl ProducerContext for Context {
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for PublisherContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "CONFWARN" {
             // It warns of our own settings, which are meant.

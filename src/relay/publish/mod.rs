@@ -47,14 +47,14 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 pub use config::Compression;
 pub use config::Config;
 pub use config::Mechanism;
 pub use config::Sasl;
 pub use config::Tls;
-use context::Context;
+use context::PublisherContext;
 pub use error::Error;
 pub use error::Failure;
 pub use error::Verdict;
@@ -73,7 +73,7 @@ const REMEMBERED_TOPICS: usize = 1_024;
 
 /// One producer and what it owes to one ledger.
 pub struct Publisher {
-    producer: ThreadedProducer<Context>,
+    producer: ThreadedProducer<PublisherContext>,
     context: Arc<context::Shared>,
     topics: HashMap<String, u16>,
     last_topic: (String, u16),
@@ -93,14 +93,14 @@ impl Publisher {
     pub fn new(settings: &Settings, reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Result<Self, Error> {
         let config: ClientConfig = settings.client()?;
         let shared = Arc::new(context::Shared::new(reports, wake, metrics));
-        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared)))
+        let producer = ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared)))
             .map_err(|source| Error::Configuration { source })?;
         Ok(Self {
             producer,
             context: shared,
             topics: HashMap::new(),
             last_topic: (String::new(), 0),
-            limit_bytes: settings.record_bytes_max(),
+            limit_bytes: settings.max_record_bytes(),
             spans: settings.spans().clone(),
         })
     }
@@ -139,7 +139,7 @@ impl Publisher {
     }
 
     /// Sends one record. The one place that hands bytes to librdkafka, which copies them.
-    fn send(&self, record: &Record<'_>, ticket: Ticket) -> Result<(), KafkaError> {
+    fn send(&self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), KafkaError> {
         let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, ticket.to_word());
         base.key = record.key;
         base.payload = record.value;
@@ -174,7 +174,7 @@ impl Sink for Publisher {
         index
     }
 
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
         self.context.handed(ticket);
         let mut sent = self.send(record, ticket);
         if is_full(&sent) && self.producer.in_flight_count() == 0 {
@@ -226,14 +226,16 @@ mod tests {
             Arc::new(context::Shared::new(Ledger::new(Lsn::ZERO).reports(), Arc::default(), Metrics::default()));
         let mut config = ClientConfig::new();
         config.set("queue.buffering.max.kbytes", "1");
-        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared))).unwrap();
+        let producer =
+            ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared))).unwrap();
         let (topics, last_topic) = (HashMap::new(), (String::new(), 0));
         let mut publisher =
             Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024, spans: BTreeMap::new() };
         let (headers, value) = (Headers::default(), [0; 2_048]);
         let mut offer = |length: usize| {
             let (topic, value) = ("t", value.get(..length));
-            let record = Record { topic, key: None, value, headers: &headers, timestamp_millis: None, partition: None };
+            let record =
+                ProducerRecord { topic, key: None, value, headers: &headers, timestamp_millis: None, partition: None };
             publisher.accept(&record, Ticket::from_word(0))
         };
         // Until librdkafka's first events are heard, its queue does not count as empty.

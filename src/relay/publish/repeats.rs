@@ -5,9 +5,9 @@ use std::collections::HashMap;
 /// How long a line of one kind is held back after one was written.
 const PAUSE_MICROS: u64 = 30_000_000;
 /// So many kinds are told apart; further ones at the same time say nothing more.
-const KINDS_MAX: usize = 64;
+const MAX_KINDS: usize = 64;
 /// The part of a line that tells its kind, in characters.
-const KIND_CHARS_MAX: usize = 200;
+const MAX_KIND_CHARS: usize = 200;
 
 /// When a line of each kind was written last.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Repeats {
             return false;
         }
         self.0.retain(|_, at| is_recent(at));
-        if self.0.len() >= KINDS_MAX {
+        if self.0.len() >= MAX_KINDS {
             return false;
         }
         self.0.insert(kind, now_micros);
@@ -32,7 +32,7 @@ impl Repeats {
 
 /// Two lines are of one kind if they differ only in numbers (ports, counts) and in how long something took.
 fn kind(facility: &str, text: &str) -> String {
-    let words = said(text).chars().filter(|char| !char.is_ascii_digit()).take(KIND_CHARS_MAX);
+    let words = said(text).chars().filter(|char| !char.is_ascii_digit()).take(MAX_KIND_CHARS);
     facility.chars().chain([' ']).chain(words).collect()
 }
 
@@ -64,7 +64,7 @@ mod tests {
     fn there_are_only_so_many_kinds() {
         let mut repeats = Repeats::default();
         let told = (0..1_000).filter(|number| repeats.is_news("FAIL", &"x".repeat(*number), 1)).count();
-        assert_eq!((told, repeats.0.len()), (KINDS_MAX, KINDS_MAX));
+        assert_eq!((told, repeats.0.len()), (MAX_KINDS, MAX_KINDS));
         assert!(repeats.is_news("FAIL", "later", PAUSE_MICROS + 2));
     }
 }

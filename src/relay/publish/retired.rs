@@ -15,7 +15,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::producer::PurgeConfig;
 use rdkafka::producer::ThreadedProducer;
 
-use super::context::Context;
+use super::context::PublisherContext;
 
 /// How often the queue is purged: librdkafka puts a request that was not answered back into it, and would send it again.
 const PURGE_INTERVAL: Duration = Duration::from_millis(20);
@@ -27,7 +27,7 @@ pub struct Retired {
 }
 
 impl Retired {
-    pub(super) fn new(producer: ThreadedProducer<Context>) -> Self {
+    pub(super) fn new(producer: ThreadedProducer<PublisherContext>) -> Self {
         let is_answered = Arc::new(AtomicBool::new(false));
         let answered = Arc::clone(&is_answered);
         let purge = move || {

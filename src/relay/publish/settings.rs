@@ -17,7 +17,7 @@ use super::Mechanism;
 /// How long an unknown topic is waited for: longer than a broker's restart.
 const TOPIC_GRACE_MS: &str = "60000";
 /// The default of the brokers for one batch: librdkafka's own would refuse records that they take.
-const RECORD_BYTES_MAX: usize = 1_048_588;
+const MAX_RECORD_BYTES: usize = 1_048_588;
 const RECORD_BYTES_MAX_TEXT: &str = "1048588";
 
 /// librdkafka's own size of a batch; a topic takes a little more, unless it was told otherwise.
@@ -69,15 +69,15 @@ impl Settings {
 
     /// Gives the largest record that librdkafka takes.
     #[must_use]
-    pub fn record_bytes_max(&self) -> usize {
+    pub fn max_record_bytes(&self) -> usize {
         let given = self.config.properties.get("message.max.bytes");
-        given.and_then(|text| text.parse().ok()).unwrap_or(RECORD_BYTES_MAX)
+        given.and_then(|text| text.parse().ok()).unwrap_or(MAX_RECORD_BYTES)
     }
 
     /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka does, so its own budget binds
     /// first; but a record alone may be larger than the budget, and must fit.
     fn queue_kib(&self) -> u64 {
-        let largest = u64::try_from(self.record_bytes_max()).unwrap_or(u64::MAX);
+        let largest = u64::try_from(self.max_record_bytes()).unwrap_or(u64::MAX);
         self.in_flight_bytes.max(largest).div_ceil(1_024).clamp(1_024, 2_097_151)
     }
 
@@ -245,7 +245,7 @@ mod tests {
     fn a_record_may_be_as_large_as_the_brokers_default() {
         let own = settings(Config::default());
         assert_eq!(own.client().unwrap().get("message.max.bytes"), Some("1048588"));
-        assert_eq!(own.record_bytes_max(), 1_048_588);
+        assert_eq!(own.max_record_bytes(), 1_048_588);
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub fn type_id(name: &str) -> Option<u32> {
 
 /// The column names by role; a role without a name is not used.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names(pub [Option<Name>; Role::ALL.len()]);
+pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
 
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,7 +164,11 @@ pub fn listed(names: &[String], word: &str) -> String {
 /// Says what to configure where a role's column has another name: the names that are known, and those of the columns that have no
 /// role yet and a type that fits.
 #[must_use]
-pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>) -> String {
+pub fn both_names<'c>(
+    role: Role,
+    names: &RoleNames,
+    columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>,
+) -> String {
     // A role that is not used is known by its own name.
     let mapped = |column: &str| {
         Role::ALL
@@ -240,7 +244,7 @@ pub struct Plan {
 
 impl Plan {
     /// Maps the columns of a Relation message by name.
-    pub fn new(relation: &Relation<'_>, names: &Names) -> Result<Self, Mismatch> {
+    pub fn new(relation: &Relation<'_>, names: &RoleNames) -> Result<Self, Mismatch> {
         let table = || format!("{}.{}", relation.schema, relation.name);
         let mut roles = vec![0; relation.columns.len()];
         let mut kinds = [None; Role::ALL.len()];
@@ -338,8 +342,8 @@ mod tests {
     use crate::relay::decode::pgoutput::Message;
     use crate::relay::decode::pgoutput::decode;
 
-    fn names() -> Names {
-        let mut names = Names::default();
+    fn names() -> RoleNames {
+        let mut names = RoleNames::default();
         names.0[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
         names.0[Role::Payload as usize] = Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
         names.0[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });

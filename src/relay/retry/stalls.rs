@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::lsn::Lsn;
 
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(120);
+const MAX_PAUSE: Duration = Duration::from_secs(120);
 
 /// Where Kafka took nothing more, and how often that has been so without any progress since.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ impl Stalls {
     pub(in crate::relay) fn pause(&mut self, position: Lsn, unit: Duration) -> Duration {
         let times = self.last.filter(|(stalled, _)| *stalled == position).map_or(0, |(_, times)| times + 1);
         self.last = Some((position, times));
-        if times == 0 { Duration::ZERO } else { (unit * (1 << times.min(8)) / 2).min(PAUSE_MAX.max(unit)) }
+        if times == 0 { Duration::ZERO } else { (unit * (1 << times.min(8)) / 2).min(MAX_PAUSE.max(unit)) }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::relay::record::route::Route;
 use crate::relay::settings::Failover;
 use crate::relay::settings::Mode;
 use crate::relay::settings::Settings;
-use crate::relay::settings::Source;
+use crate::relay::settings::SourceOptions;
 use crate::relay::stream::catalog_watch;
 use crate::relay::stream::examine;
 use crate::relay::stream::position;
@@ -43,11 +43,11 @@ pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
 pub const POSITION_SQL: &str = include_str!("../../../sql/position.sql");
 
 /// How often it is told who holds up the creation of the slot.
-const TELL_BLOCKERS: Duration = Duration::from_secs(10);
+const BLOCKERS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is wanted besides publication, slot and position.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct SetupOptions {
     /// Make the outbox tables as well.
     pub with_outbox: bool,
     /// Grant this role what `run` needs.
@@ -152,9 +152,9 @@ impl Diagnose for Error {
 }
 
 /// Prints what `apply` would run, as one SQL script.
-pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
+pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, RelayError> {
     if settings.source.mode == Mode::Poll {
-        return poll::script(settings, wish);
+        return poll::script(settings, options);
     }
     let routes = settings.routes()?;
     let source = &settings.source;
@@ -163,7 +163,7 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
         "-- Run this statement by statement (psql does): a slot is not made in a transaction that has written.\n"
             .to_owned(),
     ];
-    if wish.with_outbox {
+    if options.with_outbox {
         parts.extend(routes.iter().map(outbox_table));
     }
     parts.push(format!(
@@ -180,19 +180,19 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
              WHERE s.slot_name = {slot};\n"
         ));
     }
-    if let Some(role) = &wish.role {
+    if let Some(role) = &options.role {
         parts.push(grants(role, source.store_position));
     }
     Ok(parts.join("\n"))
 }
 
 /// Sets everything up, and tells each step.
-pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
     if settings.source.mode == Mode::Poll {
-        return Box::pin(poll::apply(settings, wish, tell)).await;
+        return Box::pin(poll::apply(settings, options, report)).await;
     }
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
-    let applied = Box::pin(apply_to(&target, settings, wish, tell)).await;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
+    let applied = Box::pin(apply_to(&target, settings, options, report)).await;
     applied.map_err(|error| match error {
         Error::Relay(error) => error.of_role(&target.user).into(),
         error @ (Error::Statement { .. }
@@ -203,47 +203,52 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     })
 }
 
-async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+async fn apply_to(
+    target: &Target,
+    settings: &Settings,
+    options: &SetupOptions,
+    report: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
     let mut session = Session::connect(target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     let client = &ordinary.client;
-    if let Some(role) = &wish.role {
-        insist_on_role(client, role).await?;
+    if let Some(role) = &options.role {
+        require_role(client, role).await?;
     }
     // By the names that they have now.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
-    if wish.with_outbox {
+    if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            tell(&format!("outbox table {schema}.{table} is there"));
+            report(&format!("outbox table {schema}.{table} is there"));
         }
     }
-    publication(client, settings, wish, &tables, session.server_version(), tell).await?;
+    publication(client, settings, options, &tables, session.server_version(), report).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
-    let slot = slot(client, &mut session, settings, wish, tell).await?;
+    let slot = slot(client, &mut session, settings, options, report).await?;
     if settings.source.store_position {
-        position(client, &mut session, settings, wish, slot, tell).await?;
+        position(client, &mut session, settings, options, slot, report).await?;
     }
-    if let Some(role) = &wish.role {
+    if let Some(role) = &options.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        tell(&format!("role {role} has what run needs"));
+        report(&format!("role {role} has what run needs"));
     }
-    let Source { slot, publication, store_position, .. } = &settings.source;
+    let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
     if *store_position {
-        coverage::keep(client, settings, wish, &routes, tell).await?;
+        coverage::keep(client, settings, options, &routes, report).await?;
     }
-    if wish.accept_gap {
-        undecodable::pass(client, settings, tell).await?;
+    if options.accept_gap {
+        undecodable::pass(client, settings, report).await?;
     }
     Ok(())
 }
@@ -251,20 +256,20 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
 async fn publication(
     client: &Client,
     settings: &Settings,
-    wish: &Wish,
+    options: &SetupOptions,
     routes: &[Route],
     version: u32,
-    tell: &mut dyn FnMut(&str),
+    report: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
-        tell(&format!("publication {name} is there already"));
+        report(&format!("publication {name} is there already"));
         for (schema, table) in routes.iter().map(Route::table) {
             if !catalog::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
                 let what = format!("add table {schema}.{table} to publication {name}");
                 let full = quote_table((schema, table));
                 run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
-                tell(&format!("table {schema}.{table} added to it: events committed before are not published"));
+                report(&format!("table {schema}.{table} added to it: events committed before are not published"));
             }
         }
         return Ok(());
@@ -272,11 +277,11 @@ async fn publication(
     let slot = &settings.source.slot;
     // What was committed since it was dropped cannot be decoded, or is not published.
     let is_slot_older = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?.is_some();
-    if is_slot_older && !wish.accept_gap {
+    if is_slot_older && !options.accept_gap {
         return Err(Error::SlotOlder { slot: slot.clone(), publication: name.clone() });
     }
     run(client, &format!("create publication {name}"), &create_publication(name, routes)).await?;
-    tell(&format!("publication {name} created"));
+    report(&format!("publication {name} created"));
     Ok(())
 }
 
@@ -285,18 +290,18 @@ async fn slot(
     client: &Client,
     session: &mut Session,
     settings: &Settings,
-    wish: &Wish,
-    tell: &mut dyn FnMut(&str),
+    options: &SetupOptions,
+    report: &mut dyn FnMut(&str),
 ) -> Result<Slot, Error> {
     let name = &settings.source.slot;
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
     if let Some(slot) = found {
-        tell(&format!("slot {name} is there already, at {}", slot.confirmed));
+        report(&format!("slot {name} is there already, at {}", slot.confirmed));
         return Ok(slot);
     }
     if settings.source.store_position
-        && !wish.accept_gap
+        && !options.accept_gap
         && let Some(stored) = stored(client, name).await?
     {
         return Err(Error::Gap { slot: name.clone(), stored: stored.position });
@@ -311,11 +316,11 @@ async fn slot(
     let created = loop {
         tokio::select! {
             created = &mut creation => break created,
-            () = tokio::time::sleep(TELL_BLOCKERS) => tell(&blockers(client).await),
+            () = tokio::time::sleep(BLOCKERS_INTERVAL) => report(&blockers(client).await),
         }
     };
     let created = created.map_err(|source| Error::Statement { what: format!("create slot {name}"), source })?;
-    tell(&format!("slot {name} created at {}", created.consistent_point));
+    report(&format!("slot {name} created at {}", created.consistent_point));
     Ok(Slot { confirmed: created.consistent_point, is_synced: false })
 }
 
@@ -324,30 +329,30 @@ async fn position(
     client: &Client,
     session: &mut Session,
     settings: &Settings,
-    wish: &Wish,
+    options: &SetupOptions,
     slot: Slot,
-    tell: &mut dyn FnMut(&str),
+    report: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.slot;
     // The row before the end of the log: a relay that is at work moves both.
     let stored = stored(client, name).await?;
-    let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
+    let system = session.identify_system().await.map_err(RelayError::postgres("identify the server"))?;
     let server = examine::server(session, system, slot, stored.as_ref());
-    let server = server.await.map_err(RelayError::wal("identify the server"))?;
+    let server = server.await.map_err(RelayError::postgres("identify the server"))?;
     if let Some(stored) = stored {
         // As `run` will decide: what it accepts stays, and only a gap can be accepted.
         match resume::decide(&server, Some(&stored)) {
             Ok(_) => {
-                tell(&format!("position {} is stored already", stored.position));
+                report(&format!("position {} is stored already", stored.position));
                 return Ok(());
             }
-            Err(lost) if wish.accept_gap => tell(&format!("accepting a gap: {lost}")),
+            Err(lost) if options.accept_gap => report(&format!("accepting a gap: {lost}")),
             Err(lost) => return Err(RelayError::from(lost).into()),
         }
     }
     let replace = position::replace(client, name, &server.identity, slot.confirmed);
     replace.await.map_err(RelayError::from)?;
-    tell(&format!("position {} stored", slot.confirmed));
+    report(&format!("position {} stored", slot.confirmed));
     Ok(())
 }
 
@@ -379,7 +384,7 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
 }
 
 /// Before anything is made: rights come last.
-async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
+async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
     let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
     let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
     let found =

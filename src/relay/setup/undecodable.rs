@@ -30,7 +30,7 @@ const FIRST_STEP: u64 = 8 << 10;
 const ALIGNMENT: u64 = 8;
 
 /// Advances the slot past what cannot be decoded, if that comes next.
-pub(super) async fn pass(client: &Client, settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+pub(super) async fn pass(client: &Client, settings: &Settings, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let found = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?;
@@ -50,7 +50,7 @@ pub(super) async fn pass(client: &Client, settings: &Settings, tell: &mut dyn Fn
     let probe = Probe { messages: if version < SKIPS_EMPTY { MESSAGES_BEFORE } else { 1 }, ..probe };
     let to = probe.first_decodable(from).await.map_err(failed("find the end of what cannot be decoded"))?;
     let to = advance(client, settings, to).await.map_err(failed("advance the slot"))?;
-    tell(&format!(
+    report(&format!(
         "the WAL from {from} to {to} cannot be decoded, because publication {publication} did not exist when it was written: the slot is \
          advanced to {to}, and events that were committed in between are not published"
     ));

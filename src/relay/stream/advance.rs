@@ -12,7 +12,7 @@ use crate::relay::error::Error;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 
 /// How long the server may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,26 +25,26 @@ pub(in crate::relay) async fn advance(
     target: &Target,
     settings: &Settings,
     (position, server_started): (Lsn, &str),
-    watch: Option<&Watch>,
+    watch: Option<&CatalogWatch>,
     stop: &CancellationToken,
 ) {
     let name = format!("{} confirm", settings.relay.name);
     let advancing = async {
         let connected = postgres::connect_ordinary(target, &settings.postgres, &name).await;
-        let ordinary = connected.map_err(Error::wal("connect to PostgreSQL"))?;
+        let ordinary = connected.map_err(Error::postgres("connect to PostgreSQL"))?;
         if let Some(watch) = watch {
             watch.look(&ordinary.client).await?;
         }
         // What nobody waits for any more must not hold the slot.
         let limited = ordinary.client.batch_execute("SET statement_timeout = '10s'").await;
-        limited.map_err(Error::wal("advance the slot"))?;
+        limited.map_err(Error::postgres("advance the slot"))?;
         let sql = "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots
                    WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn
                          AND pg_postmaster_start_time()::text = $3";
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
             [&settings.source.slot, &position.to_string(), &server_started];
         let advanced = ordinary.client.execute(sql, &values).await;
-        advanced.map_err(Error::wal("advance the slot"))
+        advanced.map_err(Error::postgres("advance the slot"))
     };
     let stopped = async {
         stop.cancelled().await;

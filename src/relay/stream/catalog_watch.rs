@@ -27,7 +27,7 @@ use crate::relay::stream::position;
 
 /// What is watched, and how it was last found.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct CatalogWatch {
     slot: String,
     publication: String,
     routes: Vec<Route>,
@@ -94,9 +94,9 @@ impl First {
 
     /// Gives what was found, the first position that it does not cover, and whether it is news. Something may have been hidden
     /// since what is kept or, where nothing is stored, since this process looked last.
-    pub(in crate::relay) fn weigh(&self, before: Option<&Watch>) -> Result<(Coverage, Lsn, bool), Error> {
+    pub(in crate::relay) fn weigh(&self, before: Option<&CatalogWatch>) -> Result<(Coverage, Lsn, bool), Error> {
         let Self { look, kept, stored, .. } = self;
-        let remembered = before.filter(|_| stored.is_none()).map(Watch::seen);
+        let remembered = before.filter(|_| stored.is_none()).map(CatalogWatch::seen);
         let from = stored.or(remembered.as_ref().map(|seen| seen.covered)).unwrap_or(look.wal_end);
         let earlier = kept.clone().or(remembered.map(|seen| seen.found));
         let found = look.since(earlier.as_ref(), from)?;
@@ -108,10 +108,10 @@ impl First {
     pub(in crate::relay) fn judge(
         self,
         (slot, publication, routes): (&str, &str, &[Route]),
-        before: Option<&Watch>,
-    ) -> Result<(Watch, bool), Error> {
+        before: Option<&CatalogWatch>,
+    ) -> Result<(CatalogWatch, bool), Error> {
         let (found, covered, is_news) = self.weigh(before)?;
-        let watch = Watch {
+        let watch = CatalogWatch {
             slot: slot.to_owned(),
             publication: publication.to_owned(),
             routes: routes.to_vec(),
@@ -123,7 +123,7 @@ impl First {
     }
 }
 
-impl Watch {
+impl CatalogWatch {
     /// Keeps beside the stored position what was found. Only the relay that has the slot does: what another one covers is not this.
     pub(in crate::relay) async fn keep(&self, client: &Client) -> Result<(), position::Error> {
         save(client, &self.slot, &self.seen().found).await

@@ -10,11 +10,11 @@ use std::time::Instant;
 /// A read below this is short: the socket was nearly empty.
 const SHORT_READ: usize = 32 << 10;
 /// Reads that follow each other faster than this are a stream.
-const CLOSE: Duration = Duration::from_micros(400);
+const STREAM_GAP: Duration = Duration::from_micros(400);
 /// So many of them in a row are a high rate.
-const STREAK: u32 = 12;
+const STREAM_READS: u32 = 12;
 /// The moment.
-const MOMENT: Duration = Duration::from_micros(100);
+const WAIT: Duration = Duration::from_micros(100);
 
 /// How reads have followed each other.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ impl Coalesce {
 
     /// Notes a read of so many bytes. Says how long to wait before the next one.
     pub(in crate::relay) fn after_read(&mut self, bytes: usize, now: Instant) -> Option<Duration> {
-        let is_close = now.duration_since(self.last) < CLOSE;
+        let is_close = now.duration_since(self.last) < STREAM_GAP;
         self.last = now;
         self.streak = if is_close { self.streak.saturating_add(1) } else { 0 };
-        (bytes < SHORT_READ && self.streak >= STREAK).then_some(MOMENT)
+        (bytes < SHORT_READ && self.streak >= STREAM_READS).then_some(WAIT)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
         assert!(slow.into_iter().all(|wait| wait.is_none()));
         let start = start + Duration::from_secs(1);
         let fast: Vec<_> = (0..40).map(|n| coalesce.after_read(100, start + n * Duration::from_micros(60))).collect();
-        assert_eq!((fast[0], fast[39]), (None, Some(MOMENT)));
+        assert_eq!((fast[0], fast[39]), (None, Some(WAIT)));
         let start = start + Duration::from_micros(40 * 60);
         assert_eq!(coalesce.after_read(SHORT_READ, start), None, "a long read finds more behind it");
     }

@@ -20,8 +20,8 @@ use crate::relay::postgres::Target;
 use crate::relay::record::route::Route;
 use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use crate::relay::stream::catalog_watch::First;
-use crate::relay::stream::catalog_watch::Watch;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
@@ -78,10 +78,10 @@ async fn identify(
     Examined { target, facts, stored, .. }: &Examined,
     settings: &Settings,
 ) -> Result<(Session, Server), Error> {
-    let failed = Error::wal("identify the server");
+    let failed = Error::postgres("identify the server");
     let mut session = Session::connect(target, &settings.postgres, &settings.relay.name)
         .await
-        .map_err(Error::wal("connect to PostgreSQL for replication"))?;
+        .map_err(Error::postgres("connect to PostgreSQL for replication"))?;
     let system = postgres::within(LIMIT, session.identify_system()).await.map_err(&failed)?;
     let server = server(&mut session, system, facts.slot, stored.as_ref());
     let server = postgres::within(LIMIT, server).await.map_err(failed)?;
@@ -93,7 +93,7 @@ async fn examine(target: &Target, settings: &Settings, routes: &[Route]) -> Resu
     let name = format!("{} check", settings.relay.name);
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
-        .map_err(Error::wal("connect to PostgreSQL"))?;
+        .map_err(Error::postgres("connect to PostgreSQL"))?;
     let asked = tokio::time::timeout(LIMIT, ask(&ordinary, settings, routes)).await;
     let asked = asked.unwrap_or(Err(late("read the catalog"))).map_err(|error| error.of_role(&target.user));
     let (Standing { started, .. }, facts, stored, first) = asked?;
@@ -102,12 +102,16 @@ async fn examine(target: &Target, settings: &Settings, routes: &[Route]) -> Resu
 }
 
 fn late(action: &'static str) -> Error {
-    Error::Wal { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
+    Error::Postgres { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
 }
 
 /// Notes beside the stored position that it is ours, and what the catalog says if that is news; or that positions are not stored.
 /// Whoever notes has the slot: before, the row is another relay's.
-pub(in crate::relay) async fn note(client: &Client, news: Option<&Watch>, settings: &Settings) -> Result<(), Error> {
+pub(in crate::relay) async fn note(
+    client: &Client,
+    news: Option<&CatalogWatch>,
+    settings: &Settings,
+) -> Result<(), Error> {
     let slot = &settings.source.slot;
     if !settings.source.store_position {
         if let Err(error) = position::forgo(client, slot).await {
@@ -129,10 +133,10 @@ async fn ask(
     routes: &[Route],
 ) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
     let (source, action) = (&settings.source, "ask what the server is");
-    client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::wal(action))?;
-    let standing = slot_monitor::standing(client).await.map_err(Error::wal(action))?;
+    client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::postgres(action))?;
+    let standing = slot_monitor::standing(client).await.map_err(Error::postgres(action))?;
     if standing.is_in_recovery {
-        return Err(Error::Wal { action, source: postgres::Error::ReadOnly { host: found.host.to_string() } });
+        return Err(Error::Postgres { action, source: postgres::Error::ReadOnly { host: found.host.to_string() } });
     }
     if synchronous::counts(&standing.synchronous_names, &settings.relay.name) {
         return Err(Error::Synchronous { names: standing.synchronous_names });
@@ -140,7 +144,7 @@ async fn ask(
     let (slot, publication) = (&source.slot, &source.publication);
     let verified = catalog_watch::verify(client, slot, publication, routes, source.store_position).await;
     let facts = match verified {
-        Err(error @ Error::Contract(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
+        Err(error @ Error::Catalog(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
         verified => verified?,
     };
     let stored = if source.store_position { Some(position::load(client, slot).await?) } else { None };

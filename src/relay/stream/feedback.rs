@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::relay::ledger::Confirmed;
 
 /// A status leaves at least this often.
-const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(1);
+const MAX_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// While the position stands still, requested answers are at least this far apart.
 const REPLY_PAUSE: Duration = Duration::from_millis(100);
 /// Under load the position is stored at most this often.
@@ -20,7 +20,7 @@ const PERSIST_PAUSE: Duration = Duration::from_secs(1);
 const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Kafka takes nothing for so long: that is told, long before PostgreSQL is let go for it.
-const BLOCKED_AFTER: Duration = Duration::from_secs(10);
+const STALL_WARNING_AFTER: Duration = Duration::from_secs(10);
 
 /// So many requests for an answer, while the position stands still, are a server that waits for us to shut down.
 const STORM: u32 = 20;
@@ -44,11 +44,11 @@ pub struct Pace {
     /// The walsender's own limit for silence.
     pub wal_sender_timeout: Duration,
     /// How long the server may say nothing; not at all limited if 0.
-    pub silence_max: Duration,
+    pub max_silence: Duration,
     /// Whether positions are stored before they are reported.
     pub store_position: bool,
     /// How long Kafka may make no progress.
-    pub stall_release_after: Duration,
+    pub disconnect_on_stall_after: Duration,
 }
 
 /// What is known of both sides, and when.
@@ -213,8 +213,8 @@ impl Feedback {
     #[must_use]
     pub fn report_due(&self) -> Instant {
         let interval = match self.pace.wal_sender_timeout {
-            Duration::ZERO => STATUS_INTERVAL_MAX,
-            timeout => STATUS_INTERVAL_MAX.min(timeout / 3),
+            Duration::ZERO => MAX_STATUS_INTERVAL,
+            timeout => MAX_STATUS_INTERVAL.min(timeout / 3),
         };
         let has_moved = self.reportable() > self.reported;
         match (self.reply_due, has_moved) {
@@ -230,19 +230,19 @@ impl Feedback {
     /// pass before a busy walsender looks at what we sent.
     #[must_use]
     pub fn is_silent(&self, now: Instant) -> bool {
-        !self.pace.silence_max.is_zero() && now.duration_since(self.received_at) > self.pace.silence_max
+        !self.pace.max_silence.is_zero() && now.duration_since(self.received_at) > self.pace.max_silence
     }
 
     /// Says whether records wait and Kafka has taken none of them for a while.
     #[must_use]
-    pub fn is_blocked(&self, now: Instant) -> bool {
-        now.duration_since(self.progress_at) > BLOCKED_AFTER
+    pub fn is_slow(&self, now: Instant) -> bool {
+        now.duration_since(self.progress_at) > STALL_WARNING_AFTER
     }
 
     /// Says whether Kafka has taken nothing for so long that PostgreSQL must be let go.
     #[must_use]
     pub fn is_stalled(&self, now: Instant) -> bool {
-        now.duration_since(self.progress_at) > self.pace.stall_release_after
+        now.duration_since(self.progress_at) > self.pace.disconnect_on_stall_after
     }
 
     /// Says whether the server asks again and again for a position that we cannot give: it is shutting down.
@@ -279,9 +279,9 @@ mod tests {
     fn feedback(store_position: bool, now: Instant) -> Feedback {
         let pace = Pace {
             wal_sender_timeout: 60 * SECOND,
-            silence_max: 60 * SECOND,
+            max_silence: 60 * SECOND,
             store_position,
-            stall_release_after: 30 * SECOND,
+            disconnect_on_stall_after: 30 * SECOND,
         };
         Feedback::new(pace, at(1), now)
     }
@@ -381,10 +381,10 @@ mod tests {
         feedback.settled(at(1), 0, false, start + 100 * SECOND);
         assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing waits");
         feedback.settled(at(1), 0, true, start + 120 * SECOND);
-        assert!(feedback.is_blocked(start + 120 * SECOND) && !feedback.is_stalled(start + 120 * SECOND));
+        assert!(feedback.is_slow(start + 120 * SECOND) && !feedback.is_stalled(start + 120 * SECOND));
         assert!(feedback.is_stalled(start + 131 * SECOND));
         feedback.settled(at(1), 1, true, start + 131 * SECOND);
-        assert!(!feedback.is_stalled(start + 132 * SECOND) && !feedback.is_blocked(start + 132 * SECOND));
+        assert!(!feedback.is_stalled(start + 132 * SECOND) && !feedback.is_slow(start + 132 * SECOND));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::fault::Diagnose as _;
 use crate::fault::Fate;
 use crate::fault::chain;
 use crate::relay::error::Error;
-use crate::relay::metrics::Cause;
+use crate::relay::metrics::Backpressure;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
@@ -34,29 +34,29 @@ use crate::relay::stream::feedback::Feedback;
 use crate::relay::stream::feedback::Pace;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::keeper::Keeper;
-use crate::relay::stream::keeper::News;
-use crate::relay::stream::noting::Noting;
+use crate::relay::stream::keeper::KeeperEvent;
+use crate::relay::stream::pipeline_metrics::PipelineMetrics;
+use crate::relay::stream::stall_report::RecoveryCheck;
 use crate::relay::stream::stall_report::StallReport;
-use crate::relay::stream::stall_report::Unproven;
 
 /// How long records on the way may still arrive once the server is shutting down. It waits for us meanwhile.
 const PARK_GRACE: Duration = Duration::from_secs(2);
 /// How long the orderly end of the stream may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// How long it may take to store that the stored position is the last one.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a connection ended that need not have failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::relay) enum Left {
+pub(in crate::relay) enum StreamEnd {
     /// A stop was asked for, and everything is delivered and confirmed.
     Stopped,
     /// A stop was asked for before events flowed.
     StoppedBefore,
     /// The server is shutting down; everything on the way has arrived.
-    ServerLeaves,
+    ServerShutdown,
     /// The server is shutting down, and records are still on the way.
-    ServerLeavesAhead,
+    ServerShutdownUnacked,
     /// Kafka has made no progress for too long.
     Stalled,
     /// A record failed, or the producer did: ask it why.
@@ -81,13 +81,13 @@ pub(in crate::relay) struct Follow<'a> {
     pub(in crate::relay) wake: Arc<Notify>,
     pub(in crate::relay) metrics: &'a Metrics,
     pub(in crate::relay) stop: &'a CancellationToken,
-    pub(in crate::relay) noting: Noting<'a>,
+    pub(in crate::relay) pipeline_metrics: PipelineMetrics<'a>,
     /// Why the relay must stop, once what was read has arrived.
     pub(in crate::relay) failed: Option<Error>,
     /// Before this moment nothing is read, and so nothing published; none once it has passed.
     pub(in crate::relay) publishes_from: Option<Instant>,
     /// Kafka took nothing before, and nothing shows yet that it does.
-    pub(in crate::relay) unproven: Option<Unproven>,
+    pub(in crate::relay) recovery_check: Option<RecoveryCheck>,
     /// Kafka is in doubt from one connection to the next, until something was delivered.
     pub(in crate::relay) in_doubt: &'a mut bool,
     /// A relay before us may have requests at the brokers, until we publish.
@@ -100,7 +100,7 @@ enum Walked {
     /// All whole frames are taken; the next one needs so many bytes, if that is known.
     Needs(usize),
     /// Nothing more is taken for now.
-    Held(Cause),
+    Held(Backpressure),
     /// The server ends the stream.
     Over(postgres::Error),
 }
@@ -123,14 +123,14 @@ enum Phase {
 impl Follow<'_> {
     /// Runs until the connection must be left. The reason to stop outlives whatever goes wrong while stopping; only a
     /// producer that failed comes first, since it speaks of earlier events.
-    pub(in crate::relay) async fn run(mut self) -> Result<Left, Error> {
+    pub(in crate::relay) async fn run(mut self) -> Result<StreamEnd, Error> {
         let ended = self.follow().await;
         let failed = self.failed.take();
-        if let Ok(left @ Left::SinkFailed) = ended {
-            return Ok(left);
+        if let Ok(end @ StreamEnd::SinkFailed) = ended {
+            return Ok(end);
         }
         let ended = match ended {
-            Ok(left) => self.leave(left, failed.is_some()).await,
+            Ok(end) => self.leave(end, failed.is_some()).await,
             Err(error) => Err(error),
         };
         match (failed, ended) {
@@ -143,48 +143,48 @@ impl Follow<'_> {
         }
     }
 
-    async fn follow(&mut self) -> Result<Left, Error> {
+    async fn follow(&mut self) -> Result<StreamEnd, Error> {
         let start = Instant::now();
         let mut feedback = Feedback::new(self.pace, self.held.pipeline.confirmation(), start);
         let mut coalesce = Coalesce::new(start);
         let mut phase = Phase::Flowing;
-        let mut full: Option<(Cause, Instant)> = None;
+        let mut full: Option<(Backpressure, Instant)> = None;
         // What an earlier connection left in the pipeline's hands is walked before anything is read.
         loop {
             let now = Instant::now();
             self.begin_to_publish(now);
             self.settle(&mut feedback, now);
             if self.held.publisher.failure().is_some() {
-                return Ok(Left::SinkFailed);
+                return Ok(StreamEnd::SinkFailed);
             }
-            if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
+            if let Some(end) = self.advance(&mut phase, &mut feedback, now)? {
                 // Nothing is reported that is not stored.
-                if left == Left::Stopped
+                if end == StreamEnd::Stopped
                     && let Some(confirmed) = feedback.reportable()
                 {
                     self.stream.confirm(confirmed);
                 }
-                return Ok(left);
+                return Ok(end);
             }
             self.report(&mut feedback, now);
             if phase == Phase::Flowing {
                 if feedback.is_stalled(now) {
-                    return Ok(Left::Stalled);
+                    return Ok(StreamEnd::Stalled);
                 }
-                self.report_the_sink(feedback.is_blocked(now));
+                self.report_the_sink(feedback.is_slow(now));
             }
             let reads = full.is_none() && self.publishes_from.is_none() && self.listens(phase);
             if !reads {
                 feedback.not_listening(now);
             }
             if feedback.is_silent(now) {
-                return Err(Error::Silent { limit: self.pace.silence_max });
+                return Err(Error::Silent { limit: self.pace.max_silence });
             }
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
                 phase = self.park(now);
             }
-            if self.noting.is_due(now) {
-                self.noting.note(&self.held.pipeline, self.stream.position(), now);
+            if self.pipeline_metrics.is_due(now) {
+                self.pipeline_metrics.note(&self.held.pipeline, self.stream.position(), now);
             }
 
             let deadline = self.deadline(phase, &feedback);
@@ -194,7 +194,7 @@ impl Follow<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled(), if phase == Phase::Flowing => phase = self.begin_to_drain(now),
-                news = self.keeper.news() => self.hear(news, &mut phase, &mut feedback, now)?,
+                event = self.keeper.next_event() => self.hear(event, &mut phase, &mut feedback, now)?,
                 () = self.wake.notified() => {
                     if let Some((cause, since)) = full.take() {
                         self.metrics.held_back(cause, since.elapsed());
@@ -203,7 +203,7 @@ impl Follow<'_> {
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {}
                 read = self.stream.exchange(reads) => {
-                    let read = read.map_err(Error::wal("follow the log"))?;
+                    let read = read.map_err(Error::postgres("follow the log"))?;
                     if read > 0 {
                         let now = Instant::now();
                         feedback.received(now);
@@ -222,7 +222,7 @@ impl Follow<'_> {
         if self.publishes_from.is_some_and(|from| now >= from) {
             self.publishes_from = None;
             *self.follows_another = false;
-            self.metrics.enter(if self.unproven.is_none() { State::Streaming } else { State::SinkBlocked });
+            self.metrics.enter(if self.recovery_check.is_none() { State::Streaming } else { State::SinkBlocked });
         }
     }
 
@@ -235,7 +235,7 @@ impl Follow<'_> {
     }
 
     /// Walks on. At an event that cannot be published nothing more is read, and what comes before it may still arrive.
-    fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
+    fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Backpressure, Instant)>, Error> {
         match self.walk_buffer(feedback) {
             Err(error @ (Error::Pipeline(_) | Error::Raised { .. }))
                 if error.fate() == Fate::Fatal && matches!(phase, Phase::Flowing | Phase::Draining(_)) =>
@@ -254,14 +254,14 @@ impl Follow<'_> {
     }
 
     /// Walks every whole frame of the buffer. Tells why and since when the log is not read, if nothing more is taken.
-    fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Cause, Instant)>, Error> {
+    fn walk_buffer(&mut self, feedback: &mut Feedback) -> Result<Option<(Backpressure, Instant)>, Error> {
         loop {
             let Held { pipeline, publisher } = &mut *self.held;
             let Ran { used, stopped } = pipeline.run(self.stream.buffer(), publisher)?;
             let walked = match stopped {
                 Stopped::Drained(needs) => Walked::Needs(needs),
-                Stopped::Full => Walked::Held(Cause::Inflight),
-                Stopped::SinkFull => Walked::Held(Cause::Kafka),
+                Stopped::Full => Walked::Held(Backpressure::InFlight),
+                Stopped::SinkFull => Walked::Held(Backpressure::Kafka),
                 Stopped::SinkBroken | Stopped::AtBorder => Walked::Needs(0),
                 Stopped::ServerError(fields) => Walked::Over(ServerError::parse(fields).into()),
                 Stopped::Ended => Walked::Over(postgres::Error::Closed),
@@ -273,14 +273,14 @@ impl Follow<'_> {
             let cause = match walked {
                 Walked::Needs(0) => return Ok(None),
                 Walked::Needs(bytes) => {
-                    self.stream.make_room(bytes).map_err(Error::wal("make room for a row"))?;
+                    self.stream.make_room(bytes).map_err(Error::postgres("make room for a row"))?;
                     return Ok(None);
                 }
                 Walked::Over(source @ postgres::Error::Server(_)) => {
                     let ((at, row), slot) = (pipeline.stands_at(), self.slot.to_owned());
-                    return Err(Error::Raised { at, row, slot, is_again: false, source: Box::new(source) });
+                    return Err(Error::Raised { at, row, slot, is_recurring: false, source: Box::new(source) });
                 }
-                Walked::Over(source) => return Err(Error::Wal { action: "follow the log", source }),
+                Walked::Over(source) => return Err(Error::Postgres { action: "follow the log", source }),
                 Walked::Held(cause) => cause,
             };
             // Unless half has arrived in the meantime, wait to be woken.
@@ -294,12 +294,17 @@ impl Follow<'_> {
     fn settle(&mut self, feedback: &mut Feedback, now: Instant) {
         let pipeline = &mut self.held.pipeline;
         let confirmed = pipeline.confirmation();
-        let delivered = pipeline.reports().left_records();
+        let delivered = pipeline.reports().acked_records();
         feedback.settled(confirmed, delivered, pipeline.ledger().records() > 0, now);
     }
 
     /// Moves from phase to phase. Says when the connection is to be left.
-    fn advance(&mut self, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<Option<Left>, Error> {
+    fn advance(
+        &mut self,
+        phase: &mut Phase,
+        feedback: &mut Feedback,
+        now: Instant,
+    ) -> Result<Option<StreamEnd>, Error> {
         if matches!(phase, Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_))
             && let Some(persist) = feedback.to_persist(now)
         {
@@ -308,8 +313,8 @@ impl Follow<'_> {
         let pipeline = &self.held.pipeline;
         match *phase {
             // Nothing was published: what the row says of the relay before us stays.
-            Phase::Draining(_) if self.publishes_from.is_some() => Ok(Some(Left::Stopped)),
-            Phase::Draining(until) | Phase::Clearing(until) if self.has_arrived(*phase) => {
+            Phase::Draining(_) if self.publishes_from.is_some() => Ok(Some(StreamEnd::Stopped)),
+            Phase::Draining(until) | Phase::Clearing(until) if self.is_acked(*phase) => {
                 // The last acknowledgement may have come after the settling of this round.
                 self.settle(feedback, now);
                 *phase = Phase::Storing(if feedback.is_persisted() { until.min(now + RELEASE_LIMIT) } else { until });
@@ -317,30 +322,30 @@ impl Follow<'_> {
             }
             Phase::Storing(until) if now < until => Ok(self.store_last(feedback)),
             // Only that it is the last one is not stored.
-            Phase::Storing(_) if feedback.is_persisted() => Ok(Some(Left::Stopped)),
+            Phase::Storing(_) if feedback.is_persisted() => Ok(Some(StreamEnd::Stopped)),
             Phase::Draining(until) | Phase::Clearing(until) | Phase::Storing(until) if now >= until => {
                 let (records, is_open) = (pipeline.ledger().records(), pipeline.is_within_transaction());
                 Err(Error::undrained(records, is_open, self.drain))
             }
             Phase::Parking(until) => {
-                let has_arrived = self.has_arrived(*phase);
-                let left = if has_arrived { Left::ServerLeaves } else { Left::ServerLeavesAhead };
-                Ok((has_arrived || now >= until).then_some(left))
+                let is_acked = self.is_acked(*phase);
+                let end = if is_acked { StreamEnd::ServerShutdown } else { StreamEnd::ServerShutdownUnacked };
+                Ok((is_acked || now >= until).then_some(end))
             }
             Phase::Flowing | Phase::Draining(_) | Phase::Clearing(_) | Phase::Storing(_) => Ok(None),
         }
     }
 
     /// Stores the last position, and says to leave once that is done.
-    fn store_last(&self, feedback: &mut Feedback) -> Option<Left> {
+    fn store_last(&self, feedback: &mut Feedback) -> Option<StreamEnd> {
         if let Some(persist) = feedback.to_persist_last() {
             self.keeper.store(persist);
         }
-        feedback.is_released().then_some(Left::Stopped)
+        feedback.is_released().then_some(StreamEnd::Stopped)
     }
 
     /// Says whether everything has arrived that is waited for before the end.
-    fn has_arrived(&self, phase: Phase) -> bool {
+    fn is_acked(&self, phase: Phase) -> bool {
         let pipeline = &self.held.pipeline;
         match phase {
             Phase::Draining(_) => pipeline.is_at_border() && pipeline.is_drained(),
@@ -358,22 +363,28 @@ impl Follow<'_> {
         }
     }
 
-    fn hear(&mut self, news: News, phase: &mut Phase, feedback: &mut Feedback, now: Instant) -> Result<(), Error> {
-        match news {
-            News::Stored(Persist { confirmed, is_last, .. }) => {
+    fn hear(
+        &mut self,
+        event: KeeperEvent,
+        phase: &mut Phase,
+        feedback: &mut Feedback,
+        now: Instant,
+    ) -> Result<(), Error> {
+        match event {
+            KeeperEvent::Stored(Persist { confirmed, is_last, .. }) => {
                 feedback.persisted(confirmed);
                 if is_last {
                     feedback.released(confirmed);
                 }
             }
-            News::PassedOver => feedback.passed_over(),
-            News::ServerLeaves if matches!(phase, Phase::Parking(_)) => {}
+            KeeperEvent::PassedOver => feedback.passed_over(),
+            KeeperEvent::ServerShutdown if matches!(phase, Phase::Parking(_)) => {}
             // Also in the middle of a stop of ours: the server waits for us, and stores nothing any more.
-            News::ServerLeaves => *phase = self.park(now),
-            News::Broken(error) => return Err(error.into()),
-            News::Synchronous(names) => return Err(Error::Synchronous { names }),
-            News::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
-            News::Uncovered(error) => return Err(*error),
+            KeeperEvent::ServerShutdown => *phase = self.park(now),
+            KeeperEvent::Broken(error) => return Err(error.into()),
+            KeeperEvent::Synchronous(names) => return Err(Error::Synchronous { names }),
+            KeeperEvent::Ended => return Err(Error::Thread(std::io::Error::other("the keeper ended"))),
+            KeeperEvent::Uncovered(error) => return Err(*error),
         }
         Ok(())
     }
@@ -397,7 +408,8 @@ impl Follow<'_> {
     fn report_the_sink(&mut self, has_stalled: bool) {
         let waiting = self.held.publisher.waiting();
         let lacks_topic = waiting.as_ref().is_some_and(|waiting| waiting.cause == publish::Cause::NoTopic);
-        self.unproven = self.unproven.filter(|unproven| !unproven.is_proven(&self.held.pipeline));
+        self.recovery_check =
+            self.recovery_check.filter(|recovery_check| !recovery_check.has_recovered(&self.held.pipeline));
         let was_blocked = self.metrics.state.load() == State::SinkBlocked;
         if has_stalled || lacks_topic {
             let stalled = Stalled { waiting };
@@ -407,7 +419,7 @@ impl Follow<'_> {
                 self.metrics.enter(State::SinkBlocked);
             }
             self.stalls.report(stalled, self.metrics);
-        } else if was_blocked && self.unproven.is_none() {
+        } else if was_blocked && self.recovery_check.is_none() {
             tracing::info!("kafka delivery resumed");
             *self.in_doubt = false;
             self.stalls.over();
@@ -418,29 +430,29 @@ impl Follow<'_> {
 
     /// Ends the stream in order. In the middle of a transaction the server sends the rest before it looks at an end of ours:
     /// then it is told the last position, and no answer is waited for.
-    async fn leave(self, left: Left, has_failed: bool) -> Result<Left, Error> {
-        if left == Left::Stopped {
+    async fn leave(self, end: StreamEnd, has_failed: bool) -> Result<StreamEnd, Error> {
+        if end == StreamEnd::Stopped {
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());
             let ended = if has_failed && self.held.pipeline.is_within_transaction() {
-                self.stream.abandon(GOODBYE).await
+                self.stream.abandon(FINISH_LIMIT).await
             } else {
-                self.stream.finish(GOODBYE).await
+                self.stream.finish(FINISH_LIMIT).await
             };
-            ended.map_err(Error::wal("end the stream"))?;
+            ended.map_err(Error::postgres("end the stream"))?;
         }
-        Ok(left)
+        Ok(end)
     }
 
     fn deadline(&self, phase: Phase, feedback: &Feedback) -> Instant {
-        let noting = self.noting.due();
+        let pipeline_metrics = self.pipeline_metrics.due();
         match phase {
             Phase::Flowing => {
-                let due = feedback.deadline().min(noting);
+                let due = feedback.deadline().min(pipeline_metrics);
                 self.publishes_from.map_or(due, |from| due.min(from))
             }
-            Phase::Draining(until) | Phase::Clearing(until) => feedback.deadline().min(noting).min(until),
+            Phase::Draining(until) | Phase::Clearing(until) => feedback.deadline().min(pipeline_metrics).min(until),
             // Nothing more is stored as it comes.
-            Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(noting).min(until),
+            Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(pipeline_metrics).min(until),
         }
     }
 }

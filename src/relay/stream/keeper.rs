@@ -1,11 +1,11 @@
 //! The keeper: a thread with an ordinary connection, beside the relay thread.
 //!
-//! It stores positions, looks at the slot (`lookout`), and hears first when the server shuts down: the postmaster ends an ordinary
+//! It stores positions, looks at the slot (`slot_monitor`), and hears first when the server shuts down: the postmaster ends an ordinary
 //! connection at once (57P01), while it waits for a walsender. It may hear so on an idle connection, as the answer to any of
 //! its queries, or when it connects again (57P03); each means the same. The relay thread never waits for it. A connection that
 //! breaks is opened again; until then positions wait, and so does the WAL.
 //!
-//! **No wish is lost.** A position that is asked for stays asked for until it is stored or passed over, whatever ends the query
+//! **No request is lost.** A position that is asked for stays asked for until it is stored or passed over, whatever ends the query
 //! or the connection; only a later one replaces it. Every query has a time limit.
 
 use std::thread;
@@ -28,7 +28,7 @@ use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
 use crate::relay::postgres;
 use crate::relay::postgres::Ordinary;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::position;
 use crate::relay::stream::position::Outcome;
@@ -51,13 +51,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the keeper tells the relay thread.
 #[derive(Debug)]
-pub enum News {
+pub enum KeeperEvent {
     /// A position is stored.
     Stored(Persist),
     /// A position was passed over: nobody else has written.
     PassedOver,
     /// The server is shutting down, or an administrator ended the connection.
-    ServerLeaves,
+    ServerShutdown,
     /// The stored position cannot be kept, and that does not mend itself.
     Broken(position::Error),
     /// `synchronous_standby_names` is this, and counts our walsender.
@@ -71,8 +71,8 @@ pub enum News {
 /// The relay thread's hold on the keeper. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Keeper {
-    wishes: watch::Sender<Option<Persist>>,
-    news: mpsc::UnboundedReceiver<News>,
+    requests: watch::Sender<Option<Persist>>,
+    events: mpsc::UnboundedReceiver<KeeperEvent>,
     metrics: Metrics,
     over: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -94,7 +94,7 @@ pub struct Work {
     /// The server for which positions are valid.
     pub identity: Identity,
     /// The watch over the catalog.
-    pub watch: Watch,
+    pub watch: CatalogWatch,
     /// Where the slot's state is noted.
     pub metrics: Metrics,
 }
@@ -102,26 +102,26 @@ pub struct Work {
 impl Keeper {
     /// Starts the thread.
     pub fn start(work: Work) -> std::io::Result<Self> {
-        let (wishes, wished) = watch::channel(None);
-        let (tell, news) = mpsc::unbounded_channel();
+        let (requests, requested) = watch::channel(None);
+        let (sender, events) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (over, metrics) = (CancellationToken::new(), work.metrics.clone());
         let ends = over.clone();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run_until(runtime, &ends, keep(work, Wishes { wished, open: None }, tell)))?;
-        Ok(Self { wishes, news, metrics, over, thread: Some(thread) })
+            .spawn(move || run_until(runtime, &ends, keep(work, Requests { requested, open: None }, sender)))?;
+        Ok(Self { requests, events, metrics, over, thread: Some(thread) })
     }
 
     /// Asks for a position to be stored; a later one replaces it.
     pub fn store(&self, persist: Persist) {
         self.metrics.position_waits();
-        self.wishes.send_replace(Some(persist));
+        self.requests.send_replace(Some(persist));
     }
 
-    /// Waits for news. Cancel-safe.
-    pub async fn news(&mut self) -> News {
-        self.news.recv().await.unwrap_or(News::Ended)
+    /// Waits for the next event. Cancel-safe.
+    pub async fn next_event(&mut self) -> KeeperEvent {
+        self.events.recv().await.unwrap_or(KeeperEvent::Ended)
     }
 }
 
@@ -142,41 +142,41 @@ fn run_until(runtime: Runtime, ends: &CancellationToken, work: impl Future<Outpu
 }
 
 /// The positions that are asked for.
-struct Wishes {
-    wished: watch::Receiver<Option<Persist>>,
+struct Requests {
+    requested: watch::Receiver<Option<Persist>>,
     /// The last one, until it is stored or passed over.
     open: Option<Persist>,
 }
 
-impl Wishes {
+impl Requests {
     /// Waits for a position to store. It is given again until it is answered, or a later one is asked for. Cancel-safe.
     async fn next(&mut self) -> Persist {
         loop {
-            if self.wished.has_changed().unwrap_or_default()
-                && let Some(persist) = *self.wished.borrow_and_update()
+            if self.requested.has_changed().unwrap_or_default()
+                && let Some(persist) = *self.requested.borrow_and_update()
             {
                 self.open = Some(persist);
             }
             if let Some(persist) = self.open {
                 return persist;
             }
-            if self.wished.changed().await.is_err() {
+            if self.requested.changed().await.is_err() {
                 // Nobody can ask any more, and this thread is about to be ended.
                 std::future::pending::<()>().await;
             }
-            self.wished.mark_changed();
+            self.requested.mark_changed();
         }
     }
 }
 
 /// Who hears of trouble: whoever reads the log, once a minute while it stays the same, and the numbers each time.
-struct Alarm {
+struct ErrorLog {
     metrics: Metrics,
     logged: Option<(String, Instant)>,
 }
 
-impl Alarm {
-    fn raise(&mut self, error: &position::Error) {
+impl ErrorLog {
+    fn report(&mut self, error: &position::Error) {
         self.metrics.position_store_errors.increment();
         self.metrics.failed(Component::Position, error);
         let text = chain(error);
@@ -189,39 +189,39 @@ impl Alarm {
 }
 
 /// What the keeper holds from one connection to the next.
-struct Keeping {
+struct KeeperTask {
     work: Work,
     store: Store,
-    wishes: Wishes,
-    tell: mpsc::UnboundedSender<News>,
-    alarm: Alarm,
+    requests: Requests,
+    events: mpsc::UnboundedSender<KeeperEvent>,
+    errors: ErrorLog,
 }
 
-async fn keep(work: Work, wishes: Wishes, tell: mpsc::UnboundedSender<News>) {
+async fn keep(work: Work, requests: Requests, events: mpsc::UnboundedSender<KeeperEvent>) {
     let store = Store::new(work.slot.clone(), work.identity.clone());
-    let alarm = Alarm { metrics: work.metrics.clone(), logged: None };
-    let mut keeping = Keeping { work, store, wishes, tell, alarm };
+    let errors = ErrorLog { metrics: work.metrics.clone(), logged: None };
+    let mut task = KeeperTask { work, store, requests, events, errors };
     loop {
-        let Work { target, config, application_name, .. } = &keeping.work;
+        let Work { target, config, application_name, .. } = &task.work;
         let over = match postgres::connect_ordinary(target, config, application_name).await {
             Ok(Ordinary { client, mut ended, .. }) => tokio::select! {
                 // An answer that is already here comes before the end of the connection: it may say why.
                 biased;
-                error = keeping.serve(&client) => Some(error),
+                error = task.serve(&client) => Some(error),
                 error = &mut ended => error,
             },
             Err(error) => Some(error),
         };
         match over {
-            Some(error) if error.is_shutdown() => _ = keeping.tell.send(News::ServerLeaves),
-            Some(source) => keeping.alarm.raise(&position::Error::Query { action: "reach", source }),
+            Some(error) if error.is_shutdown() => _ = task.events.send(KeeperEvent::ServerShutdown),
+            Some(source) => task.errors.report(&position::Error::Query { action: "reach", source }),
             None => {}
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-impl Keeping {
+impl KeeperTask {
     /// Works until the connection must be opened anew, and says why.
     async fn serve(&mut self, client: &Client) -> postgres::Error {
         if let Err(error) = postgres::within(QUERY_LIMIT, client.batch_execute(STATEMENT_LIMIT)).await {
@@ -235,16 +235,16 @@ impl Keeping {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stores_from = Instant::now();
         loop {
-            let wish = async {
+            let request = async {
                 tokio::time::sleep_until(stores_from).await;
-                self.wishes.next().await
+                self.requests.next().await
             };
             let over = tokio::select! {
                 biased;
                 _ = looks.tick() => self.look(client).await,
-                persist = wish => {
+                persist = request => {
                     let over = self.save(client, persist).await;
-                    if self.wishes.open.is_some() {
+                    if self.requests.open.is_some() {
                         stores_from = Instant::now() + RETRY_PAUSE;
                     }
                     over
@@ -264,7 +264,7 @@ impl Keeping {
         }
         match slot_monitor::standing(client).await {
             Ok(Standing { synchronous_names: names, .. }) if synchronous::counts(&names, walsender) => {
-                let _ = self.tell.send(News::Synchronous(names));
+                let _ = self.events.send(KeeperEvent::Synchronous(names));
                 return None;
             }
             Ok(_) => {}
@@ -283,15 +283,15 @@ impl Keeping {
             Err(_) => return Err(Some(postgres::Error::NoAnswer { limit: QUERY_LIMIT })),
         };
         if error.fate() == Fate::Fatal {
-            self.wishes.open = None;
-            let _ = self.tell.send(News::Uncovered(Box::new(error)));
+            self.requests.open = None;
+            let _ = self.events.send(KeeperEvent::Uncovered(Box::new(error)));
             return Err(None);
         }
         tracing::warn!(code = %error.code(), error = chain(&error), "cannot look at the catalog");
-        Err(error.into_wal().filter(|error| error.ends(client)))
+        Err(error.into_postgres().filter(|error| error.ends(client)))
     }
 
-    /// Stores a position. The wish stays if that fails for a reason that may pass. Gives an error that is the connection's end.
+    /// Stores a position. The request stays if that fails for a reason that may pass. Gives an error that is the connection's end.
     async fn save(&mut self, client: &Client, persist: Persist) -> Option<postgres::Error> {
         // The position was known before the look, so the look covers it.
         if let Err(over) = self.look_at_the_catalog(client).await {
@@ -299,28 +299,28 @@ impl Keeping {
         }
         self.work.watch.cover(persist.confirmed.lsn());
         if !self.work.watch.is_stored() {
-            self.wishes.open = None;
+            self.requests.open = None;
             self.work.metrics.position_is_stored();
-            let _ = self.tell.send(News::Stored(persist));
+            let _ = self.events.send(KeeperEvent::Stored(persist));
             return None;
         }
         let saved = tokio::time::timeout(QUERY_LIMIT, self.store.save(client, persist)).await;
         let error = match saved.unwrap_or(Err(position::Error::late(QUERY_LIMIT))) {
             Ok(outcome) => {
-                self.wishes.open = None;
+                self.requests.open = None;
                 self.work.metrics.position_is_stored();
-                let _ = self.tell.send(match outcome {
-                    Outcome::Stored => News::Stored(persist),
-                    Outcome::PassedOver => News::PassedOver,
+                let _ = self.events.send(match outcome {
+                    Outcome::Stored => KeeperEvent::Stored(persist),
+                    Outcome::PassedOver => KeeperEvent::PassedOver,
                 });
                 return None;
             }
             Err(error) => error.of_role(&self.work.target.user),
         };
         if error.fate() == Fate::Fatal {
-            self.wishes.open = None;
-            self.alarm.metrics.position_store_errors.increment();
-            let _ = self.tell.send(News::Broken(error));
+            self.requests.open = None;
+            self.errors.metrics.position_store_errors.increment();
+            let _ = self.events.send(KeeperEvent::Broken(error));
             return None;
         }
         let is_end = matches!(&error, position::Error::Query { source, .. } if source.ends(client));
@@ -331,7 +331,7 @@ impl Keeping {
             | position::Error::Outdated
             | position::Error::Missing { .. }
             | position::Error::Changed { .. } => {
-                self.alarm.raise(&error);
+                self.errors.report(&error);
                 None
             }
         }
@@ -352,18 +352,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_wish_ends_as_stored_wished_again_or_superseded() {
-        let (wishes, wished) = watch::channel(None);
-        let mut open = Wishes { wished, open: None };
-        wishes.send_replace(Some(persist(50)));
+        let (requests, requested) = watch::channel(None);
+        let mut open = Requests { requested, open: None };
+        requests.send_replace(Some(persist(50)));
         // Whoever took it was dropped in the middle of its query.
         assert_eq!(open.next().await, persist(50));
-        assert_eq!(open.next().await, persist(50), "wished again");
-        wishes.send_replace(Some(persist(70)));
+        assert_eq!(open.next().await, persist(50), "requested again");
+        requests.send_replace(Some(persist(70)));
         assert_eq!(open.next().await, persist(70), "superseded");
         open.open = None;
         let next = tokio::time::timeout(Duration::from_millis(50), open.next()).await;
         assert!(next.is_err(), "stored, and nothing more is asked for");
-        wishes.send_replace(Some(persist(90)));
+        requests.send_replace(Some(persist(90)));
         assert_eq!(open.next().await, persist(90));
     }
 

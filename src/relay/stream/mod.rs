@@ -12,7 +12,7 @@ mod advance;
 mod coalesce;
 mod follow;
 mod holder;
-mod noting;
+mod pipeline_metrics;
 mod silence;
 mod stall_report;
 mod synchronous;

@@ -20,7 +20,7 @@ use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Stored;
 
 /// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
-const LOG_BYTES_MAX: u64 = 16 << 20;
+const MAX_LOG_BYTES: u64 = 16 << 20;
 /// How long the note of a start may take.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// A page's header may stand between the end of one record and where the next begins; no transaction is this small.
@@ -239,7 +239,7 @@ impl Store {
         if persist.is_idle
             && !persist.is_last
             && let Some(quiet) = &self.quiet
-            && position.bytes_since(quiet.position) < LOG_BYTES_MAX
+            && position.bytes_since(quiet.position) < MAX_LOG_BYTES
             && quiet.next_xid == next_transaction(client).await?
         {
             return Ok(Outcome::PassedOver);
@@ -268,10 +268,10 @@ impl Store {
             [&self.slot, &position.to_string(), &self.identity.system_id, &timeline, &is_last];
         let row = client.query_opt(sql, &values).await.map_err(|error| failed("write", error))?;
         let Some(row) = row else { return Err(Error::Changed { slot: self.slot.clone() }) };
-        let told = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
-        let wal_end: Lsn = told(0)?.parse().unwrap_or(Lsn::ZERO);
+        let text = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
+        let wal_end: Lsn = text(0)?.parse().unwrap_or(Lsn::ZERO);
         let was_alone: bool = row.try_get(1).map_err(|error| failed("write", error))?;
-        let next_xid = told(2)?;
+        let next_xid = text(2)?;
         let is_quiet = was_alone && wal_end.bytes_since(position) <= PAGE_SLACK;
         Ok(is_quiet.then_some(Quiet { next_xid, position }))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::lsn::Lsn;
 
 /// The longest limit that silence alone leads to.
-const LIMIT_MAX: Duration = Duration::from_secs(3600);
+const MAX_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Where a connection fell silent last, and how often that has been so without any progress since.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,7 +20,7 @@ impl Silence {
     /// Gives the limit for a connection that starts at this position: `unit`, doubled for each that fell silent there.
     pub(in crate::relay) fn limit(&self, position: Lsn, unit: Duration) -> Duration {
         let times = self.last.filter(|(silent, _)| *silent == position).map_or(0, |(_, times)| times);
-        unit.saturating_mul(1 << times.min(16)).min(LIMIT_MAX.max(unit))
+        unit.saturating_mul(1 << times.min(16)).min(MAX_LIMIT.max(unit))
     }
 
     /// Notes that a connection that started at this position fell silent.

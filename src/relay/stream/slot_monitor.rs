@@ -25,7 +25,7 @@ pub(in crate::relay) const INTERVAL: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks again and again, on connections of its own, until it is dropped.
-pub(in crate::relay) async fn alone(
+pub(in crate::relay) async fn run(
     target: Target,
     config: postgres::Config,
     application_name: String,
@@ -33,7 +33,7 @@ pub(in crate::relay) async fn alone(
     metrics: Metrics,
 ) -> Infallible {
     loop {
-        // First a pause: a Kafka that answers at once needs no lookout.
+        // First a pause: a Kafka that answers at once needs no monitor.
         tokio::time::sleep(INTERVAL).await;
         match postgres::connect_ordinary(&target, &config, &application_name).await {
             Ok(Ordinary { client, ended, .. }) => {

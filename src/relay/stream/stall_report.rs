@@ -39,20 +39,20 @@ impl StallReport {
 
 /// What was so when Kafka was in doubt.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::relay) struct Unproven {
+pub(in crate::relay) struct RecoveryCheck {
     acked_records: u64,
     keepalives: u64,
 }
 
-impl Unproven {
+impl RecoveryCheck {
     pub(in crate::relay) fn of(pipeline: &Pipeline) -> Self {
-        Self { acked_records: pipeline.reports().left_records(), keepalives: pipeline.tally().keepalives }
+        Self { acked_records: pipeline.reports().acked_records(), keepalives: pipeline.tally().keepalives }
     }
 
     /// Says whether something was delivered since, or there is nothing to deliver.
-    pub(in crate::relay) fn is_proven(self, pipeline: &Pipeline) -> bool {
+    pub(in crate::relay) fn has_recovered(self, pipeline: &Pipeline) -> bool {
         let has_nothing = pipeline.ledger().records() == 0 && !pipeline.is_within_transaction();
-        pipeline.reports().left_records() > self.acked_records
+        pipeline.reports().acked_records() > self.acked_records
             || has_nothing && pipeline.tally().keepalives > self.keepalives
     }
 }

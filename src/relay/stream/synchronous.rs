@@ -5,12 +5,12 @@
 //! `pg_stat_replication` shows the same afterwards, and only to roles with `pg_read_all_stats`.
 
 /// The server cuts a name off here.
-const NAME_BYTES_MAX: usize = 63;
+const MAX_NAME_BYTES: usize = 63;
 
 /// Says whether a walsender of this `application_name` counts.
 #[must_use]
 pub(in crate::relay) fn counts(setting: &str, application_name: &str) -> bool {
-    let ours = application_name.get(..NAME_BYTES_MAX).unwrap_or(application_name);
+    let ours = application_name.get(..MAX_NAME_BYTES).unwrap_or(application_name);
     names(setting).iter().any(|name| name == "*" || name.eq_ignore_ascii_case(ours))
 }
 

@@ -99,7 +99,7 @@ async fn a_row_larger_than_the_buffer_is_read_once_there_is_room_for_it() {
     }
     assert_eq!(stream.buffer(), frame);
     server.await.unwrap().unwrap();
-    let refused = stream.make_room(stream.frame_max() + 1).unwrap_err();
+    let refused = stream.make_room(stream.max_frame() + 1).unwrap_err();
     assert_eq!(refused.code().to_string(), "WR-6802");
 }
 

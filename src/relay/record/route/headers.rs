@@ -19,11 +19,11 @@ use super::Reason;
 use super::value;
 
 /// How many headers a row may add.
-const COUNT_MAX: usize = 32;
+const MAX_COUNT: usize = 32;
 /// How many bytes of names and values a row may add.
-const BYTES_MAX: usize = 8 << 10;
+const MAX_BYTES: usize = 8 << 10;
 /// How long a name may be.
-const NAME_MAX: usize = 64;
+const MAX_NAME: usize = 64;
 /// The names that a row may not use.
 const OURS: [&str; 3] = ["event_id", "event_type", "produced_at"];
 
@@ -150,18 +150,18 @@ impl<'de> Visitor<'de> for Object<'_> {
 
 impl Object<'_> {
     fn add(&mut self, name: &str, value: &RawValue) -> Result<(), String> {
-        let legal = (1..=NAME_MAX).contains(&name.len())
+        let legal = (1..=MAX_NAME).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        let shown = || name.chars().take(NAME_MAX).collect::<String>();
+        let shown = || name.chars().take(MAX_NAME).collect::<String>();
         if !legal {
-            return Err(format!("the name {:?} is not 1 to {NAME_MAX} of A-Z a-z 0-9 . _ -", shown()));
+            return Err(format!("the name {:?} is not 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -", shown()));
         }
         if OURS.contains(&name) {
             return Err(format!("the name {:?} is walrelay's own", shown()));
         }
         self.count += 1;
-        if self.count > COUNT_MAX {
-            return Err(format!("more than {COUNT_MAX}"));
+        if self.count > MAX_COUNT {
+            return Err(format!("more than {MAX_COUNT}"));
         }
         let text = value.get();
         if text.starts_with('"') {
@@ -170,8 +170,8 @@ impl Object<'_> {
         } else {
             self.headers.push(name, text.as_bytes());
         }
-        if self.headers.bytes.len() - self.start > BYTES_MAX {
-            return Err(format!("more than {BYTES_MAX} bytes"));
+        if self.headers.bytes.len() - self.start > MAX_BYTES {
+            return Err(format!("more than {MAX_BYTES} bytes"));
         }
         Ok(())
     }

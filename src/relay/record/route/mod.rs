@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 
 use crate::relay::decode::pgoutput::Micros;
 use crate::relay::record::row::Name;
-use crate::relay::record::row::Names;
 use crate::relay::record::row::Role;
+use crate::relay::record::row::RoleNames;
 use crate::relay::record::row::Row;
 
 pub use config::ColumnNames;
@@ -34,7 +34,7 @@ pub use value::written_at;
 
 /// What is handed to Kafka, borrowed from the row and from [`Scratch`].
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
+pub struct ProducerRecord<'a> {
     /// The topic, legal and allowed.
     pub topic: &'a str,
     /// The key; records of one key go to one partition.
@@ -49,7 +49,7 @@ pub struct Record<'a> {
     pub partition: Option<i32>,
 }
 
-impl Record<'_> {
+impl ProducerRecord<'_> {
     /// Gives the bytes of key, value and headers.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -115,7 +115,7 @@ pub struct Route {
     table: String,
     /// Every name of the table, with its schema: the configured one first.
     tables: Vec<(String, String)>,
-    names: Names,
+    names: RoleNames,
     topic: Template,
     key: Role,
     headers: Vec<Header>,
@@ -151,7 +151,7 @@ impl Route {
             }
         };
         let columns = &config.columns;
-        let mut names = Names::default();
+        let mut names = RoleNames::default();
         for (role, name) in Role::ALL.into_iter().zip(&mut names.0) {
             let given = match role {
                 Role::Id => &columns.id,
@@ -240,7 +240,7 @@ impl Route {
 
     /// Gives the names of the columns it reads.
     #[must_use]
-    pub const fn names(&self) -> &Names {
+    pub const fn names(&self) -> &RoleNames {
         &self.names
     }
 
@@ -275,7 +275,7 @@ impl Route {
         row: &Row<'a>,
         committed_at: Micros,
         scratch: &'a mut Scratch,
-    ) -> Result<Record<'a>, Reason> {
+    ) -> Result<ProducerRecord<'a>, Reason> {
         self.topic.render(row, &mut scratch.topic)?;
         self.check_topic(&scratch.topic)?;
         scratch.key.clear();
@@ -287,7 +287,7 @@ impl Route {
             Timestamp::CreatedAt => Some(value::created_at(row, committed_at)? / 1_000),
             Timestamp::Now => None,
         };
-        Ok(Record {
+        Ok(ProducerRecord {
             topic: &scratch.topic,
             // Java and librdkafka place an empty key differently, so it counts as none.
             key: Some(scratch.key.as_slice()).filter(|key| has_key && !key.is_empty()),

@@ -23,11 +23,11 @@ pub const fn unix_micros(micros: Micros) -> i64 {
 }
 
 /// The last microsecond of the Unix clock that RFC 3339 can write: the end of the year 9999.
-const WRITABLE_MICROS_MAX: u64 = 253_402_300_799_999_999;
+const MAX_WRITABLE_MICROS: u64 = 253_402_300_799_999_999;
 
 /// Writes a time as RFC 3339 in UTC, with microseconds.
 pub(super) fn rfc3339(micros: Micros) -> String {
-    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default().min(WRITABLE_MICROS_MAX);
+    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default().min(MAX_WRITABLE_MICROS);
     humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).to_string()
 }
 
@@ -147,7 +147,7 @@ pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Rea
 }
 
 /// How far ahead of us the clock that wrote a row may be. Brokers refuse what is more than an hour ahead of theirs.
-const AHEAD_MICROS_MAX: i64 = 300_000_000;
+const MAX_AHEAD_MICROS: i64 = 300_000_000;
 
 /// When a row was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -172,7 +172,7 @@ pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Written, Reason
         Some(Cell::Unchanged) => None,
     };
     let micros = micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })?;
-    let is_ahead = unix_micros(micros) > now_unix_micros.saturating_add(AHEAD_MICROS_MAX);
+    let is_ahead = unix_micros(micros) > now_unix_micros.saturating_add(MAX_AHEAD_MICROS);
     Ok(Written { at: if is_ahead { now_unix_micros.saturating_sub(EPOCH_MICROS) } else { micros }, is_ahead })
 }
 

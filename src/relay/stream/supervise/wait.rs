@@ -9,14 +9,14 @@ use crate::relay::metrics::State;
 use crate::relay::publish::Stalled;
 use crate::relay::stream::examine;
 use crate::relay::stream::holder::Holder;
-use crate::relay::stream::holder::Watch;
+use crate::relay::stream::holder::HolderWatch;
 use crate::relay::stream::slot_monitor;
 
 use super::Supervisor;
-use super::next::Next;
+use super::step::StreamStep;
 
 /// How long what was on the way may still arrive after the connection was lost.
-const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(1);
 /// How often a stall that lasts is looked at.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the holder of the slot is named while it stays the same.
@@ -26,62 +26,62 @@ impl Supervisor {
     /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at, and whether a start would find
     /// everything in PostgreSQL as it must be.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let lookout = Box::pin(self.lookout());
-        let (patience, target, settings, routes) = (&mut self.patience, &self.target, &self.settings, &self.routes);
+        let slot_monitor = Box::pin(self.slot_monitor());
+        let (recovery, target, settings, routes) = (&mut self.recovery, &self.target, &self.settings, &self.routes);
         let answering = async {
-            patience.pause(pause).await;
-            patience.await_kafka(async || examine::look(target, settings, routes).await).await
+            recovery.pause(pause).await;
+            recovery.await_kafka(async || examine::look(target, settings, routes).await).await
         };
         tokio::select! {
             biased;
             awaited = answering => awaited,
-            never = lookout => match never {},
+            never = slot_monitor => match never {},
         }
     }
 
-    pub(super) fn lookout(&self) -> impl Future<Output = Infallible> + use<> {
+    pub(super) fn slot_monitor(&self) -> impl Future<Output = Infallible> + use<> {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
-        let name = format!("{} lookout", self.settings.relay.name);
-        slot_monitor::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
+        let name = format!("{} slot monitor", self.settings.relay.name);
+        slot_monitor::run(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
     /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
     /// sent is written is known only once its broker answers. It lets go when another relay has the slot, or when
     /// nobody can tell.
-    pub(super) async fn await_progress(&mut self) -> Result<Next, Error> {
+    pub(super) async fn await_progress(&mut self) -> Result<StreamStep, Error> {
         let watch = self.watch();
         let mut taken = std::pin::pin!(watch.until_taken(self.walsender.as_ref().map(|(_, process)| *process)));
-        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().left_records());
+        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().acked_records());
         loop {
             self.metrics.tick();
-            let Some(held) = &self.held else { return Ok(Next::Again) };
+            let Some(held) = &self.held else { return Ok(StreamStep::Again) };
             held.pipeline.ledger().await_any();
             if held.publisher.failure().is_some() {
                 return self.after_failure();
             }
-            if held.pipeline.reports().left_records() > acked || held.pipeline.ledger().records() == 0 {
+            if held.pipeline.reports().acked_records() > acked || held.pipeline.ledger().records() == 0 {
                 tracing::info!("kafka delivery resumed");
                 self.stalls.over();
                 self.in_doubt = false;
                 self.metrics.kafka.connected();
                 self.metrics.enter(State::SourceReconnecting);
-                return Ok(Next::Again);
+                return Ok(StreamStep::Again);
             }
             self.stalls.report(Stalled { waiting: held.publisher.waiting() }, &self.metrics);
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(Next::Again),
+                () = self.stop.cancelled() => return Ok(StreamStep::Again),
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(STALL_INTERVAL) => {}
                 () = &mut taken => {
-                    self.let_go();
-                    return Ok(Next::Again);
+                    self.drop_producer();
+                    return Ok(StreamStep::Again);
                 }
             }
         }
     }
 
     /// Waits until the slot is free. A connection of another name is no relay that does our work meanwhile.
-    pub(super) async fn stand_by(&mut self) -> Result<Next, Error> {
+    pub(super) async fn stand_by(&mut self) -> Result<StreamStep, Error> {
         self.metrics.enter(State::Standby);
         let (watch, name, metrics) = (self.watch(), self.settings.relay.name.clone(), self.metrics.clone());
         let mut said: Option<(Holder, Instant)> = None;
@@ -101,17 +101,17 @@ impl Supervisor {
         });
         let stop = self.stop.clone();
         let freed = tokio::select! {
-            () = stop.cancelled() => return Ok(Next::Again),
-            freed = self.patience.tick_during(free) => freed,
+            () = stop.cancelled() => return Ok(StreamStep::Again),
+            freed = self.recovery.tick_during(free) => freed,
         };
         match freed {
-            Ok(()) => Ok(Next::Again),
+            Ok(()) => Ok(StreamStep::Again),
             Err(error) => self.after_error(error),
         }
     }
 
-    fn watch(&self) -> Watch {
-        Watch {
+    fn watch(&self) -> HolderWatch {
+        HolderWatch {
             target: self.target.clone(),
             config: self.settings.postgres.clone(),
             application_name: format!("{} standby", self.settings.relay.name),
@@ -135,8 +135,8 @@ impl Supervisor {
     }
 
     /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.
-    pub(super) async fn let_arrive(&mut self) {
-        let until = tokio::time::Instant::now() + ARRIVAL_GRACE;
+    pub(super) async fn await_in_flight(&mut self) {
+        let until = tokio::time::Instant::now() + IN_FLIGHT_GRACE;
         while let Some(held) = &self.held {
             if held.pipeline.ledger().await_all() {
                 return;
@@ -147,7 +147,7 @@ impl Supervisor {
                     records,
                     "Kafka does not take what is on the way: it is handed over again after reconnecting"
                 );
-                return self.let_go();
+                return self.drop_producer();
             }
         }
     }

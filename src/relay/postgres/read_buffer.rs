@@ -17,7 +17,7 @@ use super::Error;
 const USUAL: usize = 256 << 10;
 
 /// The buffer.
-pub(super) struct Inbox {
+pub(super) struct ReadBuffer {
     /// Always filled up to its length, so that reading into it needs no unsafe code.
     bytes: Vec<u8>,
     /// Where the unread bytes begin; `start <= end <= bytes.len()`.
@@ -28,14 +28,14 @@ pub(super) struct Inbox {
     limit: usize,
 }
 
-impl fmt::Debug for Inbox {
+impl fmt::Debug for ReadBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the bytes: they are rows.
-        f.debug_struct("Inbox").field("unread", &(self.end - self.start)).field("size", &self.bytes.len()).finish()
+        f.debug_struct("ReadBuffer").field("unread", &(self.end - self.start)).field("size", &self.bytes.len()).finish()
     }
 }
 
-impl Inbox {
+impl ReadBuffer {
     /// Makes an empty buffer.
     pub(super) fn new(limit: usize) -> Self {
         Self { bytes: vec![0; USUAL], start: 0, end: 0, limit }
@@ -127,33 +127,33 @@ mod tests {
 
     use super::*;
 
-    async fn fill(inbox: &mut Inbox, mut bytes: &[u8]) -> usize {
-        poll_fn(|context| inbox.poll_fill(context, &mut bytes)).await.unwrap()
+    async fn fill(read_buffer: &mut ReadBuffer, mut bytes: &[u8]) -> usize {
+        poll_fn(|context| read_buffer.poll_fill(context, &mut bytes)).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_large_message_makes_it_grow_and_its_use_makes_it_shrink() {
-        let mut inbox = Inbox::new(1 << 20);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
         let large = vec![7; 900_000];
-        assert_eq!(fill(&mut inbox, &large).await, USUAL);
-        inbox.make_room(900_000).unwrap();
-        assert_eq!(fill(&mut inbox, &large).await, 900_000 - USUAL);
-        assert_eq!(inbox.unread(), large);
-        inbox.consume(900_000 - 3);
-        assert_eq!((inbox.unread(), inbox.bytes.capacity()), ([7, 7, 7].as_slice(), USUAL));
+        assert_eq!(fill(&mut read_buffer, &large).await, USUAL);
+        read_buffer.make_room(900_000).unwrap();
+        assert_eq!(fill(&mut read_buffer, &large).await, 900_000 - USUAL);
+        assert_eq!(read_buffer.unread(), large);
+        read_buffer.consume(900_000 - 3);
+        assert_eq!((read_buffer.unread(), read_buffer.bytes.capacity()), ([7, 7, 7].as_slice(), USUAL));
     }
 
     #[tokio::test]
     async fn a_message_above_the_limit_is_refused_and_nothing_is_allocated() {
-        let mut inbox = Inbox::new(1 << 20);
-        let refused = inbox.make_room((1 << 20) + 1);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
+        let refused = read_buffer.make_room((1 << 20) + 1);
         assert!(matches!(refused, Err(Error::TooLarge { length: 1_048_577, limit: 1_048_576 })));
-        assert_eq!(inbox.bytes.capacity(), USUAL);
+        assert_eq!(read_buffer.bytes.capacity(), USUAL);
     }
 
     #[tokio::test]
     async fn what_was_used_makes_room_for_more() {
-        let mut inbox = Inbox::new(1 << 20);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
         let mut sent = 0_u8;
         let mut seen = 0_u8;
         for step in (1..4_000).rev() {
@@ -163,22 +163,22 @@ mod tests {
                     sent
                 })
                 .collect();
-            assert_eq!(fill(&mut inbox, &chunk).await, step);
+            assert_eq!(fill(&mut read_buffer, &chunk).await, step);
             // All but the last byte, so that the buffer never falls empty by itself.
-            let used = inbox.unread().len() - 1;
-            for byte in inbox.unread().iter().take(used) {
+            let used = read_buffer.unread().len() - 1;
+            for byte in read_buffer.unread().iter().take(used) {
                 seen = seen.wrapping_add(1);
                 assert_eq!(*byte, seen);
             }
-            inbox.consume(used);
+            read_buffer.consume(used);
         }
-        assert_eq!(inbox.bytes.len(), USUAL);
+        assert_eq!(read_buffer.bytes.len(), USUAL);
     }
 
     #[tokio::test]
     async fn the_end_of_the_connection_is_an_error() {
-        let mut inbox = Inbox::new(1 << 20);
-        let ended = poll_fn(|context| inbox.poll_fill(context, &mut b"".as_slice())).await;
+        let mut read_buffer = ReadBuffer::new(1 << 20);
+        let ended = poll_fn(|context| read_buffer.poll_fill(context, &mut b"".as_slice())).await;
         assert!(matches!(ended, Err(Error::Closed)));
     }
 }

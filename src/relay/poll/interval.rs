@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 /// How many times shorter the pause may become than what is configured.
-const SHORTENED_MAX: u32 = 8;
+const MAX_SHORTENED: u32 = 8;
 
 /// The pause before the next sweep.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tempo {
+pub(super) struct PollInterval {
     longest: Duration,
     pause: Duration,
 }
 
-impl Tempo {
+impl PollInterval {
     /// Starts with the longest pause, which is what is configured.
     pub(super) const fn new(longest: Duration) -> Self {
         Self { longest, pause: longest }
@@ -21,7 +21,7 @@ impl Tempo {
     /// Gives the pause after a sweep: half of the last one if there were rows, else twice as long.
     pub(super) fn after(&mut self, had_rows: bool) -> Duration {
         let pause = if had_rows { self.pause / 2 } else { self.pause * 2 };
-        self.pause = pause.clamp(self.longest / SHORTENED_MAX, self.longest);
+        self.pause = pause.clamp(self.longest / MAX_SHORTENED, self.longest);
         self.pause
     }
 }
@@ -32,8 +32,8 @@ mod tests {
 
     #[test]
     fn pauses_shrink_while_rows_come_and_grow_back_while_none_does() {
-        let mut tempo = Tempo::new(Duration::from_millis(80));
-        let mut after = |had_rows| tempo.after(had_rows).as_millis();
+        let mut interval = PollInterval::new(Duration::from_millis(80));
+        let mut after = |had_rows| interval.after(had_rows).as_millis();
         assert_eq!(after(false), 80);
         assert_eq!([after(true), after(true), after(true), after(true)], [40, 20, 10, 10]);
         assert_eq!([after(false), after(true), after(false), after(false), after(false)], [20, 10, 20, 40, 80]);

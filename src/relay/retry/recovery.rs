@@ -21,8 +21,8 @@ use crate::relay::metrics::now_micros;
 use crate::relay::publish;
 use crate::relay::publish::Retired;
 use crate::relay::retry::backoff::Backoff;
-use crate::relay::retry::backoff::LONGEST_DOWN;
-use crate::relay::retry::backoff::LONGEST_REFUSED;
+use crate::relay::retry::backoff::MAX_BACKOFF_DOWN;
+use crate::relay::retry::backoff::MAX_BACKOFF_REFUSED;
 use crate::relay::retry::recurrence::Recurrence;
 
 /// Credentials may just be changing: so many attempts are made before they are called wrong.
@@ -33,10 +33,10 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_DELAY: Duration = Duration::from_secs(1);
 /// How often the source is looked at while Kafka is down.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the same trouble is told again.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the same trouble is logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next trouble begins anew.
-const GOOD_WHILE: Duration = Duration::from_secs(10);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
 /// by default a minute; this is for one that never does.
@@ -44,10 +44,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 /// How often it is looked whether they have.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
 /// An answer that takes longer than this is waited for with a word.
-const ANSWER_USUAL: Duration = Duration::from_secs(1);
+const ANSWER_WARNING: Duration = Duration::from_secs(1);
 
 /// What is remembered of the trouble so far.
-pub(in crate::relay) struct Patience {
+pub(in crate::relay) struct Recovery {
     kafka: publish::Settings,
     metrics: Metrics,
     stop: CancellationToken,
@@ -57,16 +57,16 @@ pub(in crate::relay) struct Patience {
     was_refused: bool,
     /// Events have flowed: the options are right, and a file that is unfit now is being replaced.
     has_worked: bool,
-    told: Option<(String, Instant)>,
+    logged: Option<(String, Instant)>,
     recurrence: Recurrence,
 }
 
-impl Patience {
+impl Recovery {
     pub(in crate::relay) fn new(kafka: publish::Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
         let recurrence = Recurrence::default();
-        let (rights_refused, was_refused, has_worked, told) = (0, false, false, None);
-        Self { kafka, metrics, stop, backoff, rights_refused, was_refused, has_worked, told, recurrence }
+        let (rights_refused, was_refused, has_worked, logged) = (0, false, false, None);
+        Self { kafka, metrics, stop, backoff, rights_refused, was_refused, has_worked, logged, recurrence }
     }
 
     /// Gives what a producer is made from.
@@ -74,7 +74,7 @@ impl Patience {
         &self.kafka
     }
 
-    /// A batch was refused: it is told, and later ones are smaller if this one was too large for its topic.
+    /// A batch was refused: it is logged, and later ones are smaller if this one was too large for its topic.
     pub(in crate::relay) fn batch_refused(&mut self, failure: &publish::Failure) {
         tracing::warn!(
             code = %failure.code(), error = %failure,
@@ -104,8 +104,8 @@ impl Patience {
     }
 
     /// Gives the next pause.
-    pub(in crate::relay) fn next_pause(&mut self) -> Duration {
-        self.backoff.next_pause(if self.was_refused { LONGEST_REFUSED } else { LONGEST_DOWN })
+    pub(in crate::relay) fn next_backoff(&mut self) -> Duration {
+        self.backoff.next_backoff(if self.was_refused { MAX_BACKOFF_REFUSED } else { MAX_BACKOFF_DOWN })
     }
 
     /// Waits for so long, or until a stop is asked for.
@@ -132,7 +132,7 @@ impl Patience {
     /// before that may be followed by an older record.
     pub(in crate::relay) async fn await_answers(&self, retired: &mut Vec<Retired>) {
         let began = Instant::now();
-        let mut is_said = false;
+        let mut is_logged = false;
         loop {
             retired.retain(|retired| !retired.is_answered());
             if retired.is_empty() || self.stop.is_cancelled() {
@@ -145,10 +145,10 @@ impl Patience {
                 );
                 return retired.clear();
             }
-            if !is_said && began.elapsed() > ANSWER_USUAL {
+            if !is_logged && began.elapsed() > ANSWER_WARNING {
                 tracing::warn!(code = "WR-6935", "waiting until the brokers have answered the previous producer");
                 self.metrics.enter(State::SinkBlocked);
-                is_said = true;
+                is_logged = true;
             }
             self.pause(ANSWER_INTERVAL).await;
         }
@@ -160,22 +160,22 @@ impl Patience {
         &mut self,
         look: impl AsyncFn() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut beside = self.beside();
+        let mut source = self.source();
         let looking = async {
-            beside.pause(LOOK_DELAY).await;
+            source.pause(LOOK_DELAY).await;
             loop {
-                let looked = beside.tick_during(Box::pin(look())).await;
+                let looked = source.tick_during(Box::pin(look())).await;
                 let pause = match looked {
                     Ok(()) => {
-                        beside.let_in();
+                        source.connected();
                         LOOK_INTERVAL
                     }
                     Err(error) => {
-                        beside.judge(error)?;
-                        beside.next_pause()
+                        source.classify(error)?;
+                        source.next_backoff()
                     }
                 };
-                beside.pause(pause).await;
+                source.pause(pause).await;
             }
         };
         tokio::select! {
@@ -186,10 +186,10 @@ impl Patience {
     }
 
     /// The same for the other side: what is known of it is kept apart, so that the two do not count for each other.
-    fn beside(&self) -> Self {
-        let mut beside = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
-        beside.has_worked = self.has_worked;
-        beside
+    fn source(&self) -> Self {
+        let mut source = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
+        source.has_worked = self.has_worked;
+        source
     }
 
     async fn probe_kafka(&mut self) -> Result<(), Error> {
@@ -210,8 +210,8 @@ impl Patience {
                 }
                 Err(error) => {
                     self.metrics.kafka.lost(Loss::Failed);
-                    self.judge(error.into())?;
-                    let pause = self.next_pause();
+                    self.classify(error.into())?;
+                    let pause = self.next_backoff();
                     self.pause(pause).await;
                 }
             }
@@ -220,46 +220,47 @@ impl Patience {
     }
 
     /// Tells of an error that may pass, and gives back one that a person must act on.
-    pub(in crate::relay) fn judge(&mut self, error: Error) -> Result<(), Error> {
-        let is_again = error.place().is_some_and(|(what, place)| self.recurrence.is_again(what, place));
-        let error = if is_again { error.come_again() } else { error };
+    pub(in crate::relay) fn classify(&mut self, error: Error) -> Result<(), Error> {
+        let is_recurring =
+            error.failure_position().is_some_and(|(what, position)| self.recurrence.is_recurring(what, position));
+        let error = if is_recurring { error.mark_recurring() } else { error };
         let is_about_files = error.is_about_files();
         let may_change = is_about_files || error.code().exit() == Exit::Rights;
         self.was_refused = may_change;
         if may_change {
             self.rights_refused += 1;
         }
-        let is_waited_for = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
-        if error.fate() == Fate::Fatal && !(may_change && is_waited_for) {
+        let is_retried = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
+        if error.fate() == Fate::Fatal && !(may_change && is_retried) {
             return Err(error);
         }
-        self.tell(&error);
+        self.report(&error);
         Ok(())
     }
 
     /// PostgreSQL has let us in.
-    pub(in crate::relay) const fn let_in(&mut self) {
+    pub(in crate::relay) const fn connected(&mut self) {
         self.has_worked = true;
         self.rights_refused = 0;
     }
 
     /// A connection is over that held for so long.
-    pub(in crate::relay) fn held_for(&mut self, duration: Duration) {
-        if duration > GOOD_WHILE {
+    pub(in crate::relay) fn connection_lasted(&mut self, duration: Duration) {
+        if duration > STABLE_AFTER {
             self.backoff.reset();
-            self.told = None;
+            self.logged = None;
         }
     }
 
     /// Tells what went wrong: at once when it is new, once a minute while it stays the same.
-    pub(in crate::relay) fn tell(&mut self, error: &Error) {
+    pub(in crate::relay) fn report(&mut self, error: &Error) {
         let text = chain(error);
         let code = error.code().to_string();
         self.metrics.failed(error.component(), error);
-        let is_news = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() > TELL_INTERVAL);
+        let is_news = self.logged.as_ref().is_none_or(|(logged, at)| *logged != text || at.elapsed() > LOG_INTERVAL);
         if is_news {
             tracing::warn!(code, error = text, help = error.help(), "waiting");
-            self.told = Some((text, Instant::now()));
+            self.logged = Some((text, Instant::now()));
         }
     }
 }

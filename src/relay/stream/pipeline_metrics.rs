@@ -13,17 +13,17 @@ use crate::relay::pipeline::Tally;
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What was written last, and when.
-pub(in crate::relay) struct Noting<'m> {
+pub(in crate::relay) struct PipelineMetrics<'m> {
     metrics: &'m Metrics,
     tally: Tally,
     delivered: u64,
     at: Instant,
 }
 
-impl<'m> Noting<'m> {
+impl<'m> PipelineMetrics<'m> {
     /// Starts with what the pipeline brings from an earlier connection, which is written already.
     pub(in crate::relay) fn new(metrics: &'m Metrics, pipeline: &Pipeline) -> Self {
-        Self { metrics, tally: pipeline.tally(), delivered: pipeline.reports().left_records(), at: Instant::now() }
+        Self { metrics, tally: pipeline.tally(), delivered: pipeline.reports().acked_records(), at: Instant::now() }
     }
 
     /// Gives when to write again.
@@ -55,7 +55,7 @@ impl<'m> Noting<'m> {
         metrics.transactions.add(tally.transactions - noted.transactions);
         metrics.keepalives.add(tally.keepalives - noted.keepalives);
         metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);
-        let delivered = pipeline.reports().left_records();
+        let delivered = pipeline.reports().acked_records();
         if delivered != std::mem::replace(&mut self.delivered, delivered) {
             metrics.last_delivery_micros.set(now_unix);
         }

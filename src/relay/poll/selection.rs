@@ -12,12 +12,12 @@ pub(super) type Key = Vec<u8>;
 pub(super) type Blocked = HashMap<Key, i64>;
 
 /// Says whether a row may go. A row without a key has no order to keep.
-pub(super) fn may_go(key: &[u8], sequence: i64, blocked: &Blocked) -> bool {
+pub(super) fn may_publish(key: &[u8], sequence: i64, blocked: &Blocked) -> bool {
     key.is_empty() || blocked.get(key).is_none_or(|first| sequence <= *first)
 }
 
 /// Finds two rows of one key in hand, in the order of their sequence, or one in hand and one elsewhere, that have the same
-/// sequence: nothing says which of them comes first. Gives the place of the first one in hand.
+/// sequence: nothing says which of them comes first. Gives the index of the first one in hand.
 pub(super) fn tie<'k>(rows: impl Iterator<Item = (&'k [u8], i64)>, blocked: &Blocked) -> Option<usize> {
     let mut seen: HashMap<&[u8], i64> = HashMap::new();
     rows.enumerate()
@@ -25,35 +25,35 @@ pub(super) fn tie<'k>(rows: impl Iterator<Item = (&'k [u8], i64)>, blocked: &Blo
         .find(|(_, (key, sequence))| {
             seen.insert(key, *sequence) == Some(*sequence) || blocked.get(*key) == Some(sequence)
         })
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
 }
 
 /// How many rows are asked for: as many as fit into the memory, judged by those that came before.
 #[derive(Clone, Debug)]
-pub(super) struct Appetite {
-    rows_max: u32,
-    bytes_max: u64,
+pub(super) struct BatchSize {
+    max_rows: u32,
+    max_bytes: u64,
     row_bytes: u64,
 }
 
-impl Appetite {
+impl BatchSize {
     /// Starts with small rows in mind.
-    pub(super) const fn new(rows_max: u32, bytes_max: u64) -> Self {
-        Self { rows_max, bytes_max, row_bytes: 1 }
+    pub(super) const fn new(max_rows: u32, max_bytes: u64) -> Self {
+        Self { max_rows, max_bytes, row_bytes: 1 }
     }
 
     /// Gives how many rows to ask for.
     pub(super) fn rows(&self) -> i64 {
-        i64::try_from((self.bytes_max / self.row_bytes).clamp(1, u64::from(self.rows_max))).unwrap_or(1)
+        i64::try_from((self.max_bytes / self.row_bytes).clamp(1, u64::from(self.max_rows))).unwrap_or(1)
     }
 
     /// Gives the bytes beyond which no further row is taken; one always is.
     pub(super) const fn bytes(&self) -> u64 {
-        self.bytes_max
+        self.max_bytes
     }
 
     /// Learns how large so many rows were. Larger ones are believed at once, smaller ones little by little.
-    pub(super) fn took(&mut self, rows: usize, bytes: u64) {
+    pub(super) fn observe(&mut self, rows: usize, bytes: u64) {
         let each = bytes.checked_div(rows as u64).unwrap_or_default();
         self.row_bytes = each.max(self.row_bytes / 2).max(1);
     }
@@ -68,7 +68,7 @@ mod tests {
         let blocked = Blocked::from([(b"a".to_vec(), 5)]);
         let rows = [("a", 4, true), ("a", 6, false), ("a", 7, false), ("b", 6, true), ("", 6, true)];
         for (key, sequence, expected) in rows {
-            assert_eq!(may_go(key.as_bytes(), sequence, &blocked), expected, "{key} {sequence}");
+            assert_eq!(may_publish(key.as_bytes(), sequence, &blocked), expected, "{key} {sequence}");
         }
     }
 
@@ -87,17 +87,17 @@ mod tests {
 
     #[test]
     fn g6_large_rows_are_asked_for_in_smaller_numbers() {
-        let mut appetite = Appetite::new(1_000, 1 << 20);
-        assert_eq!(appetite.rows(), 1_000);
-        appetite.took(10, 10 << 20);
-        assert_eq!(appetite.rows(), 1, "a row of 1 MiB fills the memory");
+        let mut batch_size = BatchSize::new(1_000, 1 << 20);
+        assert_eq!(batch_size.rows(), 1_000);
+        batch_size.observe(10, 10 << 20);
+        assert_eq!(batch_size.rows(), 1, "a row of 1 MiB fills the memory");
         let mut rounds = 0;
-        while appetite.rows() < 1_000 {
-            appetite.took(100, 100 * 100);
+        while batch_size.rows() < 1_000 {
+            batch_size.observe(100, 100 * 100);
             rounds += 1;
         }
         assert!((5..20).contains(&rounds), "{rounds}");
-        appetite.took(0, 0);
-        assert_eq!(appetite.rows(), 1_000);
+        batch_size.observe(0, 0);
+        assert_eq!(batch_size.rows(), 1_000);
     }
 }

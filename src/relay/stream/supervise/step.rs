@@ -8,7 +8,7 @@ use crate::relay::error::Error;
 use crate::relay::metrics::State;
 use crate::relay::postgres;
 use crate::relay::publish::Verdict;
-use crate::relay::stream::follow::Left;
+use crate::relay::stream::follow::StreamEnd;
 
 use super::Supervisor;
 
@@ -18,7 +18,7 @@ const CLUSTER_ATTEMPTS: u32 = 3;
 const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the supervisor does next.
-pub(super) enum Next {
+pub(super) enum StreamStep {
     Over,
     Again,
     /// Kafka must answer first, asked after a pause.
@@ -31,49 +31,49 @@ pub(super) enum Next {
 }
 
 impl Supervisor {
-    pub(super) fn after(&mut self, ended: Result<Left, Error>) -> Result<Next, Error> {
+    pub(super) fn after(&mut self, ended: Result<StreamEnd, Error>) -> Result<StreamStep, Error> {
         match ended {
-            Ok(Left::Stopped) => self.stopped().map(|()| Next::Over),
+            Ok(StreamEnd::Stopped) => self.stopped().map(|()| StreamStep::Over),
             // Whatever ended the connection, the stop is what counts: it says what is still in flight.
-            Ok(_) if self.stop.is_cancelled() => self.stopped().map(|()| Next::Over),
-            Ok(Left::StoppedBefore) => Ok(Next::Again),
-            Ok(Left::ServerLeaves) => {
+            Ok(_) if self.stop.is_cancelled() => self.stopped().map(|()| StreamStep::Over),
+            Ok(StreamEnd::StoppedBefore) => Ok(StreamStep::Again),
+            Ok(StreamEnd::ServerShutdown) => {
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause(self.patience.next_pause()))
+                Ok(StreamStep::Pause(self.recovery.next_backoff()))
             }
-            Ok(Left::ServerLeavesAhead) => {
+            Ok(StreamEnd::ServerShutdownUnacked) => {
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause(Duration::ZERO))
+                Ok(StreamStep::Pause(Duration::ZERO))
             }
-            Ok(Left::Stalled) => {
+            Ok(StreamEnd::Stalled) => {
                 self.metrics.enter(State::SinkBlocked);
                 tracing::warn!(
                     code = "WR-6933",
                     "kafka delivery stalled: disconnecting from PostgreSQL until a record is acknowledged"
                 );
-                Ok(Next::AwaitProgress)
+                Ok(StreamStep::AwaitProgress)
             }
-            Ok(Left::SinkFailed) => self.after_failure(),
+            Ok(StreamEnd::SinkFailed) => self.after_failure(),
             Err(error) => self.after_error(error),
         }
     }
 
     /// A record failed, or its producer did.
-    pub(super) fn after_failure(&mut self) -> Result<Next, Error> {
-        let Some(held) = &mut self.held else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
+    pub(super) fn after_failure(&mut self) -> Result<StreamStep, Error> {
+        let Some(held) = &mut self.held else { return Ok(StreamStep::AwaitKafka(Duration::ZERO)) };
         let frontier = held.pipeline.frontier();
-        let Some(failure) = held.publisher.failure() else { return Ok(Next::AwaitKafka(Duration::ZERO)) };
+        let Some(failure) = held.publisher.failure() else { return Ok(StreamStep::AwaitKafka(Duration::ZERO)) };
         let was_cautious = held.pipeline.is_cautious();
-        if held.pipeline.reports().left_records() > 0 {
+        if held.pipeline.reports().acked_records() > 0 {
             self.cluster_refused = 0;
         }
-        self.let_go();
+        self.drop_producer();
         match failure.verdict {
             // A permanent error fails a whole batch: only alone is a record known to be the culprit.
             Verdict::Record if !was_cautious => {
-                self.patience.batch_refused(&failure);
+                self.recovery.batch_refused(&failure);
                 self.cautious_until = Some(frontier);
-                Ok(Next::Again)
+                Ok(StreamStep::Again)
             }
             Verdict::Record | Verdict::Topic => Err(failure.into()),
             Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
@@ -85,38 +85,38 @@ impl Supervisor {
                 // Where one topic is refused, only what stands before its record is handed over again.
                 self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
                 if is_refused {
-                    self.patience.refused();
+                    self.recovery.refused();
                 }
                 self.metrics.enter(State::SinkBlocked);
                 self.in_doubt = true;
                 let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.patience.learn(&failure);
-                self.patience.tell(&failure.into());
-                let pause = self.patience.next_pause();
-                Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })
+                self.recovery.learn(&failure);
+                self.recovery.report(&failure.into());
+                let pause = self.recovery.next_backoff();
+                Ok(if is_about_brokers { StreamStep::AwaitKafka(pause) } else { StreamStep::Pause(pause) })
             }
         }
     }
 
-    pub(super) fn after_error(&mut self, error: Error) -> Result<Next, Error> {
-        if let Error::Wal { source, .. } = &error
+    pub(super) fn after_error(&mut self, error: Error) -> Result<StreamStep, Error> {
+        if let Error::Postgres { source, .. } = &error
             && source.is_slot_active()
         {
             if self.is_own_walsender(source) {
                 self.metrics.enter(State::SourceReconnecting);
-                self.patience.tell(&error);
-                return Ok(Next::Pause(WALSENDER_PAUSE));
+                self.recovery.report(&error);
+                return Ok(StreamStep::Pause(WALSENDER_PAUSE));
             }
             // Whoever holds it may publish what we still have in our queue, and moves the position on.
-            self.let_go();
+            self.drop_producer();
             self.remembered = None;
             self.purged_records = 0;
             self.follows_another = true;
-            return Ok(Next::StandBy);
+            return Ok(StreamStep::StandBy);
         }
-        self.patience.judge(error)?;
+        self.recovery.classify(error)?;
         self.metrics.enter(State::SourceReconnecting);
-        Ok(Next::Pause(self.patience.next_pause()))
+        Ok(StreamStep::Pause(self.recovery.next_backoff()))
     }
 
     /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.

@@ -23,11 +23,11 @@ use crate::relay::publish::Verdict;
 use crate::relay::record::route;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::Written;
-use crate::relay::retry::patience::Patience;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recovery::Recovery;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::settings::Settings;
 
-use super::Desk;
+use super::TableState;
 use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
@@ -35,7 +35,7 @@ use super::source::Source;
 use super::source::Table;
 
 /// How often a batch is begun anew because of a row that the server cannot send.
-const LOOKS_MAX: u32 = 4;
+const MAX_LOOKS: u32 = 4;
 /// How long one query may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 /// How many rows are taken while each is published alone.
@@ -44,8 +44,8 @@ const CAUTIOUS_ROWS: i64 = 100;
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What outlives a transaction: the producer, and what is known of the peers.
-pub(super) struct Hands {
-    pub(super) patience: Patience,
+pub(super) struct BatchPublisher {
+    pub(super) recovery: Recovery,
     outlet: Option<Outlet<Publisher>>,
     /// Producers that were given up, and whose requests are not answered.
     retired: Vec<Retired>,
@@ -60,19 +60,19 @@ pub(super) struct Hands {
 }
 
 /// How a transaction ended.
-pub(super) enum Turn {
+pub(super) enum BatchRun {
     /// It is committed, or was empty.
     Over {
         /// There may be more rows.
         is_full: bool,
     },
     /// It is given up.
-    Left(Left),
+    Abandoned(PollEnd),
 }
 
 /// Why a connection is left that need not have failed.
 #[derive(Debug)]
-pub(super) enum Left {
+pub(super) enum PollEnd {
     /// A stop was asked for, and nothing is in hand.
     Stopped,
     /// Kafka has not delivered a batch in time.
@@ -89,13 +89,13 @@ pub(super) enum Left {
 enum Published {
     /// So many rows have arrived, and the next one, whose bucket is given, cannot become a record.
     UpTo(usize, Option<(i32, Error)>),
-    Left(Left),
+    Abandoned(PollEnd),
 }
 
-impl Hands {
-    pub(super) fn new(patience: Patience, settings: &Settings, metrics: Metrics, stop: CancellationToken) -> Self {
+impl BatchPublisher {
+    pub(super) fn new(recovery: Recovery, settings: &Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         Self {
-            patience,
+            recovery,
             outlet: None,
             retired: Vec::new(),
             wake: Arc::new(Notify::new()),
@@ -118,7 +118,7 @@ impl Hands {
         if self.outlet.is_none() {
             let ledger = Ledger::new(Lsn::ZERO);
             let (wake, metrics) = (Arc::clone(&self.wake), self.metrics.clone());
-            let publisher = Publisher::new(self.patience.kafka(), ledger.reports(), wake, metrics)?;
+            let publisher = Publisher::new(self.recovery.kafka(), ledger.reports(), wake, metrics)?;
             self.outlet = Some(Outlet::new(ledger, publisher));
         }
         Ok(())
@@ -130,10 +130,10 @@ impl Hands {
     }
 
     /// Drops the producer, and purges what it has, unless everything has arrived.
-    pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
+    pub(super) fn drop_unacked(&mut self) {
         let records = self.outlet.as_ref().map_or(0, |outlet| outlet.ledger.records());
         self.purged_records = self.purged_records.max(records);
-        if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all()) {
+        if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.is_all_acked()) {
             self.retired.extend(self.outlet.take().map(|outlet| outlet.sink.retire()));
             self.metrics.in_flight(0, 0, None);
         }
@@ -154,15 +154,15 @@ impl Hands {
 
     /// Waits until the brokers have answered what given-up producers have sent.
     pub(super) async fn await_answers(&mut self) {
-        self.patience.await_answers(&mut self.retired).await;
+        self.recovery.await_answers(&mut self.retired).await;
     }
 
     /// Notes how much is unpublished.
-    pub(super) async fn look(&self, source: &Source, desks: &mut [Desk]) -> Result<(), RelayError> {
+    pub(super) async fn look(&self, source: &Source, states: &mut [TableState]) -> Result<(), RelayError> {
         let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
-        for (table, desk) in source.tables.iter().zip(desks) {
+        for (table, state) in source.tables.iter().zip(states) {
             let (backlog, drawn) = self.asked(source.backlog(table)).await?;
-            table.tell_of_the_end(&drawn, &mut desk.percent_told);
+            table.warn_of_exhaustion(&drawn, &mut state.warned_percent);
             events += backlog.events;
             oldest_micros = backlog.oldest_micros.max(oldest_micros);
             server_micros = backlog.server_micros;
@@ -176,36 +176,36 @@ impl Hands {
     }
 
     /// Takes a batch of this outbox from the table to Kafka.
-    pub(super) async fn turn(
+    pub(super) async fn run_batch(
         &mut self,
         source: &mut Source,
-        place: usize,
-        desk: &mut Desk,
-    ) -> Result<Turn, RelayError> {
-        let idle = Ok(Turn::Over { is_full: false });
-        let Some(table) = source.tables.get(place) else { return idle };
+        index: usize,
+        state: &mut TableState,
+    ) -> Result<BatchRun, RelayError> {
+        let idle = Ok(BatchRun::Over { is_full: false });
+        let Some(table) = source.tables.get(index) else { return idle };
         let at = (u64::from(table.class()), self.marked);
         let located = |error| located(error, table, at);
-        let buckets = self.asked(source.begin(table, &desk.candidates())).await?;
-        desk.sweep.claimed(&buckets);
+        let buckets = self.asked(source.begin(table, &state.candidates())).await?;
+        state.sweep.claimed(&buckets);
         let mut batch = match buckets.as_slice() {
             [] => Batch::default(),
-            some => self.fetch(source, table, some, desk).await.map_err(located)?,
+            some => self.fetch(source, table, some, state).await.map_err(located)?,
         };
         if batch.rows.is_empty() {
             self.asked(source.commit()).await?;
-            return Ok(Turn::Over { is_full: batch.is_full });
+            return Ok(BatchRun::Over { is_full: batch.is_full });
         }
         self.metrics.events_received.add(batch.rows.len() as u64);
-        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, desk, &batch)).await? {
+        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, state, &batch)).await? {
             Published::UpTo(count, poison) => (count, poison),
-            Published::Left(left) => {
-                if let Left::SinkFailed { failure, .. } = &left
+            Published::Abandoned(end) => {
+                if let PollEnd::SinkFailed { failure, .. } = &end
                     && failure.verdict == Verdict::Record
                 {
-                    desk.cautious_until = batch.rows.last().map(|row| row.sequence);
+                    state.cautious_until = batch.rows.last().map(|row| row.sequence);
                 }
-                return Ok(Turn::Left(left));
+                return Ok(BatchRun::Abandoned(end));
             }
         };
         batch.rows.truncate(count);
@@ -217,9 +217,9 @@ impl Hands {
         self.marked += batch.rows.len() as u64;
         let is_full = batch.is_full || poison.is_some();
         if let Some((bucket, poison)) = poison {
-            desk.set_aside(bucket, poison.into());
+            state.set_aside(bucket, poison.into());
         }
-        Ok(Turn::Over { is_full })
+        Ok(BatchRun::Over { is_full })
     }
 
     /// Takes rows into the hand. At a row that the server cannot send only those before it are taken; if it is the first, its
@@ -229,11 +229,11 @@ impl Hands {
         source: &Source,
         table: &Table,
         buckets: &[i32],
-        desk: &mut Desk,
+        state: &mut TableState,
     ) -> Result<Batch, RelayError> {
-        let mut rows_max = if desk.cautious_until.is_some() { CAUTIOUS_ROWS } else { desk.appetite.rows() };
-        for _ in 0..LOOKS_MAX {
-            let fetched = self.asked(source.fetch(table, buckets, rows_max, &mut desk.appetite)).await;
+        let mut max_rows = if state.cautious_until.is_some() { CAUTIOUS_ROWS } else { state.batch_size.rows() };
+        for _ in 0..MAX_LOOKS {
+            let fetched = self.asked(source.fetch(table, buckets, max_rows, &mut state.batch_size)).await;
             let (before, cause) = match fetched {
                 Err(RelayError::Poll(Error::Unsendable { before, source })) => (before, source),
                 other => return other,
@@ -245,13 +245,13 @@ impl Hands {
                 break;
             }
             if before > 0 {
-                rows_max = i64::try_from(before).unwrap_or(rows_max);
+                max_rows = i64::try_from(before).unwrap_or(max_rows);
                 continue;
             }
             if let Some(error @ Error::Unreadable { bucket, .. }) =
                 self.asked(source.name_first(table, buckets, cause)).await?
             {
-                desk.set_aside(bucket, error.into());
+                state.set_aside(bucket, error.into());
             }
             break;
         }
@@ -259,24 +259,24 @@ impl Hands {
         Ok(Batch::with_more())
     }
 
-    /// Hands the rows over, up to the first that cannot become a record, and waits until each of them has arrived.
+    /// Publishes the rows, up to the first that cannot become a record, and waits until each of them has arrived.
     async fn publish(
         &mut self,
         ended: &mut Ended,
         table: &Table,
-        desk: &mut Desk,
+        state: &mut TableState,
         batch: &Batch,
     ) -> Result<Published, RelayError> {
         let deadline = Instant::now() + self.batch_timeout;
         let mut poison = None;
         let mut count = 0;
-        for in_hand in &batch.rows {
-            let Some(row) = batch.row(in_hand) else { break };
+        for locked in &batch.rows {
+            let Some(row) = batch.row(locked) else { break };
             let poisoned = |reason| {
                 let event_id = route::event_id(&row);
-                (in_hand.bucket, Error::Poison { table: table.name(), event_id, reason })
+                (locked.bucket, Error::Poison { table: table.name(), event_id, reason })
             };
-            let is_cautious = desk.is_cautious(in_hand.sequence);
+            let is_cautious = state.is_cautious(locked.sequence);
             let now = now_micros().cast_signed();
             let made = route::written_at(&row, now).and_then(|Written { at, is_ahead }| {
                 if is_ahead {
@@ -287,7 +287,7 @@ impl Hands {
                         "a row says it was written in the future: sent as of now"
                     );
                 }
-                let record = desk.outbox.route.record(&row, at, &mut desk.scratch)?;
+                let record = state.outbox.route.record(&row, at, &mut state.scratch)?;
                 Ok((record, route::unix_micros(at)))
             });
             let (record, written_micros) = match made {
@@ -303,8 +303,8 @@ impl Hands {
                     Ok(()) => break None,
                     Err(Refused::Full) => {
                         tokio::time::sleep(FULL_PAUSE).await;
-                        if let Some(left) = self.arrived(ended, deadline).await? {
-                            return Ok(Published::Left(left));
+                        if let Some(end) = self.await_acks(ended, deadline).await? {
+                            return Ok(Published::Abandoned(end));
                         }
                     }
                     Err(refused) => break Some(refused),
@@ -324,25 +324,25 @@ impl Hands {
             count += 1;
             // A sink that is broken says why while it is waited for.
             if (is_cautious || refused.is_some())
-                && let Some(left) = self.arrived(ended, deadline).await?
+                && let Some(end) = self.await_acks(ended, deadline).await?
             {
-                return Ok(Published::Left(left));
+                return Ok(Published::Abandoned(end));
             }
         }
-        Ok(match self.arrived(ended, deadline).await? {
-            Some(left) => Published::Left(left),
+        Ok(match self.await_acks(ended, deadline).await? {
+            Some(end) => Published::Abandoned(end),
             None => Published::UpTo(count, poison),
         })
     }
 
     /// Waits until everything on the way has arrived; gives why it will not.
-    async fn arrived(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<Left>, RelayError> {
+    async fn await_acks(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<PollEnd>, RelayError> {
         let mut deadline = deadline;
         let mut is_draining = false;
         loop {
             self.metrics.tick();
-            let Some(outlet) = &mut self.outlet else { return Ok(Some(Left::Stalled)) };
-            let has_delivered_all = outlet.has_delivered_all();
+            let Some(outlet) = &mut self.outlet else { return Ok(Some(PollEnd::Stalled)) };
+            let is_all_acked = outlet.is_all_acked();
             let records = outlet.ledger.records();
             self.metrics.in_flight(
                 records,
@@ -350,9 +350,9 @@ impl Hands {
                 outlet.ledger.oldest_committed_micros().map(unsigned),
             );
             if let Some(failure) = outlet.sink.failure() {
-                return Ok(Some(Left::SinkFailed { failure, was_alone: records == 1 }));
+                return Ok(Some(PollEnd::SinkFailed { failure, was_alone: records == 1 }));
             }
-            if has_delivered_all {
+            if is_all_acked {
                 return Ok(None);
             }
             let now = Instant::now();
@@ -360,7 +360,7 @@ impl Hands {
                 return Err(RelayError::DrainTimeout { records, limit: self.drain.min(self.batch_timeout) });
             }
             if now >= deadline {
-                return Ok(Some(Left::Stalled));
+                return Ok(Some(PollEnd::Stalled));
             }
             if outlet.ledger.await_all() {
                 continue;
@@ -382,23 +382,23 @@ impl Hands {
 
     /// Waits for an answer of PostgreSQL.
     async fn asked<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
-        let answered = self.patience.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
+        let answered = self.recovery.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
         answered.unwrap_or(Err(RelayError::Silent { limit: QUERY_LIMIT }))
     }
 }
 
-/// Says at which place the server failed, if it did: how many rows had been marked before tells whether anything moves.
-fn located(error: RelayError, table: &Table, place: Place) -> RelayError {
-    if !matches!(&error, RelayError::Wal { source, .. } if source.stays_at_its_place()) {
+/// Says where the server failed, if it did: how many rows had been marked before tells whether anything moves.
+fn located(error: RelayError, table: &Table, position: FailurePosition) -> RelayError {
+    if !matches!(&error, RelayError::Postgres { source, .. } if source.recurs_at_position()) {
         return error;
     }
-    let RelayError::Wal { action, source } = error else { return error };
-    Error::Raised { table: table.name(), place, action, is_again: false, source: Box::new(source) }.into()
+    let RelayError::Postgres { action, source } = error else { return error };
+    Error::Raised { table: table.name(), position, action, is_recurring: false, source: Box::new(source) }.into()
 }
 
 /// The end of a connection, as an error.
 pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
-    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
+    RelayError::Postgres { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
 }
 
 fn unsigned(micros: i64) -> u64 {
