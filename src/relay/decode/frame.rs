@@ -2,7 +2,11 @@
 //!
 //! `next` looks at the front of the read buffer and gives one whole frame as borrowed slices, or says how many bytes it
 //! needs. It holds nothing and copies nothing. A frame above the limit is refused by its header alone, before its body is
-//! read. Layouts: PostgreSQL manual, "Message Formats" and "Streaming Replication Protocol".
+//! read.
+//!
+//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html) (CopyData, CopyDone, ErrorResponse) and
+//! [Streaming Replication Protocol](https://www.postgresql.org/docs/18/protocol-replication.html) (XLogData, Primary
+//! keepalive message).
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;

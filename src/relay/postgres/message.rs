@@ -1,4 +1,6 @@
 //! The messages of the handshake and of commands: few, small, and not on the hot path.
+//!
+//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html).
 
 use std::future::poll_fn;
 

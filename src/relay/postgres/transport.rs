@@ -87,6 +87,8 @@ impl Transport {
     }
 }
 
+/// [SSL Session Encryption](https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-SSL).
+///
 /// The answer is read as a single byte straight from the socket: whatever somebody may have put behind it is then taken
 /// for TLS and fails there, instead of being believed as if it had come through TLS.
 async fn ask_for_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {

@@ -1,7 +1,10 @@
 //! pgoutput, protocol version 1: what PostgreSQL's logical decoding says, message by message.
 //!
 //! Everything is borrowed from the frame. A kind that version 1 does not have is an error, never a guess: an event could
-//! hide in it. Layouts: PostgreSQL manual, "Logical Replication Message Formats".
+//! hide in it.
+//!
+//! Layouts: [Logical Replication Message Formats](https://www.postgresql.org/docs/18/protocol-logicalrep-message-formats.html),
+//! with [`Tuple`] as TupleData.
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
