@@ -13,7 +13,7 @@ use tracing::Level;
 use tracing::field::Field;
 use tracing::field::Visit;
 
-use crate::fault;
+use walrelay_events::fault;
 
 use super::complete::completed;
 

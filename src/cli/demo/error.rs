@@ -3,13 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay;
 use crate::relay::setup;
-use crate::testing;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::testing;
 
 /// The demo cannot be shown.
 #[derive(Debug, thiserror::Error)]

@@ -20,9 +20,9 @@ use crate::relay;
 use crate::relay::metrics::Metrics;
 use crate::relay::setup;
 use crate::relay::setup::SetupOptions;
-use crate::testing;
-use crate::testing::Broker;
-use crate::testing::Postgres;
+use walrelay_events::testing;
+use walrelay_events::testing::Broker;
+use walrelay_events::testing::Postgres;
 
 use application::Application;
 use consumer::Consumer;
