@@ -211,6 +211,7 @@ mod tests {
     use std::io::Read;
     use std::sync::Mutex;
     use tracing::subscriber::with_default;
+    use walrelay_events::fault::Diagnose as _;
 
     #[derive(Clone, Default)]
     struct Screen(Arc<Mutex<Vec<u8>>>);

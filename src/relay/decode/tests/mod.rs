@@ -101,7 +101,7 @@ fn positions_are_what_a_confirmation_rests_on() {
 
 /// Gives the title of a file and the bytes of its two streams.
 fn recordings(file: &str) -> (&str, Vec<u8>, Vec<u8>) {
-    let mut streams = Vec::new();
+    let mut streams: Vec<Vec<u8>> = Vec::new();
     for line in file.lines() {
         if line.starts_with('#') {
             streams.push(Vec::new());
@@ -122,7 +122,7 @@ fn frames(mut bytes: &[u8]) -> Vec<Frame<'_>> {
         frames.push(frame);
         bytes = &bytes[length..];
     }
-    assert_eq!(bytes, [], "the rest is no frame");
+    assert!(bytes.is_empty(), "the rest is no frame: {bytes:?}");
     frames
 }
 
