@@ -1,4 +1,5 @@
-//! A small shop, whole: orders by HTTP, their events through PostgreSQL, walrelay and Kafka, and a consumer that ships them.
+//! A small shop, whole: orders by HTTP, their events through PostgreSQL, walrelay and Kafka, and a consumer that ships
+//! them.
 //!
 //! ```text
 //!   POST /orders -> intake --one transaction--> orders + outbox --walrelay run--> order-events --> shipping
@@ -6,8 +7,8 @@
 //!                                                  +---one transaction: inbox, shipment, outbox-------+
 //! ```
 //!
-//! `order`, `database`, `intake` and `shipping` are what an application has. This file and `stage` play it through, on real
-//! servers that are gone afterwards, and check how it ends: `make example`.
+//! `order`, `database`, `intake` and `shipping` are what an application has. This file and `stage` play it through, on
+//! real servers that are gone afterwards, and check how it ends: `make example`.
 
 #![allow(unreachable_pub, reason = "a program of its own")]
 
@@ -158,7 +159,7 @@ async fn play() -> Result<bool, Failed> {
 async fn order_all(shop: SocketAddr) -> Result<(), Failed> {
     for (number, (customer, city, items)) in ORDERS.iter().enumerate() {
         let order = format!(
-            r#"{{"id": "o-{number}", "customer": "{customer}", "city": "{city}", "items": [{items}], "currency": "EUR"}}"#
+            r#"{{"id":"o-{number}","customer":"{customer}","city":"{city}","items":[{items}],"currency":"EUR"}}"#
         );
         let trace = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
         tell::line(stage::post(shop, "/orders", &trace, &order).await?);

@@ -102,8 +102,8 @@ impl Shipping {
     }
 }
 
-/// Stands for the service of a carrier, which knows nothing of our transactions: a booking may come twice, and the event's id
-/// says that it is the same one.
+/// Stands for the service of a carrier, which knows nothing of our transactions: a booking may come twice, and the
+/// event's id says that it is the same one.
 #[derive(Default)]
 pub struct Carrier {
     calls: AtomicU32,

@@ -1,4 +1,5 @@
-//! The stage for the example: a throwaway PostgreSQL and Kafka, and the real program `walrelay`. No application has this file.
+//! The stage for the example: a throwaway PostgreSQL and Kafka, and the real program `walrelay`. No application has
+//! this file.
 
 use std::error::Error;
 use std::fs;

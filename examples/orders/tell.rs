@@ -1,4 +1,5 @@
-//! What a person sees. A reader that has gone away, as with `| head`, ends nothing: the servers are still stopped in order.
+//! What a person sees. A reader that has gone away, as with `| head`, ends nothing: the servers are still stopped in
+//! order.
 
 use std::fmt::Display;
 use std::io;
