@@ -44,7 +44,7 @@ pub(crate) fn refusal(name: &str) -> Option<&'static str> {
 }
 
 /// Says whether a property concerns how brokers are reached, not what is produced or consumed.
-pub(crate) fn is_of_connections(name: &str) -> bool {
+pub(crate) fn is_connection_property(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
 }
 
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn what_only_producers_or_consumers_know_is_not_for_any_client() {
         for name in ["bootstrap.servers", "ssl.ca.location", "sasl.password", "security.protocol", "client.id"] {
-            assert!(is_of_connections(name), "{name}");
+            assert!(is_connection_property(name), "{name}");
         }
         for name in ["group.id", "fetch.min.bytes", "client.rack", "linger.ms", "acks", "enable.idempotence", "debug"] {
-            assert!(!is_of_connections(name), "{name}");
+            assert!(!is_connection_property(name), "{name}");
         }
     }
 }

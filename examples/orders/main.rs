@@ -111,7 +111,7 @@ async fn play() -> Result<bool, Failed> {
     tell::step("Shipping starts, and takes one order after another");
     let shipping = Arc::new(Shipping::new(Arc::clone(&database)));
     let (stop, stopped) = oneshot::channel::<()>();
-    let consumer = Arc::clone(&shipping).consumer(&stage.kafka.bootstrap()).observed_by(&TALLY);
+    let consumer = Arc::clone(&shipping).consumer(&stage.kafka.bootstrap()).with_observer(&TALLY);
     let consumer = tokio::spawn(consumer.run(async { drop(stopped.await) }));
     let mut is_well =
         shipped(&database, 6, "every order is shipped but the cancelled one and the one to Atlantis").await;

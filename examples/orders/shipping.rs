@@ -10,7 +10,7 @@ use uuid::Uuid;
 use walrelay::consumer::Config;
 use walrelay::consumer::Consumer;
 use walrelay::consumer::Failure;
-use walrelay::consumer::InboxKeeps;
+use walrelay::consumer::InboxRetention;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Payload;
 use walrelay::consumer::Received;
@@ -30,7 +30,7 @@ pub const GROUP: &str = "shipping";
 /// Where orders are told of. What cannot be shipped goes to `order-events.dlq`.
 pub const TOPIC: &str = "order-events";
 /// How long the inbox remembers: longer than the topic keeps its records, which is seven days.
-const INBOX_KEEPS: Duration = Duration::from_secs(8 * 86_400);
+const INBOX_RETENTION: Duration = Duration::from_secs(8 * 86_400);
 
 /// The shipping department.
 pub struct Shipping {
@@ -48,7 +48,7 @@ impl Shipping {
     /// Makes the consumer of a department.
     pub fn consumer(self: Arc<Self>, brokers: &str) -> Consumer {
         let mut config = Config::new(brokers, GROUP, &[TOPIC]);
-        config.inbox_keeps = Some(InboxKeeps::For(INBOX_KEEPS));
+        config.inbox_retention = Some(InboxRetention::For(INBOX_RETENTION));
         let handle = move |received| {
             let shipping = Arc::clone(&self);
             async move { shipping.handle(received).await }
@@ -73,15 +73,15 @@ impl Shipping {
             // What we said ourselves, and what this version does not know: nothing to ship.
             Payload::Event(OrderEvent::OrderShipped { .. } | OrderEvent::OrderCancelled { .. })
             | Payload::Unknown(_)
-            | Payload::Tombstone => return Ok(Outcome::Done),
+            | Payload::Tombstone => return Ok(Outcome::Ack),
         };
-        let order = received.aggregate_id.ok_or_else(|| Failure::reject("an order without an id"))?;
+        let order = received.aggregate_id.ok_or_else(|| Failure::dead_letter("an order without an id"))?;
         let mut connection = self.database.connection().await?;
         let tx = connection.transaction().await?;
         // First of all, so that whoever has the same event waits here.
-        if inbox::once(&tx, GROUP, received.event_id).await? == Once::Seen {
+        if inbox::once(&tx, GROUP, received.event_id).await? == Once::Duplicate {
             self.seen_again.fetch_add(1, Relaxed);
-            return Ok(Outcome::Done);
+            return Ok(Outcome::Ack);
         }
         let sql = "UPDATE orders SET status = 'shipped' WHERE id = $1 AND status = 'placed'";
         // Else it was cancelled meanwhile; that this event is dealt with is committed all the same.
@@ -93,12 +93,12 @@ impl Shipping {
             outbox::append(&tx, &envelope).await?;
         }
         tx.commit().await?;
-        Ok(Outcome::Done)
+        Ok(Outcome::Ack)
     }
 
     /// Forgets what no topic can bring again. To be called from time to time.
     pub async fn prune(&self) -> Result<u64, tokio_postgres::Error> {
-        inbox::prune(&*self.database.connection().await?, GROUP, INBOX_KEEPS).await
+        inbox::prune(&*self.database.connection().await?, GROUP, INBOX_RETENTION).await
     }
 }
 
@@ -123,7 +123,7 @@ impl Refused {
     /// Busy passes, so it is tried again; a place that nobody goes to does not come nearer.
     fn into_failure(self) -> Failure {
         match self {
-            Self::NotServed(_) => Failure::reject(self),
+            Self::NotServed(_) => Failure::dead_letter(self),
             Self::Busy => self.into(),
         }
     }

@@ -8,22 +8,22 @@ const WINDOW: usize = 1_000;
 
 /// How much may be rejected.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limit {
+pub struct DeadLetterBudget {
     /// So many in a row within one partition.
-    pub consecutive_max: u32,
+    pub max_consecutive: u32,
     /// So many among the last 1,000 events of the consumer.
-    pub per_thousand_max: u32,
+    pub max_per_thousand: u32,
 }
 
-impl Default for Limit {
+impl Default for DeadLetterBudget {
     fn default() -> Self {
-        Self { consecutive_max: 20, per_thousand_max: 100 }
+        Self { max_consecutive: 20, max_per_thousand: 100 }
     }
 }
 
 /// Too much was rejected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Exceeded {
+pub enum BudgetExceeded {
     /// In a row.
     #[error("{0} events of one partition in a row were rejected")]
     Consecutive(u32),
@@ -34,8 +34,8 @@ pub enum Exceeded {
 
 /// What has been rejected so far.
 #[derive(Debug)]
-pub struct Budget<P> {
-    limit: Limit,
+pub struct BudgetTracker<P> {
+    limit: DeadLetterBudget,
     consecutive: HashMap<P, u32>,
     /// A ring of the last events: whether each was rejected.
     last: Box<[bool]>,
@@ -43,10 +43,10 @@ pub struct Budget<P> {
     rejected: u32,
 }
 
-impl<P: Clone + Eq + Hash> Budget<P> {
+impl<P: Clone + Eq + Hash> BudgetTracker<P> {
     /// Starts with nothing rejected.
     #[must_use]
-    pub fn new(limit: Limit) -> Self {
+    pub fn new(limit: DeadLetterBudget) -> Self {
         Self { limit, consecutive: HashMap::new(), last: vec![false; WINDOW].into(), next: 0, rejected: 0 }
     }
 
@@ -60,13 +60,13 @@ impl<P: Clone + Eq + Hash> Budget<P> {
     }
 
     /// Notes an event that is to be rejected, or says that it must not be.
-    pub fn reject(&mut self, partition: &P) -> Result<(), Exceeded> {
+    pub fn reject(&mut self, partition: &P) -> Result<(), BudgetExceeded> {
         let count = self.consecutive.entry(partition.clone()).or_default();
-        if *count >= self.limit.consecutive_max {
-            return Err(Exceeded::Consecutive(*count));
+        if *count >= self.limit.max_consecutive {
+            return Err(BudgetExceeded::Consecutive(*count));
         }
-        if self.rejected >= self.limit.per_thousand_max {
-            return Err(Exceeded::PerThousand(self.rejected));
+        if self.rejected >= self.limit.max_per_thousand {
+            return Err(BudgetExceeded::PerThousand(self.rejected));
         }
         *count += 1;
         self.note(true);
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn a_run_of_rejections_in_one_partition_ends_the_budget() {
-        let mut budget = Budget::new(Limit { consecutive_max: 3, per_thousand_max: 100 });
+        let mut budget = BudgetTracker::new(DeadLetterBudget { max_consecutive: 3, max_per_thousand: 100 });
         for _ in 0..3 {
             budget.reject(&0).unwrap();
         }
-        assert_eq!(budget.reject(&0), Err(Exceeded::Consecutive(3)));
+        assert_eq!(budget.reject(&0), Err(BudgetExceeded::Consecutive(3)));
         assert_eq!(budget.reject(&1), Ok(()), "another partition has a run of its own");
         budget.done(&0);
         assert_eq!(budget.reject(&0), Ok(()));
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn a_share_of_the_last_events_ends_the_budget_and_old_ones_are_forgotten() {
-        let mut budget = Budget::new(Limit { consecutive_max: 100, per_thousand_max: 5 });
+        let mut budget = BudgetTracker::new(DeadLetterBudget { max_consecutive: 100, max_per_thousand: 5 });
         for _ in 0..5 {
             budget.reject(&0).unwrap();
             budget.done(&0);
         }
-        assert_eq!(budget.reject(&0), Err(Exceeded::PerThousand(5)));
+        assert_eq!(budget.reject(&0), Err(BudgetExceeded::PerThousand(5)));
         for _ in 0..WINDOW {
             budget.done(&0);
         }

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::consumer::budget::Limit;
-use crate::consumer::dead_letter::Names;
-use crate::consumer::retry::Policy;
+use crate::consumer::budget::DeadLetterBudget;
+use crate::consumer::dead_letter::HeaderFormat;
+use crate::consumer::retry::RetryPolicy;
 
 /// The options of a consumer. [`Config::new`] gives the defaults.
 ///
 /// ```
 /// use std::time::Duration;
-/// use walrelay::consumer::{Config, InboxKeeps};
+/// use walrelay::consumer::{Config, InboxRetention};
 ///
 /// let mut config = Config::new("kafka-1:9093,kafka-2:9093", "shipping", &["order-events"]);
 /// config.properties.insert("security.protocol".to_owned(), "ssl".to_owned());
-/// config.running_max = 16;
-/// config.retry.tries_max = 5;
-/// config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(8 * 86_400)));
+/// config.max_concurrency = 16;
+/// config.retry.max_attempts = 5;
+/// config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(8 * 86_400)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -30,41 +30,41 @@ pub struct Config {
     /// Any other librdkafka property, such as those of TLS and SASL. The ones that carry a guarantee are refused.
     pub properties: BTreeMap<String, String>,
     /// How the members of the group share partitions.
-    pub protocol: Protocol,
+    pub group_protocol: GroupProtocol,
     /// How many records may be in handlers at once.
-    pub running_max: usize,
+    pub max_concurrency: usize,
     /// How many records of one partition are held; beyond it the partition is paused.
-    pub records_max: usize,
+    pub max_buffered_records: usize,
     /// How many bytes of records are held; beyond it all partitions are paused.
-    pub bytes_max: u64,
+    pub max_buffered_bytes: u64,
     /// How often and how soon a failed event is tried again.
-    pub retry: Policy,
+    pub retry: RetryPolicy,
     /// Where events go that are rejected.
     pub dead_letters: DeadLetters,
     /// How often offsets are committed.
     pub commit_interval: Duration,
     /// How long a stop waits for handlers.
-    pub drain: Duration,
+    pub shutdown_timeout: Duration,
     /// How long handlers may still run when a partition is taken away. Less than `max.poll.interval.ms`, by 3 s at least.
-    pub revoke_drain: Duration,
+    pub revoke_timeout: Duration,
     /// Where a group starts that has committed nothing yet.
     pub start: Start,
     /// What happens when records are gone that were not consumed.
     pub on_gap: OnGap,
     /// How long the application's inbox remembers events, if it uses one.
-    pub inbox_keeps: Option<InboxKeeps>,
+    pub inbox_retention: Option<InboxRetention>,
 }
 
 /// Where events go that are rejected, how they are labelled, and how many may go.
 ///
 /// ```
-/// use walrelay::consumer::{Config, Limit, dead_letter::Names};
+/// use walrelay::consumer::{Config, DeadLetterBudget, dead_letter::HeaderFormat};
 ///
 /// let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
 /// assert_eq!(config.dead_letter_topic("order-events"), "order-events.dlq");
 /// config.dead_letters.topic = "shipping.{topic}.dead".to_owned();
-/// config.dead_letters.names = Names::Spring;
-/// config.dead_letters.limit = Limit { consecutive_max: 5, per_thousand_max: 20 };
+/// config.dead_letters.names = HeaderFormat::Spring;
+/// config.dead_letters.limit = DeadLetterBudget { max_consecutive: 5, max_per_thousand: 20 };
 /// assert_eq!(config.dead_letter_topic("order-events"), "shipping.order-events.dead");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +74,7 @@ pub struct DeadLetters {
     /// The names of the headers that say where a record came from and why.
     pub names: Names,
     /// How much may be rejected before the consumer stops.
-    pub limit: Limit,
+    pub limit: DeadLetterBudget,
 }
 
 /// Where a group starts that has committed nothing yet.
@@ -89,7 +89,7 @@ pub enum Start {
 
 /// How the members of a group share partitions. All of them do it in the same way; a group changes it member by member.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Protocol {
+pub enum GroupProtocol {
     /// The members agree on it, cooperatively. Any Kafka can do that. One that does not answer holds up the agreement of all.
     #[default]
     Classic,
@@ -105,19 +105,19 @@ pub enum OnGap {
     #[default]
     Stop,
     /// It warns and goes on at the oldest record that is there.
-    GoOn,
+    SkipToEarliest,
 }
 
 /// How long the application's inbox remembers events. Compared with the retention of the topics when the consumer starts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InboxKeeps {
+pub enum InboxRetention {
     /// For ever.
     Forever,
     /// For this long. Refused if a topic keeps its records longer by its `retention.ms`, or without limit; warned of if some
     /// may outlive that by `segment.ms`.
     For(Duration),
     /// For this long, although a topic keeps its records longer: if offsets are ever set back, effects may repeat.
-    ForLessThanTopic(Duration),
+    ShorterThanTopic(Duration),
 }
 
 impl Config {
@@ -129,18 +129,18 @@ impl Config {
             group: group.to_owned(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             properties: BTreeMap::new(),
-            protocol: Protocol::default(),
-            running_max: 256,
-            records_max: 8_192,
-            bytes_max: 32 << 20,
-            retry: Policy::default(),
+            group_protocol: GroupProtocol::default(),
+            max_concurrency: 256,
+            max_buffered_records: 8_192,
+            max_buffered_bytes: 32 << 20,
+            retry: RetryPolicy::default(),
             dead_letters: DeadLetters::default(),
             commit_interval: Duration::from_secs(1),
-            drain: Duration::from_secs(20),
-            revoke_drain: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(20),
+            revoke_timeout: Duration::from_secs(5),
             start: Start::default(),
             on_gap: OnGap::default(),
-            inbox_keeps: None,
+            inbox_retention: None,
         }
     }
 
@@ -153,6 +153,6 @@ impl Config {
 
 impl Default for DeadLetters {
     fn default() -> Self {
-        Self { topic: "{topic}.dlq".to_owned(), names: Names::default(), limit: Limit::default() }
+        Self { topic: "{topic}.dlq".to_owned(), names: Names::default(), limit: DeadLetterBudget::default() }
     }
 }

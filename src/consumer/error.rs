@@ -2,7 +2,7 @@
 
 use rdkafka::error::KafkaError;
 
-use crate::consumer::budget::Exceeded;
+use crate::consumer::budget::BudgetExceeded;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
@@ -43,17 +43,17 @@ pub enum Error {
     },
     /// Too much was rejected.
     #[error("stopped at {record}: {exceeded}; the last reason was: {reason}")]
-    TooManyRejected {
+    DeadLetterBudgetExceeded {
         /// The record that was not given up any more.
         record: String,
         /// Which limit.
-        exceeded: Exceeded,
+        exceeded: BudgetExceeded,
         /// Why it would have been rejected.
         reason: String,
     },
     /// The inbox forgets sooner than a topic.
     #[error("the inbox keeps events for {inbox}, and topic {topic} keeps them {retention}")]
-    InboxTooShort {
+    InboxRetentionTooShort {
         /// What the inbox keeps.
         inbox: String,
         /// The topic.
@@ -69,7 +69,7 @@ pub enum Error {
     Failed(#[source] KafkaError),
     /// A stop took too long.
     #[error("{running} handlers were still running when the drain deadline passed; their events come again")]
-    DrainTimeout {
+    ShutdownTimeout {
         /// How many.
         running: usize,
     },
@@ -83,13 +83,13 @@ impl Diagnose for Error {
         match self {
             Self::Option(_) => Code::new(Exit::Configuration, 70),
             Self::Configuration(_) => Code::new(Exit::Configuration, 71),
-            Self::InboxTooShort { .. } => Code::new(Exit::Configuration, 72),
+            Self::InboxRetentionTooShort { .. } => Code::new(Exit::Configuration, 72),
             Self::TopicsMissing { .. } => Code::new(Exit::Unavailable, 70),
             Self::Failed(_) => Code::new(Exit::Unavailable, 71),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
-            Self::TooManyRejected { .. } => Code::new(Exit::Poison, 70),
+            Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
             Self::Refused(_) => Code::new(Exit::Rights, 70),
-            Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
+            Self::ShutdownTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
             Self::Thread(_) => Code::new(Exit::Internal, 70),
         }
     }
@@ -99,12 +99,12 @@ impl Diagnose for Error {
             Self::Failed(_) => Fate::Transient,
             Self::Option(_)
             | Self::Configuration(_)
-            | Self::InboxTooShort { .. }
+            | Self::InboxRetentionTooShort { .. }
             | Self::TopicsMissing { .. }
             | Self::Gap { .. }
-            | Self::TooManyRejected { .. }
+            | Self::DeadLetterBudgetExceeded { .. }
             | Self::Refused(_)
-            | Self::DrainTimeout { .. }
+            | Self::ShutdownTimeout { .. }
             | Self::Thread(_) => Fate::Fatal,
         }
     }
@@ -112,9 +112,9 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::Option(_) | Self::Configuration(_) => "mend the consumer's Config".to_owned(),
-            Self::InboxTooShort { .. } => {
+            Self::InboxRetentionTooShort { .. } => {
                 "keep events longer in the inbox than the topic keeps them, shorten retention.ms, or \
-                                           choose InboxKeeps::ForLessThanTopic"
+                                           choose InboxRetention::ShorterThanTopic"
                     .to_owned()
             }
             Self::TopicsMissing { topics } => format!(
@@ -123,19 +123,19 @@ impl Diagnose for Error {
             ),
             Self::Gap { .. } => {
                 "events are gone that were never handled: find out which, then set the group's offset by hand \
-                                 (kafka-consumer-groups.sh --reset-offsets), or choose OnGap::GoOn"
+                                 (kafka-consumer-groups.sh --reset-offsets), or choose OnGap::SkipToEarliest"
                     .to_owned()
             }
-            Self::TooManyRejected { .. } => {
+            Self::DeadLetterBudgetExceeded { .. } => {
                 "mend the handler or the events; what was rejected is in the dead-letter topic \
                                              (walrelay dlq list), and the rest comes again at the next start"
                     .to_owned()
             }
             Self::Refused(_) => "check the credentials, and grant Read on the topics and the group; with \
-                                 Config::inbox_keeps also DescribeConfigs on the topics"
+                                 Config::inbox_retention also DescribeConfigs on the topics"
                 .to_owned(),
             Self::Failed(_) => "start the consumer again".to_owned(),
-            Self::DrainTimeout { .. } => "raise Config::drain, or make the handlers quicker".to_owned(),
+            Self::ShutdownTimeout { .. } => "raise Config::shutdown_timeout, or make the handlers quicker".to_owned(),
             Self::Thread(_) => return None,
         })
     }

@@ -47,7 +47,7 @@ where
 ///
 /// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
 ///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;
-///     Ok(if order.is_empty() { Outcome::reject("an order without an id") } else { Outcome::Done })
+///     Ok(if order.is_empty() { Outcome::dead_letter("an order without an id") } else { Outcome::Ack })
 /// }
 ///
 /// let router = Router::new().on("OrderCreated", ship).on("OrderMoved", ship).otherwise(|_: Delivery| async {});
@@ -88,7 +88,7 @@ impl Handler for Router {
         let route = event_type.as_deref().and_then(|event_type| self.routes.get(event_type));
         match route.or(self.otherwise.as_ref()) {
             Some(handler) => handler(delivery).await,
-            None => Outcome::reject(match event_type {
+            None => Outcome::dead_letter(match event_type {
                 Some(event_type) => format!("no handler for events of type {:?}", cut(&event_type)),
                 None => "a record without an event type".to_owned(),
             }),

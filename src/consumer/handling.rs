@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
-use crate::consumer::budget::Budget;
+use crate::consumer::budget::BudgetTracker;
 use crate::consumer::call::Call;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter;
@@ -34,7 +34,7 @@ use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
-use crate::consumer::retry::Policy;
+use crate::consumer::retry::RetryPolicy;
 use crate::consumer::retry::later;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
@@ -58,7 +58,7 @@ enum Returned {
 /// Everything that is in hand.
 pub(super) struct Handling {
     pub(super) lanes: Lanes<Record>,
-    budget: Budget<Partition>,
+    budget: BudgetTracker<Partition>,
     config: Config,
     starter: Starter,
     returned: mpsc::Receiver<Vec<Returned>>,
@@ -91,10 +91,10 @@ impl Handling {
     ) -> Self {
         let (returns, returned) = mpsc::channel();
         let limits =
-            Limits { running_max: config.running_max, records_max: config.records_max, bytes_max: config.bytes_max };
+            Limits { max_concurrency: config.max_concurrency, max_buffered_records: config.max_buffered_records, max_buffered_bytes: config.max_buffered_bytes };
         Self {
             lanes: Lanes::new(limits),
-            budget: Budget::new(config.dead_letters.limit.clone()),
+            budget: BudgetTracker::new(config.dead_letters.limit.clone()),
             starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
             returned,
             pool: Pool::default(),
@@ -214,18 +214,18 @@ impl Handling {
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
         let noise = job.noise() ^ u64::from(took.subsec_nanos());
         match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.config.retry, noise) {
-            Verdict::Done => {
-                self.budget.done(job.record.whence());
+            Verdict::Ack => {
+                self.budget.done(job.record.topic_partition());
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Done, took });
                 self.lanes.done(&job);
                 self.pool.give(job.record);
             }
-            Verdict::Later { pause, reason } => {
+            Verdict::Retry { pause, reason } => {
                 tracing::debug!(record = %job.record, reason, tries = job.tries, "trying again");
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Retried, took });
                 self.lanes.retry(job, later(Instant::now(), pause));
             }
-            Verdict::Rejected { reason } => {
+            Verdict::DeadLetter { reason } => {
                 self.observe(&Observed::Handled { record: &job.record, fate: Fate::Rejected, took });
                 self.reject(job, reason);
             }
@@ -233,10 +233,10 @@ impl Handling {
     }
 
     fn reject(&mut self, job: Job<Record>, reason: String) {
-        if let Err(exceeded) = self.budget.reject(job.record.whence()) {
-            self.fail(Error::TooManyRejected { record: job.record.to_string(), exceeded, reason });
+        if let Err(exceeded) = self.budget.reject(job.record.topic_partition()) {
+            self.fail(Error::DeadLetterBudgetExceeded { record: job.record.to_string(), exceeded, reason });
             // It waits for the next start of the consumer, and holds its place until then.
-            return self.lanes.retry(job, later(Instant::now(), self.config.retry.longest_pause));
+            return self.lanes.retry(job, later(Instant::now(), self.config.retry.max_backoff));
         }
         tracing::warn!(record = %job.record, reason, "rejected: to the dead-letter topic");
         let letter = Letter {
@@ -245,7 +245,7 @@ impl Handling {
             names: self.config.dead_letters.names,
             policy: self.config.retry.clone(),
         };
-        let whence = job.record.whence().clone();
+        let whence = job.record.topic_partition().clone();
         let bury = bury(Arc::clone(&self.letters), letter, job, reason, self.starter.returns.clone());
         let new = || CancellationToken::new().drop_guard();
         let over = self.over.entry(whence).or_insert_with(new).token().clone();
@@ -257,8 +257,8 @@ impl Handling {
 struct Letter {
     topic: String,
     provenance: Provenance,
-    names: dead_letter::Names,
-    policy: Policy,
+    names: dead_letter::HeaderFormat,
+    policy: RetryPolicy,
 }
 
 /// Brings a record to the dead-letter topic, however long that takes.
@@ -275,10 +275,10 @@ async fn bury(
             let _ = returns.send(vec![Returned::Buried { job, reason }]);
             return;
         };
-        tries = (tries + 1).min(letter.policy.tries_max.saturating_sub(1));
+        tries = (tries + 1).min(letter.policy.max_attempts.saturating_sub(1));
         let blocked = Returned::Blocked { record: job.record.clone(), error: format!("{}: {error}", letter.topic) };
         let _ = returns.send(vec![blocked]);
-        let pause = letter.policy.pause(tries, job.noise()).unwrap_or(letter.policy.longest_pause);
+        let pause = letter.policy.pause(tries, job.noise()).unwrap_or(letter.policy.max_backoff);
         tokio::time::sleep(pause).await;
     }
 }
@@ -298,7 +298,7 @@ impl Starter {
             let began = next_began;
             if job.record.has_unreadable_headers() {
                 // Without its headers nobody can tell what it is.
-                let outcome = Outcome::reject("a header whose name is not UTF-8: its headers cannot be read");
+                let outcome = Outcome::dead_letter("a header whose name is not UTF-8: its headers cannot be read");
                 returned.push(Returned::Handled { job, outcome, took: Duration::ZERO });
                 continue;
             }

@@ -38,17 +38,17 @@ pub enum Once {
 ///
 /// async fn note(client: &mut tokio_postgres::Client, event_id: uuid::Uuid) -> Result<Outcome, Failure> {
 ///     let tx = client.transaction().await?;
-///     if once(&tx, "notes", event_id).await? == Once::First {
+///     if once(&tx, "notes", event_id).await? == Once::New {
 ///         tx.execute("UPDATE notes SET count = count + 1", &[]).await?;
 ///         tx.commit().await?;
 ///     }
-///     Ok(Outcome::Done)
+///     Ok(Outcome::Ack)
 /// }
 /// ```
 pub async fn once(tx: &Transaction<'_>, consumer: &str, event_id: Uuid) -> Result<Once, tokio_postgres::Error> {
     let sql = "INSERT INTO walrelay.inbox (consumer, event_id) VALUES ($1, $2::text::uuid) ON CONFLICT DO NOTHING";
     let inserted = tx.execute(sql, &[&consumer, &event_id.to_string()]).await?;
-    Ok(if inserted == 1 { Once::First } else { Once::Seen })
+    Ok(if inserted == 1 { Once::New } else { Once::Duplicate })
 }
 
 /// The same for several events in one transaction. Gives those that are here for the first time. They are noted in one order

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::commit;
 use crate::consumer::commit::SETTLED;
 use crate::consumer::config::Config;
-use crate::consumer::config::Protocol;
+use crate::consumer::config::GroupProtocol;
 use crate::consumer::error::Error;
 use crate::consumer::handling::Handling;
 use crate::consumer::lanes::Lanes;
@@ -63,7 +63,7 @@ const GUARDED: [(&str, &str); 14] = [
     ("allow.auto.create.topics", "a topic that is missing is told of, not made"),
     ("auto.offset.reset", "set Config::start and Config::on_gap"),
     ("partition.assignment.strategy", "partitions are handed over one by one"),
-    ("group.protocol", "set Config::protocol"),
+    ("group.protocol", "set Config::group_protocol"),
     ("statistics.interval.ms", "lag is read from the statistics"),
 ];
 
@@ -143,7 +143,7 @@ impl Context {
             // Somebody else has them already: neither a wait nor a commit helps.
             tracing::warn!(partitions = %told(&partitions), "partitions were lost: the group went on without us");
         } else {
-            finish(consumer, &mut handling, &partitions, self.config.revoke_drain);
+            finish(consumer, &mut handling, &partitions, self.config.revoke_timeout);
             tracing::info!(partitions = %told(&partitions), "partitions given up");
         }
         handling.forget(&partitions);
@@ -225,15 +225,15 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     if config.group.is_empty() || config.topics.is_empty() {
         return Err(Error::Option("a consumer needs a group and at least one topic".to_owned()));
     }
-    if config.running_max == 0 || config.records_max == 0 || config.bytes_max == 0 {
-        return Err(Error::Option("running_max, records_max and bytes_max are at least 1".to_owned()));
+    if config.max_concurrency == 0 || config.max_buffered_records == 0 || config.max_buffered_bytes == 0 {
+        return Err(Error::Option("max_concurrency, max_buffered_records and max_buffered_bytes are at least 1".to_owned()));
     }
     let poll_max = poll_interval(config);
-    if config.revoke_drain.saturating_add(SETTLED) >= poll_max {
+    if config.revoke_timeout.saturating_add(SETTLED) >= poll_max {
         return Err(Error::Option(format!(
-            "revoke_drain is {:?}: with {SETTLED:?} for the last commit it must be shorter than max.poll.interval.ms, {poll_max:?}, \
+            "revoke_timeout is {:?}: with {SETTLED:?} for the last commit it must be shorter than max.poll.interval.ms, {poll_max:?}, \
              or the group goes on without this consumer meanwhile",
-            config.revoke_drain
+            config.revoke_timeout
         )));
     }
     let mut client = ClientConfig::new();
@@ -250,9 +250,9 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("statistics.interval.ms", "5000");
-    match config.protocol {
-        Protocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
-        Protocol::Consumer => client.set("group.protocol", "consumer"),
+    match config.group_protocol {
+        GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
+        GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
     };
     Ok(client)
 }

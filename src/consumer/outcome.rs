@@ -24,12 +24,12 @@ use std::time::Duration;
 /// use walrelay::consumer::{Delivery, Failure, Outcome};
 ///
 /// async fn weigh(delivery: Delivery) -> Result<Outcome, Failure> {
-///     let text = delivery.record.header("grams").ok_or_else(|| Failure::reject("nobody says how heavy it is"))?;
+///     let text = delivery.record.header("grams").ok_or_else(|| Failure::dead_letter("nobody says how heavy it is"))?;
 ///     // An error by `?` means: try again, as the retry policy says.
 ///     let grams: u32 = text.parse()?;
 ///     Ok(match grams {
-///         0 => Outcome::reject("it weighs nothing"),
-///         1..30_000 => Outcome::Done,
+///         0 => Outcome::dead_letter("it weighs nothing"),
+///         1..30_000 => Outcome::Ack,
 ///         30_000.. => Outcome::retry_after(Duration::from_secs(60), "the crane is not here"),
 ///     })
 /// }
@@ -101,7 +101,7 @@ impl IntoOutcome for Outcome {
 
 impl IntoOutcome for () {
     fn into_outcome(self) -> Outcome {
-        Outcome::Done
+        Outcome::Ack
     }
 }
 
@@ -119,14 +119,14 @@ impl Failure {
     /// Gives up on the event with `?`.
     #[must_use]
     pub fn reject(reason: impl fmt::Display) -> Self {
-        Self(Outcome::reject(reason))
+        Self(Outcome::dead_letter(reason))
     }
 }
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let reason = crate::fault::chain(&error);
-        Self(if is_transient(&error) { Outcome::Again { reason } } else { Outcome::Retry { after: None, reason } })
+        Self(if is_transient(&error) { Outcome::Transient { reason } } else { Outcome::Retry { after: None, reason } })
     }
 }
 
@@ -205,12 +205,12 @@ mod tests {
         };
         assert_eq!(failing().into_outcome(), Outcome::retry("invalid digit found in string"));
         let done: Result<(), Failure> = Ok(());
-        assert_eq!(done.into_outcome(), Outcome::Done);
+        assert_eq!(done.into_outcome(), Outcome::Ack);
         let wrapped = io::Error::other(io::Error::from(io::ErrorKind::ConnectionReset));
-        assert!(matches!(Failure::from(wrapped).0, Outcome::Again { .. }), "the cause counts");
+        assert!(matches!(Failure::from(wrapped).0, Outcome::Transient { .. }), "the cause counts");
         assert!(matches!(Failure::from(io::Error::from(io::ErrorKind::NotFound)).0, Outcome::Retry { .. }));
-        let rejecting = || -> Result<Outcome, Failure> { Err(Failure::reject("no such order")) };
-        assert_eq!(rejecting().into_outcome(), Outcome::reject("no such order"));
+        let rejecting = || -> Result<Outcome, Failure> { Err(Failure::dead_letter("no such order")) };
+        assert_eq!(rejecting().into_outcome(), Outcome::dead_letter("no such order"));
     }
 
     #[test]
@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn the_errors_of_sqlx_are_told_apart_like_the_others() {
         let broken = io::Error::from(io::ErrorKind::NotFound);
-        assert!(matches!(Failure::from(sqlx::Error::Io(broken)).0, Outcome::Again { .. }));
-        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).0, Outcome::Again { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::Io(broken)).0, Outcome::Transient { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).0, Outcome::Transient { .. }));
         assert!(matches!(Failure::from(sqlx::Error::RowNotFound).0, Outcome::Retry { .. }));
     }
 }

@@ -140,7 +140,7 @@ fn within(config: &Config, partition: &Partition, next: i64, held: (i64, i64)) -
     };
     match config.on_gap {
         OnGap::Stop => Err(gap),
-        OnGap::GoOn => {
+        OnGap::SkipToEarliest => {
             tracing::warn!(error = %gap, "going on at the oldest record");
             Ok(oldest)
         }

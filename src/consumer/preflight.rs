@@ -16,11 +16,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::config::Config;
-use crate::consumer::config::InboxKeeps;
+use crate::consumer::config::InboxRetention;
 use crate::consumer::dead_letter;
 use crate::consumer::error::Error;
 use crate::consumer::kafka;
-use crate::kafka::is_of_connections;
+use crate::kafka::is_connection_property;
 
 /// How long one question to the brokers may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -73,12 +73,12 @@ fn look(
         let topics = missing.into_iter().map(str::to_owned).collect();
         return Ok(Err(Error::TopicsMissing { topics }));
     }
-    let Some(keeps) = config.inbox_keeps else { return Ok(Ok(())) };
+    let Some(keeps) = config.inbox_retention else { return Ok(Ok(())) };
     let retentions = retentions(config, properties).inspect_err(|error| {
         tracing::warn!(
             error = %error,
-            "Kafka answers, but does not tell how long it keeps records: inbox_keeps is compared with that (testing::Broker \
-             cannot tell it; leave inbox_keeps out there)"
+            "Kafka answers, but does not tell how long it keeps records: inbox_retention is compared with that (testing::Broker \
+             cannot tell it; leave inbox_retention out there)"
         );
     })?;
     for (topic, retention) in retentions {
@@ -103,7 +103,7 @@ struct Keeps {
 
 fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<Vec<(String, Retention)>, KafkaError> {
     let mut client = ClientConfig::new();
-    for (name, value) in properties.iter().filter(|(name, _)| is_of_connections(name)) {
+    for (name, value) in properties.iter().filter(|(name, _)| is_connection_property(name)) {
         client.set(name, value);
     }
     let admin: AdminClient<DefaultClientContext> = client.create()?;
@@ -134,14 +134,14 @@ fn retention(resource: &ConfigResource) -> Retention {
     Some(Keeps { least, most: least.saturating_add(time("segment.ms").unwrap_or_default()) })
 }
 
-fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), Error> {
+fn compare(keeps: InboxRetention, topic: &str, retention: Retention) -> Result<(), Error> {
     let told = |retention: Retention| match retention {
         Some(Keeps { least, .. }) => format!("for {}", humantime::format_duration(least)),
         None => "without limit".to_owned(),
     };
     match keeps {
-        InboxKeeps::Forever => Ok(()),
-        InboxKeeps::For(kept) if retention.is_some_and(|retention| retention.least <= kept) => {
+        InboxRetention::Forever => Ok(()),
+        InboxRetention::For(kept) if retention.is_some_and(|retention| retention.least <= kept) => {
             if let Some(most) = retention.map(|retention| retention.most).filter(|most| *most > kept) {
                 tracing::warn!(
                     topic,
@@ -153,12 +153,12 @@ fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), E
             }
             Ok(())
         }
-        InboxKeeps::For(kept) => Err(Error::InboxTooShort {
+        InboxRetention::For(kept) => Err(Error::InboxRetentionTooShort {
             inbox: humantime::format_duration(kept).to_string(),
             topic: topic.to_owned(),
             retention: told(retention),
         }),
-        InboxKeeps::ForLessThanTopic(kept) => {
+        InboxRetention::ShorterThanTopic(kept) => {
             tracing::warn!(
                 topic,
                 retention = told(retention),
@@ -179,11 +179,11 @@ mod tests {
         let day = Duration::from_secs(86_400);
         let days = |days: u32| Some(Keeps { least: days * day, most: 2 * days * day });
         let rows = [
-            (InboxKeeps::Forever, None, true),
-            (InboxKeeps::For(7 * day), days(7), true),
-            (InboxKeeps::For(6 * day), days(7), false),
-            (InboxKeeps::For(600 * day), None, false),
-            (InboxKeeps::ForLessThanTopic(day), None, true),
+            (InboxRetention::Forever, None, true),
+            (InboxRetention::For(7 * day), days(7), true),
+            (InboxRetention::For(6 * day), days(7), false),
+            (InboxRetention::For(600 * day), None, false),
+            (InboxRetention::ShorterThanTopic(day), None, true),
         ];
         for (keeps, retention, is_fine) in rows {
             assert_eq!(compare(keeps, "t", retention).is_ok(), is_fine, "{keeps:?} {retention:?}");

@@ -197,7 +197,7 @@ impl Record {
         self.0.is_unreadable
     }
 
-    pub(crate) fn whence(&self) -> &Partition {
+    pub(crate) fn topic_partition(&self) -> &Partition {
         &self.0.place.partition
     }
 

@@ -8,27 +8,27 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// How often and how soon a failed event is tried again.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
+pub struct RetryPolicy {
     /// The first pause; each further one is twice as long.
-    pub first_pause: Duration,
+    pub initial_backoff: Duration,
     /// The longest pause.
-    pub longest_pause: Duration,
+    pub max_backoff: Duration,
     /// After so many tries the event is rejected.
-    pub tries_max: u32,
+    pub max_attempts: u32,
 }
 
-impl Default for Policy {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(30), tries_max: 10 }
+        Self { initial_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(30), max_attempts: 10 }
     }
 }
 
-impl Policy {
+impl RetryPolicy {
     /// Gives the pause after so many tries (at least one): between half and the whole of one that doubles, or none when
     /// they have been enough. `noise` is any number; different events should bring different ones.
     #[must_use]
     pub fn pause(&self, tries: u32, noise: u64) -> Option<Duration> {
-        (tries < self.tries_max).then(|| self.doubled(self.first_pause, tries, noise))
+        (tries < self.max_attempts).then(|| self.doubled(self.initial_backoff, tries, noise))
     }
 
     /// Gives the pause after so many returns (at least one) that were no fault of the event: short at first, and without end.
@@ -39,7 +39,7 @@ impl Policy {
 
     fn doubled(&self, first: Duration, times: u32, noise: u64) -> Duration {
         let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
-        jitter(first.saturating_mul(doubled).min(self.longest_pause), noise)
+        jitter(first.saturating_mul(doubled).min(self.max_backoff), noise)
     }
 }
 
@@ -71,15 +71,15 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_limit_with_jitter_and_end() {
-        let policy = Policy { tries_max: 12, ..Policy::default() };
+        let policy = RetryPolicy { max_attempts: 12, ..RetryPolicy::default() };
         for tries in 1..12 {
-            let whole = (policy.first_pause * 2_u32.pow(tries - 1)).min(policy.longest_pause);
+            let whole = (policy.initial_backoff * 2_u32.pow(tries - 1)).min(policy.max_backoff);
             let pause = policy.pause(tries, u64::from(tries) * 7).unwrap();
             assert!(pause >= whole / 2 && pause <= whole, "{pause:?} of {whole:?}");
         }
         assert_eq!(policy.pause(12, 0), None);
         assert_ne!(policy.pause(5, 1), policy.pause(5, 2));
         assert!(policy.again(1, 0) <= AGAIN);
-        assert!(policy.again(1_000, 0) >= policy.longest_pause / 2, "it grows, and has no end");
+        assert!(policy.again(1_000, 0) >= policy.max_backoff / 2, "it grows, and has no end");
     }
 }

@@ -64,7 +64,7 @@ const LOOK: Duration = Duration::from_millis(200);
 ///     if let Payload::Event(OrderEvent::OrderCreated { total_cents }) = received.event {
 ///         println!("an order of {total_cents} cents");
 ///     }
-///     Outcome::Done
+///     Outcome::Ack
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -89,7 +89,7 @@ impl Consumer {
 
     /// Tells an observer what happens.
     #[must_use]
-    pub fn observed_by(mut self, observer: impl Observer) -> Self {
+    pub fn with_observer(mut self, observer: impl Observer) -> Self {
         self.observer = Arc::new(observer);
         self
     }
@@ -325,7 +325,7 @@ impl<'c> Loop<'c> {
     fn give_up(self, now: Instant) {
         let mut handling = self.consumer.context().handling();
         let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-        handling.finish(&partitions, later(now, self.config.revoke_drain));
+        handling.finish(&partitions, later(now, self.config.revoke_timeout));
         handling.forget(&partitions);
         handling.watch.renewed();
         drop(handling);
@@ -339,7 +339,7 @@ impl<'c> Loop<'c> {
         let (running, failed) = {
             let mut handling = context.handling();
             let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-            kafka::finish(&self.consumer, &mut handling, &partitions, self.config.drain);
+            kafka::finish(&self.consumer, &mut handling, &partitions, self.config.shutdown_timeout);
             let running = handling.lanes.running();
             handling.forget(&partitions);
             (running, handling.failed().cloned())
@@ -348,7 +348,7 @@ impl<'c> Loop<'c> {
         drop(self.consumer);
         match failed {
             Some(error) => Err(error),
-            None if running > 0 => Err(Error::DrainTimeout { running }),
+            None if running > 0 => Err(Error::ShutdownTimeout { running }),
             None => Ok(()),
         }
     }

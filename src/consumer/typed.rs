@@ -80,7 +80,7 @@ where
     async fn handle(&self, delivery: Delivery) -> Outcome {
         match receive(delivery) {
             Ok(received) => (self.handle)(received).await.into_outcome(),
-            Err(reason) => Outcome::Reject { reason },
+            Err(reason) => Outcome::DeadLetter { reason },
         }
     }
 }

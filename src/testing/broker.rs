@@ -10,7 +10,7 @@ use rdkafka::producer::DefaultProducerContext;
 
 use super::Error;
 
-/// A Kafka that lives as long as this value. It does not tell how long it keeps records: leave `inbox_keeps` out there.
+/// A Kafka that lives as long as this value. It does not tell how long it keeps records: leave `inbox_retention` out there.
 pub struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl fmt::Debug for Broker {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::consumer::Delivery;
 use crate::consumer::Handler;
 use crate::consumer::Outcome;
-use crate::consumer::Policy;
+use crate::consumer::RetryPolicy;
 use crate::consumer::Record;
 use crate::consumer::call;
 use crate::consumer::call::Call;
@@ -50,9 +50,9 @@ const UNCOUNTED_MAX: usize = 100;
 ///
 /// async fn ship(received: Received<OrderEvent>) -> Outcome {
 ///     match received.event {
-///         Payload::Event(OrderEvent::OrderCreated { city }) if city == "Atlantis" => Outcome::reject("nobody goes there"),
+///         Payload::Event(OrderEvent::OrderCreated { city }) if city == "Atlantis" => Outcome::dead_letter("nobody goes there"),
 ///         Payload::Event(_) if received.tries == 0 => Outcome::retry("the carrier is busy"),
-///         Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone => Outcome::Done,
+///         Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone => Outcome::Ack,
 ///     }
 /// }
 ///
@@ -73,7 +73,7 @@ const UNCOUNTED_MAX: usize = 100;
 /// ```
 pub struct Harness {
     handler: Erased,
-    policy: Policy,
+    policy: RetryPolicy,
 }
 
 /// What became of a record: each try in turn. Nothing, if an earlier record of its key was never done.
@@ -111,12 +111,12 @@ impl Harness {
     /// Takes the handler that the application gives to [`Consumer::new`](crate::consumer::Consumer::new).
     #[must_use]
     pub fn new(handler: impl Handler) -> Self {
-        Self { handler: handler::erase(handler), policy: Policy::default() }
+        Self { handler: handler::erase(handler), policy: RetryPolicy::default() }
     }
 
     /// Sets how often a failed record is tried again, as in [`Config::retry`](crate::consumer::Config::retry).
     #[must_use]
-    pub fn retry(mut self, policy: Policy) -> Self {
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
     }
@@ -124,10 +124,10 @@ impl Harness {
     /// Runs the handler over records, and gives what became of each, in their order. An event that is given twice comes
     /// twice, as from Kafka.
     pub async fn run(&self, records: impl IntoIterator<Item = Record>) -> Vec<Became> {
-        let mut lanes = Lanes::new(Limits { running_max: usize::MAX, records_max: usize::MAX, bytes_max: u64::MAX });
+        let mut lanes = Lanes::new(Limits { max_concurrency: usize::MAX, max_buffered_records: usize::MAX, max_buffered_bytes: u64::MAX });
         let mut became = Vec::new();
         for (place, record) in records.into_iter().enumerate() {
-            let partition = record.whence().clone();
+            let partition = record.topic_partition().clone();
             if !lanes.partitions().any(|known| *known == partition) {
                 lanes.assign(partition.clone());
             }
@@ -159,15 +159,15 @@ impl Harness {
         let has_panicked = outcome == Outcome::retry(call::PANICKED);
         let noise = job.noise();
         match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.policy, noise) {
-            Verdict::Done => {
+            Verdict::Ack => {
                 steps.push(Step::Done);
                 lanes.done(&job);
             }
-            Verdict::Rejected { reason } => {
+            Verdict::DeadLetter { reason } => {
                 steps.push(Step::Rejected { reason });
                 lanes.done(&job);
             }
-            Verdict::Later { pause: after, reason } => {
+            Verdict::Retry { pause: after, reason } => {
                 steps.push(if has_panicked { Step::Panicked { after } } else { Step::Retried { after, reason } });
                 if steps.len() < UNCOUNTED_MAX + job.tries as usize {
                     lanes.retry(job, later(now, after));

@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
-use walrelay::consumer::Limit;
+use walrelay::consumer::DeadLetterBudget;
 use walrelay::consumer::Observed;
 use walrelay::consumer::Observer;
 use walrelay::consumer::Outcome;
@@ -53,14 +53,14 @@ fn large_records_are_held_up_to_the_bound_and_no_further() {
     (0..400).for_each(|number| topic.write(Some(&number.to_string()), Some(&value), &[]));
     topic.flush();
     let mut config = topic.config("g");
-    config.bytes_max = BOUND;
-    config.drain = Duration::ZERO;
+    config.max_buffered_bytes = BOUND;
+    config.shutdown_timeout = Duration::ZERO;
     let bytes = Bytes::default();
     let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), bytes.clone());
     wait_until("something to hold", || bytes.most.load(Relaxed) >= BOUND);
     let told = bytes.told.load(Relaxed);
     wait_until("more of it, if it takes more", || bytes.told.load(Relaxed) >= told + 3);
-    assert!(matches!(member.stop(), Err(Error::DrainTimeout { .. })));
+    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { .. })));
     let most = bytes.most.load(Relaxed);
     assert!(most < BOUND + 110_000, "{most} bytes are more than the bound and one record");
 }
@@ -72,10 +72,10 @@ fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
     topic.changes(10, 1);
     let log = Log::default();
     let mut config = Config::new(&kafka.bootstrap(), "g", &["nameless"]);
-    config.dead_letters.limit = Limit { consecutive_max: 1_000, per_thousand_max: 1_000 };
+    config.dead_letters.limit = DeadLetterBudget { max_consecutive: 1_000, max_per_thousand: 1_000 };
     // For so long the group waits for the member that could not say that it left.
     config.properties.insert("session.timeout.ms".into(), "10000".into());
-    let reject = |_: Delivery| async { Outcome::reject("as a test") };
+    let reject = |_: Delivery| async { Outcome::dead_letter("as a test") };
     let member = Member::start_observed(config, reject, log.clone());
     log.wait_for("letter nameless[0]@9", 1);
     kafka.waver_until("the loss of every broker", || log.count("renewed") > 0);
@@ -91,7 +91,7 @@ fn an_outage_of_kafka_is_told_once_and_a_stop_in_the_middle_of_one_ends() {
     let topic = Topic::create_on(&kafka, "outage", 1, &[]);
     topic.changes(10, 1);
     let mut config = Config::new(&kafka.bootstrap(), "g", &["outage"]);
-    config.drain = Duration::from_secs(1);
+    config.shutdown_timeout = Duration::from_secs(1);
     // The last commit is the only one.
     config.commit_interval = Duration::from_secs(3_600);
     let log = Log::default();

@@ -33,9 +33,9 @@ fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
     let member = Member::start(topic.config("g"), move |delivery: Delivery| async move {
         match delivery.record.key() {
             Some(key) if keys.iter().any(|wanted| wanted.as_bytes() == key) => {
-                Outcome::reject("no such\x1b[31m street")
+                Outcome::dead_letter("no such\x1b[31m street")
             }
-            Some(_) | None => Outcome::Done,
+            Some(_) | None => Outcome::Ack,
         }
     });
     wait_until("all", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == records);

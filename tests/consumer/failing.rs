@@ -11,7 +11,7 @@ use walrelay::consumer::Delivery;
 use walrelay::consumer::Failure;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Payload;
-use walrelay::consumer::Policy;
+use walrelay::consumer::RetryPolicy;
 use walrelay::consumer::Received;
 use walrelay::consumer::inbox;
 use walrelay::consumer::inbox::Once;
@@ -164,7 +164,7 @@ fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
     let log = Log::default();
     let mut config = topic.config("g");
     // Two tries would be one too many: only what does not count may be repeated.
-    config.retry.tries_max = 1;
+    config.retry.max_attempts = 1;
     let clients = Arc::new(Mutex::new(Vec::new()));
     let add = move |received: Received<serde_json::Value>| {
         let (clients, url) = (Arc::clone(&clients), url.clone());
@@ -180,10 +180,10 @@ fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
             };
             let added = add(&mut client, received.event_id).await;
             clients.lock().await.push(client);
-            added.map(|()| Outcome::Done)
+            added.map(|()| Outcome::Ack)
         }
     };
-    config.running_max = 8;
+    config.max_concurrency = 8;
     let member = Member::start_observed(config, typed(add), log.clone());
     log.wait_for("Done", 200);
     member.stop().unwrap();
@@ -199,15 +199,15 @@ fn a_database_that_is_away_is_no_try_and_no_dead_letter() {
     let url = effects.postgres.url();
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry = Policy { tries_max: 1, longest_pause: Duration::from_millis(200), ..config.retry };
+    config.retry = RetryPolicy { max_attempts: 1, max_backoff: Duration::from_millis(200), ..config.retry };
     let handle = move |received: Received<serde_json::Value>| {
         let url = url.clone();
         async move {
             let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;
             tokio::spawn(connection);
             let tx = client.transaction().await?;
-            if inbox::once(&tx, "away", received.event_id).await? == Once::Seen {
-                return Ok(Outcome::Done);
+            if inbox::once(&tx, "away", received.event_id).await? == Once::Duplicate {
+                return Ok(Outcome::Ack);
             }
             let sql = "INSERT INTO effects (key, version, event_id) VALUES ($1, $2, $3)";
             let version = received.event.version();
@@ -215,10 +215,10 @@ fn a_database_that_is_away_is_no_try_and_no_dead_letter() {
             // So that the stop finds some in their transactions.
             tokio::time::sleep(Duration::from_millis(20)).await;
             tx.commit().await?;
-            Ok::<_, Failure>(Outcome::Done)
+            Ok::<_, Failure>(Outcome::Ack)
         }
     };
-    config.running_max = 4;
+    config.max_concurrency = 4;
     let member = Member::start_observed(config, typed(handle), log.clone());
     log.wait_for("Done", 20);
     effects.postgres.stop(StopMode::Fast).unwrap();
@@ -257,7 +257,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
     topic.changes(40, 40);
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry.tries_max = 2;
+    config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| {
         let bomb = Bomb(delivery.record.offset());
         // It is not within the future's own body, so it goes when the future does.
@@ -274,7 +274,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
 /// Adds one to a row that everybody wants, so that PostgreSQL must roll back all but one.
 async fn add(client: &mut tokio_postgres::Client, event_id: Uuid) -> Result<(), Failure> {
     let tx = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
-    if inbox::once(&tx, "total", event_id).await? == Once::Seen {
+    if inbox::once(&tx, "total", event_id).await? == Once::Duplicate {
         return Ok(());
     }
     let sum: i64 = tx.query_one("SELECT sum FROM total", &[]).await?.try_get(0)?;

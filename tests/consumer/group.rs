@@ -102,7 +102,7 @@ fn disturbed(topic: &str, protocol: &str) {
     drop(members);
     // A figure, and no promise: whoever takes over from a dead member may itself be stalled next, before the group has noticed
     // the first.
-    let longest = effects.longest_pause();
+    let longest = effects.longest_gap();
     #[expect(clippy::print_stderr, reason = "a figure of the long run")]
     {
         eprintln!(
@@ -128,7 +128,7 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
     };
     let mut config = topic.config("g");
     // Slow enough that the second still finds work when it has joined.
-    config.running_max = 4;
+    config.max_concurrency = 4;
     let observed = Log::default();
     let first = Member::start_observed(config.clone(), handle(&log, "first"), observed.clone());
     log.wait_for("first", 200);
@@ -151,9 +151,9 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let mut config = topic.config("g");
     config.properties.insert("session.timeout.ms".into(), "10000".into());
     config.properties.insert("max.poll.interval.ms".into(), "10000".into());
-    config.revoke_drain = Duration::from_secs(2);
+    config.revoke_timeout = Duration::from_secs(2);
     // As many records as fit: the partition is paused all the while.
-    config.records_max = 2;
+    config.max_buffered_records = 2;
     let log = Log::default();
     let told = log.clone();
     let handle = move |delivery: Delivery| {
@@ -188,14 +188,14 @@ fn lag_is_told_also_of_a_partition_that_is_full_and_has_nothing_done() {
     let topic = Topic::create("lagfull", 1);
     topic.changes(100, 1);
     let mut config = topic.config("g");
-    config.records_max = 2;
-    config.drain = Duration::ZERO;
+    config.max_buffered_records = 2;
+    config.shutdown_timeout = Duration::ZERO;
     let log = Log::default();
     let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), log.clone());
     log.wait_for("lag 0 100", 2);
     topic.changes(50, 1);
     log.wait_for("lag 0 150", 1);
-    assert!(matches!(member.stop(), Err(Error::DrainTimeout { running: 1 })));
+    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { running: 1 })));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rdkafka::producer::ThreadedProducer;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
-use walrelay::consumer::InboxKeeps;
+use walrelay::consumer::InboxRetention;
 use walrelay::consumer::Outcome;
 
 use super::stage::Log;
@@ -24,8 +24,8 @@ use crate::support::reader;
 
 fn config(door: &str, password: &str) -> Config {
     let mut config = Config::new(door, "g", &["t"]);
-    config.retry.first_pause = Duration::from_millis(20);
-    config.retry.longest_pause = Duration::from_millis(200);
+    config.retry.initial_backoff = Duration::from_millis(20);
+    config.retry.max_backoff = Duration::from_millis(200);
     let sasl = [
         ("security.protocol", "SASL_PLAINTEXT"),
         ("sasl.mechanisms", "PLAIN"),
@@ -41,7 +41,7 @@ fn i9_what_is_refused_is_said_and_a_letter_goes_out_when_it_may() {
     let (kafka, door) = Kafka::guarded();
     let inside = kafka.bootstrap();
     ["t", "t.dlq"].iter().for_each(|topic| kafka.create_topic(topic, 1));
-    let never = |_: Delivery| async { Outcome::reject("never") };
+    let never = |_: Delivery| async { Outcome::dead_letter("never") };
 
     let ended = Member::start(config(&door, "wrong"), never).join();
     assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
@@ -54,7 +54,7 @@ fn i9_what_is_refused_is_said_and_a_letter_goes_out_when_it_may() {
         grant(&inside, resource, name, operation);
     }
     let mut with_inbox = config(&door, "secret");
-    with_inbox.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(30 * 86_400)));
+    with_inbox.inbox_retention = Some(InboxRetention::For(Duration::from_secs(30 * 86_400)));
     let ended = Member::start(with_inbox, never).join();
     assert!(matches!(ended, Err(Error::Refused(_))), "{ended:?}");
 
@@ -88,7 +88,7 @@ fn i9_a_letter_of_a_partition_that_goes_is_left_to_its_new_owner() {
     ] {
         grant(&inside, resource, name, operation);
     }
-    let never = |_: Delivery| async { Outcome::reject("never") };
+    let never = |_: Delivery| async { Outcome::dead_letter("never") };
     let (first, second) = (Log::default(), Log::default());
     let mut member = Member::start_observed(config(&door, "secret"), never, first.clone());
     let producer: ThreadedProducer<DefaultProducerContext> =

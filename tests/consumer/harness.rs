@@ -9,7 +9,7 @@ use uuid::Uuid;
 use walrelay::consumer::Handler;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Payload;
-use walrelay::consumer::Policy;
+use walrelay::consumer::RetryPolicy;
 use walrelay::consumer::Received;
 use walrelay::consumer::Record;
 use walrelay::consumer::Router;
@@ -59,12 +59,12 @@ fn handler(calls: Log) -> impl Handler {
                     ("never", _) => Outcome::retry("it cannot be"),
                     ("panics", 0) => panic!("a bug in the handler"),
                     ("again", _) if !has_begun_again.swap(true, Relaxed) => {
-                        Outcome::Again { reason: "40001".to_owned() }
+                        Outcome::Transient { reason: "40001".to_owned() }
                     }
-                    (_, _) => Outcome::Done,
+                    (_, _) => Outcome::Ack,
                 },
-                Payload::Unknown(_) => Outcome::reject("unknown"),
-                Payload::Tombstone => Outcome::reject("a tombstone"),
+                Payload::Unknown(_) => Outcome::dead_letter("unknown"),
+                Payload::Tombstone => Outcome::dead_letter("a tombstone"),
             }
         }
     };
@@ -90,13 +90,13 @@ fn a_harness_says_of_each_record_what_the_runtime_does_with_it() {
     topic.flush();
     let (log, calls) = (Log::default(), Log::default());
     let mut config = topic.config("g");
-    config.retry.tries_max = 3;
+    config.retry.max_attempts = 3;
     let member = Member::start_observed(config, handler(calls.clone()), log.clone());
     wait_until("all of them", || topic.committed("g") == [11]);
     member.stop().unwrap();
 
     let dry = Log::default();
-    let harness = Harness::new(handler(dry.clone())).retry(Policy { tries_max: 3, ..Policy::default() });
+    let harness = Harness::new(handler(dry.clone())).retry(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let became = runtime.block_on(harness.run(records));
 
@@ -136,7 +136,7 @@ fn a_harness_says_of_each_record_what_the_runtime_does_with_it() {
 
 #[test]
 fn what_is_never_done_holds_back_its_key_and_no_other() {
-    let again = |_: walrelay::consumer::Delivery| async { Outcome::Again { reason: "40001".to_owned() } };
+    let again = |_: walrelay::consumer::Delivery| async { Outcome::Transient { reason: "40001".to_owned() } };
     let router = Router::new().on("Stuck", again).otherwise(|_: walrelay::consumer::Delivery| async {});
     let record = |key: &str, event_type: &str| {
         Record::new("t", 0, 0, Some(key.as_bytes()), None, &[("event_type", Some(event_type.as_bytes()))])

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
-use walrelay::consumer::Limit;
+use walrelay::consumer::DeadLetterBudget;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Payload;
 use walrelay::consumer::Received;
@@ -46,10 +46,10 @@ fn i8_a_poison_message_is_tried_lands_whole_in_the_dead_letters_and_then_is_done
     topic.flush();
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry.tries_max = 3;
+    config.retry.max_attempts = 3;
     let router = Router::new()
         .on("Odd", |_: Delivery| async { Outcome::retry("cannot be") })
-        .on("Changed", |_: Delivery| async { Outcome::Done });
+        .on("Changed", |_: Delivery| async { Outcome::Ack });
     let member = Member::start_observed(config, router, log.clone());
     wait_until("both", || topic.committed("g") == [2]);
     member.stop().unwrap();
@@ -80,7 +80,7 @@ fn i8_a_letter_may_be_as_large_as_the_topics_take() {
     let topic = Topic::create_with("i8large", 1, &[("max.message.bytes", "4000000")]);
     topic.write(Some("k"), Some(&vec![b'x'; 2_000_000]), &[]);
     topic.flush();
-    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::reject("too much") });
+    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("too much") });
     wait_until("it", || topic.committed("g") == [1]);
     member.stop().unwrap();
     assert_eq!(letters(&topic)[0].value.as_ref().map(Vec::len), Some(2_000_000));
@@ -90,7 +90,7 @@ fn i8_a_letter_may_be_as_large_as_the_topics_take() {
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
     let config = walrelay::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
-    let ended = Member::start(config, |_: Delivery| async { Outcome::Done }).join();
+    let ended = Member::start(config, |_: Delivery| async { Outcome::Ack }).join();
     assert!(matches!(&ended, Err(Error::TopicsMissing { topics }) if topics == &["i9-alone.dlq"]), "{ended:?}");
 }
 
@@ -98,7 +98,7 @@ fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
 fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_itself() {
     let topic = Topic::create("i9", 1);
     let log = Log::default();
-    let reject = |_: Delivery| async { Outcome::reject("never") };
+    let reject = |_: Delivery| async { Outcome::dead_letter("never") };
     let mut config = topic.config("g");
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let member = Member::start_observed(config, reject, log.clone());
@@ -132,7 +132,7 @@ fn i10_a_letter_whose_offset_was_not_committed_is_there_twice_under_one_id() {
     topic.flush();
     for times in 1..=2 {
         let log = Log::default();
-        let reject = |_: Delivery| async { Outcome::reject("never") };
+        let reject = |_: Delivery| async { Outcome::dead_letter("never") };
         let member = Member::start_observed(topic.config("g"), reject, log.clone());
         log.wait_for("letter", 1);
         member.stop().unwrap();
@@ -210,9 +210,9 @@ fn too_many_rejections_stop_the_consumer_before_the_topic_is_drained_into_its_de
     let topic = Topic::create("budget", 1);
     topic.changes(100, 1);
     let mut config = topic.config("g");
-    config.dead_letters.limit = Limit { consecutive_max: 7, per_thousand_max: 1_000 };
-    let ended = Member::start(config, |_: Delivery| async { Outcome::reject("a bad deploy") }).join();
-    let Err(Error::TooManyRejected { record, reason, .. }) = &ended else { panic!("{ended:?}") };
+    config.dead_letters.limit = DeadLetterBudget { max_consecutive: 7, max_per_thousand: 1_000 };
+    let ended = Member::start(config, |_: Delivery| async { Outcome::dead_letter("a bad deploy") }).join();
+    let Err(Error::DeadLetterBudgetExceeded { record, reason, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!((record.as_str(), reason.as_str()), ("budget[0]@7", "a bad deploy"));
     assert_eq!((letters(&topic).len(), topic.committed("g")), (7, vec![7]));
 }
@@ -222,7 +222,7 @@ fn a_handler_that_panics_has_failed_like_any_other() {
     let topic = Topic::create("panics", 1);
     topic.changes(3, 3);
     let mut config = topic.config("g");
-    config.retry.tries_max = 2;
+    config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(delivery.record.offset() != 1, "a bug in the handler");

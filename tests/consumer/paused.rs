@@ -48,9 +48,9 @@ fn i3_a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
         }
     };
     let config = Config {
-        records_max: 8,
-        drain: Duration::from_millis(200),
-        revoke_drain: Duration::from_millis(200),
+        max_buffered_records: 8,
+        shutdown_timeout: Duration::from_millis(200),
+        revoke_timeout: Duration::from_millis(200),
         ..topic.config("g")
     };
     let still = Still::default();
@@ -58,7 +58,7 @@ fn i3_a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
     wait_until("the pause of both partitions", || still.0.1.load(Relaxed) >= 2);
     let second = Member::start(config, waiting(&began));
     began.wait_for("began", 1);
-    assert!(matches!(second.stop(), Err(Error::DrainTimeout { .. })), "its handlers wait");
+    assert!(matches!(second.stop(), Err(Error::ShutdownTimeout { .. })), "its handlers wait");
     gate.close();
     wait_until("every offset", || topic.committed("g").iter().sum::<i64>() == EVENTS);
     first.stop().unwrap();

@@ -131,7 +131,7 @@ impl Topic {
     pub fn config(&self, group: &str) -> Config {
         let mut config = Config::new(&Kafka::shared().bootstrap(), group, &[&self.name]);
         config.commit_interval = Duration::from_millis(100);
-        config.retry.first_pause = Duration::from_millis(20);
+        config.retry.initial_backoff = Duration::from_millis(20);
         config.properties.insert("fetch.wait.max.ms".into(), "50".into());
         config
     }
@@ -209,7 +209,7 @@ impl Member {
 
     fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let consumer = Consumer::new(config, handler).observed_by(observer);
+        let consumer = Consumer::new(config, handler).with_observer(observer);
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
         Self { stop: Some(stop), running: Some(running), runtime }
     }
@@ -313,7 +313,7 @@ impl Effects {
     }
 
     /// Gives the longest time in which a partition had no effect, from the first to the last of its effects.
-    pub fn longest_pause(&self) -> Duration {
+    pub fn longest_gap(&self) -> Duration {
         let pause = "SELECT max(extract(epoch FROM at - before))::text
                      FROM (SELECT at, lag(at) OVER (PARTITION BY partition ORDER BY at) AS before FROM effects) t";
         Duration::from_secs_f64(self.sql.text(pause).parse().unwrap())

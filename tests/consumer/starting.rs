@@ -15,7 +15,7 @@ use uuid::Uuid;
 use walrelay::consumer::Config;
 use walrelay::consumer::Delivery;
 use walrelay::consumer::Error;
-use walrelay::consumer::InboxKeeps;
+use walrelay::consumer::InboxRetention;
 use walrelay::consumer::OnGap;
 use walrelay::consumer::Outcome;
 use walrelay::consumer::Start;
@@ -60,7 +60,7 @@ fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
     assert_eq!((log.lines().len(), topic.committed("g")), (0, vec![5]), "nothing is skipped silently");
 
     let mut config = topic.config("g");
-    config.on_gap = OnGap::GoOn;
+    config.on_gap = OnGap::SkipToEarliest;
     let member = Member::start(config, noting(&log));
     wait_until("the rest", || topic.committed("g") == [20]);
     member.stop().unwrap();
@@ -81,9 +81,9 @@ fn i15_a_topic_that_is_made_anew_while_its_partition_is_full_is_read_from_its_be
     let topic = Topic::create("i15-full", 1);
     topic.changes(10, 1);
     let mut config = topic.config("g");
-    config.on_gap = OnGap::GoOn;
-    config.records_max = 4;
-    config.revoke_drain = Duration::from_millis(100);
+    config.on_gap = OnGap::SkipToEarliest;
+    config.max_buffered_records = 4;
+    config.revoke_timeout = Duration::from_millis(100);
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "500".into());
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
     let (told, opened) = (log.clone(), Arc::clone(&gate));
@@ -133,13 +133,13 @@ fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_n
 
 #[test]
 fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_passed_as_it_was_told() {
-    for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::GoOn)] {
+    for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::SkipToEarliest)] {
         let topic = Topic::create(name, 1);
         topic.changes(2, 1);
         let mut config = topic.config("g");
         config.on_gap = on_gap;
         // It holds the first two and takes no more, when the next ones come and go.
-        config.records_max = 2;
+        config.max_buffered_records = 2;
         let (log, begun, gate) = (Log::default(), Log::default(), Arc::new(Semaphore::new(0)));
         let (told, first, opened) = (log.clone(), begun.clone(), Arc::clone(&gate));
         let mut member = Member::start(config, move |delivery: Delivery| {
@@ -199,9 +199,9 @@ fn i15_where_a_group_began_is_kept_although_nothing_was_done() {
 fn i12_an_inbox_that_forgets_before_the_topic_does_is_refused() {
     let topic = Topic::create("i12", 1);
     let mut config = topic.config("g");
-    config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(3_600)));
+    config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(3_600)));
     let ended = Member::start(config, |_: Delivery| async {}).join();
-    let Err(Error::InboxTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
+    let Err(Error::InboxRetentionTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!((inbox.as_str(), retention.as_str()), ("1h", "for 7days"));
 }
 
@@ -252,7 +252,7 @@ fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
 fn a_drain_that_outlasts_the_poll_interval_is_refused() {
     let mut config = Config::new("127.0.0.1:1", "g", &["never"]);
     config.properties.insert("max.poll.interval.ms".into(), "10000".into());
-    config.revoke_drain = Duration::from_secs(7);
+    config.revoke_timeout = Duration::from_secs(7);
     let ended = Member::start(config, |_: Delivery| async {}).join();
     let Err(Error::Option(said)) = ended else { panic!("{ended:?}") };
     assert!(said.contains("shorter than max.poll.interval.ms, 10s"), "{said}");

@@ -109,7 +109,7 @@ impl Provenance {
         let text = |text: &str| text.as_bytes().to_vec();
         let number = |number: i64| number.to_string().into_bytes();
         match names {
-            Names::Walrelay => {
+            HeaderFormat::Walrelay => {
                 let timestamp = self.timestamp.millis().map(number);
                 let mut headers = vec![
                     (OURS[0], text(&self.topic)),
@@ -123,7 +123,7 @@ impl Provenance {
                 headers.extend(timestamp.map(|timestamp| (OURS[3], timestamp)));
                 headers
             }
-            Names::Spring => {
+            HeaderFormat::Spring => {
                 let kind = match self.timestamp {
                     Timestamp::None => "NoTimestampType",
                     Timestamp::Created(_) => "CreateTime",
@@ -139,7 +139,7 @@ impl Provenance {
                     (SPRING[6], text(&self.reason)),
                 ]
             }
-            Names::Connect => vec![
+            HeaderFormat::Connect => vec![
                 (CONNECT[0], text(&self.topic)),
                 (CONNECT[1], number(self.partition.into())),
                 (CONNECT[2], number(self.offset)),
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_letter_keeps_the_records_own_headers_and_tells_where_it_came_from() {
         let own: [(&str, Option<&[u8]>); 3] = [("event_id", Some(b"e")), ("twice", Some(b"1")), ("twice", None)];
-        for names in [Names::Walrelay, Names::Spring, Names::Connect] {
+        for names in [HeaderFormat::Walrelay, HeaderFormat::Spring, HeaderFormat::Connect] {
             let first = record(&own);
             let provenance = Provenance::of(&first, "shipping", "no such order", 3);
             let headers = headers(&first, &provenance, names);

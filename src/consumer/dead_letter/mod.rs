@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::consumer::record::Record;
 use crate::kafka::Brokers;
-use crate::kafka::is_of_connections;
+use crate::kafka::is_connection_property;
 
 pub use letter::Names;
 pub use letter::Provenance;
@@ -83,7 +83,7 @@ impl Producer {
     /// Makes a producer; of these librdkafka properties it takes those that say how brokers are reached.
     pub fn new(properties: &BTreeMap<String, String>) -> Result<Self, KafkaError> {
         let mut client = ClientConfig::new();
-        for (name, value) in properties.iter().filter(|(name, _)| is_of_connections(name)) {
+        for (name, value) in properties.iter().filter(|(name, _)| is_connection_property(name)) {
             client.set(name, value);
         }
         client

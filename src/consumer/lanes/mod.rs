@@ -12,8 +12,8 @@
 //! - **One at a time.** Of the records with one key of a partition at most one is running, in the order of their offsets. One
 //!   that waits for a retry holds back those of its own key and no other.
 //! - **Prefix.** The position of a partition never passes a record that is not done.
-//! - **Bounded.** No more than `running_max` run at once; a partition that holds `records_max` records, or all of them
-//!   together `bytes_max` bytes, is full, and the caller takes no more from Kafka.
+//! - **Bounded.** No more than `max_concurrency` run at once; a partition that holds `max_buffered_records` records, or all of them
+//!   together `max_buffered_bytes` bytes, is full, and the caller takes no more from Kafka.
 //! - **Nobody starves.** A third of the bytes is shared out evenly: who holds more than that is full once the other two
 //!   thirds are gone, and who holds less goes on, whatever waits elsewhere.
 //! - **Not ours, not counted.** What comes back from a partition that was given up changes nothing.
@@ -50,11 +50,11 @@ pub struct Partition {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Records in handlers, all partitions together.
-    pub running_max: usize,
+    pub max_concurrency: usize,
     /// Records held of one partition.
-    pub records_max: usize,
+    pub max_buffered_records: usize,
     /// Bytes held, all partitions together.
-    pub bytes_max: u64,
+    pub max_buffered_bytes: u64,
 }
 
 /// A record on its way through a handler. It comes back by [`Lanes::done`] or [`Lanes::retry`].
@@ -195,7 +195,7 @@ impl<R> Lanes<R> {
     /// Gives the next record to start, in turn over the partitions.
     pub fn start(&mut self, now: Instant) -> Option<Job<R>> {
         self.wake(now);
-        while self.running < self.limits.running_max {
+        while self.running < self.limits.max_concurrency {
             let slot = self.turns.pop_front()?;
             let Some(held) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             let job = held.start(now);
@@ -295,21 +295,21 @@ impl<R> Lanes<R> {
 
     /// Says whether a partition that holds so much is full.
     fn is_full(&self, bytes: u64, records: usize) -> bool {
-        let Limits { records_max, bytes_max, .. } = self.limits;
-        let is_greedy = bytes >= self.share() && self.bytes >= bytes_max / 3 * 2;
-        records >= records_max || self.bytes >= bytes_max || is_greedy
+        let Limits { max_buffered_records, max_buffered_bytes, .. } = self.limits;
+        let is_greedy = bytes >= self.share() && self.bytes >= max_buffered_bytes / 3 * 2;
+        records >= max_buffered_records || self.bytes >= max_buffered_bytes || is_greedy
     }
 
     /// Says whether a partition that was full and holds so much has room again.
     fn has_room(&self, bytes: u64, records: usize) -> bool {
-        let Limits { records_max, bytes_max, .. } = self.limits;
-        let is_modest = bytes <= self.share() / 2 && self.bytes < bytes_max;
-        records <= records_max / 2 && (is_modest || self.bytes <= bytes_max / 3)
+        let Limits { max_buffered_records, max_buffered_bytes, .. } = self.limits;
+        let is_modest = bytes <= self.share() / 2 && self.bytes < max_buffered_bytes;
+        records <= max_buffered_records / 2 && (is_modest || self.bytes <= max_buffered_bytes / 3)
     }
 
     /// The bytes that each partition may hold whatever the others do.
     fn share(&self) -> u64 {
-        self.limits.bytes_max / 3 / (self.places.len().max(1) as u64)
+        self.limits.max_buffered_bytes / 3 / (self.places.len().max(1) as u64)
     }
 
     /// Says whether a partition is paused: nothing of it should be taken.
@@ -327,7 +327,7 @@ impl<R> Lanes<R> {
     #[must_use]
     pub fn has_plenty(&self) -> bool {
         let ready = self.turns.iter().filter_map(|slot| self.slots.get(*slot)?.as_ref()).map(Held::ready);
-        self.running >= self.limits.running_max && ready.sum::<usize>() >= self.limits.running_max
+        self.running >= self.limits.max_concurrency && ready.sum::<usize>() >= self.limits.max_concurrency
     }
 
     /// Gives the assigned partitions.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { running_max: 4, records_max: 10, bytes_max: 1_000 };
+const LIMITS: Limits = Limits { max_concurrency: 4, max_buffered_records: 10, max_buffered_bytes: 1_000 };
 
 fn partition(number: i32) -> Partition {
     Partition { topic: "t".into(), number }
@@ -67,7 +67,7 @@ fn a_retry_holds_back_its_own_key_and_no_other() {
 
 #[test]
 fn a_busy_partition_does_not_keep_another_waiting() {
-    let mut lanes = lanes(Limits { running_max: 2, ..LIMITS });
+    let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
     for offset in 0..8 {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }
@@ -193,7 +193,7 @@ fn a_key_that_is_stuck_under_much_memory_halts_no_other_partition() {
         started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
         lanes.balance();
     }
-    assert!(most <= LIMITS.bytes_max && partitions > 1, "{most}");
+    assert!(most <= LIMITS.max_buffered_bytes && partitions > 1, "{most}");
     assert!(lanes.is_paused(&partition(0)));
 }
 
@@ -212,7 +212,7 @@ fn a_paused_partition_that_was_given_up_comes_back_unpaused() {
 
 #[test]
 fn there_is_plenty_when_as_many_lanes_are_ready_as_may_run() {
-    let mut lanes = lanes(Limits { running_max: 2, ..LIMITS });
+    let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
     for offset in 0..3 {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::kafka::is_of_connections;
+use crate::kafka::is_connection_property;
 
 use super::Compression;
 use super::Config;
@@ -111,7 +111,7 @@ impl Settings {
         set.insert("bootstrap.servers", self.config.brokers.join(","));
         set.insert("client.id", self.client_id.clone());
         self.security(&mut set)?;
-        let own = self.config.properties.iter().filter(|(name, _)| is_of_connections(name));
+        let own = self.config.properties.iter().filter(|(name, _)| is_connection_property(name));
         let set = set.into_iter().map(|(name, value)| (name.to_owned(), value));
         Ok(set.chain(own.map(|(name, value)| (name.clone(), value.clone()))).collect())
     }
