@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::kafka::is_connection_property;
+use walrelay_events::internal::is_connection_property;
 
 use super::Compression;
 use super::Config;

@@ -7,8 +7,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
@@ -23,6 +21,8 @@ use crate::relay::postgres::tests::fake::heard;
 use crate::relay::postgres::tests::fake::message;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::transport::Transport;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -58,7 +58,7 @@ const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 /// Consumes topics and calls a handler for each record.
 ///
 /// ```no_run
-/// use walrelay::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
+/// use walrelay_events::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(tag = "event_type")]
@@ -74,7 +74,7 @@ const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), walrelay::consumer::Error> {
+/// # async fn main() -> Result<(), walrelay_events::consumer::Error> {
 /// let config = Config::new("localhost:9092", "printing", &["order-events"]);
 /// let stop = async { drop(tokio::signal::ctrl_c().await) };
 /// Consumer::new(config, typed(print)).run(stop).await

@@ -21,8 +21,7 @@ thread_local! {
 }
 
 /// Returns whether a panic of this thread now only means that a header cannot be read. Such a panic is caught.
-#[cfg(feature = "relay")]
-pub(crate) fn is_expecting_a_panic() -> bool {
+pub fn is_expecting_a_panic() -> bool {
     READS_HEADERS.get()
 }
 

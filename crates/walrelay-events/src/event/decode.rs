@@ -126,7 +126,7 @@ struct Tag<'a> {
 /// Decodes an event from a payload. `header_type` is the record's `event_type` header.
 ///
 /// ```
-/// # use walrelay::event::{Decoded, Unknown, decode};
+/// # use walrelay_events::event::{Decoded, Unknown, decode};
 /// #[derive(Debug, PartialEq, serde::Deserialize)]
 /// #[serde(tag = "event_type")]
 /// enum OrderEvent {
@@ -138,7 +138,7 @@ struct Tag<'a> {
 ///
 /// let broken = decode::<OrderEvent>(Some("OrderCreated"), b"{}").unwrap_err();
 /// assert_eq!(broken.to_string(), "cannot decode event \"OrderCreated\": missing field total_cents");
-/// # Ok::<(), walrelay::event::DecodeError>(())
+/// # Ok::<(), walrelay_events::event::DecodeError>(())
 /// ```
 pub fn decode<E: DeserializeOwned>(header_type: Option<&str>, payload: &[u8]) -> Result<Decoded<E>, DecodeError> {
     // A payload without a readable tag is checked again below, where it matters.

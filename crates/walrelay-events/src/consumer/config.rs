@@ -11,7 +11,7 @@ use crate::consumer::retry::RetryPolicy;
 ///
 /// ```
 /// use std::time::Duration;
-/// use walrelay::consumer::{Config, InboxRetention};
+/// use walrelay_events::consumer::{Config, InboxRetention};
 ///
 /// let mut config = Config::new("kafka-1:9093,kafka-2:9093", "shipping", &["order-events"]);
 /// config.properties.insert("security.protocol".to_owned(), "ssl".to_owned());
@@ -59,7 +59,7 @@ pub struct Config {
 /// Where dead-letter records go, which headers they get, and how many there may be.
 ///
 /// ```
-/// use walrelay::consumer::{Config, HeaderFormat};
+/// use walrelay_events::consumer::{Config, HeaderFormat};
 ///
 /// let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
 /// assert_eq!(config.dead_letter_topic("order-events"), "order-events.dlq");

@@ -34,7 +34,7 @@ mod prefix;
 mod preflight;
 mod properties;
 mod rebalance;
-pub(crate) mod record;
+mod record;
 pub(crate) mod retry;
 mod runtime;
 mod starter;
@@ -63,6 +63,8 @@ pub use outcome::IntoOutcome;
 pub use outcome::Outcome;
 pub use record::Record;
 pub use record::Timestamp;
+#[doc(hidden)]
+pub use record::is_expecting_a_panic;
 pub use retry::RetryPolicy;
 pub use runtime::Consumer;
 pub use topic_partition::TopicPartition;

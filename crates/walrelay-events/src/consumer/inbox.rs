@@ -36,8 +36,8 @@ pub enum Once {
 /// commits: otherwise the event is a duplicate when it is redriven.
 ///
 /// ```no_run
-/// # use walrelay::consumer::{Failure, Outcome};
-/// use walrelay::consumer::inbox::{Once, once};
+/// # use walrelay_events::consumer::{Failure, Outcome};
+/// use walrelay_events::consumer::inbox::{Once, once};
 ///
 /// async fn count(client: &mut tokio_postgres::Client, event_id: uuid::Uuid) -> Result<Outcome, Failure> {
 ///     let tx = client.transaction().await?;

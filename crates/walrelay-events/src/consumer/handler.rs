@@ -56,7 +56,7 @@ where
 /// Selects a handler by the event type: the `event_type` header, or else the tag in the payload.
 ///
 /// ```
-/// use walrelay::consumer::{Delivery, Failure, Outcome, Router};
+/// use walrelay_events::consumer::{Delivery, Failure, Outcome, Router};
 ///
 /// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
 ///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;
