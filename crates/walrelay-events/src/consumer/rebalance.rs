@@ -51,7 +51,7 @@ impl GroupContext {
 
     /// Returns whether the client has lost every broker. It cannot recover.
     pub(super) fn is_lost(&self) -> bool {
-        self.brokers.are_forgotten()
+        self.brokers.are_lost()
     }
 
     pub(super) fn dispatcher(&self) -> MutexGuard<'_, Dispatcher> {
@@ -62,7 +62,7 @@ impl GroupContext {
     pub(super) fn positions_failed(&self, dispatcher: &mut Dispatcher, error: Error) {
         if let Error::ClientFailed(error) = &error {
             tracing::warn!(error = %error, "offset requests timed out");
-            self.brokers.forget();
+            self.brokers.set_lost();
         } else {
             dispatcher.fail(error);
         }

@@ -162,7 +162,7 @@ impl Producer {
     /// Returns the client. A client that has lost every broker is replaced.
     fn client(&self) -> Result<Arc<ThreadedProducer<DeliveryContext>>, ClientError> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if client.context().brokers.are_forgotten() {
+        if client.context().brokers.are_lost() {
             let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, DeliveryContext::default())?);
             let lost = std::mem::replace(&mut *client, new);
             // Dropping it blocks until it has ended.

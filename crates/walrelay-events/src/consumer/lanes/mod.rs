@@ -286,8 +286,8 @@ impl<R> Lanes<R> {
         self.limits.max_buffered_bytes / 3 / (self.assigned.len().max(1) as u64)
     }
 
-    /// Returns whether a partition is paused.
-    pub(crate) fn is_paused(&self, partition: &TopicPartition) -> bool {
+    #[cfg(test)]
+    fn is_paused(&self, partition: &TopicPartition) -> bool {
         self.buffer(partition).is_some_and(|buffer| buffer.is_paused)
     }
 
