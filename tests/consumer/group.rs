@@ -100,8 +100,8 @@ fn disturbed(topic: &str, protocol: &str) {
     effects.check(events);
     wait_until("every offset", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == events);
     drop(members);
-    // A figure, and no promise: whoever takes over from a dead member may itself be stalled next, before the group has noticed
-    // the first.
+    // A figure, not a promise: the member that takes over from a dead one may be stalled next, before the group has noticed the
+    // first.
     let longest = effects.longest_gap();
     #[expect(clippy::print_stderr, reason = "a figure of the long run")]
     {
@@ -155,12 +155,12 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     // As many records as fit: the partition is paused all the while.
     config.max_buffered_records = 2;
     let log = Log::default();
-    let told = log.clone();
+    let notes = log.clone();
     let handle = move |delivery: Delivery| {
-        let told = told.clone();
+        let notes = notes.clone();
         async move {
             tokio::time::sleep(Duration::from_secs(13)).await;
-            told.note(delivery.record.offset());
+            notes.note(delivery.record.offset());
         }
     };
     let first = Log::default();
@@ -174,7 +174,7 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     spare.stop().unwrap();
     member.stop().unwrap();
     assert_eq!(
-        (log.lines().len(), other.count("Done")),
+        (log.lines().len(), other.count("ack")),
         (2, 0),
         "{:?} {:?} {:?}",
         log.lines(),
@@ -184,7 +184,7 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
 }
 
 #[test]
-fn lag_is_told_also_of_a_partition_that_is_full_and_has_nothing_done() {
+fn lag_is_reported_also_for_a_partition_that_is_full_and_has_nothing_done() {
     let topic = Topic::create("lagfull", 1);
     topic.changes(100, 1);
     let mut config = topic.config("g");
@@ -199,7 +199,7 @@ fn lag_is_told_also_of_a_partition_that_is_full_and_has_nothing_done() {
 }
 
 #[test]
-fn lag_is_told_to_the_observer() {
+fn lag_is_reported_to_the_observer() {
     let topic = Topic::create("lag", 1);
     topic.changes(100, 1);
     let log = Log::default();

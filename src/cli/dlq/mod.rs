@@ -75,7 +75,9 @@ impl Diagnose for Error {
                 "check [kafka] in the configuration, the name of the topic, and the permissions Read and Write on it"
             }
             Self::NoOrigin(_) => "set the topic with --to TOPIC",
-            Self::Unreadable(_) => "exclude it with the options of `walrelay dlq redrive`, and write the event again at its producer",
+            Self::Unreadable(_) => {
+                "exclude it with the options of `walrelay dlq redrive`, and write the event again at its producer"
+            }
             Self::NoMatch(_) => "`walrelay dlq list TOPIC --all` lists every dead-letter record",
             Self::Runtime(_) => return None,
         };
@@ -120,7 +122,11 @@ pub(super) fn dlq(verb: DlqVerb, loaded: &Loaded, output: &mut Output) -> Result
         }
         DlqVerb::Redrive { filter, to, dry_run: true } => {
             let count = visit(filter, Filter::matches_redrive, &properties, |dead_letter| {
-                output.line(&format!("{} would be redriven to {}", dead_letter.record, target(dead_letter, to.as_deref())?))?;
+                output.line(&format!(
+                    "{} would be redriven to {}",
+                    dead_letter.record,
+                    target(dead_letter, to.as_deref())?
+                ))?;
                 Ok(())
             })?;
             output.note(&format!("{} would be redriven; nothing was written", counted(count)));

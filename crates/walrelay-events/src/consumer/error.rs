@@ -123,12 +123,16 @@ impl Diagnose for Error {
                 "find out which events were lost, then set the offset (kafka-consumer-groups.sh --reset-offsets --group {group} \
                  --topic {topic}:{partition} --to-earliest --execute), or set OnGap::SkipToEarliest"
             ),
-            Self::DeadLetterBudgetExceeded { .. } => "correct the handler or the events, then start the consumer again; \
+            Self::DeadLetterBudgetExceeded { .. } => {
+                "correct the handler or the events, then start the consumer again; \
                                                       `walrelay dlq list` shows what was dead-lettered"
-                .to_owned(),
-            Self::AccessDenied(_) => "check the credentials; grant Read on the topics and the group, Write on the dead-letter \
+                    .to_owned()
+            }
+            Self::AccessDenied(_) => {
+                "check the credentials; grant Read on the topics and the group, Write on the dead-letter \
                                       topics and, with Config::inbox_retention, DescribeConfigs on the topics"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::ClientFailed(_) => "start the consumer again".to_owned(),
             Self::ShutdownTimeout { .. } => "raise Config::shutdown_timeout, or speed up the handlers".to_owned(),
             Self::Thread(_) => return None,

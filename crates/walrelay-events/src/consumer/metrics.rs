@@ -34,7 +34,8 @@ impl Prometheus {
     /// Registers the series of a consumer group. A registry takes each group once.
     pub fn register(registry: &Registry, group: &str) -> Result<Self, prometheus::Error> {
         let register = Register { registry, group };
-        let is_connected = register.gauge("kafka_connected", "1 while at least one broker is up, 0 while all are down")?;
+        let is_connected =
+            register.gauge("kafka_connected", "1 while at least one broker is up, 0 while all are down")?;
         is_connected.set(1);
         Ok(Self {
             handler_duration: register.handler_duration()?,
@@ -55,10 +56,8 @@ impl Prometheus {
                 &["topic", "partition"],
             ))?,
             is_connected,
-            client_replacements: register.counter(
-                "client_replacements_total",
-                "Kafka clients that had lost every broker and were replaced",
-            )?,
+            client_replacements: register
+                .counter("client_replacements_total", "Kafka clients that had lost every broker and were replaced")?,
             handlers_in_flight: register.gauge("handlers_in_flight", "Records in handlers")?,
             longest_handler: register.add(Gauge::with_opts(
                 register.opts("longest_handler_seconds", "How long the oldest running handler has been running"),

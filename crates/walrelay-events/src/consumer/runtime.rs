@@ -173,7 +173,11 @@ struct Loop<'c> {
 }
 
 impl<'c> Loop<'c> {
-    fn join(consumer: BaseConsumer<GroupContext>, config: &'c Config, stop: &'c CancellationToken) -> Result<Self, Error> {
+    fn join(
+        consumer: BaseConsumer<GroupContext>,
+        config: &'c Config,
+        stop: &'c CancellationToken,
+    ) -> Result<Self, Error> {
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();

@@ -106,7 +106,7 @@ impl Diagnose for DecodeError {
                 Self::Untyped => "set the event_type header or a tag in the payload at the producer",
                 Self::TypesDiffer { .. } => {
                     "write the same type to the column event_type, which becomes the header, and to the tag"
-                },
+                }
                 Self::Malformed { .. } | Self::NotAnEvent(_) => {
                     "compare the producer's type with the reader's; docs/events.md lists compatible changes"
                 }
@@ -205,8 +205,8 @@ mod tests {
     use proptest::prelude::*;
     use serde::Serialize;
 
-    use crate::event::encode::encode;
     use super::*;
+    use crate::event::encode::encode;
 
     #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
     enum Currency {

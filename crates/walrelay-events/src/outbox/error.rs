@@ -138,9 +138,7 @@ impl Diagnose for Error {
                 Some(format!("GRANT INSERT ON {table} TO the application's role, and USAGE on its schema"))
             }
             Self::Refused { table, .. } => Some(format!("check the constraints, triggers and column types of {table}")),
-            Self::Aborted { .. } | Self::Connection { .. } => {
-                Some("roll back and retry the transaction".to_owned())
-            }
+            Self::Aborted { .. } | Self::Connection { .. } => Some("roll back and retry the transaction".to_owned()),
         }
     }
 }

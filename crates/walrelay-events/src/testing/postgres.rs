@@ -92,9 +92,11 @@ impl Postgres {
         fs::create_dir_all(&folder).map_err(Error::io("create a temporary directory"))?;
         let user = server_user();
         if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).map_err(Error::io("change the owner of a directory"))?;
+            std::os::unix::fs::chown(&folder, Some(uid), Some(gid))
+                .map_err(Error::io("change the owner of a directory"))?;
         }
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(Error::io("change the permissions of a directory"))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))
+            .map_err(Error::io("change the permissions of a directory"))?;
         Ok(Self { bin, folder, port, user })
     }
 

@@ -140,7 +140,11 @@ impl Producer {
     }
 
     /// Returns those of the topics that do not exist. Blocks for at most `timeout` per topic.
-    pub(crate) fn missing_topics<'t>(&self, topics: &'t [String], timeout: Duration) -> Result<Vec<&'t str>, ClientError> {
+    pub(crate) fn missing_topics<'t>(
+        &self,
+        topics: &'t [String],
+        timeout: Duration,
+    ) -> Result<Vec<&'t str>, ClientError> {
         let mut missing = Vec::new();
         let client = self.client()?;
         for topic in topics {

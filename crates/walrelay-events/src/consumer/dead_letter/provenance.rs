@@ -183,7 +183,11 @@ pub(super) fn own_headers(record: &Record) -> impl Iterator<Item = (&str, Option
 }
 
 /// Returns all headers of a dead-letter record: its own, byte for byte and in order, then the provenance.
-pub(super) fn headers(record: &Record, provenance: &Provenance, format: HeaderFormat) -> Vec<(String, Option<Vec<u8>>)> {
+pub(super) fn headers(
+    record: &Record,
+    provenance: &Provenance,
+    format: HeaderFormat,
+) -> Vec<(String, Option<Vec<u8>>)> {
     let own = own_headers(record).map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
     let provenance = provenance.headers(format).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
     own.chain(provenance).collect()

@@ -143,15 +143,21 @@ impl<R> Lanes<R> {
     }
 
     /// Buffers a record. Returns whether its partition is assigned; if not, the record is dropped.
-    pub(crate) fn take(&mut self, partition: &TopicPartition, offset: i64, key: Option<&[u8]>, bytes: u64, record: R) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        partition: &TopicPartition,
+        offset: i64,
+        key: Option<&[u8]>,
+        bytes: u64,
+        record: R,
+    ) -> bool {
         let Some(slot) = self.slot(partition) else { return false };
         self.last = slot;
         let hash = key.map(|key| self.hasher.hash_one(key));
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = buffer.prefix.received(offset);
         let lane = hash.unwrap_or_else(|| self.hasher.hash_one(number));
-        let ready =
-            buffer.take(Job {
+        let ready = buffer.take(Job {
             record,
             attempts: 0,
             transient_failures: 0,
@@ -320,7 +326,9 @@ impl<R> Lanes<R> {
     /// Returns the partition with the oldest running record, and when that was started.
     pub(crate) fn oldest_running(&self) -> Option<(&TopicPartition, Instant)> {
         let buffers = self.slots.iter().flatten();
-        buffers.filter_map(|buffer| Some((&buffer.partition, buffer.oldest_start()?))).min_by_key(|(_, started)| *started)
+        buffers
+            .filter_map(|buffer| Some((&buffer.partition, buffer.oldest_start()?)))
+            .min_by_key(|(_, started)| *started)
     }
 
     /// Returns the number of buffered records, of all partitions.
