@@ -65,7 +65,15 @@ impl Observer for &'static Tally {
                 line(format!("{record} is dead-lettered: {reason}"));
             }
             Observed::DeadLetterFailed { record, error } => line(format!("{record} cannot be dead-lettered: {error}")),
-            _ => {}
+            Observed::Handled { .. }
+            | Observed::RevokedInFlight { .. }
+            | Observed::PartitionRevoked { .. }
+            | Observed::Lag { .. }
+            | Observed::AllBrokersDown
+            | Observed::BrokersUp { .. }
+            | Observed::ClientReplaced
+            | Observed::Load { .. }
+            | _ => {}
         }
     }
 }

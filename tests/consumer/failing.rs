@@ -240,7 +240,7 @@ impl Version for Payload<serde_json::Value> {
     fn version(&self) -> i64 {
         match self {
             Self::Event(event) => event["version"].as_i64().unwrap(),
-            _ => panic!("not a change"),
+            Self::Unknown(_) | Self::Tombstone | _ => panic!("not a change"),
         }
     }
 }

@@ -63,7 +63,7 @@ fn handler(calls: Log) -> impl Handler {
                 },
                 Payload::Unknown(_) => Outcome::dead_letter("unknown"),
                 Payload::Tombstone => Outcome::dead_letter("a tombstone"),
-                _ => Outcome::dead_letter("another payload"),
+                Payload::Event(_) | _ => Outcome::dead_letter("another payload"),
             }
         }
     };

@@ -163,7 +163,7 @@ mod tests {
         let families = registry.gather();
         let connected = families.iter().find(|it| it.name() == "walrelay_consumer_kafka_connected").unwrap();
         let values: Vec<(&str, f64)> =
-            connected.get_metric().iter().map(|it| (it.get_label()[0].value(), it.get_gauge().value())).collect();
+            connected.get_metric().iter().map(|it| (it.get_label()[0].value(), it.get_gauge().get_value())).collect();
         assert_eq!(values, [("first", 0.0), ("second", 1.0)]);
         assert!(Prometheus::register(&registry, "first").is_err());
         drop(second);

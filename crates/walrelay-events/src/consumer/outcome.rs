@@ -126,7 +126,7 @@ pub struct Failure(Outcome);
 impl Failure {
     /// Dead-letters the event with `?`.
     #[must_use]
-    pub fn reject(reason: impl fmt::Display) -> Self {
+    pub fn dead_letter(reason: impl fmt::Display) -> Self {
         Self(Outcome::dead_letter(reason))
     }
 }

@@ -290,7 +290,7 @@ mod tests {
             assert!(!text.contains("geheim") && !text.contains("77"), "{text}");
         }
         let by_index = refused::<OrderEvent>(None, r#"{"event_type":3}"#);
-        assert_eq!(by_place, "the payload is not an event: expected one text in event_type");
+        assert_eq!(by_index, "cannot decode event: expected one string in event_type");
         let long = "x".repeat(10_000);
         assert!(refused::<OrderEvent>(Some("Closed"), &format!("{{\"event_type\":\"{long}\"}}")).len() < 200);
     }
