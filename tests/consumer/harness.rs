@@ -62,8 +62,7 @@ fn handler(calls: Log) -> impl Handler {
                     (_, _) => Outcome::Ack,
                 },
                 Payload::Unknown(_) => Outcome::dead_letter("unknown"),
-                Payload::Tombstone => Outcome::dead_letter("a tombstone"),
-                Payload::Event(_) | _ => Outcome::dead_letter("another payload"),
+                Payload::Tombstone | _ => Outcome::dead_letter("a tombstone"),
             }
         }
     };
