@@ -1,8 +1,8 @@
 //! How it must end, as questions to the database.
 
 use crate::database::Database;
+use crate::print;
 use crate::stage::Failed;
-use crate::tell;
 
 /// What must be so, and the question that says whether it is.
 const ENDINGS: [(&str, &str); 4] = [
@@ -17,7 +17,7 @@ const ENDINGS: [(&str, &str); 4] = [
         "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT order_id) = $1::bigint - 1 FROM shipments",
     ),
     (
-        "every shipment was told of once",
+        "every shipment has one event",
         "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT aggregate_id) = $1::bigint - 1 FROM outbox_events
          WHERE event_type = 'OrderShipped'",
     ),
@@ -35,7 +35,7 @@ pub async fn database(database: &Database, orders: usize) -> Result<bool, Failed
     let (connection, orders) = (database.connection().await?, i64::try_from(orders)?);
     let mut is_well = true;
     for (what, question) in ENDINGS {
-        is_well &= tell::check(connection.query_one(question, &[&orders]).await?.get(0), what);
+        is_well &= print::check(connection.query_one(question, &[&orders]).await?.get(0), what);
     }
     Ok(is_well)
 }
@@ -53,5 +53,5 @@ pub async fn slot(database: &Database) -> Result<bool, Failed> {
             'publication_names', 'walrelay')
         WHERE get_byte(data, 0) = ascii('I')";
     let is_empty = database.connection().await?.query_one(question, &[]).await?.get(0);
-    Ok(tell::check(is_empty, "the slot has nothing more to give"))
+    Ok(print::check(is_empty, "the slot has nothing more to give"))
 }

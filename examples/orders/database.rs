@@ -56,7 +56,7 @@ impl Database {
             Some(client) => client,
             None => {
                 let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
-                // It ends when the client is dropped; what goes wrong in it, the client tells.
+                // It ends when the client is dropped. The client reports its errors.
                 tokio::spawn(connection);
                 client
             }

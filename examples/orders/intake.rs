@@ -53,7 +53,7 @@ struct NewOrder {
     currency: Currency,
 }
 
-/// What a client is told: a status and a sentence.
+/// The response to a client: a status and a sentence.
 type Answer = (StatusCode, String);
 /// What went wrong in here. The client learns no more than that.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -86,7 +86,7 @@ async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<
 }
 
 async fn answer(request: Request<Incoming>, database: &Database) -> Result<Answer, Failed> {
-    // The trace of the request goes along with the event, to whoever handles it.
+    // The trace of the request travels with the event to its consumers.
     let trace = TraceContext::from_headers(|name| request.headers().get(name)?.to_str().ok());
     let path = request.uri().path().to_owned();
     let cancelled = path.strip_prefix("/orders/").and_then(|rest| rest.strip_suffix("/cancel"));

@@ -27,7 +27,7 @@ use crate::order::now;
 
 /// The consumer group, and the name in the inbox.
 pub const GROUP: &str = "shipping";
-/// Where orders are told of. What cannot be shipped goes to `order-events.dlq`.
+/// The topic of order events. What cannot be shipped goes to `order-events.dlq`.
 pub const TOPIC: &str = "order-events";
 /// How long the inbox remembers: longer than the topic keeps its records, which is seven days.
 const INBOX_KEEPS: Duration = Duration::from_secs(8 * 86_400);
@@ -78,7 +78,7 @@ impl Shipping {
         let order = received.aggregate_id.ok_or_else(|| Failure::reject("an order without an id"))?;
         let mut connection = self.database.connection().await?;
         let tx = connection.transaction().await?;
-        // First of all, so that whoever has the same event waits here.
+        // First of all, so that another handler of the same event waits here.
         if inbox::once(&tx, GROUP, received.event_id).await? == Once::Seen {
             self.seen_again.fetch_add(1, Relaxed);
             return Ok(Outcome::Done);
@@ -142,7 +142,7 @@ impl Carrier {
     }
 
     /// Opens the line to Atlantis.
-    pub fn mend(&self) {
+    pub fn open_line(&self) {
         self.goes_to_atlantis.store(true, Relaxed);
     }
 }

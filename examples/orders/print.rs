@@ -1,5 +1,4 @@
-//! What a person sees. A reader that has gone away, as with `| head`, ends nothing: the servers are still stopped in
-//! order.
+//! Output for a person. A closed standard output, as with `| head`, ends nothing: the servers still stop in order.
 
 use std::fmt::Display;
 use std::io;
@@ -17,7 +16,7 @@ pub fn step(text: impl Display) {
     put(&format!("\n{}", paint("1;36", &text.to_string())));
 }
 
-/// Tells something that happened.
+/// Prints an event.
 pub fn line(text: impl Display) {
     put(&format!("  {text}"));
 }
@@ -28,19 +27,19 @@ pub fn command(arguments: &[&str], output: &str) {
     output.lines().for_each(line);
 }
 
-/// Tells whether something is as it should be, and hands that on.
+/// Prints the result of a check, and returns it.
 pub fn check(is_so: bool, what: impl Display) -> bool {
     let mark = if is_so { paint("32", "ok   ") } else { paint("1;31", "WRONG") };
     put(&format!("  {mark} {what}"));
     is_so
 }
 
-/// Tells what ended it all.
+/// Prints the error that ended the example.
 pub fn failed(error: impl Display) {
     put(&format!("  {} {error}", paint("1;31", "error:")));
 }
 
-/// Counts what a consumer tells, for the end, and prints what a person should know at once.
+/// Counts what a consumer reports, and prints rejections at once.
 #[derive(Debug)]
 pub struct Tally {
     pub done: AtomicU64,
@@ -53,7 +52,7 @@ impl Tally {
     }
 }
 
-/// An application hands [`walrelay_events::consumer::Prometheus`] to its consumer; this one is for the eye.
+/// An application passes [`walrelay_events::consumer::Prometheus`] to its consumer; this one prints.
 impl Observer for &'static Tally {
     fn observe(&self, observed: &Observed<'_>) {
         match observed {
@@ -61,7 +60,7 @@ impl Observer for &'static Tally {
             Observed::Handled { fate: Fate::Retried, record, .. } => line(format!("{record} is tried again")),
             Observed::DeadLettered { record, reason } => {
                 self.dead_letters.fetch_add(1, Relaxed);
-                line(format!("{record} goes to the dead letters: {reason}"));
+                line(format!("{record} goes to the dead-letter topic: {reason}"));
             }
             Observed::DeadLetterBlocked { record, error } => line(format!("{record} cannot be put aside: {error}")),
             Observed::Handled { fate: Fate::Rejected, .. }
