@@ -98,7 +98,7 @@ fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if kafka.brokers.is_empty() || kafka.brokers.iter().any(|broker| !broker.contains(':')) {
         wrong("kafka.brokers", "there must be at least one broker, each host:port".to_owned());
     }
-    if let Some(text) = publish::refuses_plaintext(kafka) {
+    if let Some(text) = publish::plaintext_error(kafka) {
         wrong("kafka.brokers", text);
     }
     if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {

@@ -1,7 +1,6 @@
-//! Bytes that have arrived and are not used yet: one buffer with a cursor, of bounded size.
+//! Bytes that were received and not consumed: one buffer with a cursor, of bounded size.
 //!
-//! It grows only for a message whose length is known and allowed, and shrinks again when that message is used, so one large
-//! row does not cost its size for ever.
+//! It grows only for a message whose length is known and allowed, and shrinks after that message is consumed.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,20 +10,20 @@ use std::task::Poll;
 use tokio::io::AsyncRead;
 use tokio::io::ReadBuf;
 
-use super::Error;
+use super::error::Error;
 
-/// The size it starts with and comes back to: several hundred small events for each wake-up.
+/// The initial and usual size: several hundred small events per wake-up.
 const USUAL: usize = 256 << 10;
 
-/// The buffer.
+/// The buffer of a socket.
 pub(super) struct ReadBuffer {
-    /// Always filled up to its length, so that reading into it needs no unsafe code.
+    /// Always initialized, so that reading into it needs no unsafe code.
     bytes: Vec<u8>,
-    /// Where the unread bytes begin; `start <= end <= bytes.len()`.
+    /// The start of the unread bytes; `start <= end <= bytes.len()`.
     start: usize,
-    /// Where they end.
+    /// Their end.
     end: usize,
-    /// The largest message that may be held.
+    /// The size of the largest message.
     limit: usize,
 }
 
@@ -36,19 +35,19 @@ impl fmt::Debug for ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// Makes an empty buffer.
+    /// Creates an empty buffer.
     pub(super) fn new(limit: usize) -> Self {
         Self { bytes: vec![0; USUAL], start: 0, end: 0, limit }
     }
 
-    /// Changes the largest message that may be held.
+    /// Changes the size of the largest message.
     pub(super) const fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Marks the first `used` unread bytes as used.
+    /// Removes the first `used` unread bytes.
     pub(super) fn consume(&mut self, used: usize) {
-        debug_assert!(used <= self.end - self.start, "more was used than there is");
+        debug_assert!(used <= self.end - self.start, "more bytes consumed than unread");
         self.start = self.end.min(self.start + used);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -62,7 +61,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Makes room for a whole message at the front, or refuses it before anything is allocated.
+    /// Makes room for the whole first message. A message above the limit is rejected before anything is allocated.
     pub(super) fn make_room(&mut self, length: usize) -> Result<(), Error> {
         if length > self.limit {
             return Err(Error::TooLarge { length, limit: self.limit });
@@ -71,14 +70,14 @@ impl ReadBuffer {
             self.compact();
         }
         if length > self.bytes.len() {
-            // Doubling would round a message just above the limit's half up to twice its size.
+            // Exactly this size: doubling would waste up to the size of a large message.
             self.bytes.resize(length, 0);
         }
         Ok(())
     }
 
-    /// Reads everything the peer has sent, as far as there is room: 0 bytes only if there is none. The end of the
-    /// connection is an error.
+    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the connection is
+    /// an error.
     pub(super) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,
@@ -99,10 +98,12 @@ impl ReadBuffer {
                     received += into.filled().len();
                     self.end += into.filled().len();
                 }
-                // What arrived before the end is looked at first; the next read meets the end again.
+                // Bytes before the end are handled first; the next read sees the end again.
                 Poll::Ready(_) | Poll::Pending if received > 0 => return Poll::Ready(Ok(received)),
                 Poll::Ready(Ok(())) => return Poll::Ready(Err(Error::Closed)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::io("read from PostgreSQL")(error))),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Error::io("could not receive data from server")(error)));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

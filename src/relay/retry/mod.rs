@@ -1,4 +1,4 @@
-//! How both sources wait and retry: backoff, what counts as a stall, and what is said meanwhile.
+//! Retrying, for both sources: backoff, recurring errors, stalls, and what is logged meanwhile.
 
 pub(super) mod backoff;
 pub(super) mod recovery;

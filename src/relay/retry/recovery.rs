@@ -1,8 +1,7 @@
-//! Waiting for the other side: growing pauses, one line a minute about the same trouble, and when a person must act.
+//! Recovery from errors: backoff, one log line a minute about the same error, and which errors end the relay.
 //!
-//! Both sources of events wait in the same way, and both peers are looked at while one is waited for: what is wrong with the other
-//! for good is no news for the time after. Nothing here knows what was on the way when the trouble came: that is let
-//! go of by whoever holds it.
+//! Both sources use it. While one peer is down the other one is checked too, so that a fatal error of it is reported at once. What
+//! was in flight when an error came is the caller's concern.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -25,37 +24,37 @@ use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 use walrelay_events::fault::chain;
 
-/// Credentials may just be changing: so many attempts are made before they are called wrong.
+/// Credentials may be changing: they count as wrong after so many attempts.
 const RIGHTS_ATTEMPTS: u32 = 3;
-/// How long brokers may take to answer a probe.
+/// The timeout of a probe of the brokers.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// How long a Kafka that answers may take without a look at the source meanwhile: the start itself looks next.
-const LOOK_DELAY: Duration = Duration::from_secs(1);
-/// How often the source is looked at while Kafka is down.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the same trouble is logged again.
+/// How long to wait for Kafka before the source is checked: usually Kafka answers first, and the start checks the source.
+const CHECK_DELAY: Duration = Duration::from_secs(1);
+/// How often the source is checked while Kafka is down.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the same error is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// A connection that held this long was a good one: the next trouble begins anew.
+/// After a connection that lasted so long the backoff starts again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// How long brokers may take to answer a producer that was given up. librdkafka gives a request up after `socket.timeout.ms`,
-/// by default a minute; this is for one that never does.
-const ANSWER_LIMIT: Duration = Duration::from_secs(180);
-/// How often it is looked whether they have.
-const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
-/// An answer that takes longer than this is waited for with a word.
-const ANSWER_WARNING: Duration = Duration::from_secs(1);
+/// How long brokers may take to answer a retired producer. librdkafka gives up a request after `socket.timeout.ms`, by default
+/// a minute; this limit is for a request that it never gives up.
+const RETIRED_LIMIT: Duration = Duration::from_secs(180);
+/// How often that is checked.
+const RETIRED_INTERVAL: Duration = Duration::from_millis(20);
+/// After this time the wait is logged.
+const RETIRED_WARNING: Duration = Duration::from_secs(1);
 
-/// What is remembered of the trouble so far.
+/// The errors so far, and the backoff.
 pub(in crate::relay) struct Recovery {
     kafka: publish::Settings,
     metrics: Metrics,
     stop: CancellationToken,
     backoff: Backoff,
     rights_refused: u32,
-    /// The peer is up, and refused us.
+    /// The peer is up and rejected the connection.
     was_refused: bool,
-    /// Events have flowed: the options are right, and a file that is unfit now is being replaced.
+    /// A connection was established before: the options are right, and an invalid file is being replaced.
     has_worked: bool,
     logged: Option<(String, Instant)>,
     recurrence: Recurrence,
@@ -69,46 +68,46 @@ impl Recovery {
         Self { kafka, metrics, stop, backoff, rights_refused, was_refused, has_worked, logged, recurrence }
     }
 
-    /// Gives what a producer is made from.
+    /// Gives the settings of a producer.
     pub(in crate::relay) const fn kafka(&self) -> &publish::Settings {
         &self.kafka
     }
 
-    /// A batch was refused: it is logged, and later ones are smaller if this one was too large for its topic.
+    /// Handles a rejected batch: logs it, and makes later ones smaller if it was too large for its topic.
     pub(in crate::relay) fn batch_refused(&mut self, failure: &publish::Failure) {
         tracing::warn!(
             code = %failure.code(), error = %failure,
-            "a batch was refused: publishing one record at a time until the culprit is known"
+            "batch rejected: publishing one record at a time to find the record"
         );
         if failure.is_about_size {
             self.kafka.shrink_batches();
         }
     }
 
-    /// A record was refused for its timestamp: later ones to its topic have the time of sending.
-    pub(in crate::relay) fn learn(&mut self, failure: &publish::Failure) {
+    /// Handles a record that was rejected for its timestamp: later ones of its topic get the current time.
+    pub(in crate::relay) fn adapt_timestamps(&mut self, failure: &publish::Failure) {
         if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
             && self.kafka.narrow_timestamps(topic)
         {
             tracing::warn!(
                 topic,
-                "the topic refuses the commit time as a record's timestamp (message.timestamp.before.max.ms or after.max.ms): \
-                 sending with the time of sending; the commit time stays in the header produced_at"
+                "record timestamp rejected (message.timestamp.before.max.ms or after.max.ms): sending with the current time, and \
+                 the commit time only in the header produced_at"
             );
         }
     }
 
-    /// The peer is up and refuses: it is asked less often.
+    /// Retries less often: the peer is up and rejected the connection.
     pub(in crate::relay) const fn refused(&mut self) {
         self.was_refused = true;
     }
 
-    /// Gives the next pause.
+    /// Gives the next backoff.
     pub(in crate::relay) fn next_backoff(&mut self) -> Duration {
         self.backoff.next_backoff(if self.was_refused { MAX_BACKOFF_REFUSED } else { MAX_BACKOFF_DOWN })
     }
 
-    /// Waits for so long, or until a stop is asked for.
+    /// Waits for so long, or until the relay is stopped.
     pub(in crate::relay) async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -116,7 +115,7 @@ impl Recovery {
         }
     }
 
-    /// Keeps the liveness mark fresh while nothing else does.
+    /// Ticks while it waits.
     pub(in crate::relay) async fn tick_during<T>(&self, wait: impl Future<Output = T>) -> T {
         let mut wait = std::pin::pin!(wait);
         loop {
@@ -128,9 +127,9 @@ impl Recovery {
         }
     }
 
-    /// Waits until the brokers have answered what given-up producers have sent, or until a stop is asked for. Whatever is written
-    /// before that may be followed by an older record.
-    pub(in crate::relay) async fn await_answers(&self, retired: &mut Vec<Retired>) {
+    /// Waits until the brokers have answered the requests of retired producers, or until the relay is stopped. A record written
+    /// before that might be followed by an older one.
+    pub(in crate::relay) async fn await_retired(&self, retired: &mut Vec<Retired>) {
         let began = Instant::now();
         let mut is_logged = false;
         loop {
@@ -138,37 +137,37 @@ impl Recovery {
             if retired.is_empty() || self.stop.is_cancelled() {
                 return;
             }
-            if began.elapsed() > ANSWER_LIMIT {
+            if began.elapsed() > RETIRED_LIMIT {
                 tracing::warn!(
                     code = "WR-6934",
-                    "the brokers have not answered the previous producer: older records may follow newer ones"
+                    "requests of the previous producer not answered: older records may follow newer ones"
                 );
                 return retired.clear();
             }
-            if !is_logged && began.elapsed() > ANSWER_WARNING {
-                tracing::warn!(code = "WR-6935", "waiting until the brokers have answered the previous producer");
+            if !is_logged && began.elapsed() > RETIRED_WARNING {
+                tracing::warn!(code = "WR-6935", "waiting for requests of the previous producer");
                 self.metrics.enter(State::SinkBlocked);
                 is_logged = true;
             }
-            self.pause(ANSWER_INTERVAL).await;
+            self.pause(RETIRED_INTERVAL).await;
         }
     }
 
-    /// Waits until Kafka answers, or until a stop is asked for. Meanwhile `look` looks at the source: what is wrong there for good
-    /// ends the wait, and what may pass is logged.
+    /// Waits until Kafka answers, or until the relay is stopped. Meanwhile `check` checks the source: a fatal error ends the wait,
+    /// a transient one is logged.
     pub(in crate::relay) async fn await_kafka(
         &mut self,
-        look: impl AsyncFn() -> Result<(), Error>,
+        check: impl AsyncFn() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut source = self.source();
-        let looking = async {
-            source.pause(LOOK_DELAY).await;
+        let checking = async {
+            source.pause(CHECK_DELAY).await;
             loop {
-                let looked = source.tick_during(Box::pin(look())).await;
-                let pause = match looked {
+                let checked = source.tick_during(Box::pin(check())).await;
+                let pause = match checked {
                     Ok(()) => {
                         source.connected();
-                        LOOK_INTERVAL
+                        CHECK_INTERVAL
                     }
                     Err(error) => {
                         source.classify(error)?;
@@ -181,11 +180,11 @@ impl Recovery {
         tokio::select! {
             biased;
             answered = self.probe_kafka() => answered,
-            wrong = looking => wrong,
+            wrong = checking => wrong,
         }
     }
 
-    /// The same for the other side: what is known of it is kept apart, so that the two do not count for each other.
+    /// Creates a separate state for the source: errors of the two peers do not affect each other.
     fn source(&self) -> Self {
         let mut source = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
         source.has_worked = self.has_worked;
@@ -202,7 +201,7 @@ impl Recovery {
             };
             match probed.map_err(|panicked| Error::Thread(std::io::Error::other(panicked)))? {
                 Ok(cluster) => {
-                    tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "Kafka answers");
+                    tracing::info!(brokers = cluster.brokers, cluster = cluster.id.as_deref(), "kafka connected");
                     self.metrics.kafka.connected();
                     self.rights_refused = 0;
                     self.was_refused = false;
@@ -219,7 +218,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Tells of an error that may pass, and gives back one that a person must act on.
+    /// Logs a transient error, and gives back a fatal one.
     pub(in crate::relay) fn classify(&mut self, error: Error) -> Result<(), Error> {
         let is_recurring =
             error.failure_position().is_some_and(|(what, position)| self.recurrence.is_recurring(what, position));
@@ -238,13 +237,13 @@ impl Recovery {
         Ok(())
     }
 
-    /// PostgreSQL has let us in.
+    /// Records that a connection to PostgreSQL was established.
     pub(in crate::relay) const fn connected(&mut self) {
         self.has_worked = true;
         self.rights_refused = 0;
     }
 
-    /// A connection is over that held for so long.
+    /// Records how long a connection lasted.
     pub(in crate::relay) fn connection_lasted(&mut self, duration: Duration) {
         if duration > STABLE_AFTER {
             self.backoff.reset();
@@ -252,14 +251,14 @@ impl Recovery {
         }
     }
 
-    /// Tells what went wrong: at once when it is new, once a minute while it stays the same.
+    /// Logs an error: at once when it is new, once a minute while it is the same.
     pub(in crate::relay) fn report(&mut self, error: &Error) {
         let text = chain(error);
         let code = error.code().to_string();
         self.metrics.failed(error.component(), error);
         let is_news = self.logged.as_ref().is_none_or(|(logged, at)| *logged != text || at.elapsed() > LOG_INTERVAL);
         if is_news {
-            tracing::warn!(code, error = text, help = error.help(), "waiting");
+            tracing::warn!(code, error = text, next = error.help(), "retrying after error");
             self.logged = Some((text, Instant::now()));
         }
     }

@@ -1,135 +1,16 @@
-//! What follows from how a connection ended, or a producer.
+//! What follows a connection.
 
 use std::time::Duration;
 
-use crate::relay::error::Error;
-use crate::relay::metrics::State;
-use crate::relay::postgres;
-use crate::relay::publish::Verdict;
-use crate::relay::stream::follow::StreamEnd;
-use walrelay_events::fault::Diagnose as _;
-use walrelay_events::fault::Fate;
-
-use super::Supervisor;
-
-/// A producer without rights on the cluster is tried so often: they may just be changing.
-const CLUSTER_ATTEMPTS: u32 = 3;
-/// How long our own walsender is left alone that has not noticed that we left it.
-const WALSENDER_PAUSE: Duration = Duration::from_secs(1);
-
-/// What the supervisor does next.
+/// The supervisor's next step.
 pub(super) enum StreamStep {
     Over,
     Again,
-    /// Kafka must answer first, asked after a pause.
+    /// Wait for Kafka, after a pause.
     AwaitKafka(Duration),
-    /// A record must be acknowledged first.
+    /// Wait for an acknowledgement.
     AwaitProgress,
     /// Another connection holds the slot.
     StandBy,
     Pause(Duration),
-}
-
-impl Supervisor {
-    pub(super) fn after(&mut self, ended: Result<StreamEnd, Error>) -> Result<StreamStep, Error> {
-        match ended {
-            Ok(StreamEnd::Stopped) => self.stopped().map(|()| StreamStep::Over),
-            // Whatever ended the connection, the stop is what counts: it says what is still in flight.
-            Ok(_) if self.stop.is_cancelled() => self.stopped().map(|()| StreamStep::Over),
-            Ok(StreamEnd::StoppedBefore) => Ok(StreamStep::Again),
-            Ok(StreamEnd::ServerShutdown) => {
-                self.metrics.enter(State::SourceReconnecting);
-                Ok(StreamStep::Pause(self.recovery.next_backoff()))
-            }
-            Ok(StreamEnd::ServerShutdownUnacked) => {
-                self.metrics.enter(State::SourceReconnecting);
-                Ok(StreamStep::Pause(Duration::ZERO))
-            }
-            Ok(StreamEnd::Stalled) => {
-                self.metrics.enter(State::SinkBlocked);
-                tracing::warn!(
-                    code = "WR-6933",
-                    "kafka delivery stalled: disconnecting from PostgreSQL until a record is acknowledged"
-                );
-                Ok(StreamStep::AwaitProgress)
-            }
-            Ok(StreamEnd::SinkFailed) => self.after_failure(),
-            Err(error) => self.after_error(error),
-        }
-    }
-
-    /// A record failed, or its producer did.
-    pub(super) fn after_failure(&mut self) -> Result<StreamStep, Error> {
-        let Some(held) = &mut self.held else { return Ok(StreamStep::AwaitKafka(Duration::ZERO)) };
-        let frontier = held.pipeline.frontier();
-        let Some(failure) = held.publisher.failure() else { return Ok(StreamStep::AwaitKafka(Duration::ZERO)) };
-        let was_cautious = held.pipeline.is_cautious();
-        if held.pipeline.reports().acked_records() > 0 {
-            self.cluster_refused = 0;
-        }
-        self.drop_producer();
-        match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
-            Verdict::Record if !was_cautious => {
-                self.recovery.batch_refused(&failure);
-                self.cautious_until = Some(frontier);
-                Ok(StreamStep::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
-                Err(failure.into())
-            }
-            Verdict::Rights | Verdict::Transient => {
-                self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
-                let is_refused = failure.verdict == Verdict::Rights;
-                // Where one topic is refused, only what stands before its record is handed over again.
-                self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
-                if is_refused {
-                    self.recovery.refused();
-                }
-                self.metrics.enter(State::SinkBlocked);
-                self.in_doubt = true;
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.recovery.learn(&failure);
-                self.recovery.report(&failure.into());
-                let pause = self.recovery.next_backoff();
-                Ok(if is_about_brokers { StreamStep::AwaitKafka(pause) } else { StreamStep::Pause(pause) })
-            }
-        }
-    }
-
-    pub(super) fn after_error(&mut self, error: Error) -> Result<StreamStep, Error> {
-        if let Error::Postgres { source, .. } = &error
-            && source.is_slot_active()
-        {
-            if self.is_own_walsender(source) {
-                self.metrics.enter(State::SourceReconnecting);
-                self.recovery.report(&error);
-                return Ok(StreamStep::Pause(WALSENDER_PAUSE));
-            }
-            // Whoever holds it may publish what we still have in our queue, and moves the position on.
-            self.drop_producer();
-            self.remembered = None;
-            self.purged_records = 0;
-            self.follows_another = true;
-            return Ok(StreamStep::StandBy);
-        }
-        self.recovery.classify(error)?;
-        self.metrics.enter(State::SourceReconnecting);
-        Ok(StreamStep::Pause(self.recovery.next_backoff()))
-    }
-
-    /// Says whether what holds the slot is the walsender that we left: it has not noticed yet.
-    fn is_own_walsender(&self, error: &postgres::Error) -> bool {
-        let holder = error.slot_holder().map(|process| (self.server_started.as_str(), process));
-        let ours = self.walsender.as_ref().map(|(started, process)| (started.as_str(), *process));
-        holder.is_some() && holder == ours
-    }
-
-    /// A stop is in order if a restart repeats nothing: whatever this process has handed to Kafka is acknowledged.
-    pub(super) fn stopped(&mut self) -> Result<(), Error> {
-        let in_flight = self.held.as_ref().map_or(0, |held| held.pipeline.ledger().records());
-        let records = in_flight.max(self.purged());
-        if records > 0 { Err(Error::Unacknowledged { records }) } else { Ok(()) }
-    }
 }
