@@ -1,7 +1,7 @@
 //! How it must end, as questions to the database.
 
+use crate::console;
 use crate::database::Database;
-use crate::print;
 use crate::stage::Failed;
 
 /// What must be so, and the question that says whether it is.
@@ -35,7 +35,7 @@ pub async fn database(database: &Database, orders: usize) -> Result<bool, Failed
     let (connection, orders) = (database.connection().await?, i64::try_from(orders)?);
     let mut is_well = true;
     for (what, question) in ENDINGS {
-        is_well &= print::check(connection.query_one(question, &[&orders]).await?.get(0), what);
+        is_well &= console::check(connection.query_one(question, &[&orders]).await?.get(0), what);
     }
     Ok(is_well)
 }
@@ -53,5 +53,5 @@ pub async fn slot(database: &Database) -> Result<bool, Failed> {
             'publication_names', 'walrelay')
         WHERE get_byte(data, 0) = ascii('I')";
     let is_empty = database.connection().await?.query_one(question, &[]).await?.get(0);
-    Ok(print::check(is_empty, "the slot has nothing more to give"))
+    Ok(console::check(is_empty, "the slot has nothing more to give"))
 }
