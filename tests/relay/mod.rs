@@ -1,10 +1,11 @@
 //! The relay against real servers.
 
 mod both_ends;
+mod catalog_check;
 mod content;
-mod contract;
 mod delivery;
 mod failover;
+mod gaps;
 mod lifecycle;
 mod order;
 mod poison;
@@ -17,5 +18,4 @@ mod shutdown;
 mod stall;
 mod stop;
 mod tls;
-mod unseen;
 mod wal;

@@ -51,7 +51,7 @@ fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
 fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_open_transaction() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
     kafka.create_topic_without_replicas("one-away", 6);
-    let more = "[source]\nstall_release_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "one-away", more);
     program.start_streaming();
     source::writers(&postgres.url(), 1, 500, 200).into_iter().for_each(|writer| writer.join().unwrap());
@@ -78,7 +78,7 @@ fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_op
 fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("full", 1);
-    let more = "[source]\nstall_release_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "full", more);
     program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"3s\"\n");
     program.start_streaming();

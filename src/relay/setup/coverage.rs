@@ -1,4 +1,4 @@
-//! What setup does about events that may have passed unseen: it refuses, or accepts the gap.
+//! What setup does about events that may have been omitted: it fails, or accepts the gap.
 
 use tokio_postgres::Client;
 
@@ -9,16 +9,16 @@ use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
 
 use super::Error;
-use super::Wish;
+use super::SetupOptions;
 use super::stored;
 
-/// Keeps how the catalog stands beside the position, now that the contract holds; or says what may have passed unseen.
+/// Stores the coverage beside the position after a successful check; or reports which events may have been omitted.
 pub(super) async fn keep(
     client: &Client,
     settings: &Settings,
-    wish: &Wish,
+    options: &SetupOptions,
     routes: &[Route],
-    tell: &mut dyn FnMut(&str),
+    report: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let (slot, publication) = (&settings.source.slot, &settings.source.publication);
     let version = catalog::version(client).await.map_err(RelayError::from)?;
@@ -30,10 +30,10 @@ pub(super) async fn keep(
         && let Some(what) = kept.unseen(&found)
     {
         let unseen = catalog::Error::Unseen { what, from: stored.position, to: look.wal_end };
-        if !wish.accept_gap {
+        if !options.accept_gap {
             return Err(RelayError::from(unseen).into());
         }
-        tell(&format!("accepting a gap: {unseen}"));
+        report(&format!("accepting a gap: {unseen}"));
     }
     catalog_watch::save(client, slot, &found).await.map_err(RelayError::from)?;
     Ok(())

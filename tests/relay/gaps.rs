@@ -5,9 +5,9 @@ use std::time::Duration;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
-use super::contract::accept;
-use super::contract::ends;
-use super::contract::sql_of;
+use super::catalog_check::accept;
+use super::catalog_check::ends;
+use super::catalog_check::sql_of;
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
