@@ -31,19 +31,27 @@ pub mod consumer;
 
 #[cfg(feature = "consumer")]
 mod kafka;
+#[cfg(any(feature = "consumer", feature = "testing"))]
+mod kafka_error;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// What the program `walrelay` uses beyond the public interface. It may change with every version.
+#[cfg(any(feature = "consumer", feature = "testing"))]
+pub use kafka_error::KafkaError;
+
+// Crates whose types are in the public interface, in the version that this library uses.
+#[cfg(feature = "consumer")]
+pub use prometheus;
+#[cfg(feature = "sqlx")]
+pub use sqlx;
+#[cfg(any(feature = "consumer", feature = "outbox"))]
+pub use tokio_postgres;
+pub use uuid;
+
 #[cfg(feature = "consumer")]
 #[doc(hidden)]
-pub mod internal {
-    pub use crate::consumer::is_expecting_a_panic;
-    pub use crate::kafka::Brokers;
-    pub use crate::kafka::is_of_connections;
-    pub use crate::kafka::refusal;
-}
+pub mod internal;
 
 /// The page about the library; its examples are compiled, and run where they need no server.
 #[cfg(all(doctest, feature = "outbox", feature = "consumer", feature = "testing"))]

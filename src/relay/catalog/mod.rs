@@ -6,20 +6,25 @@
 pub mod coverage;
 mod error;
 mod publication;
+mod row;
 mod slot;
 mod table;
 
 use tokio_postgres::Client;
-use tokio_postgres::Row;
 
-use crate::relay::postgres;
 use crate::relay::record::route::Route;
 
 pub use crate::relay::postgres::quote;
+pub use crate::relay::postgres::quote_table;
 pub use error::Error;
+pub(super) use row::get;
+pub(super) use row::query;
 pub use slot::Slot;
 pub use table::columns;
 pub use table::settle;
+
+use row::one;
+use row::u32_of;
 
 /// The result of a successful check.
 #[derive(Clone, Copy, Debug)]
@@ -68,26 +73,4 @@ pub async fn has_publication(client: &Client, publication: &str) -> Result<bool,
 pub async fn publishes(client: &Client, publication: &str, (schema, table): (&str, &str)) -> Result<bool, Error> {
     let sql = "SELECT count(*) FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
     Ok(get::<i64>(&one(client, sql, &[&publication, &schema, &table]).await?, 0)? > 0)
-}
-
-/// Quotes a table's name, with its schema.
-#[must_use]
-pub fn quote_table((schema, table): (&str, &str)) -> String {
-    format!("{}.{}", quote(schema), quote(table))
-}
-
-async fn one(client: &Client, sql: &str, values: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Row, Error> {
-    client.query_one(sql, values).await.map_err(query)
-}
-
-pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> {
-    row.try_get(column).map_err(query)
-}
-
-pub(super) fn query(error: tokio_postgres::Error) -> Error {
-    Error::Query(postgres::Error::from(error))
-}
-
-fn u32_of(value: i64) -> u32 {
-    u32::try_from(value).unwrap_or_default()
 }

@@ -2,14 +2,14 @@
 
 use tokio_postgres::Client;
 
+use crate::relay::postgres::quote;
+use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Role;
 
-use super::Error;
-use super::get;
-use super::query;
-use super::quote;
-use super::quote_table;
+use super::error::Error;
+use super::row::get;
+use super::row::query;
 
 pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
     let sql =

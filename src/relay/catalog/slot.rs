@@ -4,9 +4,9 @@ use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 
-use super::Error;
-use super::get;
-use super::query;
+use super::error::Error;
+use super::row::get;
+use super::row::query;
 
 /// A slot that this relay can use.
 #[derive(Clone, Copy, Debug)]

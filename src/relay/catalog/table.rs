@@ -3,18 +3,18 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::relay::postgres::quote;
+use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Kind;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::both_names;
 use crate::relay::record::row::listed;
 
-use super::Error;
-use super::get;
-use super::query;
-use super::quote;
-use super::quote_table;
-use super::u32_of;
+use super::error::Error;
+use super::row::get;
+use super::row::query;
+use super::row::u32_of;
 
 /// Checks the columns of a table. Says whether the payload should be requested in binary form.
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {

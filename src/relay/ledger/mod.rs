@@ -34,6 +34,7 @@ pub use ticket::Ticket;
 
 /// The maximum number of transactions in flight.
 pub const CAPACITY: usize = 1 << 16;
+const _: () = assert!(CAPACITY <= 1 << ticket::INDEX_BITS, "every index of the ring fits into a ticket");
 
 /// A position up to which every record is acknowledged. Only [`Ledger`] can create one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::Ticket;
+use super::ticket::Ticket;
 
 /// Counts acknowledgements for [`super::Ledger`]. Only the thread that polls the producer writes it.
 #[derive(Debug)]

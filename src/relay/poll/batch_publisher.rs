@@ -27,12 +27,12 @@ use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::settings::Settings;
 
-use super::TableState;
 use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
 use super::source::Source;
 use super::source::Table;
+use super::table_state::TableState;
 
 /// The attempts of a batch with a row that the server cannot send.
 const MAX_ATTEMPTS: u32 = 4;

@@ -37,6 +37,7 @@ mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
+mod table_state;
 mod value;
 pub(super) mod verify;
 
@@ -56,7 +57,6 @@ use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
-use crate::relay::record::route::Scratch;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
@@ -73,7 +73,8 @@ use outbox::Outbox;
 use outbox::outboxes;
 use selection::BatchSize;
 use source::Source;
-use sweep::Sweep;
+use table_state::Halt;
+use table_state::TableState;
 
 /// The server's timeout of an idle transaction is so much longer than the batch timeout.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
@@ -83,32 +84,6 @@ const HALT_AFTER: Duration = Duration::from_secs(30);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How often the unpublished rows are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The state of an outbox between two transactions.
-struct TableState {
-    outbox: Outbox,
-    sweep: Sweep,
-    batch_size: BatchSize,
-    scratch: Scratch,
-    /// Rows up to this one are published one at a time: a batch with one of them was rejected.
-    cautious_until: Option<i64>,
-    /// Such a row was published in this sweep.
-    saw_cautious: bool,
-    /// Rows that cannot be published, if there are any.
-    halt: Option<Halt>,
-    /// There was a warning of a missing index.
-    is_index_warned: bool,
-    /// The used percentage of a sequence at the last warning.
-    warned_percent: u64,
-}
-
-/// Rows that cannot be published: the first one ends the relay, once the rows of other keys are published.
-struct Halt {
-    error: RelayError,
-    /// The buckets of those keys.
-    buckets: Vec<i32>,
-    since: Instant,
-}
 
 struct Poller {
     settings: Settings,
@@ -139,18 +114,9 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     kafka.client()?;
     metrics.max_in_flight_bytes.set(budget);
     let seed = now_micros() ^ u64::from(std::process::id());
-    let state = |outbox| TableState {
-        outbox,
-        sweep: Sweep::starting_at(seed),
-        // Half for the locked rows, half for their records in flight.
-        batch_size: BatchSize::new(settings.source.poll.max_batch_rows, budget / 2),
-        scratch: Scratch::default(),
-        cautious_until: None,
-        saw_cautious: false,
-        halt: None,
-        is_index_warned: false,
-        warned_percent: 0,
-    };
+    // Half for the locked rows, half for their records in flight.
+    let batch_size = BatchSize::new(settings.source.poll.max_batch_rows, budget / 2);
+    let state = |outbox| TableState::new(outbox, seed, batch_size.clone());
     let recovery = Recovery::new(kafka, metrics.clone(), stop.clone());
     let mut poller = Poller {
         states: outboxes(&settings)?.into_iter().map(state).collect(),
@@ -350,41 +316,4 @@ async fn open(target: &Target, settings: &Settings, states: &[TableState]) -> Re
         RelayError::Postgres { action: "read the catalog", source: postgres::Error::NoAnswer { limit: OPEN_LIMIT } };
     let found = tokio::time::timeout(OPEN_LIMIT, verified).await.unwrap_or(Err(late))?;
     Ok(Source::new(ordinary, begin, found))
-}
-
-impl TableState {
-    fn begin_sweep(&mut self) {
-        self.sweep.begin();
-        self.saw_cautious = false;
-    }
-
-    fn end_sweep(&mut self) {
-        if !self.saw_cautious {
-            self.cautious_until = None;
-        }
-    }
-
-    /// Excludes a bucket, which has a row that cannot be published.
-    fn set_aside(&mut self, bucket: i32, error: RelayError) {
-        tracing::warn!(
-            code = %error.code(), error = chain(&error),
-            "row cannot be published: stopping after the rows of other keys"
-        );
-        let halt = self.halt.get_or_insert_with(|| Halt { error, buckets: Vec::new(), since: Instant::now() });
-        halt.buckets.push(bucket);
-    }
-
-    /// Gives the buckets to claim next.
-    fn candidates(&self) -> Vec<i32> {
-        let mut candidates = self.sweep.candidates();
-        candidates.retain(|bucket| self.halt.as_ref().is_none_or(|halt| !halt.buckets.contains(bucket)));
-        candidates
-    }
-
-    /// Says whether this row is published alone.
-    fn is_cautious(&mut self, sequence: i64) -> bool {
-        let is_cautious = self.cautious_until.is_some_and(|until| sequence <= until);
-        self.saw_cautious |= is_cautious;
-        is_cautious
-    }
 }

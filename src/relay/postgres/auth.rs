@@ -12,15 +12,16 @@ use postgres_protocol::message::frontend;
 use crate::cursor::Cursor;
 use crate::units::Secret;
 
-use super::ChannelBinding;
-use super::Config;
-use super::Error;
-use super::Host;
-use super::Target;
+use super::config::ChannelBinding;
+use super::config::Config;
+use super::error::Error;
 use super::message::Answer;
 use super::message::Messages;
+use super::target::Host;
+use super::target::Target;
 
-/// AuthenticationOk and the known requests, by their numbers in the protocol.
+/// AuthenticationOk and the known requests, by their numbers in
+/// [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html).
 const OK: i32 = 0;
 const CLEARTEXT: i32 = 3;
 const MD5: i32 = 5;

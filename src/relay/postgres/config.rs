@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::units;
 use crate::units::SecretRef;
 
+/// The value of `root_cert` for the certificate authorities that this machine trusts.
+pub(super) const SYSTEM: &str = "system";
+
 /// The connection to PostgreSQL.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,6 +82,6 @@ impl Default for Config {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { root_cert: "system".to_owned(), cert: None, key: None, channel_binding: ChannelBinding::default() }
+        Self { root_cert: SYSTEM.to_owned(), cert: None, key: None, channel_binding: ChannelBinding::default() }
     }
 }

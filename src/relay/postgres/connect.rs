@@ -14,16 +14,16 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-use super::Config;
-use super::Error;
-use super::Found;
-use super::Host;
-use super::SslMode;
-use super::Target;
 use super::auth;
 use super::auth::Login;
+use super::config::Config;
+use super::error::Error;
 use super::message::Answer;
 use super::message::Messages;
+use super::target::Found;
+use super::target::Host;
+use super::target::SslMode;
+use super::target::Target;
 use super::tls::Connector;
 use super::transport::Transport;
 

@@ -14,9 +14,9 @@ use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 use walrelay_events::fault::chain;
 
-use super::BadConninfo;
-use super::ServerError;
+use super::params::BadConninfo;
 use super::server::Kind;
+use super::server::ServerError;
 
 /// A connection to PostgreSQL failed.
 #[derive(Debug, thiserror::Error)]

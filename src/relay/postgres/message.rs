@@ -1,4 +1,6 @@
 //! The messages of authentication and of commands: few and small.
+//!
+//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html).
 
 use std::future::poll_fn;
 
@@ -7,9 +9,9 @@ use tokio::io::AsyncWriteExt as _;
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 
-use super::Error;
-use super::ServerError;
+use super::error::Error;
 use super::read_buffer::ReadBuffer;
+use super::server::ServerError;
 use super::transport::Transport;
 
 /// The largest message before the stream.

@@ -20,13 +20,13 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
-use super::Config;
-use super::Error;
-use super::Found;
-use super::Target;
+use super::config::Config;
 use super::connect;
 use super::connect::Connected;
 use super::connect::Purpose;
+use super::error::Error;
+use super::target::Found;
+use super::target::Target;
 use super::transport::Transport;
 
 /// An ordinary connection.

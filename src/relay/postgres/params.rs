@@ -2,10 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use super::BadConninfo;
-
 /// Parameters by their names in libpq.
 pub(super) type Params = BTreeMap<String, String>;
+
+/// The connection string cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadConninfo {
+    /// Its syntax is wrong.
+    #[error("{0}")]
+    Form(String),
+    /// A parameter does not exist.
+    #[error("invalid or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<&'static str>,
+    },
+    /// A value is not one of those allowed.
+    #[error("invalid {name} value: {value:?}; allowed: {allowed}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
 
 /// The supported parameters, then those that are accepted without effect: application name, encoding and socket settings are
 /// fixed, and there is no GSS encryption.

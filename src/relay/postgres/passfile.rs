@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::Host;
+use super::target::Host;
 
 /// Reads the password file if only its owner can, as libpq does.
 pub(super) fn read(path: &str) -> Option<String> {

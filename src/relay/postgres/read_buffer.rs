@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::io::AsyncRead;
 use tokio::io::ReadBuf;
 
-use super::Error;
+use super::error::Error;
 
 /// The initial and usual size: several hundred small events per wake-up.
 const USUAL: usize = 256 << 10;

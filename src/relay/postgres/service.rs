@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::BadConninfo;
 use super::params;
+use super::params::BadConninfo;
 use super::params::Params;
 
 /// Finds a service as libpq does: in `PGSERVICEFILE` or `~/.pg_service.conf`, then in `pg_service.conf` in `PGSYSCONFDIR`.

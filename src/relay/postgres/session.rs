@@ -2,15 +2,15 @@
 
 use crate::lsn::Lsn;
 
-use super::Config;
-use super::Error;
-use super::Stream;
-use super::Target;
+use super::config::Config;
 use super::connect;
 use super::connect::Connected;
 use super::connect::Purpose;
+use super::error::Error;
 use super::message::Answer;
 use super::sql::quote;
+use super::stream::Stream;
+use super::target::Target;
 
 /// The first version that takes options in parentheses.
 const PARENTHESES: u32 = 150_000;

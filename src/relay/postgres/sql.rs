@@ -11,3 +11,9 @@ pub fn quote(name: &str) -> String {
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
+
+/// Quotes a table's name, with its schema.
+#[must_use]
+pub fn quote_table((schema, table): (&str, &str)) -> String {
+    format!("{}.{}", quote(schema), quote(table))
+}

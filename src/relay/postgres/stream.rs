@@ -21,11 +21,11 @@ use tokio::io::AsyncWriteExt as _;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
-use super::Error;
-use super::ServerError;
+use super::error::Error;
 use super::message;
 use super::message::Messages;
 use super::read_buffer::ReadBuffer;
+use super::server::ServerError;
 use super::transport::Transport;
 
 /// The bytes of a frame besides its row.
@@ -93,7 +93,8 @@ impl Stream {
         self.position = self.position.max(confirmed.lsn());
     }
 
-    /// Queues a status update: write = flush = apply.
+    /// Queues a status update: write = flush = apply. Layout: Standby status update in
+    /// [Streaming Replication Protocol](https://www.postgresql.org/docs/18/protocol-replication.html).
     pub fn queue_status(&mut self, wants_answer: bool) {
         if self.queued.len() > MAX_QUEUED - STATUS_BYTES {
             return;

@@ -24,15 +24,13 @@ use openssl::x509::store::X509StoreBuilder;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
-use super::Error;
-use super::Host;
-use super::SslMode;
-use super::Target;
-use super::Tls;
 use super::certificate;
-
-/// The value of `root_cert` for the certificate authorities that this machine trusts.
-pub(super) const SYSTEM: &str = "system";
+use super::config::SYSTEM;
+use super::config::Tls;
+use super::error::Error;
+use super::target::Host;
+use super::target::SslMode;
+use super::target::Target;
 
 /// Opens TLS sessions.
 #[derive(Clone, Debug)]

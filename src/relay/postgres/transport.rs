@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_openssl::SslStream;
 
-use super::Error;
-use super::Host;
-use super::SslMode;
+use super::error::Error;
+use super::target::Host;
+use super::target::SslMode;
 use super::tls;
 use super::tls::Connector;
 
@@ -90,6 +90,8 @@ impl Transport {
     }
 }
 
+/// [SSL Session Encryption](https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-SSL).
+///
 /// Reads the response as a single byte directly from the socket: bytes that an attacker injected after it then fail in the
 /// handshake and are not taken for data of the TLS session.
 async fn request_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {

@@ -29,14 +29,14 @@ use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use walrelay_events::internal::Brokers;
 
-use super::Failure;
-use super::Waiting;
+use super::error::Failure;
 use super::error::is_lack_of_rights;
 use super::partitions::Changed;
 use super::partitions::Partitions;
 use super::repeats::Repeats;
 use super::statistics;
 use super::waiting;
+use super::waiting::Waiting;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -219,7 +219,7 @@ impl ClientContext for PublisherContext {
             self.0.brokers_up();
         }
         self.0.brokers.note(&statistics);
-        if self.0.brokers.are_forgotten() {
+        if self.0.brokers.are_lost() {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }

@@ -24,12 +24,12 @@ use rdkafka::statistics::Statistics;
 
 use crate::relay::metrics::now_micros;
 
-use super::Error;
-use super::Settings;
 use super::context::is_trouble;
+use super::error::Error;
 use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
 use super::repeats::without_duration;
+use super::settings::Settings;
 
 /// How often the client is polled.
 const INTERVAL: Duration = Duration::from_millis(10);

@@ -6,7 +6,7 @@ use rdkafka::producer::BaseProducer;
 
 use walrelay_events::internal;
 
-use super::Config;
+use super::config::Config;
 
 /// Properties that have an option of their own or that a guarantee depends on, and what to do instead.
 const GUARDED: [(&str, &str); 33] = [

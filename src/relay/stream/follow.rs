@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::relay::error::Error;
 use crate::relay::metrics::Backpressure;
-use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::pipeline::Pipeline;
@@ -23,17 +22,15 @@ use crate::relay::pipeline::Stopped;
 use crate::relay::postgres;
 use crate::relay::postgres::ServerError;
 use crate::relay::postgres::Stream;
-use crate::relay::publish;
 use crate::relay::publish::Publisher;
-use crate::relay::publish::Stalled;
 use crate::relay::stream::coalesce::Coalesce;
 use crate::relay::stream::feedback::Feedback;
 use crate::relay::stream::feedback::Pace;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::keeper::Keeper;
 use crate::relay::stream::keeper::KeeperEvent;
+use crate::relay::stream::phase::Phase;
 use crate::relay::stream::pipeline_metrics::PipelineMetrics;
-use crate::relay::stream::stall_report::RecoveryCheck;
 use crate::relay::stream::stall_report::StallReport;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::Fate;
@@ -86,10 +83,6 @@ pub(in crate::relay) struct Follow<'a> {
     pub(in crate::relay) failed: Option<Error>,
     /// Nothing is read, and so nothing published, before this time; none once it has passed.
     pub(in crate::relay) publishes_from: Option<Instant>,
-    /// Kafka was stalled, and has not recovered yet.
-    pub(in crate::relay) recovery_check: Option<RecoveryCheck>,
-    /// Kafka was stalled; kept from one connection to the next until a record is acknowledged.
-    pub(in crate::relay) in_doubt: &'a mut bool,
     /// Another relay published before this one and may have requests in flight.
     pub(in crate::relay) follows_another: &'a mut bool,
     pub(in crate::relay) stalls: &'a mut StallReport,
@@ -103,21 +96,6 @@ enum Walked {
     Held(Backpressure),
     /// The server ended the stream.
     Over(postgres::Error),
-}
-
-/// The phase of the loop.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
-    /// Streaming.
-    Flowing,
-    /// The relay is stopping; this is the deadline.
-    Draining(Instant),
-    /// An event cannot be published: waiting for the acknowledgement of earlier ones until this time.
-    Clearing(Instant),
-    /// The last position is being stored.
-    Storing(Instant),
-    /// The server is shutting down: waiting for acknowledgements until this time.
-    Parking(Instant),
 }
 
 impl Follow<'_> {
@@ -158,11 +136,8 @@ impl Follow<'_> {
                 return Ok(StreamEnd::SinkFailed);
             }
             if let Some(end) = self.advance(&mut phase, &mut feedback, now)? {
-                // Only a stored position is reported.
-                if end == StreamEnd::Stopped
-                    && let Some(confirmed) = feedback.reportable()
-                {
-                    self.stream.confirm(confirmed);
+                if end == StreamEnd::Stopped {
+                    self.confirm(&mut feedback);
                 }
                 return Ok(end);
             }
@@ -171,9 +146,10 @@ impl Follow<'_> {
                 if feedback.is_stalled(now) {
                     return Ok(StreamEnd::Stalled);
                 }
-                self.report_stall(feedback.is_slow(now));
+                let Held { pipeline, publisher } = &*self.held;
+                self.stalls.note(feedback.is_slow(now), publisher.waiting(), pipeline, self.metrics);
             }
-            let reads = full.is_none() && self.publishes_from.is_none() && self.listens(phase);
+            let reads = full.is_none() && self.publishes_from.is_none() && phase.reads(&self.held.pipeline);
             if !reads {
                 feedback.not_listening(now);
             }
@@ -183,11 +159,9 @@ impl Follow<'_> {
             if feedback.is_storm() && matches!(phase, Phase::Flowing | Phase::Draining(_)) {
                 phase = self.begin_park(now);
             }
-            if self.pipeline_metrics.is_due(now) {
-                self.pipeline_metrics.note(&self.held.pipeline, self.stream.position(), now);
-            }
+            self.pipeline_metrics.note(&self.held.pipeline, self.stream.position(), now);
 
-            let deadline = self.deadline(phase, &feedback);
+            let deadline = phase.deadline(&feedback, self.publishes_from).min(self.pipeline_metrics.due());
             if full.is_none() && !reads {
                 self.held.pipeline.ledger().await_all();
             }
@@ -222,15 +196,7 @@ impl Follow<'_> {
         if self.publishes_from.is_some_and(|from| now >= from) {
             self.publishes_from = None;
             *self.follows_another = false;
-            self.metrics.enter(if self.recovery_check.is_none() { State::Streaming } else { State::SinkBlocked });
-        }
-    }
-
-    /// Says whether the socket is read in this phase.
-    fn listens(&self, phase: Phase) -> bool {
-        match phase {
-            Phase::Flowing | Phase::Draining(_) => !self.held.pipeline.is_at_border(),
-            Phase::Clearing(_) | Phase::Storing(_) | Phase::Parking(_) => false,
+            self.metrics.enter(if self.stalls.is_in_doubt() { State::SinkBlocked } else { State::Streaming });
         }
     }
 
@@ -314,7 +280,7 @@ impl Follow<'_> {
         match *phase {
             // Nothing was published: the row still describes the previous relay.
             Phase::Draining(_) if self.publishes_from.is_some() => Ok(Some(StreamEnd::Stopped)),
-            Phase::Draining(until) | Phase::Clearing(until) if self.is_acked(*phase) => {
+            Phase::Draining(until) | Phase::Clearing(until) if phase.is_acked(&self.held.pipeline) => {
                 // The last acknowledgement may have come after this round settled.
                 self.settle(feedback, now);
                 *phase = Phase::Storing(if feedback.is_persisted() { until.min(now + RELEASE_LIMIT) } else { until });
@@ -328,7 +294,7 @@ impl Follow<'_> {
                 Err(Error::undrained(records, is_open, self.drain))
             }
             Phase::Parking(until) => {
-                let is_acked = self.is_acked(*phase);
+                let is_acked = phase.is_acked(&self.held.pipeline);
                 let end = if is_acked { StreamEnd::ServerShutdown } else { StreamEnd::ServerShutdownUnacked };
                 Ok((is_acked || now >= until).then_some(end))
             }
@@ -344,20 +310,15 @@ impl Follow<'_> {
         feedback.is_released().then_some(StreamEnd::Stopped)
     }
 
-    /// Says whether everything is acknowledged that this phase waits for.
-    fn is_acked(&self, phase: Phase) -> bool {
-        let pipeline = &self.held.pipeline;
-        match phase {
-            Phase::Draining(_) => pipeline.is_at_border() && pipeline.is_drained(),
-            Phase::Clearing(_) | Phase::Parking(_) => pipeline.ledger().records() == 0,
-            Phase::Flowing | Phase::Storing(_) => false,
+    /// Confirms the position that is stored: no other is reported.
+    fn confirm(&mut self, feedback: &mut Feedback) {
+        if let Some(confirmed) = feedback.reportable() {
+            self.stream.confirm(confirmed);
         }
     }
 
     fn report(&mut self, feedback: &mut Feedback, now: Instant) {
-        if let Some(confirmed) = feedback.reportable() {
-            self.stream.confirm(confirmed);
-        }
+        self.confirm(feedback);
         if let Some(wants_answer) = feedback.to_report(now) {
             self.stream.queue_status(wants_answer);
         }
@@ -404,30 +365,6 @@ impl Follow<'_> {
         Phase::Parking(now + PARK_GRACE)
     }
 
-    /// Logs a stall of Kafka with its reason, and its end. The relay disconnects only later.
-    fn report_stall(&mut self, has_stalled: bool) {
-        let waiting = self.held.publisher.waiting();
-        let lacks_topic = waiting.as_ref().is_some_and(|waiting| waiting.cause == publish::Cause::NoTopic);
-        self.recovery_check =
-            self.recovery_check.filter(|recovery_check| !recovery_check.has_recovered(&self.held.pipeline));
-        let was_blocked = self.metrics.state.load() == State::SinkBlocked;
-        if has_stalled || lacks_topic {
-            let stalled = Stalled { waiting };
-            *self.in_doubt = true;
-            if !was_blocked {
-                self.metrics.kafka.lost(Loss::Stalled);
-                self.metrics.enter(State::SinkBlocked);
-            }
-            self.stalls.report(stalled, self.metrics);
-        } else if was_blocked && self.recovery_check.is_none() {
-            tracing::info!("kafka delivery resumed");
-            *self.in_doubt = false;
-            self.stalls.over();
-            self.metrics.kafka.connected();
-            self.metrics.enter(State::Streaming);
-        }
-    }
-
     /// Ends the stream in order. Within a transaction the server sends the rest of it before it handles CopyDone: then only the last
     /// position is reported, without waiting for a reply.
     async fn leave(self, end: StreamEnd, has_failed: bool) -> Result<StreamEnd, Error> {
@@ -441,18 +378,5 @@ impl Follow<'_> {
             ended.map_err(Error::postgres("end replication"))?;
         }
         Ok(end)
-    }
-
-    fn deadline(&self, phase: Phase, feedback: &Feedback) -> Instant {
-        let pipeline_metrics = self.pipeline_metrics.due();
-        match phase {
-            Phase::Flowing => {
-                let due = feedback.deadline().min(pipeline_metrics);
-                self.publishes_from.map_or(due, |from| due.min(from))
-            }
-            Phase::Draining(until) | Phase::Clearing(until) => feedback.deadline().min(pipeline_metrics).min(until),
-            // Positions are no longer stored at intervals.
-            Phase::Storing(until) | Phase::Parking(until) => feedback.report_due().min(pipeline_metrics).min(until),
-        }
     }
 }

@@ -12,6 +12,7 @@ mod advance;
 mod coalesce;
 mod follow;
 mod holder;
+mod phase;
 mod pipeline_metrics;
 mod silence;
 mod stall_report;

@@ -31,12 +31,11 @@ impl<'m> PipelineMetrics<'m> {
         self.at + INTERVAL
     }
 
-    pub(in crate::relay) fn is_due(&self, now: Instant) -> bool {
-        now >= self.due()
-    }
-
-    /// Copies; the WAL is confirmed up to `position`.
+    /// Copies if it is time; the WAL is confirmed up to `position`.
     pub(in crate::relay) fn note(&mut self, pipeline: &Pipeline, position: Lsn, now: Instant) {
+        if now < self.due() {
+            return;
+        }
         self.at = now;
         let metrics = self.metrics;
         let (tally, clock, now_unix) = (pipeline.tally(), pipeline.clock(), now_micros());

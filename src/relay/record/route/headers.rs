@@ -15,7 +15,7 @@ use crate::relay::decode::pgoutput::Cell;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 
-use super::Reason;
+use super::reason::Reason;
 use super::value;
 
 /// The number of headers of a row.

@@ -3,7 +3,7 @@
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 
-use super::Reason;
+use super::reason::Reason;
 use super::value;
 
 /// A parsed template.

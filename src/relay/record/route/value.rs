@@ -11,7 +11,7 @@ use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 use crate::relay::record::row::Value;
 
-use super::Reason;
+use super::reason::Reason;
 
 /// PostgreSQL's epoch, 2000-01-01, as time since the Unix epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;

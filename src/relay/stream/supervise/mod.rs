@@ -5,6 +5,7 @@
 //! unknown) and after any failed record. Then the WAL is read again from the confirmed position, once the brokers have answered the
 //! requests of the old producer: events of a key may be repeated, but never swapped.
 
+mod ended;
 mod step;
 mod wait;
 
@@ -48,7 +49,6 @@ use crate::relay::stream::resume::Server;
 use crate::relay::stream::resume::Start;
 use crate::relay::stream::resume::Stored;
 use crate::relay::stream::silence::Silence;
-use crate::relay::stream::stall_report::RecoveryCheck;
 use crate::relay::stream::stall_report::StallReport;
 
 use step::StreamStep;
@@ -85,8 +85,6 @@ struct Supervisor {
     purged_records: u64,
     /// Another relay has published since this one did, and may have requests in flight.
     follows_another: bool,
-    /// Kafka was stalled, and no record was acknowledged since.
-    in_doubt: bool,
     /// The catalog check with its last result, kept between connections.
     watch: Option<CatalogWatch>,
 }
@@ -120,7 +118,6 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
         handed_before: Lsn::ZERO,
         purged_records: 0,
         follows_another: false,
-        in_doubt: false,
         watch: None,
         settings,
     };
@@ -231,7 +228,7 @@ impl Supervisor {
         let publishes_from = self.publish_from();
         let Some(held) = &mut self.held else { return Ok(StreamEnd::SinkFailed) };
         let pipeline_metrics = PipelineMetrics::new(&self.metrics, &held.pipeline);
-        let recovery_check = self.in_doubt.then(|| RecoveryCheck::of(&held.pipeline));
+        self.stalls.begin(&held.pipeline);
         let source = &self.settings.source;
         let wal_sender_timeout = self.settings.postgres.wal_sender_timeout;
         let follow = Follow {
@@ -255,8 +252,6 @@ impl Supervisor {
             pipeline_metrics,
             failed: None,
             publishes_from: Some(publishes_from),
-            recovery_check,
-            in_doubt: &mut self.in_doubt,
             follows_another: &mut self.follows_another,
             stalls: &mut self.stalls,
         };

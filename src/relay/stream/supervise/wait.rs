@@ -60,7 +60,6 @@ impl Supervisor {
             if held.pipeline.reports().acked_records() > acked || held.pipeline.ledger().records() == 0 {
                 tracing::info!("kafka delivery resumed");
                 self.stalls.over();
-                self.in_doubt = false;
                 self.metrics.kafka.connected();
                 self.metrics.enter(State::SourceReconnecting);
                 return Ok(StreamStep::Again);
