@@ -202,7 +202,7 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
         let ended = one.verb(&["setup", "--apply"]);
         assert_eq!(ended.code, Some(0), "{}", ended.notes);
         assert!(
-            ended.notes.contains("is there already") && ended.notes.contains("is stored already"),
+            ended.notes.contains("slot walrelay exists") && ended.notes.contains("stored position"),
             "{}",
             ended.notes
         );
