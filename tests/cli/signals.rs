@@ -79,5 +79,5 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
         assert!(began.elapsed() < Duration::from_secs(60), "it has not ended: {}", said());
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(said().contains("stopping: draining"), "{}", said());
+    assert!(said().contains("\"message\":\"draining\""), "{}", said());
 }
