@@ -1,7 +1,7 @@
 //! The rooms of both packages, and what each imports of the others.
 //!
-//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own is no
-//! more than its `mod.rs`: nothing is in a room by way of the folder around it.
+//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own
+//! is no more than its `mod.rs`: nothing is in a room by way of the folder around it.
 
 /// `room: the rooms it imports`, each below those it imports. What is `pure` decides, and never waits.
 const ROOMS: &str = "
@@ -147,7 +147,8 @@ testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdi
     consumer
 testing: fault testing/broker testing/postgres testing/harness
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
-cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
+cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay \
+log
     metrics admin testing config
 ";
 

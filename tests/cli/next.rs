@@ -243,7 +243,8 @@ fn mistakes_of_the_configuration_are_records_with_code_and_next_in_the_format_th
     };
     let many: String = (0..9).map(|number| format!("drain{number} = \"1s\"\n")).collect();
     let many = format!("[shutdown]\n{many}");
-    // As the file says, the environment over it, --set over both; and whatever cannot be read is auto, here without a terminal.
+    // As the file says, the environment over it, --set over both; and whatever cannot be read is auto, here without a
+    // terminal.
     let json = [
         started(&format!("{many}[log]\nformat = \"json\"\n"), &[], &[]),
         started(&many, &[], &[("WALRELAY_LOG__FORMAT", "json")]),

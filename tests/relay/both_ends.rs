@@ -1,4 +1,5 @@
-//! A start looks at PostgreSQL and at Kafka: what is wrong for good on one of them ends it, also while the other is down.
+//! A start looks at PostgreSQL and at Kafka: what is wrong for good on one of them ends it, also while the other is
+//! down.
 
 use std::fs;
 use std::thread;
@@ -48,7 +49,8 @@ fn as_role(postgres: &Postgres, password: &str) -> String {
 fn what_is_wrong_with_postgres_for_good_ends_the_relay_while_kafka_is_down() {
     let postgres = with_a_role();
     let (mut program, sql) = delivery::prepared(&postgres, DOWN, "never", "");
-    let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)";
+    let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', \
+                       publish_via_partition_root = true)";
     for (wrong, exit, code, right) in [
         ("ALTER TABLE outbox_events RENAME TO aside", 65, "WR-6504", "ALTER TABLE aside RENAME TO outbox_events"),
         (
@@ -151,7 +153,8 @@ fn while_both_are_down_both_are_named_and_what_is_fit_is_waited_with_without_a_h
 
     let postgres = Postgres::start(Options::default()).unwrap();
     let (mut program, sql) = delivery::prepared(&postgres, DOWN, "never", "");
-    let row = "SELECT position::text || coalesce(released_at::text, '') || coalesce(catalog_state, '') FROM walrelay.position";
+    let row = "SELECT position::text || coalesce(released_at::text, '') || coalesce(catalog_state, '') FROM \
+               walrelay.position";
     sql.run("ALTER PUBLICATION walrelay ADD TABLE other; SELECT emit('k1')");
     let (stored, confirmed) = (sql.text(row), sql.confirmed());
     program.start();

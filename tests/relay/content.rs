@@ -1,4 +1,5 @@
-//! Text that the server cannot send: asked for as it is stored where that is possible, else named, and never tried for ever.
+//! Text that the server cannot send: asked for as it is stored where that is possible, else named, and never tried for
+//! ever.
 
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ fn database(postgres: &Postgres, encoding: &str) -> (String, Sql) {
     let sql = Sql::connect(&url);
     sql.run(
         "SET client_encoding = 'SQL_ASCII';
-         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, \
+         event_type text,
              payload text, created_at timestamptz DEFAULT now(), note text);
          CREATE FUNCTION raw(hex text) RETURNS text LANGUAGE sql AS
              $$ SELECT convert_from(decode(hex, 'hex'), getdatabaseencoding()::text) $$",
@@ -109,8 +111,11 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
     let (url, sql) = database(&postgres, "WIN1252");
     let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 3");
     // In a column that nobody maps it is not even read; in the key itself the row is named all the same.
-    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
-                     ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), 'E', '5', NULL)"));
+    sql.run(&format!(
+        "{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
+                     ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), \
+                     'E', '5', NULL)"
+    ));
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', 'last', NULL)"));
     for key in 0..40 {
         sql.run(&format!("{INSERT} ('Order', 'g{key}', 'E', '6', NULL)"));

@@ -1,7 +1,7 @@
 //! The primary is gone and its standby is promoted: the relay goes on there, or says what is missing.
 //!
-//! Failover slots came with PostgreSQL 17. On an older server the same tests insist that it refuses one by name and that a
-//! promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
+//! Failover slots came with PostgreSQL 17. On an older server the same tests insist that it refuses one by name and
+//! that a promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
 
 use std::collections::HashSet;
 use std::thread;

@@ -1,4 +1,5 @@
-//! What may have passed unseen is a gap, whoever looked away; and a gap that is accepted takes nothing along that can be delivered.
+//! Events that may have been missed are a gap, in whatever way they were missed. Accepting a gap skips nothing that can
+//! be delivered.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ fn emit(sql: &Sql, key: &str) -> String {
     sql.text(&format!("SELECT event_id::text FROM truth WHERE key = '{key}' ORDER BY version DESC LIMIT 1"))
 }
 
-/// Waits until everything so far is confirmed. A write of the relay's own behind it is confirmed only once others have written.
+/// Waits until everything so far is confirmed. A write of the relay's own behind it is confirmed only once others have
+/// written.
 pub(super) fn await_all(sql: &Sql) {
     let end = sql.wal_end();
     sql.run("SELECT txid_current()");
@@ -74,7 +76,7 @@ fn c3_without_a_stored_position_a_change_while_disconnected_is_seen_by_the_proce
     assert_eq!(program.wait(), Some(66), "{}", program.log());
     assert!(program.log().contains("WR-6603"), "{}", program.log());
     assert!(sql.confirmed() <= before, "{} is confirmed, hidden from {before}", sql.confirmed());
-    // Whoever starts it again has read that.
+    // Starting it again accepts what it said.
     program.start_streaming();
 }
 

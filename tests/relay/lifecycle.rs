@@ -190,8 +190,8 @@ fn setup_adds_a_second_outbox_to_the_publication_that_is_there() {
     let table = |name: &str| format!("[[outbox]]\ntable = \"public.{name}\"\ntopic = \"second\"\n\n");
     let both = table("outbox_events") + &table("later_events");
     let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &both);
-    let told = program.verb(&["setup", "--apply"]);
-    assert!(told.code == Some(0) && told.notes.contains("later_events added"), "{}{}", told.out, told.notes);
+    let ended = program.verb(&["setup", "--apply"]);
+    assert!(ended.code == Some(0) && ended.notes.contains("later_events added"), "{}{}", ended.out, ended.notes);
     program.start_streaming();
     sql.run("SELECT emit('k1'); INSERT INTO later_events SELECT * FROM outbox_events");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
@@ -228,7 +228,8 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_tries_and_right_ones_
         let file = std::env::temp_dir().join(format!("walrelay-login-{}", std::process::id()));
         std::fs::write(&file, password).unwrap();
         let more = format!(
-            "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\n\
+            "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \
+             \"SCRAM-SHA-256\"\n\
              username = \"walrelay\"\npassword = {{ file = \"{}\" }}\n",
             file.display()
         );

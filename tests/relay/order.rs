@@ -1,6 +1,7 @@
 //! Of one key no record is written behind its successors, although brokers do not link a producer to the one before it.
 //!
-//! The proxy holds back what a producer has sent, as a broker does that has not read it yet, and lets a new connection pass.
+//! The proxy holds back what a producer has sent, as a broker does that has not read it yet, and lets a new connection
+//! pass.
 
 use std::time::Duration;
 

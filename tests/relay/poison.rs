@@ -85,8 +85,11 @@ fn a_record_that_a_broker_takes_by_default_is_sent_and_one_that_its_topic_refuse
     program.start_streaming();
     // Not to be compressed, so that the broker counts what we count.
     let noise = |bytes: u32| {
-        format!("(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', ''), ''), {bytes})
-                  FROM generate_series(1, {bytes} / 80) AS n)")
+        format!(
+            "(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', \
+                 ''), ''), {bytes})
+                  FROM generate_series(1, {bytes} / 80) AS n)"
+        )
     };
     sql.run(&format!("{INSERT} (gen_random_uuid(), 'Order', 'k1', 'E', {}, NULL)", noise(1_030_000)));
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));

@@ -1,4 +1,5 @@
-//! The confirmed position is stored whatever happens to the connection that stores it, or somebody hears that it is not.
+//! The confirmed position is stored whatever happens to the connection that stores it, or somebody hears that it is
+//! not.
 
 use std::time::Duration;
 
@@ -106,8 +107,11 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), LIMIT);
     // What cannot be stored all the same is an alarm with its reason; what the slot keeps is seen to.
-    sql.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$;
-             CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()");
+    sql.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING \
+             ERRCODE = '53100'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
     sql.run("SELECT emit('k1')");
     program.await_that("the alarm", |program| program.log().contains("SQLSTATE 53100"));
     let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A Kafka that acknowledges nothing: the cause is named, nothing is repeated for it, and delivery follows the broker's return.
+//! A Kafka that acknowledges nothing: the cause is named, nothing is repeated for it, and delivery follows the broker's
+//! return.
 
 use std::time::Duration;
 

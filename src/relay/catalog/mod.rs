@@ -1,7 +1,7 @@
 //! The catalog check: publication, tables and slot must be right before the relay reads the WAL.
 //!
-//! The stream does not show a mistake (a table that is missing in the publication sends nothing), so the catalog is read here, on
-//! an ordinary connection. Nothing is created and nothing is changed.
+//! The stream does not show a mistake (a table that is missing in the publication sends nothing), so the catalog is
+//! read here, on an ordinary connection. Nothing is created and nothing is changed.
 
 pub mod coverage;
 mod error;
@@ -29,7 +29,6 @@ use row::u32_of;
 /// The result of a successful check.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The slot.
     pub slot: Slot,
     /// A payload is `bytea`, whose text form is twice as long: request the binary form.
     pub wants_binary: bool,

@@ -1,7 +1,7 @@
 //! The state of the stream: between transactions, or within one.
 //!
-//! A transaction that begins here has already committed, so its rows may be published as they come. The fields of Begin exist
-//! only while a transaction is open; a stream that violates the protocol gives a [`Violation`].
+//! A transaction that begins here has already committed, so its rows may be published as they come. The fields of Begin
+//! exist only while a transaction is open; a stream that violates the protocol gives a [`Violation`].
 
 use std::mem;
 
@@ -38,7 +38,6 @@ pub enum Violation {
         /// The second transaction.
         xid: u32,
     },
-    /// Commit without Begin.
     #[error("Commit at {found} without Begin")]
     CommitWithoutBegin {
         /// Its position.
@@ -57,7 +56,6 @@ pub enum Violation {
     EndBeforeCommit {
         /// Its start.
         commit: Lsn,
-        /// Its end.
         end: Lsn,
     },
     /// Transactions out of commit order.

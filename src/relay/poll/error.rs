@@ -16,7 +16,6 @@ pub enum Error {
     /// The table does not fit for polling.
     #[error("table {table} {what}")]
     Unfit {
-        /// The table.
         table: String,
         /// The difference.
         what: String,
@@ -26,11 +25,9 @@ pub enum Error {
     /// A privilege is missing.
     #[error("permission denied: role {role:?} cannot {what} table {table}")]
     Rights {
-        /// The role.
         role: String,
         /// What it cannot do.
         what: &'static str,
-        /// The table.
         table: String,
         /// The statement that fixes it.
         grant: String,
@@ -40,20 +37,12 @@ pub enum Error {
     Mismatch(#[from] Mismatch),
     /// Row-level security hides rows.
     #[error("row-level security hides rows of table {table} from role {role:?} ({policies})")]
-    Hidden {
-        /// The table.
-        table: String,
-        /// The role.
-        role: String,
-        /// The policies.
-        policies: String,
-    },
+    Hidden { table: String, role: String, policies: String },
     /// The sequence is behind the numbers of unpublished rows.
     #[error(
         "sequence {sequence} of table {table} was reset: its last value is {last}, and an unpublished row has {highest}"
     )]
     StartedOver {
-        /// The table.
         table: String,
         /// The sequence, quoted.
         sequence: String,
@@ -69,9 +58,7 @@ pub enum Error {
         "event {event_id} of table {table} has the same {column} ({sequence}) as another unpublished event of its key"
     )]
     Tie {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The column of the order.
         column: String,
@@ -90,9 +77,7 @@ pub enum Error {
     /// The server cannot send this row.
     #[error("cannot read event {event_id} of table {table}, with {column} {sequence}")]
     Unreadable {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The column of the order.
         column: String,
@@ -107,7 +92,6 @@ pub enum Error {
     /// A statement on the table failed.
     #[error("cannot {action} (table {table})")]
     Raised {
-        /// The table.
         table: String,
         /// The table's id, and the number of rows marked before.
         position: FailurePosition,
@@ -121,24 +105,13 @@ pub enum Error {
     },
     /// A row cannot become a record.
     #[error("cannot publish event {event_id} of table {table}: {reason}")]
-    Poison {
-        /// The table.
-        table: String,
-        /// The event.
-        event_id: String,
-        /// The reason.
-        reason: Reason,
-    },
+    Poison { table: String, event_id: String, reason: Reason },
     /// Another table has the name now.
     #[error("table {table} was replaced by another table of this name while it was polled")]
-    Replaced {
-        /// The table.
-        table: String,
-    },
+    Replaced { table: String },
     /// The UPDATE marked fewer rows than were published.
     #[error("marked only {marked} of {published} published rows of table {table}")]
     NotMarked {
-        /// The table.
         table: String,
         /// The number of rows that the UPDATE reported.
         marked: u64,
@@ -218,17 +191,18 @@ impl Diagnose for Error {
             Self::Mismatch(Mismatch::Missing { remedy, .. }) => {
                 format!("if it was renamed, set {remedy} for this [[outbox]], else correct the table")
             }
-            Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::Mismatch(_) => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::Hidden { role, .. } => format!("run `ALTER ROLE {} BYPASSRLS`", quote(role)),
             Self::StartedOver { remedy, .. } => {
                 format!("run `{remedy}`, which numbers the later rows after the earlier ones")
             }
             Self::Tie { column, .. } => format!(
-                "their order is unknown: set a higher {column} for the later one, and draw all numbers from one sequence"
+                "their order is unknown: set a higher {column} for the later one, and draw all numbers from one \
+                 sequence"
             ),
             Self::Unreadable { table, column, sequence, .. } => format!(
-                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}), which cannot be converted to \
-                 UTF-8, then restart; walrelay does not skip the event"
+                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}), which cannot be \
+                 converted to UTF-8, then restart; walrelay does not skip the event"
             ),
             Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 "the server fails each time: look for the trigger, constraint or damaged row that the message names"
@@ -236,17 +210,17 @@ impl Diagnose for Error {
             }
             Self::Unsendable { source, .. } | Self::Raised { source, .. } => return source.help(),
             Self::Poison { reason: Reason::TooLarge { .. }, .. } => {
-                "raise message.max.bytes under [kafka.properties] and max.message.bytes of the topic; walrelay does not skip \
-                 the event"
+                "raise message.max.bytes under [kafka.properties] and max.message.bytes of the topic; walrelay does \
+                 not skip the event"
                     .to_owned()
             }
             Self::Poison { table, event_id, .. } => format!(
-                "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then restart; \
-                 walrelay does not skip the event"
+                "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then \
+                 restart; walrelay does not skip the event"
             ),
             Self::Replaced { .. } => {
-                "publish the unpublished rows of the earlier table first, if it still exists under another name; a restart polls only \
-                 the new table"
+                "publish the unpublished rows of the earlier table first, if it still exists under another name; a \
+                 restart polls only the new table"
                     .to_owned()
             }
             Self::NotMarked { .. } => {
@@ -255,7 +229,8 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Setup { .. } => {
-                "run setup as the owner of the outbox table (--set postgres.url=...), or run the printed SQL as its owner"
+                "run setup as the owner of the outbox table (--set postgres.url=...), or run the printed SQL as its \
+                 owner"
                     .to_owned()
             }
         })

@@ -21,7 +21,6 @@ pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     /// The start of the unread bytes; `start <= end <= bytes.len()`.
     start: usize,
-    /// Their end.
     end: usize,
     /// The size of the largest message.
     limit: usize,
@@ -76,8 +75,8 @@ impl ReadBuffer {
         Ok(())
     }
 
-    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the connection is
-    /// an error.
+    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the
+    /// connection is an error.
     pub(super) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,

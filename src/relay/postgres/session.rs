@@ -29,7 +29,6 @@ pub struct Session {
 pub struct SystemIdentity {
     /// The system identifier.
     pub system_id: String,
-    /// The timeline.
     pub timeline: u32,
     /// The end of the flushed WAL. The stream must not start here: earlier commits would be skipped.
     pub wal_end: Lsn,
@@ -50,7 +49,8 @@ impl Session {
         Ok(Self { connected, max_row_bytes })
     }
 
-    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next command.
+    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next
+    /// command.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
         self.connected.query(sql).await
     }
@@ -135,7 +135,8 @@ impl Session {
 }
 
 fn start_command(slot: &str, from: Lsn, publication: &str, binary: bool) -> String {
-    // A list of identifiers inside a string literal: both kinds of quoting apply. The replication grammar has no backslash.
+    // A list of identifiers inside a string literal: both kinds of quoting apply. The replication grammar has no
+    // backslash.
     let publications = quote(publication).replace('\'', "''");
     let binary = if binary { ", binary 'true'" } else { "" };
     let slot = quote(slot);

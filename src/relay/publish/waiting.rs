@@ -16,7 +16,6 @@ const UNASSIGNED: i32 = -1;
 /// Records that are not acknowledged, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Waiting {
-    /// Their topic.
     pub topic: String,
     /// Their number.
     pub records: i64,
@@ -32,20 +31,15 @@ pub enum Cause {
     /// No broker is up.
     BrokersDown,
     /// The partition has no leader.
-    NoLeader {
-        /// The partition.
-        partition: i32,
-    },
+    NoLeader { partition: i32 },
     /// The leader of the partition is down.
     LeaderDown {
-        /// The partition.
         partition: i32,
         /// The leader, with its address.
         broker: String,
     },
     /// The leader of the partition is up and does not acknowledge.
     NotAcknowledged {
-        /// The partition.
         partition: i32,
         /// The leader, with its address.
         broker: String,
@@ -63,11 +57,13 @@ impl fmt::Display for Waiting {
             }
             Cause::LeaderDown { partition, broker } => write!(
                 f,
-                "broker {broker}, the leader of partition {partition} of topic {topic}, is down ({records} records queued)"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, is down ({records} records \
+                 queued)"
             ),
             Cause::NotAcknowledged { partition, broker } => write!(
                 f,
-                "broker {broker}, the leader of partition {partition} of topic {topic}, does not acknowledge {records} records"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, does not acknowledge {records} \
+                 records"
             ),
         }
     }
@@ -112,12 +108,13 @@ impl Diagnose for Stalled {
 /// The command that creates a topic.
 pub(super) fn create_topic(topic: &str) -> String {
     format!(
-        "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor 3`; \
-         walrelay retries and never creates a topic"
+        "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor \
+         3`; walrelay retries and never creates a topic"
     )
 }
 
-/// Finds the reason that most records have; a topic that does not exist comes first, since only an operator can create it.
+/// Finds the reason that most records have; a topic that does not exist comes first, since only an operator can create
+/// it.
 pub(super) fn find(statistics: &Statistics) -> Option<Waiting> {
     let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
     let of_topic = |(topic, seen): (&String, &rdkafka::statistics::Topic)| {

@@ -1,7 +1,7 @@
 //! Maps a row's values to roles: which column is the id, the key, the payload.
 //!
-//! A [`Plan`] is created for each Relation message, by the names of the columns, and then processes each row once. Column positions
-//! are valid only until the next Relation message: an ALTER TABLE changes them.
+//! A [`Plan`] is created for each Relation message, by the names of the columns, and then processes each row once.
+//! Column positions are valid only until the next Relation message: an ALTER TABLE changes them.
 
 use crate::cursor::Malformed;
 use crate::relay::decode::pgoutput::Cell;
@@ -88,15 +88,11 @@ impl Role {
 pub enum Kind {
     /// `text`, `varchar`, `char(n)`, `name`.
     Text,
-    /// `uuid`.
     Uuid,
     /// `smallint`, `integer`, `bigint`.
     Integer,
-    /// `json`.
     Json,
-    /// `jsonb`.
     Jsonb,
-    /// `bytea`.
     Bytea,
     /// `timestamp with time zone`.
     Timestamptz,
@@ -139,8 +135,8 @@ pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
-    /// The possible names of the column, of which the table has one at a time. WAL has the name of the time when it was written, so
-    /// a renamed column needs both.
+    /// The possible names of the column, of which the table has one at a time. WAL has the name of the time when it was
+    /// written, so a renamed column needs both.
     pub columns: Vec<String>,
     /// Whether the table must have it.
     pub required: bool,
@@ -161,8 +157,8 @@ pub fn listed(names: &[String], word: &str) -> String {
     quoted.join(&format!(" {word} "))
 }
 
-/// Gives the option for a role whose column was renamed: the configured names, and those of the columns without a role whose type
-/// fits.
+/// Gives the option for a role whose column was renamed: the configured names, and those of the columns without a role
+/// whose type fits.
 #[must_use]
 pub fn both_names<'c>(
     role: Role,
@@ -201,33 +197,21 @@ pub enum Mismatch {
     /// A column is missing.
     #[error("table {table} has no column {}, which is mapped as {role}", listed(columns, "or"))]
     Missing {
-        /// The table.
         table: String,
         /// The names that it may have.
         columns: Vec<String>,
-        /// Its role.
         role: &'static str,
         /// The option to set if it was renamed.
         remedy: String,
     },
     /// The table has two of the possible columns.
     #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
-    Several {
-        /// The table.
-        table: String,
-        /// The columns.
-        columns: Vec<String>,
-        /// Their role.
-        role: &'static str,
-    },
+    Several { table: String, columns: Vec<String>, role: &'static str },
     /// A column has a type that its role cannot have.
     #[error("column {column:?} of table {table} has type OID {type_id}, which cannot be the {role}")]
     Type {
-        /// The table.
         table: String,
-        /// The column.
         column: String,
-        /// Its role.
         role: &'static str,
         /// The OID of its type.
         type_id: u32,

@@ -1,7 +1,8 @@
 //! When to wait briefly before the next read.
 //!
-//! A walsender writes each message separately. At a high rate a client that reads at once makes a system call per row; a client
-//! that waits briefly reads many rows at once, at half the cost and a higher rate. At a low rate it must not wait.
+//! A walsender writes each message separately. At a high rate a client that reads at once makes a system call per row;
+//! a client that waits briefly reads many rows at once, at half the cost and a higher rate. At a low rate it must not
+//! wait.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -12,7 +13,6 @@ const SHORT_READ: usize = 32 << 10;
 const STREAM_GAP: Duration = Duration::from_micros(400);
 /// So many of them in a row mean a high rate.
 const STREAM_READS: u32 = 12;
-/// The wait.
 const WAIT: Duration = Duration::from_micros(100);
 
 /// The intervals of the last reads.

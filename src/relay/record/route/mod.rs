@@ -1,8 +1,8 @@
 //! Converts a row to a record: topic, key, value, headers, timestamp, partition.
 //!
-//! A row's values are validated before they become identifiers: a topic by Kafka's rule and the allow-list, a header name by its
-//! pattern; nothing is rewritten to make it valid. A row that cannot become a record gives a [`Reason`]. The same row gives the same
-//! record at every repetition: there is no clock here.
+//! A row's values are validated before they become identifiers: a topic by Kafka's rule and the allow-list, a header
+//! name by its pattern; nothing is rewritten to make it valid. A row that cannot become a record gives a [`Reason`].
+//! The same row gives the same record at every repetition: there is no clock here.
 
 mod config;
 mod headers;
@@ -39,7 +39,6 @@ pub use value::written_at;
 pub struct ProducerRecord<'a> {
     /// The topic, valid and allowed.
     pub topic: &'a str,
-    /// The key.
     pub key: Option<&'a [u8]>,
     /// The value; none is a tombstone.
     pub value: Option<&'a [u8]>,
