@@ -1,7 +1,7 @@
 //! Handlers: what an application does with a record.
 //!
-//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed) decodes
-//! the event first.
+//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed)
+//! decodes the event first.
 
 use std::collections::HashMap;
 use std::fmt;

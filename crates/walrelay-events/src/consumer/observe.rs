@@ -26,8 +26,8 @@ pub enum Observed<'a> {
         /// Why it was dead-lettered.
         reason: &'a str,
     },
-    /// A record could not be written to the dead-letter topic. The write is retried. Until it succeeds, later records of the
-    /// same key wait, and no later offset of the partition is committed.
+    /// A record could not be written to the dead-letter topic. The write is retried. Until it succeeds, later records
+    /// of the same key wait, and no later offset of the partition is committed.
     DeadLetterFailed {
         /// The record.
         record: &'a Record,

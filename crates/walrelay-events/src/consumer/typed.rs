@@ -1,7 +1,7 @@
 //! Typed handlers: the event is decoded before the handler is called.
 //!
-//! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered without
-//! a retry. The handler receives unknown event types and tombstones as values.
+//! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered
+//! without a retry. The handler receives unknown event types and tombstones as values.
 
 use std::marker::PhantomData;
 use std::time::SystemTime;

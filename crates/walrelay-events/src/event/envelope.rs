@@ -26,8 +26,8 @@ pub struct Envelope<E> {
 }
 
 impl<E> Envelope<E> {
-    /// Wraps an event that happens now. It gets a new id (UUIDv7) and, with the feature `otel`, the trace context of the current
-    /// span.
+    /// Wraps an event that happens now. It gets a new id (UUIDv7) and, with the feature `otel`, the trace context of
+    /// the current span.
     #[must_use]
     pub fn new(aggregate_type: impl Into<String>, aggregate_id: impl Display, event: E) -> Self {
         Self {

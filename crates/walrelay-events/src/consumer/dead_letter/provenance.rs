@@ -12,8 +12,8 @@ const REASON_BYTES_MAX: usize = 2_048;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum HeaderFormat {
-    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_attempts`, `dlq_at`, as
-    /// text.
+    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_attempts`,
+    /// `dlq_at`, as text.
     #[default]
     Walrelay,
     /// `kafka_dlt-original-topic` and so on, as Spring Kafka writes them. Numbers are big-endian.

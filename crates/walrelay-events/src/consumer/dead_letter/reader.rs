@@ -1,7 +1,7 @@
 //! Reads a dead-letter topic from its beginning to its end at the time of the call.
 //!
-//! A marker record in the same topic says that a dead-letter record was redriven. Therefore the topic is read twice: first for
-//! the markers, then for the records. Of each record only its origin is kept in memory.
+//! A marker record in the same topic says that a dead-letter record was redriven. Therefore the topic is read twice:
+//! first for the markers, then for the records. Of each record only its origin is kept in memory.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;

@@ -55,8 +55,8 @@ impl TraceContext {
         })
     }
 
-    /// Reads a trace context from headers. Without a valid `traceparent` there is none. An invalid `tracestate` or `baggage` is
-    /// dropped, as W3C specifies.
+    /// Reads a trace context from headers. Without a valid `traceparent` there is none. An invalid `tracestate` or
+    /// `baggage` is dropped, as W3C specifies.
     #[must_use]
     pub fn from_headers<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Self> {
         let tracestate = header(TRACESTATE).filter(|text| is_tracestate(text));
