@@ -165,8 +165,7 @@ async fn play() -> Result<bool, Failed> {
 async fn order_all(shop: SocketAddr) -> Result<(), Failed> {
     for (number, (customer, city, items)) in ORDERS.iter().enumerate() {
         let order = format!(
-            r#"{{"id": "o-{number}", "customer": "{customer}", "city": "{city}", "items": [{items}],
-                "currency": "EUR"}}"#
+            r#"{{"id":"o-{number}","customer":"{customer}","city":"{city}","items":[{items}],"currency":"EUR"}}"#
         );
         let trace = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
         console::line(stage::post(shop, "/orders", &trace, &order).await?);

@@ -4,14 +4,16 @@
 //! accept -> connection (at most 64, the oldest is closed) -> request (GET, no body) -> answer, from a View
 //! ```
 //!
-//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client slows down
-//! nobody else. It has its own thread and runtime, so that it answers while the relay is busy, and reports when the relay hangs.
+//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client slows
+//! down nobody else. It has its own thread and runtime, so that it answers while the relay is busy, and reports when
+//! the relay hangs.
 
 mod answer;
 mod config;
 mod page;
 mod serve;
 mod status;
+mod view;
 
 use std::fmt;
 use std::io;
@@ -20,7 +22,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -32,18 +33,7 @@ use walrelay_events::fault::Fate;
 
 pub use config::Config;
 pub use status::Status;
-
-/// What the endpoints show, read for each request.
-pub trait View: Send + Sync + 'static {
-    /// The time since the last tick of the relay's loop.
-    fn since_tick(&self) -> Duration;
-
-    /// All series, in Prometheus' text format.
-    fn exposition(&self) -> String;
-
-    /// The relay's state.
-    fn status(&self) -> Status;
-}
+pub use view::View;
 
 /// The endpoints cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +41,6 @@ pub enum Error {
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// The system's error.
         #[source]
@@ -77,7 +66,8 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Listen { address, .. } => Some(format!(
-                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows which process uses this one",
+                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows which \
+                 process uses this one",
                 address.port()
             )),
             Self::Start(_) => None,
@@ -147,6 +137,7 @@ mod tests {
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpStream;
+    use std::time::Duration;
     use std::time::Instant;
 
     fn sources() -> Sources {

@@ -4,31 +4,52 @@ use std::io;
 use std::io::IsTerminal as _;
 use std::io::Write;
 
-use super::args::Color;
+use clap::ValueEnum;
+
 use super::invocation;
+
+/// The format of data on standard output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// Text for people
+    Human,
+    /// JSON for programs
+    Json,
+}
+
+/// When output is in color.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    Auto,
+    /// Also into pipes and files
+    Always,
+    /// Plain text everywhere
+    Never,
+}
 
 /// Standard output for data, standard error for everything else.
 pub(super) struct Output {
     out: io::Stdout,
     notes: io::Stderr,
-    is_coloured: bool,
+    is_colored: bool,
 }
 
 impl Output {
     pub(super) fn new(color: Color) -> Self {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let is_coloured = match color {
+        let is_colored = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => io::stdout().is_terminal() && !is_plain,
         };
-        Self { out: io::stdout(), notes: io::stderr(), is_coloured }
+        Self { out: io::stdout(), notes: io::stderr(), is_colored }
     }
 
-    /// Says whether a person watches in colour.
-    pub(super) const fn is_coloured(&self) -> bool {
-        self.is_coloured
+    /// Whether a person watches, in color.
+    pub(super) const fn is_colored(&self) -> bool {
+        self.is_colored
     }
 
     /// Writes a line of data.
@@ -36,23 +57,21 @@ impl Output {
         self.text(&format!("{text}\n"))
     }
 
-    /// Writes data.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    /// Tells something beside the data. If nobody can read it, there is nobody to tell.
+    /// Writes a note beside the data. If standard error is closed, nobody reads it.
     pub(super) fn note(&mut self, text: &str) {
         let _ = writeln!(self.notes, "{text}");
     }
 
-    /// Tells the next step. A command in it is one that can be run as it stands.
+    /// Writes the next step. Its commands can be pasted.
     pub(super) fn hint(&mut self, text: &str) {
         self.note(&invocation::complete(text));
     }
 
-    /// Gives both streams.
     pub(super) fn both(&mut self) -> (&mut dyn Write, &mut dyn Write) {
         (&mut self.out, &mut self.notes)
     }

@@ -20,6 +20,8 @@
 //!
 //! The manual is `docs/library.md` in the repository. `docs/events.md` describes how to define and change events.
 
+#![warn(missing_docs)]
+
 pub mod event;
 pub mod fault;
 

@@ -1,4 +1,4 @@
-//! How a record looks: for a person, as plain text, or as one JSON object a line.
+//! How a record is printed: as a block of text, or as one JSON object per line.
 
 use std::io;
 use std::io::Write;
@@ -7,21 +7,13 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use super::Options;
 use super::consumer::Record;
-
-/// How records are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
-    /// A few lines each.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
+use super::options::Form;
+use super::options::Options;
 
 pub(super) struct Show<'w> {
     form: Form,
-    is_coloured: bool,
+    is_colored: bool,
     out: &'w mut dyn Write,
     notes: &'w mut dyn Write,
     records: usize,
@@ -29,15 +21,15 @@ pub(super) struct Show<'w> {
 
 impl<'w> Show<'w> {
     pub(super) fn new(options: Options, out: &'w mut dyn Write, notes: &'w mut dyn Write) -> Self {
-        let is_coloured = options.is_watched && options.form == Form::Human;
-        Self { form: options.form, is_coloured, out, notes, records: 0 }
+        let is_colored = options.is_watched && options.form == Form::Human;
+        Self { form: options.form, is_colored, out, notes, records: 0 }
     }
 
     pub(super) const fn records(&self) -> usize {
         self.records
     }
 
-    /// Tells what happens, apart from the records.
+    /// Prints a step of the demo.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.notes, "{}", self.paint("2", &format!("* {text}")))
     }
@@ -70,6 +62,6 @@ impl<'w> Show<'w> {
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.is_colored { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }

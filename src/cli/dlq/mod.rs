@@ -7,6 +7,7 @@
 
 mod filter;
 mod show;
+mod verb;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,12 +26,12 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-use super::args::DlqVerb;
-use super::args::Format;
+use super::output::Format;
 use super::output::Output;
 use super::report::Failed;
 
-pub(super) use filter::Filter;
+use filter::Filter;
+pub(super) use verb::DlqVerb;
 
 /// A dead-letter topic cannot be read, or a record cannot be redriven.
 #[derive(Debug, thiserror::Error)]
