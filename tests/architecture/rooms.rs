@@ -13,13 +13,15 @@ pure secret:
 units:
 measure:
 kafka:
-pure event/names:
+kafka_error:
+pure event/headers:
 pure event/time:
-pure event/reason: event/names
-pure event/decode: fault event/names event/reason
+pure event/reason: event/headers
+pure event/decode: fault event/headers event/reason
 pure event/encode: fault
-event/trace: event/names
-event: event/names event/time event/decode event/encode event/trace
+event/trace: event/headers
+event/envelope: event/trace
+event: event/headers event/time event/decode event/encode event/trace event/envelope
 
 # Level 1a: pure, each after what stands before it in the data flow.
 pure relay/decode: lsn cursor
@@ -39,8 +41,9 @@ pure relay/retry/recurrence:
 pure relay/poll/sweep:
 pure relay/poll/selection:
 pure relay/poll/interval:
+pure consumer/topic_partition:
 pure consumer/prefix:
-pure consumer/lanes: consumer/prefix
+pure consumer/lanes: consumer/topic_partition consumer/prefix
 pure consumer/retry:
 pure consumer/budget:
 consumer/outcome: fault
@@ -66,35 +69,43 @@ pure relay/poll/sql: relay/record relay/poll/sweep relay/catalog
 pure relay/poll/numbers: relay/catalog relay/poll/error relay/poll/sql
 pure relay/poll/outlet: lsn relay/record relay/ledger relay/pipeline
 outbox/error: fault event
-outbox/rows: event/encode event outbox
 outbox/table: fault
-outbox/postgres: event outbox/rows outbox
-outbox/sqlx: event outbox/rows outbox
+outbox/rows: event/encode event outbox/error
+outbox/postgres: event outbox/error outbox/table outbox/rows
+outbox/sqlx: event outbox/error outbox/table outbox/rows
 outbox: outbox/error outbox/table outbox/postgres
 
 # The consumer.
-consumer/error: fault consumer/budget
-consumer/record: consumer/lanes
-consumer/observe: consumer/lanes consumer/record
-consumer/dead_letter: kafka consumer/lanes consumer/record consumer/kafka
+consumer/error: fault kafka_error consumer/budget
+consumer/record: consumer/topic_partition
+consumer/brokers: consumer/topic_partition consumer/error
+consumer/dead_letter: kafka kafka_error consumer/topic_partition consumer/record consumer/brokers
 consumer/config: consumer/retry consumer/budget consumer/dead_letter
-consumer/positions: consumer/lanes consumer/error consumer/config consumer/commit consumer/kafka
-consumer/commit: consumer/lanes consumer/kafka
-consumer/kafka: kafka consumer/lanes consumer/retry consumer/error consumer/record consumer/config consumer/positions
-    consumer/commit consumer/handling
+consumer/properties: kafka consumer/error consumer/config
+consumer/commit: consumer/topic_partition consumer/brokers
+consumer/positions: consumer/topic_partition consumer/error consumer/brokers consumer/config consumer/properties
+    consumer/commit
+consumer/preflight: kafka consumer/error consumer/brokers consumer/dead_letter consumer/config
 consumer/handler: event consumer/outcome consumer/record
 consumer/typed: event/decode event consumer/outcome consumer/record consumer/handler
-consumer/call: event/trace event consumer/outcome consumer/record consumer/handler
+consumer/call: event/trace consumer/outcome consumer/record consumer/handler
 consumer/inbox:
-consumer/preflight: kafka consumer/error consumer/dead_letter consumer/config consumer/kafka
-consumer/watch: consumer/lanes consumer/observe
-consumer/handling: consumer/lanes consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
-    consumer/record consumer/observe consumer/dead_letter consumer/config consumer/handler consumer/call
-    consumer/watch
-consumer/runtime: consumer/lanes consumer/retry consumer/error consumer/observe consumer/dead_letter consumer/config
-    consumer/positions consumer/commit consumer/kafka consumer/handler consumer/preflight consumer/handling
-consumer: consumer/lanes consumer/retry consumer/budget consumer/outcome consumer/error consumer/record
-    consumer/observe consumer/config consumer/handler consumer/typed consumer/runtime
+consumer/observe: consumer/topic_partition consumer/verdict consumer/record
+consumer/metrics: consumer/observe
+consumer/health: consumer/topic_partition consumer/observe
+consumer/starter: consumer/lanes consumer/outcome consumer/record consumer/handler consumer/call
+consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
+    consumer/verdict consumer/error consumer/record consumer/dead_letter consumer/config consumer/handler
+    consumer/observe consumer/health consumer/starter
+consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
+    consumer/properties consumer/commit consumer/positions consumer/dispatcher
+consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record
+    consumer/brokers consumer/dead_letter consumer/config consumer/properties consumer/commit consumer/positions
+    consumer/preflight consumer/handler consumer/observe consumer/dispatcher consumer/rebalance
+consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
+    consumer/record consumer/dead_letter consumer/config consumer/handler consumer/typed consumer/observe
+    consumer/metrics consumer/runtime
+internal: kafka consumer
 
 # Level 2: they know the rooms of their half.
 relay/error: lsn fault relay/record relay/pipeline relay/stream/resume relay/retry/recurrence relay/postgres
@@ -141,11 +152,12 @@ relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/pol
 log: fault measure
 metrics: measure relay/metrics relay
 admin: lsn fault measure relay/metrics relay metrics
-testing/broker: testing
-testing/postgres: testing
+testing/error: fault kafka_error
+testing/broker: testing/error
+testing/postgres: testing/error
 testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/call
     consumer
-testing: fault testing/broker testing/postgres testing/harness
+testing: testing/error testing/broker testing/postgres testing/harness
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
     metrics admin testing config
