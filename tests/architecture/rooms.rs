@@ -1,7 +1,7 @@
 //! The rooms of both packages, and what each imports of the others.
 //!
-//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own is no
-//! more than its `mod.rs`: nothing is in a room by way of the folder around it.
+//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own is
+//! no more than its `mod.rs`: nothing is in a room by way of the folder around it.
 
 /// `room: the rooms it imports`, each below those it imports. What is `pure` decides, and never waits.
 const ROOMS: &str = "
@@ -49,33 +49,13 @@ pure consumer/budget:
 consumer/outcome: fault
 pure consumer/verdict: consumer/retry consumer/outcome
 
-# Level 1b: rooms with I/O.
-relay/postgres: lsn cursor fault units relay/ledger
-relay/metrics: lsn fault measure
-relay/publish: fault units relay/record relay/ledger relay/pipeline relay/metrics
-relay/catalog/error: lsn fault relay/postgres
-relay/catalog/row: relay/postgres relay/catalog/error
-relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
-relay/catalog/slot: lsn relay/catalog/error relay/catalog/row
-relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/row
-relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/row relay/catalog/publication
-    relay/catalog/slot relay/catalog/table
-relay/stream/position: lsn fault relay/stream/feedback relay/stream/resume relay/postgres
-relay/stream/slot_monitor: fault relay/postgres relay/metrics
-relay/stream/pipeline_metrics: lsn relay/pipeline relay/metrics
-relay/stream/stall_report: fault relay/pipeline relay/metrics relay/publish
-relay/poll/error: fault relay/record relay/retry/recurrence relay/postgres relay/catalog
-pure relay/poll/sql: relay/record relay/poll/sweep relay/catalog
-pure relay/poll/numbers: relay/catalog relay/poll/error relay/poll/sql
-pure relay/poll/outlet: lsn relay/record relay/ledger relay/pipeline
+# The library: rooms with I/O.
 outbox/error: fault event
 outbox/table: fault
 outbox/rows: event/encode event outbox/error
 outbox/postgres: event outbox/error outbox/table outbox/rows
 outbox/sqlx: event outbox/error outbox/table outbox/rows
 outbox: outbox/error outbox/table outbox/postgres
-
-# The consumer.
 consumer/error: fault kafka_error consumer/budget
 consumer/record: consumer/topic_partition
 consumer/brokers: consumer/topic_partition consumer/error
@@ -106,6 +86,26 @@ consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outco
     consumer/record consumer/dead_letter consumer/config consumer/handler consumer/typed consumer/observe
     consumer/metrics consumer/runtime
 internal: kafka consumer
+
+# Level 1b: rooms with I/O.
+relay/postgres: lsn cursor fault units relay/ledger
+relay/metrics: lsn fault measure
+relay/publish: fault internal units relay/record relay/ledger relay/pipeline relay/metrics
+relay/catalog/error: lsn fault relay/postgres
+relay/catalog/row: relay/postgres relay/catalog/error
+relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
+relay/catalog/slot: lsn relay/catalog/error relay/catalog/row
+relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/row
+relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/row relay/catalog/publication
+    relay/catalog/slot relay/catalog/table
+relay/stream/position: lsn fault relay/stream/feedback relay/stream/resume relay/postgres
+relay/stream/slot_monitor: fault relay/postgres relay/metrics
+relay/stream/pipeline_metrics: lsn relay/pipeline relay/metrics
+relay/stream/stall_report: fault relay/pipeline relay/metrics relay/publish
+relay/poll/error: fault relay/record relay/retry/recurrence relay/postgres relay/catalog
+pure relay/poll/sql: relay/record relay/poll/sweep relay/catalog
+pure relay/poll/numbers: relay/catalog relay/poll/error relay/poll/sql
+pure relay/poll/outlet: lsn relay/record relay/ledger relay/pipeline
 
 # Level 2: they know the rooms of their half.
 relay/error: lsn fault relay/record relay/pipeline relay/stream/resume relay/retry/recurrence relay/postgres
@@ -159,8 +159,8 @@ testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdi
     consumer
 testing: testing/error testing/broker testing/postgres testing/harness
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
-cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
-    metrics admin testing config
+cli: fault internal secret event consumer/dead_letter relay/record relay/postgres relay/metrics relay/publish
+    relay/setup relay log metrics admin testing config
 ";
 
 #[derive(Debug)]

@@ -30,9 +30,9 @@ pub enum Error {
     Gap {
         /// The consumer group.
         group: String,
-        /// The topic.
+        /// The topic with the deleted records.
         topic: String,
-        /// The partition.
+        /// Its partition.
         partition: i32,
         /// The committed offset.
         committed: i64,
@@ -56,7 +56,7 @@ pub enum Error {
     InboxRetentionTooShort {
         /// The retention of the inbox.
         inbox: String,
-        /// The topic.
+        /// The topic with the longer retention.
         topic: String,
         /// The retention of the topic.
         retention: String,

@@ -22,7 +22,7 @@ const TYPE_CHARS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The record.
+    /// The record to handle.
     pub record: Record,
     /// How many attempts failed before. Transient failures do not count.
     pub previous_attempts: u32,

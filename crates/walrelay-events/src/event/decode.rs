@@ -36,7 +36,7 @@ pub enum Decoded<E> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unknown {
-    /// The type.
+    /// The type that `E` does not have.
     pub event_type: String,
     /// The payload, unchanged.
     pub payload: Vec<u8>,

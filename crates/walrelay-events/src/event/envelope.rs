@@ -21,7 +21,7 @@ pub struct Envelope<E> {
     pub occurred_at: SystemTime,
     /// The trace context in which it happened.
     pub trace: Option<TraceContext>,
-    /// The event.
+    /// The value of the application's enum.
     pub event: E,
 }
 

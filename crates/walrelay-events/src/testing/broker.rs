@@ -32,7 +32,7 @@ impl Broker {
         self.0.bootstrap_servers()
     }
 
-    /// Creates a topic.
+    /// Creates a topic with one replica.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
         self.0.create_topic(name, partitions, 1).map_err(Error::kafka)
     }

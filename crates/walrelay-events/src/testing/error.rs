@@ -20,7 +20,7 @@ pub enum Error {
     Program {
         /// Its name.
         program: String,
-        /// Its output.
+        /// What it printed.
         output: String,
     },
     /// A system call failed.

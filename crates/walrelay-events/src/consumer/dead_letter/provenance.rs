@@ -28,9 +28,9 @@ pub enum HeaderFormat {
 pub struct Provenance {
     /// The topic it was consumed from.
     pub topic: String,
-    /// The partition.
+    /// The partition it was consumed from.
     pub partition: i32,
-    /// The offset.
+    /// Its offset in that partition.
     pub offset: i64,
     /// The record's timestamp.
     pub timestamp: Timestamp,

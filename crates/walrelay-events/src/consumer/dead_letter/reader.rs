@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The record.
+    /// The record in the dead-letter topic.
     pub record: Record,
     /// Where it came from and why, if its headers say so.
     pub provenance: Option<Provenance>,
