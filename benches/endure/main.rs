@@ -44,7 +44,7 @@ const SHUTDOWNS: usize = 5;
 const RETURNS: usize = 20;
 
 /// What is asked for on the command line.
-struct Options {
+struct EndureOptions {
     runs: Vec<String>,
     rows: u64,
     outage: Duration,
@@ -71,8 +71,8 @@ fn main() {
     }
 }
 
-fn read(mut arguments: impl Iterator<Item = String>) -> Options {
-    let mut options = Options {
+fn read(mut arguments: impl Iterator<Item = String>) -> EndureOptions {
+    let mut options = EndureOptions {
         runs: Vec::new(),
         rows: 1_000_000,
         outage: Duration::from_secs(600),

@@ -10,8 +10,8 @@ use serde_json::json;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
+use crate::EndureOptions;
 use crate::MEMORY_LIMIT_MIB;
-use crate::Options;
 use crate::memory;
 use crate::memory::Watch;
 use crate::support::kafka::Kafka;
@@ -49,7 +49,7 @@ struct Seen {
     states: Vec<String>,
 }
 
-pub(crate) fn run(options: &Options) {
+pub(crate) fn run(options: &EndureOptions) {
     let rate = options.events_per_second;
     eprintln!("Kafka away for {:?} ({:?}) at {rate} events/s", options.outage, options.by);
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));

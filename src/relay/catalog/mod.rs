@@ -1,7 +1,7 @@
-//! What the catalog must say before the relay follows the log: publication, tables, slot.
+//! The catalog check: publication, tables and slot must be right before the relay reads the WAL.
 //!
-//! The stream does not tell when the contract is broken (a table left out of the publication is silence), so it is read
-//! here, on an ordinary connection. Nothing is created and nothing is changed.
+//! The stream does not show a mistake (a table that is missing in the publication sends nothing), so the catalog is read here, on
+//! an ordinary connection. Nothing is created and nothing is changed.
 
 pub mod coverage;
 mod error;
@@ -26,12 +26,12 @@ pub use table::settle;
 use row::one;
 use row::u32_of;
 
-/// What the relay needs to know of a source whose contract holds.
+/// The result of a successful check.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The slot.
     pub slot: Slot,
-    /// A payload is `bytea`, whose text form is twice as long: ask for the binary form.
+    /// A payload is `bytea`, whose text form is twice as long: request the binary form.
     pub wants_binary: bool,
 }
 
@@ -54,7 +54,7 @@ pub async fn version(client: &Client) -> Result<u32, Error> {
     Ok(u32_of(get(&row, 0)?))
 }
 
-/// Looks at a slot: none if there is no such slot.
+/// Reads a slot; none if it does not exist.
 pub async fn find_slot(client: &Client, slot: &str, version: u32) -> Result<Option<Slot>, Error> {
     match slot::check(client, slot, version).await {
         Ok(slot) => Ok(Some(slot)),
@@ -69,7 +69,7 @@ pub async fn has_publication(client: &Client, publication: &str) -> Result<bool,
     Ok(get::<i64>(&one(client, sql, &[&publication]).await?, 0)? > 0)
 }
 
-/// Says whether a publication has a table.
+/// Says whether a publication contains a table.
 pub async fn publishes(client: &Client, publication: &str, (schema, table): (&str, &str)) -> Result<bool, Error> {
     let sql = "SELECT count(*) FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
     Ok(get::<i64>(&one(client, sql, &[&publication, &schema, &table]).await?, 0)? > 0)

@@ -1,4 +1,4 @@
-//! The replication slot: that this relay can use it, and what it has confirmed.
+//! Checks the replication slot, and reads its confirmed position.
 
 use tokio_postgres::Client;
 
@@ -11,9 +11,9 @@ use super::row::query;
 /// A slot that this relay can use.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// What it has confirmed.
+    /// Its confirmed position.
     pub confirmed: Lsn,
-    /// It was copied here from the primary, before this server was promoted.
+    /// It was synchronized from the primary before this server was promoted.
     pub is_synced: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One transaction: rows into the hand, records to Kafka, marks, and only then the commit.
+//! Publishes one batch: lock rows, publish records, mark rows, and only then commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,20 +34,20 @@ use super::source::Source;
 use super::source::Table;
 use super::table_state::TableState;
 
-/// How often a batch is begun anew because of a row that the server cannot send.
-const MAX_LOOKS: u32 = 4;
-/// How long one query may take.
+/// The attempts of a batch with a row that the server cannot send.
+const MAX_ATTEMPTS: u32 = 4;
+/// The timeout of a query.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
-/// How many rows are taken while each is published alone.
+/// The number of rows of a batch while each is published alone.
 const CAUTIOUS_ROWS: i64 = 100;
-/// How long a full producer is left alone.
+/// The pause when librdkafka's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
-/// What outlives a transaction: the producer, and what is known of the peers.
+/// The producer and the recovery state, which outlive a transaction.
 pub(super) struct BatchPublisher {
     pub(super) recovery: Recovery,
     outlet: Option<Outlet<Publisher>>,
-    /// Producers that were given up, and whose requests are not answered.
+    /// Dropped producers whose requests are not answered yet.
     retired: Vec<Retired>,
     wake: Arc<Notify>,
     metrics: Metrics,
@@ -55,39 +55,39 @@ pub(super) struct BatchPublisher {
     batch_timeout: Duration,
     drain: Duration,
     marked: u64,
-    /// How many records were purged before they were acknowledged; their rows are published again.
+    /// The number of purged records that are not acknowledged; their rows are published again.
     purged_records: u64,
 }
 
-/// How a transaction ended.
+/// The result of a batch.
 pub(super) enum BatchRun {
     /// It is committed, or was empty.
     Over {
         /// There may be more rows.
         is_full: bool,
     },
-    /// It is given up.
+    /// It was abandoned.
     Abandoned(PollEnd),
 }
 
-/// Why a connection is left that need not have failed.
+/// Why a connection ended without an error.
 #[derive(Debug)]
 pub(super) enum PollEnd {
-    /// A stop was asked for, and nothing is in hand.
+    /// The relay is stopped between two batches.
     Stopped,
-    /// Kafka has not delivered a batch in time.
+    /// A batch was not acknowledged in time.
     Stalled,
-    /// A record failed, or the producer did.
+    /// A record or the producer failed.
     SinkFailed {
         failure: Failure,
-        /// It was the only record on the way, and so the culprit.
+        /// It was the only record in flight, so it is the one that failed.
         was_alone: bool,
     },
 }
 
-/// How far a batch came.
+/// The result of publishing a batch.
 enum Published {
-    /// So many rows have arrived, and the next one, whose bucket is given, cannot become a record.
+    /// So many rows are acknowledged; the next one, with its bucket, cannot be published.
     UpTo(usize, Option<(i32, Error)>),
     Abandoned(PollEnd),
 }
@@ -113,7 +113,7 @@ impl BatchPublisher {
         self.marked
     }
 
-    /// Sees to it that there is a producer.
+    /// Creates a producer if there is none.
     pub(super) fn ready(&mut self) -> Result<(), RelayError> {
         if self.outlet.is_none() {
             let ledger = Ledger::new(Lsn::ZERO);
@@ -124,12 +124,12 @@ impl BatchPublisher {
         Ok(())
     }
 
-    /// Tells why the producer must go, if it must: also one that has nothing to send may have lost its brokers.
+    /// Gives the failure of the producer, if there is one: an idle producer may have failed too.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.outlet.as_ref().and_then(|outlet| outlet.sink.failure())
     }
 
-    /// Drops the producer, and purges what it has, unless everything has arrived.
+    /// Drops the producer and purges its queue, unless every record is acknowledged.
     pub(super) fn drop_unacked(&mut self) {
         let records = self.outlet.as_ref().map_or(0, |outlet| outlet.ledger.records());
         self.purged_records = self.purged_records.max(records);
@@ -139,12 +139,12 @@ impl BatchPublisher {
         }
     }
 
-    /// Every row that was seen is published: those of purged records as well.
+    /// Records that every row is published, including those of purged records.
     pub(super) const fn has_caught_up(&mut self) {
         self.purged_records = 0;
     }
 
-    /// A stop is in order if a restart repeats nothing.
+    /// Ends the relay. The stop is orderly if a restart repeats nothing.
     pub(super) const fn stopped(&self) -> Result<(), RelayError> {
         match self.purged_records {
             0 => Ok(()),
@@ -152,16 +152,16 @@ impl BatchPublisher {
         }
     }
 
-    /// Waits until the brokers have answered what given-up producers have sent.
+    /// Waits until the brokers have answered the requests of dropped producers.
     pub(super) async fn await_retired(&mut self) {
         self.recovery.await_retired(&mut self.retired).await;
     }
 
-    /// Notes how much is unpublished.
-    pub(super) async fn look(&self, source: &Source, states: &mut [TableState]) -> Result<(), RelayError> {
+    /// Updates the metrics of unpublished rows.
+    pub(super) async fn update_backlog(&self, source: &Source, states: &mut [TableState]) -> Result<(), RelayError> {
         let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
         for (table, state) in source.tables.iter().zip(states) {
-            let (backlog, drawn) = self.asked(source.backlog(table)).await?;
+            let (backlog, drawn) = self.within_limit(source.backlog(table)).await?;
             table.warn_of_exhaustion(&drawn, &mut state.warned_percent);
             events += backlog.events;
             oldest_micros = backlog.oldest_micros.max(oldest_micros);
@@ -175,7 +175,7 @@ impl BatchPublisher {
         Ok(())
     }
 
-    /// Takes a batch of this outbox from the table to Kafka.
+    /// Publishes a batch of this outbox.
     pub(super) async fn run_batch(
         &mut self,
         source: &mut Source,
@@ -186,14 +186,14 @@ impl BatchPublisher {
         let Some(table) = source.tables.get(index) else { return idle };
         let at = (u64::from(table.class()), self.marked);
         let located = |error| located(error, table, at);
-        let buckets = self.asked(source.begin(table, &state.candidates())).await?;
+        let buckets = self.within_limit(source.begin(table, &state.candidates())).await?;
         state.sweep.claimed(&buckets);
         let mut batch = match buckets.as_slice() {
             [] => Batch::default(),
             some => self.fetch(source, table, some, state).await.map_err(located)?,
         };
         if batch.rows.is_empty() {
-            self.asked(source.commit()).await?;
+            self.within_limit(source.commit()).await?;
             return Ok(BatchRun::Over { is_full: batch.is_full });
         }
         self.metrics.events_received.add(batch.rows.len() as u64);
@@ -211,9 +211,9 @@ impl BatchPublisher {
         batch.rows.truncate(count);
         if !batch.rows.is_empty() {
             self.metrics.last_delivery_micros.set(now_micros());
-            self.asked(source.mark(table, &batch.rows)).await.map_err(located)?;
+            self.within_limit(source.mark(table, &batch.rows)).await.map_err(located)?;
         }
-        self.asked(source.commit()).await.map_err(located)?;
+        self.within_limit(source.commit()).await.map_err(located)?;
         self.marked += batch.rows.len() as u64;
         let is_full = batch.is_full || poison.is_some();
         if let Some((bucket, poison)) = poison {
@@ -222,8 +222,8 @@ impl BatchPublisher {
         Ok(BatchRun::Over { is_full })
     }
 
-    /// Takes rows into the hand. At a row that the server cannot send only those before it are taken; if it is the first, its
-    /// bucket is set aside, and none is.
+    /// Locks and reads rows. Before a row that the server cannot send only the earlier ones are read; if it is the first one, its
+    /// bucket is excluded, and none is read.
     async fn fetch(
         &self,
         source: &Source,
@@ -232,15 +232,15 @@ impl BatchPublisher {
         state: &mut TableState,
     ) -> Result<Batch, RelayError> {
         let mut max_rows = if state.cautious_until.is_some() { CAUTIOUS_ROWS } else { state.batch_size.rows() };
-        for _ in 0..MAX_LOOKS {
-            let fetched = self.asked(source.fetch(table, buckets, max_rows, &mut state.batch_size)).await;
+        for _ in 0..MAX_ATTEMPTS {
+            let fetched = self.within_limit(source.fetch(table, buckets, max_rows, &mut state.batch_size)).await;
             let (before, cause) = match fetched {
                 Err(RelayError::Poll(Error::Unsendable { before, source })) => (before, source),
                 other => return other,
             };
-            // The transaction is broken, and its claim with it.
-            self.asked(source.roll_back()).await?;
-            let claimed = self.asked(source.begin(table, buckets)).await?;
+            // The transaction failed, and with it the claim.
+            self.within_limit(source.roll_back()).await?;
+            let claimed = self.within_limit(source.begin(table, buckets)).await?;
             if claimed != buckets {
                 break;
             }
@@ -249,13 +249,13 @@ impl BatchPublisher {
                 continue;
             }
             if let Some(error @ Error::Unreadable { bucket, .. }) =
-                self.asked(source.name_first(table, buckets, cause)).await?
+                self.within_limit(source.name_first(table, buckets, cause)).await?
             {
                 state.set_aside(bucket, error.into());
             }
             break;
         }
-        // The rest of these buckets comes in the next sweep.
+        // The other rows of these buckets come in the next sweep.
         Ok(Batch::with_more())
     }
 
@@ -284,7 +284,7 @@ impl BatchPublisher {
                     tracing::warn!(
                         table = table.name(),
                         event_id,
-                        "a row says it was written in the future: sent as of now"
+                        "created_at is in the future: sending with the current time"
                     );
                 }
                 let record = state.outbox.route.record(&row, at, &mut state.scratch)?;
@@ -299,7 +299,7 @@ impl BatchPublisher {
             };
             let refused = loop {
                 let Some(outlet) = &mut self.outlet else { break Some(Refused::Broken) };
-                match outlet.hand(&record, written_micros) {
+                match outlet.enqueue(&record, written_micros) {
                     Ok(()) => break None,
                     Err(Refused::Full) => {
                         tokio::time::sleep(FULL_PAUSE).await;
@@ -315,14 +315,14 @@ impl BatchPublisher {
                     poison = Some(poisoned(Reason::TooLarge { size, limit }));
                     break;
                 }
-                // A new producer has asked the brokers anew for this one record, and those before it have arrived.
+                // A new producer has asked the brokers again for this one record, and earlier ones are acknowledged.
                 Some(Refused::NoPartition(number)) if is_cautious => {
                     return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
                 }
                 Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
             count += 1;
-            // A sink that is broken says why while it is waited for.
+            // The wait gives the failure of a broken sink.
             if (is_cautious || refused.is_some())
                 && let Some(end) = self.await_acks(ended, deadline).await?
             {
@@ -335,7 +335,7 @@ impl BatchPublisher {
         })
     }
 
-    /// Waits until everything on the way has arrived; gives why it will not.
+    /// Waits until every record is acknowledged. Gives the reason if that cannot happen.
     async fn await_acks(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<PollEnd>, RelayError> {
         let mut deadline = deadline;
         let mut is_draining = false;
@@ -380,14 +380,14 @@ impl BatchPublisher {
         }
     }
 
-    /// Waits for an answer of PostgreSQL.
-    async fn asked<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
+    /// Runs a query with the timeout.
+    async fn within_limit<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
         let answered = self.recovery.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
         answered.unwrap_or(Err(RelayError::Silent { limit: QUERY_LIMIT }))
     }
 }
 
-/// Says where the server failed, if it did: how many rows had been marked before tells whether anything moves.
+/// Adds the position to an error of the server: the number of rows marked before shows whether there is progress.
 fn located(error: RelayError, table: &Table, position: FailurePosition) -> RelayError {
     if !matches!(&error, RelayError::Postgres { source, .. } if source.recurs_at_position()) {
         return error;
@@ -396,7 +396,7 @@ fn located(error: RelayError, table: &Table, position: FailurePosition) -> Relay
     Error::Raised { table: table.name(), position, action, is_recurring: false, source: Box::new(source) }.into()
 }
 
-/// The end of a connection, as an error.
+/// Gives the error of a lost connection.
 pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
     RelayError::Postgres { action: "keep the connection open", source: error.unwrap_or(postgres::Error::Closed) }
 }

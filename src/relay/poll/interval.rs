@@ -1,27 +1,27 @@
-//! How long to wait between two sweeps: less while rows keep coming, so that they wait less.
+//! The pause between two sweeps: shorter while rows keep coming.
 
 use std::time::Duration;
 
-/// How many times shorter the pause may become than what is configured.
-const MAX_SHORTENED: u32 = 8;
+/// The maximum factor by which the pause becomes shorter.
+const MAX_SPEEDUP: u32 = 8;
 
 /// The pause before the next sweep.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PollInterval {
-    longest: Duration,
+    max: Duration,
     pause: Duration,
 }
 
 impl PollInterval {
-    /// Starts with the longest pause, which is what is configured.
-    pub(super) const fn new(longest: Duration) -> Self {
-        Self { longest, pause: longest }
+    /// Starts with the configured pause, which is the maximum.
+    pub(super) const fn new(max: Duration) -> Self {
+        Self { max, pause: max }
     }
 
-    /// Gives the pause after a sweep: half of the last one if there were rows, else twice as long.
+    /// Gives the pause after a sweep: half of the last one if there were rows, else twice.
     pub(super) fn after(&mut self, had_rows: bool) -> Duration {
         let pause = if had_rows { self.pause / 2 } else { self.pause * 2 };
-        self.pause = pause.clamp(self.longest / MAX_SHORTENED, self.longest);
+        self.pause = pause.clamp(self.max / MAX_SPEEDUP, self.max);
         self.pause
     }
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_shrink_while_rows_come_and_grow_back_while_none_does() {
+    fn pauses_are_shorter_while_rows_keep_coming() {
         let mut interval = PollInterval::new(Duration::from_millis(80));
         let mut after = |had_rows| interval.after(had_rows).as_millis();
         assert_eq!(after(false), 80);

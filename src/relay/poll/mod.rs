@@ -1,30 +1,30 @@
-//! The outbox table to Kafka, by queries, for databases where the right to replicate is refused.
+//! Publishes the outbox table by queries, for roles without REPLICATION.
 //!
 //! ```text
 //!   BEGIN -> claim buckets -> lock and read rows -> row -> route -> outlet --> Kafka
 //!                                   |                                |
-//!   COMMIT <----- mark as published <------ all of them delivered <--+
+//!   COMMIT <----- mark as published <------ all acknowledged <-------+
 //! ```
 //!
-//! A row that is not marked as published is an event that may be missing in Kafka; there is no other memory, and none of a
-//! number that was seen last. Invariants:
+//! A row that is not marked as published is an event that may be missing in Kafka. There is no other memory, in particular no
+//! last sequence number. Invariants:
 //!
-//! - **Nothing lost.** A row is marked only after the delivery report of its own record, in the transaction that has held
-//!   it since it was read. If that transaction ends in any other way, the row is published again.
-//! - **Order.** A key belongs to one bucket, a bucket to one transaction, and of a key no row goes while an earlier one is
-//!   unpublished elsewhere. Earlier is by `sequence`. That is the order of commits if, and only if, the application takes a
-//!   lock for the key before it inserts and holds it until it commits, and the sequence hands out its numbers one by one.
-//! - **Never in the database's way.** A transaction lasts no longer than `batch_timeout`: then the producer is dropped,
-//!   what it still had is purged, and PostgreSQL is let go of until Kafka answers.
-//! - **Let go in this order.** The producer goes before the buckets: whoever claims them next finds nothing on the way, as
-//!   far as a client can know.
+//! - **Nothing lost.** A row is marked only after the acknowledgement of its own record, in the transaction that has locked it
+//!   since it was read. If that transaction ends in any other way, the row is published again.
+//! - **Order.** A key belongs to one bucket, a bucket to one transaction, and a row is not published while an earlier one of its
+//!   key is unpublished elsewhere. Earlier means a lower `sequence`. That is the commit order if and only if the application
+//!   locks the key before it inserts and until it commits, and the sequence assigns its numbers one by one.
+//! - **The database is not held up.** A transaction lasts no longer than `batch_timeout`: then the producer is dropped, its queue
+//!   is purged, and the relay disconnects from PostgreSQL until Kafka answers.
+//! - **Producer before locks.** The producer is dropped before the buckets are released: the next owner finds no request in
+//!   flight, as far as a client can know.
+//! - **A valid order.** If the numbers are not an order any more (a reset sequence, two rows of a key with one number), the relay
+//!   stops before it publishes any of those rows.
+//! - **No session state.** Nothing is set on a session: a pooler may use another one for each transaction.
 //!
-//! - **No order but one.** Numbers that are no order any more (a sequence that has started over behind its rows, two rows of a
-//!   key with one number) stop the relay before anything of them is published.
-//! - **Nobody's session.** Nothing is left behind on a session: a pooler may give it to somebody else after each transaction.
-//!
-//! `sweep`, `choice`, `numbers`, `sql` and `outlet` decide; `source`, `turn` and `verify` ask. What is inserted and deleted by one
-//! transaction is not seen, and rows of several tables have no common order: the log source is better at both.
+//! `sweep`, `selection`, `numbers`, `sql` and `outlet` decide; `source`, `batch_publisher` and `verify` do I/O. A row that is
+//! inserted and deleted by one transaction is not seen, and rows of several tables have no common order: mode `wal` has neither
+//! limit.
 
 mod batch_publisher;
 pub(super) mod error;
@@ -73,14 +73,14 @@ use source::Source;
 use table_state::Halt;
 use table_state::TableState;
 
-/// The server ends a transaction that is left alone for so much longer than it may take.
+/// The server's timeout of an idle transaction is so much longer than the batch timeout.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
-/// For so long the rest is published after a row that cannot be; then the relay ends, or nobody would notice while rows keep coming.
+/// After a row that cannot be published, rows of other keys are published for at most so long, and then the relay ends.
 const HALT_AFTER: Duration = Duration::from_secs(30);
-/// How long the server may take to show what the tables are.
+/// The timeout of the check of the tables.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// How often it is looked how much is unpublished.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is counted how much is unpublished.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 struct Poller {
     settings: Settings,
@@ -92,11 +92,11 @@ struct Poller {
     stalls: Stalls,
 }
 
-/// What follows a connection.
+/// What follows the end of a connection.
 enum PollStep {
     Over,
     Again,
-    /// Kafka must answer first, asked after a pause.
+    /// Wait for Kafka, after a pause.
     AwaitKafka(Duration),
     Pause,
 }
@@ -105,7 +105,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
     let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let budget = settings.delivery.max_in_flight_bytes;
     let kafka = publish::Settings::new(settings.kafka.clone(), settings.relay.name.clone(), budget);
-    // Mistakes in the options are told now, not after the servers have come up.
+    // Report mistakes in the options now, not after the servers are up.
     kafka.client()?;
     metrics.max_in_flight_bytes.set(budget);
     let seed = now_micros() ^ u64::from(std::process::id());
@@ -132,7 +132,7 @@ impl Poller {
         let mut next = PollStep::AwaitKafka(Duration::ZERO);
         loop {
             match next {
-                // What was in hand is unpublished again, and nobody waits for it.
+                // The transaction is rolled back, and its rows are unpublished.
                 PollStep::Over => return self.publisher.stopped(),
                 _ if self.stop.is_cancelled() => return self.publisher.stopped(),
                 PollStep::AwaitKafka(pause) => {
@@ -156,7 +156,7 @@ impl Poller {
         }
     }
 
-    /// Pauses, then waits for Kafka. Meanwhile it is looked whether the tables could be polled.
+    /// Pauses, then waits for Kafka. Meanwhile it is counted whether the tables could be polled.
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
         let (recovery, target, settings, states) =
             (&mut self.publisher.recovery, &self.target, &self.settings, &self.states);
@@ -173,19 +173,19 @@ impl Poller {
         };
         self.publisher.recovery.connected();
         self.publisher.ready()?;
-        tracing::info!(tables = source.tables.len(), "polling");
+        tracing::info!(tables = source.tables.len(), "polling started");
         self.metrics.postgres.connected();
         self.metrics.enter(State::Streaming);
         let ended = Box::pin(self.poll(&mut source)).await;
-        // Before the connection and its locks: whoever takes over must find nothing on the way.
+        // Before the connection and its locks: the next owner must find no request in flight.
         self.publisher.drop_unacked();
         drop(source);
         ended
     }
 
-    /// Sweeps over all outboxes, again and again; at once while there is more, else after a while.
+    /// Sweeps over all outboxes repeatedly: at once while there are more rows, else after a pause.
     async fn poll(&mut self, source: &mut Source) -> Result<PollEnd, RelayError> {
-        let mut looked: Option<Instant> = None;
+        let mut counted: Option<Instant> = None;
         let mut interval = PollInterval::new(self.settings.source.poll.interval);
         loop {
             if let Some(failure) = self.publisher.failure() {
@@ -205,11 +205,11 @@ impl Poller {
                 }
                 state.end_sweep();
             }
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
-                looked = Some(Instant::now());
-                self.publisher.look(source, &mut self.states).await?;
+            if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
+                counted = Some(Instant::now());
+                self.publisher.update_backlog(source, &mut self.states).await?;
             }
-            // What a row that cannot be published does not hold back has gone, or takes too long to go.
+            // The rows that are not held back are published, or that takes too long.
             let is_over = |halt: &mut Halt| !has_more || halt.since.elapsed() > HALT_AFTER;
             if let Some(halt) = self.states.iter_mut().find_map(|state| state.halt.take_if(is_over)) {
                 return Err(halt.error);
@@ -232,9 +232,12 @@ impl Poller {
             Ok(PollEnd::Stopped) => Ok(PollStep::Over),
             Ok(PollEnd::Stalled) => {
                 self.metrics.kafka.lost(Loss::Stalled);
-                tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
+                tracing::warn!(
+                    code = "WR-6933",
+                    "kafka delivery stalled: disconnecting from PostgreSQL until brokers answer"
+                );
                 self.metrics.enter(State::SinkBlocked);
-                // Rows that arrived come again with their batch: the less often, the longer nothing is marked.
+                // Acknowledged rows are repeated with their batch: less often, the longer nothing is marked.
                 let marked = Lsn::from_wire(self.publisher.marked());
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
@@ -247,10 +250,10 @@ impl Poller {
         }
     }
 
-    /// A record failed, or its producer did.
+    /// A record or its producer failed.
     fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<PollStep, RelayError> {
         match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
+            // A permanent error fails a whole batch: the record is known only when it was sent alone.
             Verdict::Record if !was_alone => {
                 self.publisher.recovery.batch_refused(&failure);
                 Ok(PollStep::Again)
@@ -271,7 +274,7 @@ impl Poller {
     }
 }
 
-/// Connects, and verifies every table. Nothing is locked and nothing is written.
+/// Connects and checks every table. Nothing is locked and nothing is written.
 async fn open(target: &Target, settings: &Settings, states: &[TableState]) -> Result<Source, RelayError> {
     let ordinary = postgres::connect_shared(target, &settings.postgres, &settings.relay.name)
         .await

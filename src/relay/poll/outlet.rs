@@ -1,7 +1,7 @@
-//! The way out: one producer, and the ledger that its delivery reports are counted in.
+//! One producer and the ledger of its delivery reports.
 //!
-//! Each event is an entry of its own, and its position is its number: a batch has arrived when the ledger confirms the
-//! number of its last event. There is no other way to learn it.
+//! Each event is an entry of its own, and its position is its number: a batch is acknowledged when the ledger confirms the number of
+//! its last event.
 
 use crate::lsn::Lsn;
 use crate::relay::ledger::Ledger;
@@ -15,17 +15,17 @@ use crate::relay::record::route::ProducerRecord;
 pub(super) struct Outlet<S> {
     pub(super) ledger: Ledger,
     pub(super) sink: S,
-    /// How many events were handed over; the number of the last one.
-    handed: u64,
+    /// The number of enqueued events, which is the number of the last one.
+    enqueued: u64,
 }
 
 impl<S: Sink> Outlet<S> {
     pub(super) const fn new(ledger: Ledger, sink: S) -> Self {
-        Self { ledger, sink, handed: 0 }
+        Self { ledger, sink, enqueued: 0 }
     }
 
     /// BatchPublisher a record over that was written at this time, in microseconds of the Unix clock.
-    pub(super) fn hand(&mut self, record: &ProducerRecord<'_>, written_micros: i64) -> Result<(), Refused> {
+    pub(super) fn enqueue(&mut self, record: &ProducerRecord<'_>, written_micros: i64) -> Result<(), Refused> {
         self.ledger.settle();
         if !self.ledger.has_room() {
             return Err(Refused::Full);
@@ -37,16 +37,16 @@ impl<S: Sink> Outlet<S> {
             self.ledger.abandon();
             return Err(refused);
         }
-        self.handed += 1;
-        if let Some(completed) = self.ledger.close(Lsn::from_wire(self.handed)) {
+        self.enqueued += 1;
+        if let Some(completed) = self.ledger.close(Lsn::from_wire(self.enqueued)) {
             self.sink.completed(completed);
         }
         Ok(())
     }
 
-    /// Says whether everything that was handed over has arrived.
+    /// Says whether every record is acknowledged.
     pub(super) fn is_all_acked(&mut self) -> bool {
-        self.ledger.settle().lsn() >= Lsn::from_wire(self.handed)
+        self.ledger.settle().lsn() >= Lsn::from_wire(self.enqueued)
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn g1_a_batch_has_arrived_only_when_each_of_its_records_has() {
+    fn g1_a_batch_is_acknowledged_only_when_each_of_its_records_is() {
         let headers = Headers::default();
         let record = ProducerRecord {
             topic: "t",
@@ -92,20 +92,20 @@ mod tests {
         };
         let mut outlet = Outlet::new(Ledger::new(Lsn::ZERO), Taken::default());
         let reports = outlet.ledger.reports();
-        assert!(outlet.is_all_acked(), "nothing was handed over");
+        assert!(outlet.is_all_acked(), "nothing was enqueued over");
         for _ in 0..3 {
-            outlet.hand(&record, 7).unwrap();
+            outlet.enqueue(&record, 7).unwrap();
         }
         outlet.sink.is_full = true;
-        assert_eq!(outlet.hand(&record, 7), Err(Refused::Full));
+        assert_eq!(outlet.enqueue(&record, 7), Err(Refused::Full));
         for index in [2, 0, 1] {
             assert!(!outlet.is_all_acked());
             reports.delivered(outlet.sink.tickets[index]);
         }
-        assert!(outlet.is_all_acked(), "what was refused is not waited for");
+        assert!(outlet.is_all_acked(), "a rejected record is not waited for");
         assert_eq!(outlet.ledger.records(), 0);
         outlet.sink.is_full = false;
-        outlet.hand(&record, 7).unwrap();
+        outlet.enqueue(&record, 7).unwrap();
         reports.failed();
         assert!(!outlet.is_all_acked());
     }

@@ -1,8 +1,7 @@
 //! One connection and its statements: claim, fetch, mark.
 //!
-//! Everything of a batch happens in one transaction, and the transaction is the batch's only memory: when the connection
-//! ends, however it ends, the buckets are free and the rows are unpublished again. So nothing is rolled back by hand, except to
-//! look closer at a row that the server cannot send.
+//! A batch is one transaction, which is its only memory: when the connection ends in any way, the buckets are free and the rows
+//! unpublished. So there is no explicit rollback, except after a row that the server cannot send.
 
 use futures_core::Stream as _;
 use tokio_postgres::Client;
@@ -37,10 +36,10 @@ use super::value::Key;
 use super::value::Raw;
 use super::verify::Found;
 
-/// How often rows are looked for behind keys that are blocked.
-const MAX_LOOKS: u32 = 4;
+/// The attempts to find rows of keys that are not blocked.
+const MAX_ATTEMPTS: u32 = 4;
 
-/// A connection, ready for every outbox.
+/// A connection for all outboxes.
 pub(super) struct Source {
     client: Client,
     /// Resolves when the connection ends.
@@ -54,7 +53,7 @@ pub(super) struct Source {
 pub(super) struct Table {
     schema: String,
     name: String,
-    /// The table's id: the class of its advisory locks.
+    /// The table's OID: the class of its advisory locks.
     class: u32,
     roles: RoleNames,
     names: TableColumns,
@@ -68,7 +67,7 @@ pub(super) struct Table {
     drawn: String,
 }
 
-/// A row in hand: locked, unpublished, and with no earlier one of its key elsewhere.
+/// A locked and unpublished row without an earlier one of its key elsewhere.
 #[derive(Debug)]
 pub(super) struct LockedRow {
     row: Row,
@@ -84,11 +83,11 @@ pub(super) struct LockedRow {
 pub(super) struct Batch {
     pub(super) rows: Vec<LockedRow>,
     plan: Option<Plan>,
-    /// There were as many as were asked for: there may be more.
+    /// There may be more rows.
     pub(super) is_full: bool,
 }
 
-/// What has not been published.
+/// The unpublished rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backlog {
     pub(super) events: u64,
@@ -97,7 +96,7 @@ pub(super) struct Backlog {
 }
 
 impl Source {
-    /// Takes over a connection whose tables are fit.
+    /// Uses a connection whose tables are checked.
     pub(super) fn new(ordinary: Ordinary, begin: String, found: Vec<Found>) -> Self {
         let Ordinary { client, ended, .. } = ordinary;
         let tables = found.into_iter().map(Table::new).collect();
@@ -132,12 +131,12 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
-    /// Gives the table's id.
+    /// Gives the table's OID.
     pub(super) const fn class(&self) -> u32 {
         self.class
     }
 
-    /// Warns of a sequence that nears its end, once for each further percent.
+    /// Warns of a sequence near its end, once for each further percent.
     pub(super) fn warn_of_exhaustion(&self, drawn: &[Drawn], warned: &mut u64) {
         let used = drawn
             .iter()
@@ -156,11 +155,11 @@ impl Table {
             percent,
             next =
                 format!("ALTER SEQUENCE {sequence} AS bigint; ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint"),
-            "the numbers of a sequence run out: at its end the application can insert no event any more"
+            "sequence near its end: then the application cannot insert events any more"
         );
     }
 
-    /// Says how its rows are walked, by the columns that came.
+    /// Creates the plan of its rows from the columns of the result.
     fn plan(&self, row: &Row) -> Result<Plan, Error> {
         let columns = row.columns().get(OWN_COLUMNS..).unwrap_or_default().iter();
         let columns = columns.map(|column| Column { name: column.name(), type_id: column.type_().oid() }).collect();
@@ -170,12 +169,12 @@ impl Table {
 }
 
 impl Batch {
-    /// None, although there are some.
+    /// An empty batch, although there are rows.
     pub(super) const fn with_more() -> Self {
         Self { rows: Vec::new(), plan: None, is_full: true }
     }
 
-    /// Reads a row by the roles of its columns.
+    /// Maps a row to roles.
     pub(super) fn row<'r>(&self, locked: &'r LockedRow) -> Option<row::Row<'r>> {
         let cells = OWN_COLUMNS..locked.row.len();
         let cells = cells.map(|column| locked.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
@@ -184,12 +183,12 @@ impl Batch {
 }
 
 impl Source {
-    /// Begins a transaction and claims buckets among these.
+    /// Begins a transaction and claims some of these buckets.
     pub(super) async fn begin(&self, table: &Table, candidates: &[i32]) -> Result<Vec<i32>, RelayError> {
         let class = table.class.cast_signed();
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&class, Type::INT4), (&candidates, Type::INT4_ARRAY)];
         let begin = self.client.batch_execute(&self.begin);
-        // Sent together; the lock comes before the snapshot of whatever is read next.
+        // Sent together; the lock is taken before the snapshot of the next query.
         let (begun, claimed) = tokio::join!(begin, self.client.query_typed(&table.claim, &values));
         begun.map_err(RelayError::postgres("begin a transaction"))?;
         let rows = claimed.map_err(RelayError::postgres("claim buckets"))?;
@@ -201,12 +200,12 @@ impl Source {
         self.client.batch_execute("COMMIT").await.map_err(RelayError::postgres("commit the batch"))
     }
 
-    /// Ends the transaction, and whatever happened in it has not.
+    /// Rolls the transaction back.
     pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
         self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("roll back the batch"))
     }
 
-    /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
+    /// Locks and reads the first unpublished rows of these buckets, without those that would overtake an earlier one of their key.
     pub(super) async fn fetch(
         &self,
         table: &Table,
@@ -215,7 +214,7 @@ impl Source {
         batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let mut without: Vec<Key> = Vec::new();
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_ATTEMPTS {
             let mut batch = self.lock(table, buckets, max_rows, &without, batch_size).await?;
             let Some(last) = batch.rows.last().map(|row| row.sequence) else { return Ok(batch) };
             let (blocked, drawn) =
@@ -232,13 +231,13 @@ impl Source {
             if !batch.rows.is_empty() {
                 return Ok(batch);
             }
-            // All of them wait for a row that somebody else holds: look behind their keys.
+            // All of them are blocked by a row locked elsewhere: exclude their keys.
             without.extend(blocked.into_keys().map(Key));
         }
         Ok(Batch::default())
     }
 
-    /// Locks and reads rows, in order, leaving out those that others have locked.
+    /// Locks and reads rows in order, and skips those that others have locked.
     async fn lock(
         &self,
         table: &Table,
@@ -264,7 +263,7 @@ impl Source {
             };
             bytes += row.raw_size_bytes() as u64;
             if bytes > batch_size.bytes() && !batch.rows.is_empty() {
-                // The rest is locked for nothing, and read in the next batch; it is not kept in memory.
+                // The other rows are locked in vain, and read again in the next batch.
                 batch.is_full = true;
                 break;
             }
@@ -280,7 +279,7 @@ impl Source {
         Ok(batch)
     }
 
-    /// Names the first row of these buckets, which the server cannot send.
+    /// Identifies the first row of these buckets, which the server cannot send.
     pub(super) async fn name_first(
         &self,
         table: &Table,
@@ -304,7 +303,7 @@ impl Source {
         }))
     }
 
-    /// Finds the keys that have an unpublished row up to `last` which is not in hand.
+    /// Finds the keys that have an unpublished row up to `last` which is not locked here.
     async fn blocked(
         &self,
         table: &Table,
@@ -342,7 +341,7 @@ impl Source {
             .map_err(RelayError::postgres::<tokio_postgres::Error>("find locked rows"))
     }
 
-    /// Looks at how far the sequences have come, and the rows.
+    /// Reads the last values of the sequences, and the highest unpublished one.
     pub(super) async fn drawn(&self, table: &Table) -> Result<Vec<Drawn>, RelayError> {
         let mut all = Vec::new();
         for sequence in &table.sequences {
@@ -354,7 +353,7 @@ impl Source {
         Ok(all)
     }
 
-    /// Marks the rows in hand as published.
+    /// Marks the rows as published.
     pub(super) async fn mark(&self, table: &Table, rows: &[LockedRow]) -> Result<(), RelayError> {
         let mut tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
         tableoids.sort_unstable();
@@ -375,7 +374,7 @@ impl Source {
         }
     }
 
-    /// Looks at what is unpublished, in a transaction of its own. Gives how far the sequences have come as well.
+    /// Counts unpublished rows and reads the sequences, in a transaction of its own.
     pub(super) async fn backlog(&self, table: &Table) -> Result<(Backlog, Vec<Drawn>), RelayError> {
         let (begun, row, drawn, ended) = tokio::join!(
             self.client.batch_execute(&self.begin),
@@ -396,7 +395,7 @@ impl Source {
 }
 
 impl Batch {
-    /// Tells of two rows that share a number.
+    /// Gives the error of two rows with the same sequence.
     fn tie(&self, table: &Table, row: &LockedRow) -> Error {
         let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::record::route::event_id(&row));
         Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }

@@ -1,4 +1,4 @@
-//! An outbox between two transactions.
+//! The state of one outbox.
 
 use std::time::Instant;
 
@@ -11,26 +11,26 @@ use super::outbox::Outbox;
 use super::selection::BatchSize;
 use super::sweep::Sweep;
 
-/// What is remembered of an outbox from one transaction to the next.
+/// The state of an outbox between two transactions.
 pub(super) struct TableState {
     pub(super) outbox: Outbox,
     pub(super) sweep: Sweep,
     pub(super) batch_size: BatchSize,
     pub(super) scratch: Scratch,
-    /// Rows up to this one are published one at a time: one of them was refused among others.
+    /// Rows up to this one are published one at a time: a batch with one of them was rejected.
     pub(super) cautious_until: Option<i64>,
-    /// Such a row was met in this sweep.
+    /// Such a row was published in this sweep.
     saw_cautious: bool,
     /// Rows that cannot be published, if there are any.
     pub(super) halt: Option<Halt>,
-    /// How many percent of its numbers a sequence had used when that was told of last.
+    /// The used percentage of a sequence at the last warning.
     pub(super) warned_percent: u64,
 }
 
-/// Rows that a person must look at: the first of them ends the relay, once what is not behind one of them has gone.
+/// Rows that cannot be published: the first one ends the relay, once the rows of other keys are published.
 pub(super) struct Halt {
     pub(super) error: RelayError,
-    /// Buckets of keys that wait for a person.
+    /// The buckets of those keys.
     buckets: Vec<i32>,
     pub(super) since: Instant,
 }
@@ -60,17 +60,17 @@ impl TableState {
         }
     }
 
-    /// Sets the keys of a bucket aside, for a row that cannot be published is among them.
+    /// Excludes a bucket, which has a row that cannot be published.
     pub(super) fn set_aside(&mut self, bucket: i32, error: RelayError) {
         tracing::warn!(
             code = %error.code(), error = chain(&error),
-            "a row cannot be published: stopping once the rows of other keys are published"
+            "row cannot be published: stopping after the rows of other keys"
         );
         let halt = self.halt.get_or_insert_with(|| Halt { error, buckets: Vec::new(), since: Instant::now() });
         halt.buckets.push(bucket);
     }
 
-    /// Gives the buckets to try next.
+    /// Gives the buckets to claim next.
     pub(super) fn candidates(&self) -> Vec<i32> {
         let mut candidates = self.sweep.candidates();
         candidates.retain(|bucket| self.halt.as_ref().is_none_or(|halt| !halt.buckets.contains(bucket)));

@@ -1,4 +1,4 @@
-//! Values as the server sends and takes them, without a look at what they mean: text is bytes in whatever encoding.
+//! Values as the server sends and receives them, without interpretation: text is bytes of any encoding.
 
 use tokio_postgres::types::FromSql;
 use tokio_postgres::types::IsNull;

@@ -41,6 +41,7 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Creates the settings for a client with this id; the queue has room for `in_flight_bytes`.
     #[must_use]
     pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
         Self { config, client_id, in_flight_bytes, batch_bytes: None, spans: BTreeMap::new() }

@@ -1,4 +1,4 @@
-//! What setup does about events that may have passed unseen: it refuses, or accepts the gap.
+//! What setup does about events that may have been omitted: it fails, or accepts the gap.
 
 use tokio_postgres::Client;
 
@@ -12,7 +12,7 @@ use super::Error;
 use super::SetupOptions;
 use super::stored;
 
-/// Keeps how the catalog stands beside the position, now that the contract holds; or says what may have passed unseen.
+/// Stores the coverage beside the position after a successful check; or reports which events may have been omitted.
 pub(super) async fn keep(
     client: &Client,
     settings: &Settings,

@@ -1,7 +1,7 @@
-//! What must exist before `run`: publication, slot, stored position, in this order.
+//! Creates what `run` needs: publication, slot, stored position, in this order.
 //!
-//! The order is the point: a slot made before its publication fails at the first change, and nothing heals it. `script`
-//! prints the statements; `apply` runs them one by one, may be run again, and checks and adopts what is already there.
+//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the statements;
+//! `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
 
 mod coverage;
 mod poll;
@@ -37,54 +37,51 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The outbox table of the walrelay preset.
+/// The SQL of the outbox table of the walrelay preset.
 pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
-/// The table of stored positions.
+/// The SQL of the table of stored positions.
 pub const POSITION_SQL: &str = include_str!("../../../sql/position.sql");
 
-/// How often it is told who holds up the creation of the slot.
+/// How often the transactions are reported that the creation of the slot waits for.
 const BLOCKERS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is wanted besides publication, slot and position.
+/// What to do besides publication, slot and position.
 #[derive(Clone, Debug, Default)]
 pub struct SetupOptions {
-    /// Make the outbox tables as well.
+    /// Create the outbox tables.
     pub with_outbox: bool,
-    /// Grant this role what `run` needs.
+    /// Grant this role the privileges that `run` needs.
     pub role: Option<String>,
-    /// Start at the slot's position although events before it may be missing.
+    /// Start at the slot's position, although earlier events may be missing.
     pub accept_gap: bool,
 }
 
-/// Something cannot be set up.
+/// The setup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As in `run`.
+    /// The same error as in `run`.
     #[error(transparent)]
     Relay(#[from] RelayError),
-    /// A statement fails.
-    #[error("{what}")]
+    /// A statement failed.
+    #[error("cannot {what}")]
     Statement {
-        /// What it should do.
+        /// The attempt, as in "create slot walrelay".
         what: String,
-        /// Why it fails.
+        /// The server's error.
         #[source]
         source: postgres::Error,
     },
-    /// The slot is gone, and a position is still stored for it.
-    #[error(
-        "a position ({stored}) is stored for slot {slot:?}, which does not exist any more: events in between may be missing in \
-         Kafka"
-    )]
+    /// The slot does not exist, but a position is stored for it.
+    #[error("slot {slot:?} was dropped: events after its stored position {stored} may be missing in Kafka")]
     Gap {
         /// The slot.
         slot: String,
         /// The stored position.
         stored: Lsn,
     },
-    /// The slot was made before the publication.
+    /// The slot is older than the publication.
     #[error(
-        "slot {slot:?} is there, and its publication {publication:?} is not: it cannot read what was written before that"
+        "slot {slot:?} exists without its publication {publication:?}: it cannot decode WAL written before that exists"
     )]
     SlotOlder {
         /// The slot.
@@ -92,11 +89,11 @@ pub enum Error {
         /// The publication.
         publication: String,
     },
-    /// The role that is to get rights.
-    #[error("there is no role {0:?}")]
+    /// The role does not exist.
+    #[error("role {0:?} does not exist")]
     NoRole(String),
     /// A failover slot needs PostgreSQL 17.
-    #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
+    #[error("source.failover = \"on\" needs PostgreSQL 17, the server is version {version}")]
     NoFailover {
         /// The major version found.
         version: u32,
@@ -124,26 +121,26 @@ impl Diagnose for Error {
             Self::Relay(error) => error.help(),
             Self::Statement { source, .. } if source.remedy().is_some() => source.help(),
             Self::Statement { source, .. } if source.is_missing_table() => Some(
-                "make the outbox table first, or let setup make it: `walrelay setup --apply --with-outbox`; if it has another \
-                 name, mend outbox.table"
+                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, correct \
+                 outbox.table"
                     .to_owned(),
             ),
             Self::NoRole(role) => Some(format!(
-                "make it, then run setup again: CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'",
+                "run `CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'`, then run setup again",
                 quote(role)
             )),
             Self::Statement { .. } => Some(
-                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION if a slot is \
-                 to be made (--set postgres.url=...), or have the printed SQL run by one"
+                "run setup as a role that owns the outbox table, has CREATE on the database and REPLICATION (--set \
+                 postgres.url=...), or run the printed SQL as such a role"
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(
-                "compare the outbox table with Kafka; then accept the gap with `walrelay setup --apply --accept-gap`"
+                "compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
                     .to_owned(),
             ),
             Self::SlotOlder { .. } => Some(
-                "events that were committed since it was dropped are not published: compare the outbox table with Kafka; then create \
-                 it with `walrelay setup --apply --accept-gap`, which skips nothing that can be read"
+                "events committed since it was dropped are not published: compare the outbox table with Kafka, then run `walrelay \
+                 setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
                     .to_owned(),
             ),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
@@ -160,14 +157,14 @@ pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, Rel
     let source = &settings.source;
     let slot = literal(&source.slot);
     let mut parts = vec![
-        "-- Run this statement by statement (psql does): a slot is not made in a transaction that has written.\n"
+        "-- Run these statements one by one (as psql does): a transaction that has written cannot create a slot.\n"
             .to_owned(),
     ];
     if options.with_outbox {
         parts.extend(routes.iter().map(outbox_table));
     }
     parts.push(format!(
-        "-- Before the slot: a slot made first fails at its first change.\n{};\n",
+        "-- Before the slot: a slot created first fails at its first change.\n{};\n",
         create_publication(&source.publication, &routes)
     ));
     parts.push(create_slot(&slot, source.failover));
@@ -186,7 +183,7 @@ pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, Rel
     Ok(parts.join("\n"))
 }
 
-/// Sets everything up, and tells each step.
+/// Sets everything up, and reports each step.
 pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
     if settings.source.mode == Mode::Poll {
         return Box::pin(poll::apply(settings, options, report)).await;
@@ -221,13 +218,13 @@ async fn apply_to(
     if let Some(role) = &options.role {
         require_role(client, role).await?;
     }
-    // By the names that they have now.
+    // By their current names.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
     if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            report(&format!("outbox table {schema}.{table} is there"));
+            report(&format!("outbox table {schema}.{table} exists"));
         }
     }
     publication(client, settings, options, &tables, session.server_version(), report).await?;
@@ -240,7 +237,7 @@ async fn apply_to(
     }
     if let Some(role) = &options.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        report(&format!("role {role} has what run needs"));
+        report(&format!("privileges granted to role {role}"));
     }
     let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
@@ -263,19 +260,21 @@ async fn publication(
 ) -> Result<(), Error> {
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
-        report(&format!("publication {name} is there already"));
+        report(&format!("publication {name} exists"));
         for (schema, table) in routes.iter().map(Route::table) {
             if !catalog::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
                 let what = format!("add table {schema}.{table} to publication {name}");
                 let full = quote_table((schema, table));
                 run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
-                report(&format!("table {schema}.{table} added to it: events committed before are not published"));
+                report(&format!(
+                    "table {schema}.{table} added to the publication: events committed before are not published"
+                ));
             }
         }
         return Ok(());
     }
     let slot = &settings.source.slot;
-    // What was committed since it was dropped cannot be decoded, or is not published.
+    // WAL since it was dropped cannot be decoded, or its events are not published.
     let is_slot_older = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?.is_some();
     if is_slot_older && !options.accept_gap {
         return Err(Error::SlotOlder { slot: slot.clone(), publication: name.clone() });
@@ -285,7 +284,7 @@ async fn publication(
     Ok(())
 }
 
-/// Makes the slot, or adopts it. Gives its position.
+/// Creates the slot, or adopts an existing one. Gives its position.
 async fn slot(
     client: &Client,
     session: &mut Session,
@@ -297,7 +296,7 @@ async fn slot(
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
     if let Some(slot) = found {
-        report(&format!("slot {name} is there already, at {}", slot.confirmed));
+        report(&format!("slot {name} exists, at {}", slot.confirmed));
         return Ok(slot);
     }
     if settings.source.store_position
@@ -324,7 +323,7 @@ async fn slot(
     Ok(Slot { confirmed: created.consistent_point, is_synced: false })
 }
 
-/// Stores the slot's position, or checks the one that is stored.
+/// Stores the slot's position, or checks the stored one.
 async fn position(
     client: &Client,
     session: &mut Session,
@@ -334,16 +333,16 @@ async fn position(
     report: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let name = &settings.source.slot;
-    // The row before the end of the log: a relay that is at work moves both.
+    // The row before the end of the WAL: a running relay advances both.
     let stored = stored(client, name).await?;
     let system = session.identify_system().await.map_err(RelayError::postgres("identify the server"))?;
     let server = examine::server(session, system, slot, stored.as_ref());
     let server = server.await.map_err(RelayError::postgres("identify the server"))?;
     if let Some(stored) = stored {
-        // As `run` will decide: what it accepts stays, and only a gap can be accepted.
+        // As `run` decides: a valid position stays, and only a gap can be accepted.
         match resume::decide(&server, Some(&stored)) {
             Ok(_) => {
-                report(&format!("position {} is stored already", stored.position));
+                report(&format!("stored position {} exists", stored.position));
                 return Ok(());
             }
             Err(lost) if options.accept_gap => report(&format!("accepting a gap: {lost}")),
@@ -364,10 +363,10 @@ async fn stored(client: &Client, slot: &str) -> Result<Option<Stored>, Error> {
     }
 }
 
-/// Names the sessions that a new slot waits for.
+/// Lists the sessions that a new slot waits for.
 async fn blockers(client: &Client) -> String {
     let sql = "SELECT coalesce(string_agg(pid::text || ' (' || application_name || ', ' || state || ')', ', '
-                                          ORDER BY xact_start), 'none that is visible')
+                                          ORDER BY xact_start), 'none visible')
                FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()";
     let found = client.query_one(sql, &[]).await.and_then(|row| row.try_get::<_, String>(0));
     match found {
@@ -383,7 +382,7 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
         .map_err(|error| Error::Statement { what: what.to_owned(), source: postgres::Error::from(error) })
 }
 
-/// Before anything is made: rights come last.
+/// Checks the role before anything is created.
 async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
     let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
     let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
@@ -392,12 +391,12 @@ async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
 }
 
-/// The statement that makes an outbox table.
+/// The statement that creates an outbox table.
 fn outbox_table(route: &Route) -> String {
     OUTBOX_SQL.replace("public.outbox_events", &quote_table(route.table()))
 }
 
-/// The statement that makes the slot as `apply` does. Auto leaves it to the server's version; there is no connection here to ask.
+/// The statement that creates the slot as `apply` does. With `auto` the statement checks the server's version itself.
 fn create_slot(slot: &str, failover: Failover) -> String {
     let make = |more: &str| format!("pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'{more})");
     let (plain, with_failover) = (make(""), make(", failover => true"));
@@ -409,7 +408,7 @@ fn create_slot(slot: &str, failover: Failover) -> String {
              ELSE PERFORM {plain};\n    END IF;\nEND $$;"
         ),
     };
-    format!("-- Waits for transactions that are running.\n{statement}\n")
+    format!("-- Waits for running transactions.\n{statement}\n")
 }
 
 fn create_publication(name: &str, routes: &[Route]) -> String {
@@ -424,7 +423,7 @@ fn create_publication(name: &str, routes: &[Route]) -> String {
 fn grants(role: &str, store_position: bool) -> String {
     let role = quote(role);
     let mut sql = format!(
-        "-- REPLICATION reads the whole cluster: keep this role for walrelay alone.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
+        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
     );
     if store_position {
         sql.push_str(&format!(
@@ -439,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_printed_slot_survives_a_failover_as_an_applied_one_does() {
+    fn the_printed_statement_creates_the_same_slot_as_apply() {
         assert!(!create_slot("'s'", Failover::Off).contains("failover"));
         assert!(
             create_slot("'s'", Failover::On)

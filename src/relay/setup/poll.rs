@@ -1,4 +1,4 @@
-//! What must exist before an outbox is polled: two columns, an index, and rights to read and to mark.
+//! Creates what mode `poll` needs: two columns, an index, and privileges.
 
 use tokio_postgres::Client;
 
@@ -26,9 +26,9 @@ pub(super) fn script(settings: &Settings, options: &SetupOptions) -> Result<Stri
             parts.push(outbox_table(&outbox.route));
         }
         parts.push(format!(
-            "-- The order of a key's events. It is the order of their commits as long as the application locks the key's row\n\
-             -- before it inserts the event, until it commits. On a large table the first statement takes its time.\n\
-             -- What is in the table now counts as unpublished: mark it first if it was published in another way.\n{}",
+            "-- The order of a key's events. It is the commit order only if the application locks the key's row before it inserts\n\
+             -- the event, until it commits. The first statement rewrites the table. Existing rows count as unpublished:\n\
+             -- set the column of published rows first, if they were published in another way.\n{}",
             columns(&outbox)
         ));
         if let Some(role) = &options.role {
@@ -38,7 +38,7 @@ pub(super) fn script(settings: &Settings, options: &SetupOptions) -> Result<Stri
     Ok(parts.join("\n"))
 }
 
-/// Sets everything up, and tells each step.
+/// Sets everything up, and reports each step.
 pub(super) async fn apply(
     settings: &Settings,
     options: &SetupOptions,
@@ -54,18 +54,18 @@ pub(super) async fn apply(
         require_role(client, role).await?;
     }
     for outbox in outboxes(settings)? {
-        let outbox = &verify::settle(client, &outbox).await?;
+        let outbox = &verify::resolve(client, &outbox).await?;
         let (schema, name) = outbox.route.table();
         if options.with_outbox {
             run(client, format!("create table {schema}.{name}"), &outbox_table(&outbox.route)).await?;
-            report(&format!("outbox table {schema}.{name} is there"));
+            report(&format!("outbox table {schema}.{name} exists"));
         }
-        run(client, format!("make table {schema}.{name} fit for polling"), &columns(outbox)).await?;
+        run(client, format!("add the columns for polling to table {schema}.{name}"), &columns(outbox)).await?;
         report(&format!("outbox table {schema}.{name} can be polled"));
         if let Some(role) = &options.role {
             run(client, format!("grant rights to {role}"), &grants(outbox, role)).await?;
             run(client, format!("grant rights to {role}"), &grants_on_sequences(outbox, role)).await?;
-            report(&format!("role {role} has what run needs on {schema}.{name}"));
+            report(&format!("privileges on {schema}.{name} granted to role {role}"));
         }
         begin(client).await?;
         verify::verify(client, outbox).await?;
@@ -94,7 +94,7 @@ async fn run(client: &Client, what: String, sql: &str) -> Result<(), RelayError>
     end(client).await
 }
 
-/// The session may be somebody else's again after each transaction: what is set, is set for one.
+/// Settings are for one transaction: a pooler may run the next one on another session.
 async fn begin(client: &Client) -> Result<(), RelayError> {
     let begun = client.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off").await;
     begun.map_err(RelayError::postgres("begin a transaction"))

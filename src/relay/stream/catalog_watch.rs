@@ -203,10 +203,10 @@ async fn store_failure(
     // It is stored under its name of that time.
     let mut names = route.into_iter().flat_map(Route::tables);
     let is_covered = names.any(|(schema, name)| kept.covers(&catalog::quote_table((schema, name))));
-    if !is_covered || kept.doubt.is_some() {
+    if !is_covered || kept.failed_check.is_some() {
         return Ok(());
     }
-    save(client, slot, &Coverage { doubt: Some(error.to_string()), ..kept }).await
+    save(client, slot, &Coverage { failed_check: Some(error.to_string()), ..kept }).await
 }
 
 /// Queries the publication and the tables.
@@ -264,7 +264,7 @@ pub(in crate::relay) async fn look(
     }
     let is_whole = tables.len() == routes.len();
     let publication = publication.filter(|_| is_whole);
-    let coverage = publication.map(|publication| Coverage { name, publication, tables, doubt: None });
+    let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
     Ok(Look { coverage, wal_end })
 }
 

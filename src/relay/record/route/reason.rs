@@ -1,38 +1,38 @@
 //! Why a row becomes no record.
 
-/// Why a row cannot become a record. The text holds no payload, and nothing of the row that is not escaped.
+/// Why a row cannot become a record. The text has no payload, and escapes any value of the row.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Reason {
-    /// A value is missing that the record needs.
+    /// A required value is NULL.
     #[error("{0} is NULL")]
     Null(&'static str),
-    /// A value is not what its type says.
-    #[error("{role} is not a legal {expected}")]
+    /// A value is invalid.
+    #[error("{role} is not a valid {expected}")]
     Illegal {
-        /// Whose value.
+        /// Its role.
         role: &'static str,
         /// What it should be.
         expected: &'static str,
     },
-    /// The topic breaks Kafka's rule.
+    /// The topic is not a valid name.
     #[error(
-        "the topic {0:?} is not legal: 1 to 249 of A-Z a-z 0-9 . _ -, not \".\" or \"..\", not starting with \"__\""
+        "invalid topic {0:?}: allowed are 1 to 249 of A-Z a-z 0-9 . _ -, not \".\" or \"..\", not starting with \"__\""
     )]
     Topic(String),
     /// The topic is not in the allow-list.
-    #[error("the topic {0:?} is not among allowed_topics")]
+    #[error("topic {0:?} is not in allowed_topics")]
     TopicNotAllowed(String),
-    /// The row's headers cannot be headers.
-    #[error("headers: {0}")]
+    /// The row's headers are invalid.
+    #[error("invalid headers: {0}")]
     Headers(String),
     /// The partition is negative or too large.
-    #[error("partition {0} is not a partition number")]
+    #[error("invalid partition number {0}")]
     Partition(i64),
     /// The topic has fewer partitions.
-    #[error("its topic has no partition {0}")]
+    #[error("the topic has no partition {0}")]
     NoPartition(i32),
-    /// The record is larger than the producer takes.
-    #[error("the record has {size} bytes, more than the {limit} of message.max.bytes, which is walrelay's own limit")]
+    /// The record is larger than the producer's limit.
+    #[error("the record of {size} bytes is larger than message.max.bytes of the producer ({limit} bytes)")]
     TooLarge {
         /// Its size.
         size: usize,
