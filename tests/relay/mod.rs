@@ -10,6 +10,7 @@ mod lifecycle;
 mod order;
 mod poison;
 mod poll;
+mod poll_changes;
 mod poll_numbers;
 mod pooler;
 mod position;

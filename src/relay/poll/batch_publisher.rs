@@ -113,6 +113,11 @@ impl BatchPublisher {
         self.marked
     }
 
+    /// Gives the position of an error at a statement on a table: the same one means that there was no progress.
+    fn position(&self, table: &Table) -> FailurePosition {
+        (u64::from(table.class()), self.marked)
+    }
+
     /// Creates a producer if there is none.
     pub(super) fn ready(&mut self) -> Result<(), RelayError> {
         if self.outlet.is_none() {
@@ -161,7 +166,8 @@ impl BatchPublisher {
     pub(super) async fn update_backlog(&self, source: &Source, states: &mut [TableState]) -> Result<(), RelayError> {
         let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
         for (table, state) in source.tables.iter().zip(states) {
-            let (backlog, drawn) = self.within_limit(source.backlog(table)).await?;
+            let counted = self.within_limit(source.backlog(table)).await;
+            let (backlog, drawn) = counted.map_err(|error| located(error, table, self.position(table)))?;
             table.warn_of_exhaustion(&drawn, &mut state.warned_percent);
             events += backlog.events;
             oldest_micros = backlog.oldest_micros.max(oldest_micros);
@@ -184,7 +190,7 @@ impl BatchPublisher {
     ) -> Result<BatchRun, RelayError> {
         let idle = Ok(BatchRun::Over { is_full: false });
         let Some(table) = source.tables.get(index) else { return idle };
-        let at = (u64::from(table.class()), self.marked);
+        let at = self.position(table);
         let located = |error| located(error, table, at);
         let buckets = self.within_limit(source.begin(table, &state.candidates())).await?;
         state.sweep.claimed(&buckets);

@@ -129,6 +129,12 @@ pub enum Error {
         /// The reason.
         reason: Reason,
     },
+    /// Another table has the name now.
+    #[error("table {table} was replaced by another table of this name while it was polled")]
+    Replaced {
+        /// The table.
+        table: String,
+    },
     /// The UPDATE marked fewer rows than were published.
     #[error("marked only {marked} of {published} published rows of table {table}")]
     NotMarked {
@@ -182,6 +188,7 @@ impl Diagnose for Error {
             Self::Mismatch(_) => Code::new(Exit::Contract, 10),
             Self::Poison { .. } => Code::new(Exit::Poison, 1),
             Self::NotMarked { .. } => Code::new(Exit::Contract, 21),
+            Self::Replaced { .. } => Code::new(Exit::Contract, 26),
             Self::Setup { source, .. } => source.code(),
         }
     }
@@ -198,6 +205,7 @@ impl Diagnose for Error {
             | Self::Rights { .. }
             | Self::Mismatch(_)
             | Self::Poison { .. }
+            | Self::Replaced { .. }
             | Self::NotMarked { .. }
             | Self::Setup { .. } => Fate::Fatal,
         }
@@ -236,6 +244,11 @@ impl Diagnose for Error {
                 "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then restart; \
                  walrelay does not skip the event"
             ),
+            Self::Replaced { .. } => {
+                "publish the unpublished rows of the earlier table first, if it still exists under another name; a restart polls only \
+                 the new table"
+                    .to_owned()
+            }
             Self::NotMarked { .. } => {
                 "look for a trigger, a rule or a row security policy that stops the UPDATE; until then the events are \
                  published again at each start"

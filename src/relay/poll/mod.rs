@@ -58,6 +58,7 @@ use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
 use crate::relay::retry::recovery::Recovery;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
 
@@ -79,7 +80,7 @@ const IDLE_GRACE: Duration = Duration::from_secs(5);
 const HALT_AFTER: Duration = Duration::from_secs(30);
 /// The timeout of the check of the tables.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// How often it is counted how much is unpublished.
+/// How often the unpublished rows are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 struct Poller {
@@ -90,6 +91,8 @@ struct Poller {
     states: Vec<TableState>,
     publisher: BatchPublisher,
     stalls: Stalls,
+    /// The position of the last error after which the tables were checked again.
+    rechecked: Option<FailurePosition>,
 }
 
 /// What follows the end of a connection.
@@ -121,6 +124,7 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         stop,
         settings,
         stalls: Stalls::default(),
+        rechecked: None,
     };
     let ended = Box::pin(poller.supervise()).await;
     poller.metrics.enter(State::Stopped);
@@ -156,7 +160,7 @@ impl Poller {
         }
     }
 
-    /// Pauses, then waits for Kafka. Meanwhile it is counted whether the tables could be polled.
+    /// Pauses, then waits for Kafka. Meanwhile the tables are checked.
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
         let (recovery, target, settings, states) =
             (&mut self.publisher.recovery, &self.target, &self.settings, &self.states);
@@ -173,6 +177,9 @@ impl Poller {
         };
         self.publisher.recovery.connected();
         self.publisher.ready()?;
+        for (table, state) in source.tables.iter().zip(&mut self.states) {
+            table.warn_of_missing_index(&mut state.is_index_warned);
+        }
         tracing::info!(tables = source.tables.len(), "polling started");
         self.metrics.postgres.connected();
         self.metrics.enter(State::Streaming);
@@ -242,12 +249,23 @@ impl Poller {
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
             Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
+            Err(error) if self.must_recheck(&error) => {
+                tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the tables again");
+                Ok(PollStep::Again)
+            }
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
                 Ok(PollStep::Pause)
             }
         }
+    }
+
+    /// Says whether a table or a column that passed the check does not exist any more. The next check resolves a new name or gives the
+    /// error; a second error without progress is not about the outbox.
+    fn must_recheck(&mut self, error: &RelayError) -> bool {
+        let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
+        position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position))
     }
 
     /// A record or its producer failed.

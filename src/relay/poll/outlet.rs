@@ -24,7 +24,7 @@ impl<S: Sink> Outlet<S> {
         Self { ledger, sink, enqueued: 0 }
     }
 
-    /// BatchPublisher a record over that was written at this time, in microseconds of the Unix clock.
+    /// Enqueues a record that was written at this time, in microseconds of the Unix clock.
     pub(super) fn enqueue(&mut self, record: &ProducerRecord<'_>, written_micros: i64) -> Result<(), Refused> {
         self.ledger.settle();
         if !self.ledger.has_room() {

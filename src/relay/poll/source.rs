@@ -58,6 +58,7 @@ pub(super) struct Table {
     roles: RoleNames,
     names: TableColumns,
     sequences: Vec<Sequence>,
+    has_index: bool,
     claim: String,
     fetch: String,
     count: String,
@@ -115,6 +116,7 @@ impl Table {
             class: found.id,
             roles: route.names().clone(),
             sequences: found.sequences,
+            has_index: found.has_index,
             claim: sql::claim(),
             fetch: names.fetch(),
             count: names.count(),
@@ -134,6 +136,17 @@ impl Table {
     /// Gives the table's OID.
     pub(super) const fn class(&self) -> u32 {
         self.class
+    }
+
+    /// Warns of a missing index, unless that was done before.
+    pub(super) fn warn_of_missing_index(&self, is_warned: &mut bool) {
+        if !self.has_index && !std::mem::replace(is_warned, true) {
+            tracing::warn!(
+                table = self.name(),
+                next = "`walrelay setup` prints the statement that creates it",
+                "no index on unpublished rows: each poll reads the whole table"
+            );
+        }
     }
 
     /// Warns of a sequence near its end, once for each further percent.
@@ -387,6 +400,9 @@ impl Source {
         let drawn = drawn?;
         ended?;
         let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("count unpublished rows"));
+        if get(3)? != i64::from(table.class) {
+            return Err(Error::Replaced { table: table.name() }.into());
+        }
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
         let backlog =
             Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };

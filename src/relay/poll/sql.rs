@@ -136,7 +136,8 @@ impl TableColumns {
         )
     }
 
-    /// Counts unpublished rows up to a limit; gives the age of the first one and the server's clock, in microseconds.
+    /// Counts unpublished rows up to a limit; gives the age of the first one and the server's clock, in microseconds, and the OID of
+    /// the table.
     pub(super) fn backlog(&self) -> String {
         format!(
             "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {MAX_COUNT}) AS counted),
@@ -144,8 +145,9 @@ impl TableColumns {
                               THEN (extract(epoch FROM clock_timestamp() - first.at) * 1000000)::int8 END
                               FROM (SELECT t.{created} AS at FROM {table} AS t WHERE t.{published} IS NULL
                                     ORDER BY t.{sequence} LIMIT 1) AS first), 0),
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::int8",
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::int8, '{name}'::regclass::oid::int8",
             table = self.table,
+            name = self.table.replace('\'', "''"),
             published = quote(&self.published_at),
             created = quote(&self.created_at),
             sequence = quote(&self.sequence),

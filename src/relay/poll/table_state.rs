@@ -23,6 +23,8 @@ pub(super) struct TableState {
     saw_cautious: bool,
     /// Rows that cannot be published, if there are any.
     pub(super) halt: Option<Halt>,
+    /// There was a warning of a missing index.
+    pub(super) is_index_warned: bool,
     /// The used percentage of a sequence at the last warning.
     pub(super) warned_percent: u64,
 }
@@ -45,6 +47,7 @@ impl TableState {
             cautious_until: None,
             saw_cautious: false,
             halt: None,
+            is_index_warned: false,
             warned_percent: 0,
         }
     }

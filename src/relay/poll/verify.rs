@@ -25,6 +25,8 @@ pub(in crate::relay) struct Found {
     pub(super) columns: Vec<String>,
     /// The sequences of its numbers; none if the application assigns them.
     pub(super) sequences: Vec<Sequence>,
+    /// It has an index on unpublished rows.
+    pub(super) has_index: bool,
 }
 
 /// Checks one outbox: its columns, its sequences and the role's privileges.
@@ -79,17 +81,12 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
         return Err(Error::Hidden { role: row.try_get(1).map_err(failed)?, table, policies }.into());
     }
     let sequences = sequences(client, outbox).await?;
-    if !row.try_get::<_, bool>(8).map_err(failed)? {
-        tracing::warn!(
-            table,
-            "no index on unpublished rows: each poll reads the whole table; `walrelay setup` prints the statement"
-        );
-    }
     Ok(Found {
         outbox: resolved,
         id: row.try_get(0).map_err(failed)?,
         columns: row.try_get(9).map_err(failed)?,
         sequences,
+        has_index: row.try_get(8).map_err(failed)?,
     })
 }
 

@@ -230,7 +230,8 @@ impl Recovery {
             self.rights_refused += 1;
         }
         let is_retried = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
-        if error.fate() == Fate::Fatal && !(may_change && is_retried) {
+        // A privilege that is missing twice at the same position is not about the connection, which resets the attempts.
+        if error.fate() == Fate::Fatal && (is_recurring || !(may_change && is_retried)) {
             return Err(error);
         }
         self.report(&error);
