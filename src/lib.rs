@@ -6,12 +6,15 @@
 //!                            +-- feedback <- ledger <-------+  delivery reports
 //! ```
 //!
-//! This crate is the program's inside, not an interface: applications use the library `walrelay-events`. `ARCHITECTURE.md` is
-//! the map.
+//! This crate is the program's inside, not an interface: applications use the library `walrelay-events`.
+//! `ARCHITECTURE.md` is the map.
+
+#![allow(missing_docs, reason = "nothing here is an interface: a comment says more than a name does, or is not there")]
 
 pub mod cursor;
 pub mod lsn;
 pub mod measure;
+pub mod secret;
 pub mod units;
 
 pub mod relay;

@@ -8,5 +8,6 @@ mod architecture;
 mod cli;
 mod consumer;
 mod outbox;
+mod prose;
 mod relay;
 mod support;

@@ -191,7 +191,7 @@ impl Handler for Counts {
             *counting.ran.lock().unwrap() = Some(clock.stop(counting.events));
             counting.is_over.notify_one();
         }
-        Outcome::Done
+        Outcome::Ack
     }
 }
 

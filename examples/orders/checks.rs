@@ -1,25 +1,30 @@
 //! How it must end, as questions to the database.
 
+use crate::console;
 use crate::database::Database;
 use crate::stage::Failed;
-use crate::tell;
 
 /// What must be so, and the question that says whether it is.
 const ENDINGS: [(&str, &str); 4] = [
     (
         "every order is shipped, but one is cancelled",
-        "SELECT count(*) FILTER (WHERE status = 'shipped') = $1::bigint - 1 AND count(*) FILTER (WHERE status = 'cancelled') = 1
+        "SELECT count(*) FILTER (WHERE status = 'shipped') = $1::bigint - 1
+             AND count(*) FILTER (WHERE status = 'cancelled') = 1
          FROM orders",
     ),
-    ("every shipped order has one shipment", "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT order_id) = $1::bigint - 1 FROM shipments"),
     (
-        "every shipment was told of once",
+        "every shipped order has one shipment",
+        "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT order_id) = $1::bigint - 1 FROM shipments",
+    ),
+    (
+        "every shipment has one event",
         "SELECT count(*) = $1::bigint - 1 AND count(DISTINCT aggregate_id) = $1::bigint - 1 FROM outbox_events
          WHERE event_type = 'OrderShipped'",
     ),
     (
         "the trace of each order goes from its request to its shipment",
-        "SELECT count(*) = $1::bigint - 1 FROM outbox_events AS created JOIN outbox_events AS shipped USING (aggregate_id)
+        "SELECT count(*) = $1::bigint - 1 FROM outbox_events AS created
+         JOIN outbox_events AS shipped USING (aggregate_id)
          WHERE created.event_type = 'OrderCreated' AND shipped.event_type = 'OrderShipped'
              AND created.headers ->> 'traceparent' = shipped.headers ->> 'traceparent'",
     ),
@@ -30,7 +35,7 @@ pub async fn database(database: &Database, orders: usize) -> Result<bool, Failed
     let (connection, orders) = (database.connection().await?, i64::try_from(orders)?);
     let mut is_well = true;
     for (what, question) in ENDINGS {
-        is_well &= tell::check(connection.query_one(question, &[&orders]).await?.get(0), what);
+        is_well &= console::check(connection.query_one(question, &[&orders]).await?.get(0), what);
     }
     Ok(is_well)
 }
@@ -44,8 +49,9 @@ pub async fn shipped(database: &Database) -> Result<i64, Failed> {
 /// Checks that the relay, which has stopped, has confirmed every event: the slot has nothing more to give.
 pub async fn slot(database: &Database) -> Result<bool, Failed> {
     let question = "SELECT count(*) = 0
-        FROM pg_logical_slot_peek_binary_changes('walrelay', NULL, NULL, 'proto_version', '1', 'publication_names', 'walrelay')
+        FROM pg_logical_slot_peek_binary_changes('walrelay', NULL, NULL, 'proto_version', '1',
+            'publication_names', 'walrelay')
         WHERE get_byte(data, 0) = ascii('I')";
     let is_empty = database.connection().await?.query_one(question, &[]).await?.get(0);
-    Ok(tell::check(is_empty, "the slot has nothing more to give"))
+    Ok(console::check(is_empty, "the slot has nothing more to give"))
 }

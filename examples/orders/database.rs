@@ -12,7 +12,7 @@ use tokio::sync::SemaphorePermit;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
-/// The application's own tables. The outbox is made by `walrelay setup --with-outbox`, the inbox by `inbox::INBOX_SQL`.
+/// The application's own tables. `walrelay setup --with-outbox` creates the outbox, `inbox::INBOX_SQL` the inbox.
 pub const TABLES: &str = "
     CREATE TABLE orders (
         id       text PRIMARY KEY,
@@ -56,7 +56,7 @@ impl Database {
             Some(client) => client,
             None => {
                 let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
-                // It ends when the client is dropped; what goes wrong in it, the client tells.
+                // It ends when the client is dropped. Its errors are returned by the client.
                 tokio::spawn(connection);
                 client
             }

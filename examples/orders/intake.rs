@@ -53,9 +53,9 @@ struct NewOrder {
     currency: Currency,
 }
 
-/// What a client is told: a status and a sentence.
+/// The response to a client: a status and a sentence.
 type Answer = (StatusCode, String);
-/// What went wrong in here. The client learns no more than that.
+/// An internal error. The client does not see its text.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves until the future is dropped.
@@ -86,7 +86,7 @@ async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<
 }
 
 async fn answer(request: Request<Incoming>, database: &Database) -> Result<Answer, Failed> {
-    // The trace of the request goes along with the event, to whoever handles it.
+    // The trace of the request travels with the event to its handlers.
     let trace = TraceContext::from_headers(|name| request.headers().get(name)?.to_str().ok());
     let path = request.uri().path().to_owned();
     let cancelled = path.strip_prefix("/orders/").and_then(|rest| rest.strip_suffix("/cancel"));
@@ -120,7 +120,7 @@ async fn place(order: NewOrder, trace: Option<TraceContext>, database: &Database
         return Ok((StatusCode::OK, format!("{id} was placed before")));
     }
     let created = OrderEvent::OrderCreated { customer, city, items, total, currency, created_at: now() };
-    outbox::append(&tx, &Envelope { trace, ..Envelope::new(ORDER, &id, created) }).await?;
+    outbox::append(&tx, &Envelope::new(ORDER, &id, created).with_trace(trace)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, format!("{id} is placed: {total} {}", currency.code())))
 }
@@ -133,7 +133,7 @@ async fn cancel(id: &str, trace: Option<TraceContext>, database: &Database) -> R
         return Ok((StatusCode::CONFLICT, format!("{id} cannot be cancelled")));
     }
     let cancelled = OrderEvent::OrderCancelled { reason: "by the customer".to_owned(), cancelled_at: now() };
-    outbox::append(&tx, &Envelope { trace, ..Envelope::new(ORDER, id, cancelled) }).await?;
+    outbox::append(&tx, &Envelope::new(ORDER, id, cancelled).with_trace(trace)).await?;
     tx.commit().await?;
     Ok((StatusCode::OK, format!("{id} is cancelled")))
 }

@@ -1,4 +1,4 @@
-//! Ships what was ordered: a consumer whose handler may see an event twice and acts once.
+//! Ships orders: a consumer whose handler can receive an event twice and acts once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Failure;
-use walrelay_events::consumer::InboxKeeps;
+use walrelay_events::consumer::InboxRetention;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
 use walrelay_events::consumer::Received;
@@ -27,28 +27,28 @@ use crate::order::now;
 
 /// The consumer group, and the name in the inbox.
 pub const GROUP: &str = "shipping";
-/// Where orders are told of. What cannot be shipped goes to `order-events.dlq`.
+/// The topic of orders. Events that cannot be handled go to `order-events.dlq`.
 pub const TOPIC: &str = "order-events";
-/// How long the inbox remembers: longer than the topic keeps its records, which is seven days.
-const INBOX_KEEPS: Duration = Duration::from_secs(8 * 86_400);
+/// The retention of the inbox: longer than that of the topic, which is seven days.
+const INBOX_RETENTION: Duration = Duration::from_secs(8 * 86_400);
 
 /// The shipping department.
 pub struct Shipping {
     database: Arc<Database>,
     carrier: Carrier,
-    seen_again: AtomicU32,
+    duplicates: AtomicU32,
 }
 
 impl Shipping {
     /// Opens the department.
     pub fn new(database: Arc<Database>) -> Self {
-        Self { database, carrier: Carrier::default(), seen_again: AtomicU32::new(0) }
+        Self { database, carrier: Carrier::default(), duplicates: AtomicU32::new(0) }
     }
 
-    /// Makes the consumer of a department.
+    /// Creates the consumer of a department.
     pub fn consumer(self: Arc<Self>, brokers: &str) -> Consumer {
         let mut config = Config::new(brokers, GROUP, &[TOPIC]);
-        config.inbox_keeps = Some(InboxKeeps::For(INBOX_KEEPS));
+        config.inbox_retention = Some(InboxRetention::For(INBOX_RETENTION));
         let handle = move |received| {
             let shipping = Arc::clone(&self);
             async move { shipping.handle(received).await }
@@ -56,58 +56,56 @@ impl Shipping {
         Consumer::new(config, typed(handle))
     }
 
-    /// Gives the carrier.
+    /// Returns the carrier.
     pub const fn carrier(&self) -> &Carrier {
         &self.carrier
     }
 
-    /// Counts the events that came although they had been dealt with.
-    pub fn seen_again(&self) -> u32 {
-        self.seen_again.load(Relaxed)
+    /// Returns the number of duplicates that the inbox found.
+    pub fn duplicates(&self) -> u32 {
+        self.duplicates.load(Relaxed)
     }
 
-    /// Deals with one event. Any error means: try again; only what will never be better is rejected.
+    /// Handles one event. Any error means retry. An event that can never be handled is dead-lettered.
     async fn handle(&self, received: Received<OrderEvent>) -> Result<Outcome, Failure> {
         let city = match received.event {
             Payload::Event(OrderEvent::OrderCreated { city, .. }) => city,
-            // What we said ourselves, and what this version does not know: nothing to ship.
-            Payload::Event(OrderEvent::OrderShipped { .. } | OrderEvent::OrderCancelled { .. })
-            | Payload::Unknown(_)
-            | Payload::Tombstone => return Ok(Outcome::Done),
+            // Our own events, and event types that this version does not know: nothing to ship.
+            Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone | _ => return Ok(Outcome::Ack),
         };
-        let order = received.aggregate_id.ok_or_else(|| Failure::reject("an order without an id"))?;
+        let order = received.aggregate_id.ok_or_else(|| Failure::dead_letter("the order has no id"))?;
         let mut connection = self.database.connection().await?;
         let tx = connection.transaction().await?;
-        // First of all, so that whoever has the same event waits here.
-        if inbox::once(&tx, GROUP, received.event_id).await? == Once::Seen {
-            self.seen_again.fetch_add(1, Relaxed);
-            return Ok(Outcome::Done);
+        // First in the transaction: another consumer of the same event waits here.
+        if inbox::once(&tx, GROUP, received.event_id).await? == Once::Duplicate {
+            self.duplicates.fetch_add(1, Relaxed);
+            return Ok(Outcome::Ack);
         }
         let sql = "UPDATE orders SET status = 'shipped' WHERE id = $1 AND status = 'placed'";
-        // Else it was cancelled meanwhile; that this event is dealt with is committed all the same.
+        // Otherwise the order was cancelled meanwhile. The inbox row is committed anyway.
         if tx.execute(sql, &[&order]).await? == 1 {
             let parcel = self.carrier.book(received.event_id, &city).map_err(Refused::into_failure)?;
             tx.execute("INSERT INTO shipments (order_id, parcel) VALUES ($1, $2)", &[&order, &parcel]).await?;
             let shipped = OrderEvent::OrderShipped { parcel, shipped_at: now() };
-            let envelope = Envelope { trace: received.trace, ..Envelope::new(ORDER, &order, shipped) };
+            let envelope = Envelope::new(ORDER, &order, shipped).with_trace(received.trace);
             outbox::append(&tx, &envelope).await?;
         }
         tx.commit().await?;
-        Ok(Outcome::Done)
+        Ok(Outcome::Ack)
     }
 
-    /// Forgets what no topic can bring again. To be called from time to time.
+    /// Deletes inbox rows that are older than the retention of the topic. Call it regularly.
     pub async fn prune(&self) -> Result<u64, tokio_postgres::Error> {
-        inbox::prune(&*self.database.connection().await?, GROUP, INBOX_KEEPS).await
+        inbox::prune(&*self.database.connection().await?, GROUP, INBOX_RETENTION).await
     }
 }
 
-/// Stands for the service of a carrier, which knows nothing of our transactions: a booking may come twice, and the event's id
-/// says that it is the same one.
+/// Stands for the service of a carrier, outside of our transactions. A booking can arrive twice; the event's id is its
+/// idempotency key.
 #[derive(Default)]
 pub struct Carrier {
     calls: AtomicU32,
-    goes_to_atlantis: AtomicBool,
+    has_route_to_atlantis: AtomicBool,
 }
 
 /// A carrier refuses.
@@ -120,10 +118,10 @@ enum Refused {
 }
 
 impl Refused {
-    /// Busy passes, so it is tried again; a place that nobody goes to does not come nearer.
+    /// A busy carrier is worth a retry; a missing route is not.
     fn into_failure(self) -> Failure {
         match self {
-            Self::NotServed(_) => Failure::reject(self),
+            Self::NotServed(_) => Failure::dead_letter(self),
             Self::Busy => self.into(),
         }
     }
@@ -131,7 +129,7 @@ impl Refused {
 
 impl Carrier {
     fn book(&self, booking: Uuid, city: &str) -> Result<String, Refused> {
-        if city == "Atlantis" && !self.goes_to_atlantis.load(Relaxed) {
+        if city == "Atlantis" && !self.has_route_to_atlantis.load(Relaxed) {
             return Err(Refused::NotServed(city.to_owned()));
         }
         if self.calls.fetch_add(1, Relaxed) % 5 == 4 {
@@ -141,8 +139,8 @@ impl Carrier {
         Ok(format!("P-{}", number.get(24..).unwrap_or_default()))
     }
 
-    /// Opens the line to Atlantis.
-    pub fn mend(&self) {
-        self.goes_to_atlantis.store(true, Relaxed);
+    /// Opens the route to Atlantis.
+    pub fn open_route(&self) {
+        self.has_route_to_atlantis.store(true, Relaxed);
     }
 }

@@ -1,4 +1,5 @@
-//! The stage for the example: a throwaway PostgreSQL and Kafka, and the real program `walrelay`. No application has this file.
+//! The stage for the example: a throwaway PostgreSQL and Kafka, and the real program `walrelay`. No application has
+//! this file.
 
 use std::error::Error;
 use std::fs;
@@ -51,7 +52,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the servers, makes the topics, and writes the relay's configuration. Blocks.
+    /// Starts the servers, creates the topics, and writes the relay's configuration. Blocks.
     pub fn build() -> Result<Self, Failed> {
         let program = std::env::current_exe()?.ancestors().nth(2).map(|folder| folder.join("walrelay"));
         let program = program.filter(|program| program.exists()).ok_or("the program is missing: run `make example`")?;
@@ -94,7 +95,7 @@ impl Stage {
         if until(flows).await {
             return Ok(relay);
         }
-        Err(format!("the relay does not relay: {}", fs::read_to_string(log)?).into())
+        Err(format!("the relay is not ready: {}", fs::read_to_string(log)?).into())
     }
 
     /// Counts the records of the topic that the group has not committed. Blocks.

@@ -16,10 +16,10 @@ use hyper::header::HeaderValue;
 use crate::metrics;
 use crate::relay::metrics::MAX_POSITION_WAIT;
 
-use super::Status;
-use super::View;
 use super::page;
 use super::status::LastError;
+use super::status::Status;
+use super::view::View;
 
 /// Without a tick for so long the relay counts as dead. Its loop ticks at least once a second.
 const MAX_STANDSTILL: Duration = Duration::from_secs(30);

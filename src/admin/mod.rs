@@ -12,6 +12,7 @@ mod config;
 mod page;
 mod serve;
 mod status;
+mod view;
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -32,18 +32,7 @@ use walrelay_events::fault::Fate;
 
 pub use config::Config;
 pub use status::Status;
-
-/// What the endpoints show, read for each request.
-pub trait View: Send + Sync + 'static {
-    /// The time since the last tick of the relay's loop.
-    fn since_tick(&self) -> Duration;
-
-    /// All series, in Prometheus' text format.
-    fn exposition(&self) -> String;
-
-    /// The relay's state.
-    fn status(&self) -> Status;
-}
+pub use view::View;
 
 /// The endpoints cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +136,7 @@ mod tests {
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpStream;
+    use std::time::Duration;
     use std::time::Instant;
 
     fn sources() -> Sources {

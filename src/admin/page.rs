@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::Status;
+use super::status::Status;
 
 const STYLE: &str = ":root{color-scheme:light dark}\
     body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}\
@@ -123,7 +123,6 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::View;
     use super::*;
     use crate::metrics::Sources;
     use crate::relay;
@@ -156,7 +155,7 @@ mod tests {
         let sources = Sources::new("<b>'", "s", "p", relay::Metrics::default());
         sources.relay.failed(Component::Relay, &Hostile);
         let _ = sources.relay.topics.index("<img src=x>");
-        let html = write(&sources.status());
+        let html = write(&Status::of(&sources));
         for forbidden in ["<script", "<img", "<b>'", "src=\"", "url("] {
             assert!(!html.contains(forbidden), "{forbidden} is in {html}");
         }

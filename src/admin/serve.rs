@@ -25,8 +25,8 @@ use tracing::warn;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Exit;
 
-use super::View;
 use super::answer;
+use super::view::View;
 
 /// The number of open connections.
 const MAX_CONNECTIONS: usize = 64;

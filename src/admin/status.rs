@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::lsn::Lsn;
 use crate::measure::Gauge;
-use crate::metrics;
 use crate::metrics::Build;
 use crate::metrics::Sources;
 use crate::relay;
@@ -17,8 +16,6 @@ use crate::relay::metrics::SlotView;
 use crate::relay::metrics::WalStatus;
 use crate::relay::metrics::now_micros;
 use crate::relay::metrics::unsigned;
-
-use super::View;
 
 /// The relay at one moment. An unknown value is `null`.
 #[derive(Clone, Debug, Serialize)]
@@ -147,29 +144,22 @@ pub struct Slot {
     pub wal_status: Option<&'static str>,
 }
 
-impl View for Sources {
-    fn since_tick(&self) -> Duration {
-        self.relay.since_tick()
-    }
-
-    fn exposition(&self) -> String {
-        metrics::exposition(self)
-    }
-
-    fn status(&self) -> Status {
-        let relay = &self.relay;
+impl Status {
+    /// Reads what is true now.
+    pub(super) fn of(sources: &Sources) -> Self {
+        let relay = &sources.relay;
         let state = relay.state.load();
-        Status {
-            name: self.name.clone(),
-            version: self.build.version,
-            build: self.build.clone(),
+        Self {
+            name: sources.name.clone(),
+            version: sources.build.version,
+            build: sources.build.clone(),
             state: state.word(),
             state_since: time(unsigned(&relay.state_since_micros)),
             ready: relay.is_ready(),
             role: state.role().map(Role::word),
-            mode: if self.slot.is_some() { "wal" } else { "poll" },
-            slot: self.slot.clone(),
-            publication: self.publication.clone(),
+            mode: if sources.slot.is_some() { "wal" } else { "poll" },
+            slot: sources.slot.clone(),
+            publication: sources.publication.clone(),
             connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
             received_lsn: position(&relay.received_lsn),
             confirmed_lsn: position(&relay.flushed_lsn),
@@ -184,7 +174,7 @@ impl View for Sources {
             },
             last_delivery: time(unsigned(&relay.last_delivery_micros)),
             published: published(relay),
-            last_error: last_error(relay, self.complete_help),
+            last_error: last_error(relay, sources.complete_help),
             slot_view: relay.slot.load().as_ref().map(slot),
         }
     }
@@ -241,14 +231,14 @@ mod tests {
     #[test]
     fn the_json_has_null_for_unknown_values() {
         let sources = Sources::new("orders", "s", "p", relay::Metrics::default());
-        let json = serde_json::to_value(sources.status()).unwrap();
+        let json = serde_json::to_value(Status::of(&sources)).unwrap();
         assert_eq!((&json["state"], &json["role"]), (&"starting".into(), &serde_json::Value::Null));
         assert_eq!(json["received_lsn"], serde_json::Value::Null);
 
         let relay = &sources.relay;
         relay.heard("16/B374D848".parse().unwrap(), "16/B374D850".parse().unwrap(), 1, 1_700_000_000_000_000);
         relay.delivered(relay.topics.index("t").index, 5, 1, 1_700_000_000_000_000);
-        let json = serde_json::to_value(sources.status()).unwrap();
+        let json = serde_json::to_value(Status::of(&sources)).unwrap();
         assert_eq!(json["received_lsn"], "16/B374D848");
         assert_eq!(json["lag"]["receive_bytes"], 8);
         assert_eq!(json["published"]["t"]["events"], 1);

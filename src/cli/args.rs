@@ -1,26 +1,27 @@
-//! What may be said on the command line.
+//! The command line: verbs, options and their help texts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
 use clap::Subcommand;
-use clap::ValueEnum;
 use clap_complete::Shell;
 
-use super::dlq::Filter;
+use super::dlq::DlqVerb;
+use super::output::Color;
+use super::output::Format;
 
-/// Streams a transactional outbox out of PostgreSQL into Kafka, and confirms the log only after delivery.
+/// Streams a transactional outbox from PostgreSQL to Kafka and confirms the WAL only after delivery
 #[derive(Debug, Parser)]
 #[command(name = "walrelay", version, propagate_version = true, max_term_width = 110)]
 pub(super) struct Args {
     /// The configuration file [default: ./config.toml, then /etc/walrelay/config.toml]
     #[arg(long, short, global = true, value_name = "FILE", env = "WALRELAY_CONFIG", hide_env = true)]
     pub(super) config: Option<PathBuf>,
-    /// Set an option over file and environment; may be repeated
+    /// Set an option; overrides file and environment, may be repeated
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
     pub(super) set: Vec<String>,
-    /// When to use colour
+    /// When to print in color
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(super) color: Color,
     #[command(subcommand)]
@@ -29,125 +30,74 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Relay until told to stop: waits for PostgreSQL and Kafka, creates nothing, skips nothing
+    /// Relay until SIGTERM; retries until PostgreSQL and Kafka are up, creates nothing, skips nothing
     Run,
-    /// Print the SQL that run needs to have been done, or do it
+    /// Print the SQL that `run` depends on, or run it
     Setup {
-        /// Run it instead of printing it; may be repeated safely
+        /// Run the SQL instead of printing it; safe to repeat
         #[arg(long)]
         apply: bool,
-        /// Make the outbox tables as well
+        /// Create the outbox tables as well
         #[arg(long)]
         with_outbox: bool,
-        /// Grant this role what run needs
+        /// Grant this role the privileges that `run` needs
         #[arg(long, value_name = "NAME")]
         role: Option<String>,
-        /// Start at the slot's position although events before it may be missing in Kafka
+        /// Start at the slot's position even if events before it may be missing in Kafka
         #[arg(long)]
         accept_gap: bool,
     },
-    /// Show the whole way on this machine, with a throwaway PostgreSQL and an in-process Kafka
+    /// Relay orders on this machine, from a throwaway PostgreSQL to an in-process Kafka
     Demo {
-        /// How many orders are written
+        /// Number of orders to write
         #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         orders: u32,
-        /// How records are printed
+        /// Output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Look at the configuration
+    /// Show or validate the configuration
     Config {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
-    /// Look at dead letters, and bring them back
+    /// List, show and redrive dead-letter records
     Dlq {
         #[command(subcommand)]
         verb: Box<DlqVerb>,
     },
-    /// Ask a running relay whether it is alive; exit code 0 or 1
+    /// Ask a running relay whether it is alive; exits with 0 or 1
     Healthcheck {
-        /// Where it listens [default: http.listen of the configuration]
+        /// Address of the relay [default: http.listen of the configuration]
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<SocketAddr>,
-        /// Ask whether events flow, not only whether it is alive
+        /// Ask for readiness instead of liveness
         #[arg(long)]
         ready: bool,
     },
-    /// Print the versions of walrelay and of what is built in
+    /// Print the versions of walrelay, librdkafka and OpenSSL
     Version {
-        /// How they are printed
+        /// Output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
     /// Print a completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: Shell,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
-    /// Print every effective option with where it comes from; secrets do not show
+    /// Print every option with its value and where it comes from, without secrets
     Show {
-        /// How they are printed
+        /// Output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Tell every mistake, each with its place
+    /// Report all mistakes, each with its position
     Validate,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum DlqVerb {
-    /// List letters, one line each
-    List {
-        #[command(flatten)]
-        filter: Filter,
-        /// How they are printed
-        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
-        format: Format,
-    },
-    /// Show letters whole: headers and value
-    Show {
-        #[command(flatten)]
-        filter: Filter,
-        /// How they are printed
-        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
-        format: Format,
-    },
-    /// Bring letters back to the topics they came from
-    Redrive {
-        #[command(flatten)]
-        filter: Filter,
-        /// Bring them to this topic instead
-        #[arg(long, value_name = "TOPIC")]
-        to: Option<String>,
-        /// Only tell what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Format {
-    /// For people
-    Human,
-    /// For programs
-    Json,
-}
-
-/// When colour is used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set or TERM is dumb
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `healthcheck`: one question to a running relay, for containers that have no other program to ask it.
+//! `healthcheck`: one request to a running relay, for containers without another HTTP client.
 //!
-//! It speaks the little HTTP it needs over a plain socket, waits three seconds at most and believes nothing but a 200.
+//! It speaks minimal HTTP over a plain socket and waits three seconds at most. Only a 200 counts as healthy.
 
 use std::fmt;
 use std::io;
@@ -14,13 +14,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long the whole question may take.
+/// How long the whole request may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much of an answer is read.
+/// How much of the response is read.
 const MAX_ANSWER_BYTES: usize = 4_096;
 
-/// How much of the answer's text is shown, in characters.
+/// How much of the response is printed, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
 
 /// What is asked.
@@ -29,7 +29,7 @@ pub enum Probe {
     /// Whether the relay is alive.
     #[default]
     Live,
-    /// Whether it does its duty: it publishes, or it waits for its turn.
+    /// Whether it publishes, or waits as a standby.
     Ready,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Asks the relay that listens on `address`. An address that means "everywhere" is asked on the loopback.
+/// Asks the relay that listens on `address`. A wildcard address is asked on the loopback.
 #[must_use]
 pub fn healthcheck(address: SocketAddr, probe: Probe) -> Answer {
     let address = reachable(address);

@@ -1,21 +1,21 @@
-//! How this process was called, so that every command it prints can be run as it stands.
+//! The arguments of this process, so that every command it prints can be pasted.
 //!
-//! A command in a text for people is written \`walrelay ...\`, in backquotes. Whoever prints such a text, as a log field, on
-//! standard error or under `/status`, passes it through here. A secret that was given by `--set` is not repeated.
+//! A command in a text for people is written \`walrelay ...\`, in backquotes. The log, standard error and `/status`
+//! pass such texts through here, which adds `--config` and every `--set`. A secret in a `--set` is redacted.
 
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::config;
+use crate::secret;
 
 static CALLED: OnceLock<String> = OnceLock::new();
 
-/// Remembers the file and the options that were given.
+/// Remembers `--config` and every `--set`.
 pub(super) fn remember(file: Option<&Path>, sets: &[String]) {
     let _ = CALLED.set(words(file, sets));
 }
 
-/// Completes the commands of a text.
+/// Adds the remembered arguments to the commands of a text.
 pub(super) fn complete(text: &str) -> String {
     completed(text, CALLED.get().map_or("", String::as_str))
 }
@@ -26,13 +26,13 @@ fn completed(text: &str, called: &str) -> String {
 
 fn words(file: Option<&Path>, sets: &[String]) -> String {
     let file = file.map(|file| format!("--config {} ", quoted(&file.display().to_string())));
-    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&config::without_secret(set))));
+    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&secret::without_in_set(set))));
     file.into_iter().chain(sets).collect()
 }
 
-/// Quotes a word for a shell where it must be.
+/// Quotes a word for a shell if it needs quotes.
 fn quoted(word: &str) -> String {
-    let is_plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-+:@%,=".contains(letter));
+    let is_plain = word.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char));
     if is_plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
@@ -49,8 +49,8 @@ mod tests {
         };
         assert_eq!(
             called("/etc/w/a.toml", &["source.slot=b"]),
-            "run `walrelay --config /etc/w/a.toml --set source.slot=b setup --apply`, then `walrelay --config /etc/w/a.toml --set \
-             source.slot=b run`; see walrelay setup"
+            "run `walrelay --config /etc/w/a.toml --set source.slot=b setup --apply`, then `walrelay --config \
+             /etc/w/a.toml --set source.slot=b run`; see walrelay setup"
         );
         assert!(called("it's mine.toml", &[]).contains(r"--config 'it'\''s mine.toml' setup"));
         let secrets =

@@ -33,17 +33,17 @@ use walrelay_events::fault::Exit;
 
 use args::Args;
 use args::ConfigVerb;
-use args::Format;
 use args::Verb;
+use output::Format;
 use output::Output;
 use report::Failed;
 use signals::Signals;
 
-/// Runs the verb that the arguments name.
+/// Parses the arguments and runs their verb.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before anything else: a stop in the first moments is a stop.
-    let signals = Signals::hear();
+    // Before anything else: a signal in the first moments counts.
+    let signals = Signals::install();
     panics::end_the_process();
     let args = Args::parse();
     invocation::remember(args.config.as_deref(), &args.set);
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     let mut output = Output::new(args.color);
     match signals.map_err(no_thread).and_then(|signals| dispatch(args, signals, &mut output)) {
         Ok(code) => code,
-        Err(failed) => failed.tell(&mut output),
+        Err(failed) => failed.report(&mut output),
     }
 }
 
@@ -69,7 +69,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     };
     let signals = signals.map_err(no_thread)?;
     match args.verb {
-        // Its warnings and its mistakes are lines of the log.
+        // Its warnings and mistakes are log records.
         Verb::Run => run::run(config::load(&sources), signals.stop()),
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
             let setup_options = SetupOptions { with_outbox, role, accept_gap };
@@ -84,7 +84,6 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         Verb::Healthcheck { address, ready } => {
             let address = match address {
                 Some(address) => address,
-                // The file says where; without one the default does.
                 None => {
                     config::load(&sources).map_or_else(|_| admin::Config::default().listen, |it| it.config.http.listen)
                 }
@@ -104,12 +103,12 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     }
 }
 
-/// Shows the demo until its end or a signal; either way its servers are gone afterwards.
+/// Shows the demo until its end or a signal. Its servers stop in both cases.
 fn show_demo(options: demo::Options, stop: &CancellationToken, output: &mut Output) -> Result<ExitCode, Failed> {
     let (out, notes) = output.both();
     match demo::run(options, stop, out, notes) {
         Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
-        // What fails after the signal fails because of it: it reaches PostgreSQL's own programs as well.
+        // The terminal sends the signal to PostgreSQL's programs as well, so they fail because of it.
         Ok(demo::Ended::Interrupted) => Ok(ExitCode::from(signals::INTERRUPTED)),
         Err(_) if stop.is_cancelled() => Ok(ExitCode::from(signals::INTERRUPTED)),
         Ok(demo::Ended::Shown) => Ok(ExitCode::SUCCESS),
@@ -121,7 +120,7 @@ fn no_thread(error: io::Error) -> Failed {
     Failed::new(relay::Error::Thread(error))
 }
 
-/// Loads the configuration and tells its warnings.
+/// Loads the configuration and prints its warnings.
 fn load(sources: &Sources, output: &mut Output) -> Result<Loaded, Failed> {
     let loaded = config::load(sources).map_err(Failed::new)?;
     for warning in &loaded.warnings {

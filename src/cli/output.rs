@@ -4,8 +4,29 @@ use std::io;
 use std::io::IsTerminal as _;
 use std::io::Write;
 
-use super::args::Color;
+use clap::ValueEnum;
+
 use super::invocation;
+
+/// The format of data on standard output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// Text for people
+    Human,
+    /// JSON for programs
+    Json,
+}
+
+/// When output is in color.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    Auto,
+    /// Also into pipes and files
+    Always,
+    /// Plain text everywhere
+    Never,
+}
 
 /// Standard output for data, standard error for everything else.
 pub(super) struct Output {
@@ -26,7 +47,7 @@ impl Output {
         Self { out: io::stdout(), notes: io::stderr(), is_coloured }
     }
 
-    /// Says whether a person watches in colour.
+    /// Whether a person watches, in color.
     pub(super) const fn is_coloured(&self) -> bool {
         self.is_coloured
     }
@@ -36,23 +57,21 @@ impl Output {
         self.text(&format!("{text}\n"))
     }
 
-    /// Writes data.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    /// Tells something beside the data. If nobody can read it, there is nobody to tell.
+    /// Writes a note beside the data. If standard error is closed, nobody reads it.
     pub(super) fn note(&mut self, text: &str) {
         let _ = writeln!(self.notes, "{text}");
     }
 
-    /// Tells the next step. A command in it is one that can be run as it stands.
+    /// Writes the next step. Its commands can be pasted.
     pub(super) fn hint(&mut self, text: &str) {
         self.note(&invocation::complete(text));
     }
 
-    /// Gives both streams.
     pub(super) fn both(&mut self) -> (&mut dyn Write, &mut dyn Write) {
         (&mut self.out, &mut self.notes)
     }

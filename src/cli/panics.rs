@@ -1,7 +1,7 @@
-//! What follows a panic: the process ends at once with 70, whichever thread it was.
+//! A panic in any thread ends the process at once with exit code 70.
 //!
-//! A thread that dies must not leave the others half alive, and a program that aborts would tell init systems less. One panic
-//! is none of ours and caught: that of rdkafka at a header whose name is not UTF-8.
+//! A thread that ends must not leave the others running, and an exit code says more to an init system than an abort.
+//! One panic is caught: rdkafka's at a header whose name is not UTF-8.
 
 use std::backtrace::Backtrace;
 use std::backtrace::BacktraceStatus;
@@ -20,9 +20,9 @@ const WHAT: &str = "a bug in walrelay";
 const NEXT: &str =
     "please report it with the lines above; nothing is confirmed that is not delivered, so a restart is safe";
 
-/// Sees to it, from here on.
+/// Installs the panic hook.
 pub(super) fn end_the_process() {
-    let tell = panic::take_hook();
+    let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if internal::is_expecting_a_panic() {
             return;
@@ -32,8 +32,7 @@ pub(super) fn end_the_process() {
         let (code, error) = (PANICKED.to_string(), format!("{WHAT}: {info}"));
         let fields = [("code", code.as_str()), ("error", &error), ("next", NEXT), ("backtrace", &trace)];
         if !log::write_now("stopped by an error", &fields) {
-            tell(info);
-            // If nobody can read it, there is nobody to tell.
+            default_hook(info);
             let _ = writeln!(std::io::stderr(), "error[{PANICKED}]: {WHAT}\n  next: {NEXT}");
         }
         process::exit(Exit::Internal as i32);

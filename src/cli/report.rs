@@ -1,4 +1,4 @@
-//! How a failure is told: code, what happened, the next step; and the exit code that goes with it.
+//! How a failure is reported: code, what happened, the next step, and the exit code.
 
 use std::io;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use walrelay_events::fault::chain;
 
 use super::output::Output;
 
-/// Standard output does not take what is written.
+/// Standard output cannot be written to.
 const UNWRITABLE: Code = Code::new(Exit::Unavailable, 42);
 
 /// A verb that failed.
@@ -18,7 +18,7 @@ const UNWRITABLE: Code = Code::new(Exit::Unavailable, 42);
 pub(super) enum Failed {
     /// With a code, a cause and a next step.
     Fault(Box<dyn Diagnose>),
-    /// Standard output is gone.
+    /// Standard output is closed.
     Output(io::Error),
 }
 
@@ -27,8 +27,8 @@ impl Failed {
         Self::Fault(Box::new(fault))
     }
 
-    /// Tells it, and gives the exit code.
-    pub(super) fn tell(&self, output: &mut Output) -> ExitCode {
+    /// Reports it, and returns the exit code.
+    pub(super) fn report(&self, output: &mut Output) -> ExitCode {
         match self {
             Self::Fault(fault) => {
                 output.note(&format!("error[{}]: {}", fault.code(), chain(&**fault)));

@@ -1,6 +1,6 @@
 //! `walrelay run`: from the configuration to the last confirmed position.
 //!
-//! Everything that is said is a record of the log, the last line too, and each mistake in the configuration.
+//! All output is log records: also the last line, and each mistake in the configuration.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::invocation;
 use super::report::Failed;
 use crate::log;
 
-/// Relays until a signal, or until an error that a person must act on.
+/// Relays until a signal, or until an error that a person must fix.
 pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> Result<ExitCode, Failed> {
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -36,7 +36,7 @@ pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> 
     let ended = relay(loaded.config, stop, &guard);
     let code = match &ended {
         Ok(()) => {
-            tracing::info!("stopped; nothing is on the way");
+            tracing::info!("stopped, all records acknowledged");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -48,7 +48,7 @@ pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> 
     Ok(code)
 }
 
-/// Logs each mistake, in the format that could be read.
+/// Logs each mistake in the configured format, if that could be read.
 fn refuse(mistakes: &Mistakes) -> Result<ExitCode, Failed> {
     let guard = log::start(mistakes.log()).map_err(Failed::new)?;
     let code = mistakes.code();
@@ -81,15 +81,15 @@ fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<
     );
     if config.source.mode == Mode::Wal && !config.source.store_position {
         tracing::warn!(
-            "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last saved \
-             the slot, and a slot that somebody else moved is not noticed"
+            "source.store_position is off: after a crash of PostgreSQL events may be repeated since the server last \
+             saved the slot, and a slot that somebody else moved is not noticed"
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(relay::Error::Thread).map_err(boxed)?;
     let settings = config.relay_settings();
     let ended = runtime.block_on(Box::pin(relay::run(settings, metrics.clone(), stop)));
-    // A probe of brokers may still be waiting on its thread; nobody waits for it.
+    // A probe of the brokers may still run on its thread. The process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(10));
     if let Err(error) = &ended {
         metrics.failed(error.component(), error);

@@ -1,4 +1,4 @@
-//! `walrelay setup`: prints the SQL that must have been run before `run`, or runs it.
+//! `walrelay setup`: prints the SQL that `run` depends on, or runs it.
 
 use std::process::ExitCode;
 
@@ -29,8 +29,8 @@ pub(super) fn setup(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
     let runtime = runtime.map_err(Failed::new)?;
     let applied = runtime.block_on(async {
-        let mut tell = |step: &str| output.note(&format!("* {step}"));
-        let work = setup::apply(&settings, options, &mut tell);
+        let mut note = |step: &str| output.note(&format!("* {step}"));
+        let work = setup::apply(&settings, options, &mut note);
         tokio::select! {
             applied = Box::pin(work) => Some(applied),
             // A slot that is being created is dropped by the server when its connection ends.
@@ -40,7 +40,7 @@ pub(super) fn setup(
     match applied {
         Some(applied) => applied.map_err(Failed::new)?,
         None => {
-            output.note("interrupted: what was done stays, run it again to finish");
+            output.note("interrupted; run it again to finish");
             return Ok(ExitCode::from(signals::INTERRUPTED));
         }
     }

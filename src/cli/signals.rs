@@ -1,14 +1,14 @@
-//! Signals: heard from the first moment of the process, before anything is read.
+//! Signals, handled from the first moment of the process.
 //!
 //! | signal | `run` | other verbs |
 //! |---|---|---|
-//! | SIGTERM, SIGINT | drain; the second one ends at once | an orderly end where there is one, else the end |
-//! | SIGHUP | with a terminal, which is going away: as SIGTERM; else it is logged and ignored | as SIGTERM |
+//! | SIGTERM, SIGINT | drain; the second one ends at once | an orderly end if the verb has one, else the end |
+//! | SIGHUP | with a terminal, which is closing: as SIGTERM; else it is logged and ignored | as SIGTERM |
 //! | SIGUSR1, SIGUSR2 | logged and ignored: a script that rotates logs must not end the relay | ignored |
-//! | SIGQUIT | at once, as the system does it; nothing is lost, events may come again | the same |
+//! | SIGQUIT | ends at once by default; nothing is lost, events may be repeated | the same |
 //! | SIGPIPE | ignored: writing fails instead | the same |
 //!
-//! The handlers are installed by [`Signals::hear`]. What comes before a verb has said how it ends waits for it.
+//! [`Signals::install`] installs the handlers. A signal that arrives before a verb has said how it ends is kept for it.
 
 use std::fs;
 use std::io;
@@ -28,20 +28,20 @@ pub(super) const INTERRUPTED: u8 = 130;
 /// A shell's exit code for a program that a signal ended, less the signal's number.
 const ENDED_BY: i32 = 128;
 
-/// The signals that are heard.
+/// The signals that are handled.
 pub(super) struct Signals {
     runtime: Runtime,
-    heard: Heard,
+    streams: Streams,
 }
 
-/// The thread that obeys them. Dropping it ends the thread; what comes later is ignored.
-pub(super) struct Obeyed {
+/// The thread that acts on them. Dropping it ends the thread; later signals are ignored.
+pub(super) struct SignalThread {
     stop: CancellationToken,
     over: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Heard {
+struct Streams {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -51,20 +51,19 @@ struct Heard {
 }
 
 /// What a signal asks for.
-enum Wish {
-    /// To end, because of the signal of this number.
+enum Action {
+    /// The end of the process, by the signal of this number.
     End(i32),
-    /// Something that is not done.
-    Other(&'static str),
+    /// Something that is logged and ignored.
+    Ignore(&'static str),
 }
 
 impl Signals {
-    /// Installs the handlers.
-    pub(super) fn hear() -> io::Result<Self> {
+    pub(super) fn install() -> io::Result<Self> {
         let is_hang_up_an_end = has_terminal() && !is_hang_up_ignored();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let entered = runtime.enter();
-        let heard = Heard {
+        let streams = Streams {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
@@ -73,98 +72,97 @@ impl Signals {
             is_hang_up_an_end,
         };
         drop(entered);
-        Ok(Self { runtime, heard })
+        Ok(Self { runtime, streams })
     }
 
-    /// For a relay: the first wish to end cancels the token, the second one ends the process with `code`.
-    pub(super) fn drain(self, code: i32) -> io::Result<Obeyed> {
-        self.obey(Some(code))
+    /// For a relay: the first signal cancels the token, the second one ends the process with `code`.
+    pub(super) fn drain(self, code: i32) -> io::Result<SignalThread> {
+        self.start(Some(code))
     }
 
     /// For a verb that ends in order, or whose end leaves nothing behind if it does not look at the token.
-    pub(super) fn interrupt(mut self) -> io::Result<Obeyed> {
-        self.heard.is_hang_up_an_end = true;
-        self.obey(Some(i32::from(INTERRUPTED)))
+    pub(super) fn interrupt(mut self) -> io::Result<SignalThread> {
+        self.streams.is_hang_up_an_end = true;
+        self.start(Some(i32::from(INTERRUPTED)))
     }
 
     /// For a verb that may end at any time.
-    pub(super) fn end_at_once(mut self) -> io::Result<Obeyed> {
-        self.heard.is_hang_up_an_end = true;
-        self.obey(None)
+    pub(super) fn end_at_once(mut self) -> io::Result<SignalThread> {
+        self.streams.is_hang_up_an_end = true;
+        self.start(None)
     }
 
-    fn obey(self, second: Option<i32>) -> io::Result<Obeyed> {
+    fn start(self, second: Option<i32>) -> io::Result<SignalThread> {
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
-        let Self { runtime, heard } = self;
+        let Self { runtime, streams } = self;
         let (theirs, is_over) = (stop.clone(), over.clone());
         let thread = thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(is_over.run_until_cancelled(heard.obey(second, &theirs)));
+            runtime.block_on(is_over.run_until_cancelled(streams.handle(second, &theirs)));
         })?;
-        Ok(Obeyed { stop, over, thread: Some(thread) })
+        Ok(SignalThread { stop, over, thread: Some(thread) })
     }
 }
 
-impl Obeyed {
-    /// Gives the token that the first wish to end cancels.
+impl SignalThread {
+    /// Returns the token that the first signal cancels.
     pub(super) fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 }
 
-impl Drop for Obeyed {
+impl Drop for SignalThread {
     fn drop(&mut self) {
         self.over.cancel();
         if let Some(thread) = self.thread.take() {
-            // A panic over there has ended the process already.
+            // A panic in that thread has ended the process already.
             let _ = thread.join();
         }
     }
 }
 
-impl Heard {
-    /// Cancels `stop` at the first wish to end; at the second one, or at the first without a `code`, ends the process.
-    async fn obey(mut self, code: Option<i32>, stop: &CancellationToken) {
+impl Streams {
+    /// Cancels `stop` at the first signal. At the second one, or at the first without a `code`, ends the process.
+    async fn handle(mut self, code: Option<i32>, stop: &CancellationToken) {
         loop {
             match (self.next().await, code) {
-                (Wish::End(number), None) => process::exit(ENDED_BY + number),
-                (Wish::End(_), Some(code)) if stop.is_cancelled() => {
-                    tracing::warn!(
-                        "second signal: leaving at once; what was on the way is published again at the next start"
-                    );
+                (Action::End(number), None) => process::exit(ENDED_BY + number),
+                (Action::End(_), Some(code)) if stop.is_cancelled() => {
+                    tracing::warn!("second signal, ending at once; a restart publishes again what was in flight");
                     process::exit(code);
                 }
-                (Wish::End(_), Some(_)) => stop.cancel(),
-                (Wish::Other(signal), _) => tracing::warn!(
+                (Action::End(_), Some(_)) => stop.cancel(),
+                (Action::Ignore(signal), _) => tracing::warn!(
                     signal,
-                    "signal ignored: a restart reads the configuration anew, and lines of the log go to standard error only"
+                    "signal ignored: a restart reads the configuration anew, and lines of the log go to standard error \
+                     only"
                 ),
             }
         }
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> Action {
         let kind = tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
             _ = self.hang_up.recv() => {
                 if !self.is_hang_up_an_end {
-                    return Wish::Other("SIGHUP");
+                    return Action::Ignore("SIGHUP");
                 }
                 SignalKind::hangup()
             }
-            _ = self.user_1.recv() => return Wish::Other("SIGUSR1"),
-            _ = self.user_2.recv() => return Wish::Other("SIGUSR2"),
+            _ = self.user_1.recv() => return Action::Ignore("SIGUSR1"),
+            _ = self.user_2.recv() => return Action::Ignore("SIGUSR2"),
         };
-        Wish::End(kind.as_raw_value())
+        Action::End(kind.as_raw_value())
     }
 }
 
-/// Says whether this process belongs to a terminal, whose end is told by SIGHUP.
+/// Whether this process has a controlling terminal, which sends SIGHUP when it closes.
 fn has_terminal() -> bool {
     fs::File::open("/dev/tty").is_ok()
 }
 
-/// Says whether SIGHUP was ignored when the process started, as `nohup` does it.
+/// Whether SIGHUP was ignored when the process started, as under `nohup`.
 fn is_hang_up_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_first_signal_ignored(&status)

@@ -1,4 +1,4 @@
-//! `walrelay version`: what this program is made of.
+//! `walrelay version`: this program and the libraries that are built in.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::metrics::Build;
 
-use super::args::Format;
+use super::output::Format;
 use super::output::Output;
 use super::report::Failed;
 

@@ -12,9 +12,9 @@ use crate::relay::publish::Mechanism;
 use crate::relay::record::route::Route;
 use crate::units::SecretRef;
 
-use super::Config;
-use super::Mistake;
 use super::layers::Leaves;
+use super::mistake::Mistake;
+use super::options::Config;
 
 /// The most rows that one transaction of the polling source may hold.
 const MAX_BATCH_ROWS: u32 = 10_000;

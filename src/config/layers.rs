@@ -1,7 +1,6 @@
 //! The sources as leaves: a path, a value, and where it came from.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,46 +9,15 @@ use toml::Table;
 use toml::Value;
 
 use crate::log;
+use crate::secret;
 
-use super::Config;
-use super::Mistake;
 use super::mistake;
+use super::mistake::Mistake;
+use super::options::Config;
+use super::origin::Origin;
 use super::renamed;
-use super::show;
 use super::variables;
 use super::variables::Variable;
-
-/// Where a value came from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// The file.
-    File {
-        /// Its path.
-        path: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
-        /// The line's text.
-        excerpt: String,
-        /// How much of it is meant.
-        width: usize,
-    },
-    /// An environment variable.
-    Variable(String),
-    /// `--set`.
-    Set(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line, column, .. } => write!(f, "{path}:{line}:{column}"),
-            Self::Variable(name) => f.write_str(name),
-            Self::Set(text) => write!(f, "--set {text}"),
-        }
-    }
-}
 
 /// A path such as `outbox.0.table`, in its parts.
 type Keys = Vec<String>;
@@ -122,7 +90,7 @@ impl Leaves {
                 mistakes.push(Mistake::new(leaf.origin.clone(), message));
             } else if is_wrong {
                 let keys = keys.join(".");
-                let may_be_secret = mistake::may_hold_secret(&keys);
+                let may_be_secret = secret::may_be_in(&keys);
                 let message =
                     if may_be_secret { mistake::describe_without_value(&error) } else { mistake::describe(&error) };
                 mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {message}")));
@@ -169,7 +137,7 @@ impl Leaves {
     pub(super) fn has_password_of_file(&self) -> bool {
         self.0.iter().any(|(keys, leaf)| {
             let text = leaf.value.as_str().unwrap_or_default();
-            matches!(leaf.origin, Origin::File { .. }) && show::holds_password(&keys.join("."), text)
+            matches!(leaf.origin, Origin::File { .. }) && secret::is_in_value(&keys.join("."), text)
         })
     }
 

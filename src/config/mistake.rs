@@ -3,12 +3,13 @@
 use std::fmt;
 
 use crate::log;
+use crate::secret;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-use super::Origin;
+use super::origin::Origin;
 
 /// One mistake.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,7 +43,7 @@ impl fmt::Display for Mistake {
             let number = line.to_string();
             let gutter = " ".repeat(number.len());
             let before = " ".repeat(column.saturating_sub(1));
-            if may_hold_secret(excerpt) {
+            if secret::may_be_in(excerpt) {
                 let name = excerpt.split_once('=').map_or("", |(name, _)| name.trim_end());
                 return write!(f, "\n  {number} | {name} = (not shown: it may be secret)");
             }
@@ -106,13 +107,6 @@ impl Diagnose for Mistakes {
                 .to_owned(),
         )
     }
-}
-
-/// Says whether a line, or the value of an option of this name, may be a secret. Rather too often than once too seldom: a name
-/// may be mistyped as well.
-pub(super) fn may_hold_secret(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["pass", "pwd", "secret", "token", "url", "://", "pem", "oauth", "sasl"].iter().any(|part| text.contains(part))
 }
 
 /// The same for the value of an option that may be a secret: nothing of the value.

@@ -10,100 +10,31 @@
 
 mod check;
 mod layers;
+mod loaded;
 mod mistake;
+mod options;
+mod origin;
 mod renamed;
-mod show;
 #[cfg(test)]
 mod tests;
 mod variables;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use serde::Deserialize;
-use serde::Serialize;
-
-use crate::admin;
-use crate::log;
-use crate::relay;
-use crate::relay::postgres;
-use crate::relay::publish;
-use crate::relay::record::route;
 use crate::units::SecretRef;
 
 use layers::Leaves;
-pub use layers::Origin;
+pub use loaded::Loaded;
 pub use mistake::Mistake;
 pub use mistake::Mistakes;
+pub use options::Config;
+pub use origin::Origin;
 use variables::Variable;
 
 /// Where the file is looked for if none is named.
 const PLACES: [&str; 2] = ["config.toml", "/etc/walrelay/config.toml"];
-
-/// Every option of every room.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// `[relay]`
-    pub relay: relay::Config,
-    /// `[postgres]`
-    pub postgres: postgres::Config,
-    /// `[source]`
-    pub source: relay::SourceOptions,
-    /// `[[outbox]]`
-    pub outbox: Vec<route::Config>,
-    /// `[kafka]`
-    pub kafka: publish::Config,
-    /// `[delivery]`
-    pub delivery: relay::DeliveryOptions,
-    /// `[http]`
-    pub http: admin::Config,
-    /// `[log]`
-    pub log: log::Config,
-    /// `[shutdown]`
-    pub shutdown: relay::ShutdownOptions,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            relay: relay::Config::default(),
-            postgres: postgres::Config::default(),
-            source: relay::SourceOptions::default(),
-            outbox: vec![route::Config::default()],
-            kafka: publish::Config::default(),
-            delivery: relay::DeliveryOptions::default(),
-            http: admin::Config::default(),
-            log: log::Config::default(),
-            shutdown: relay::ShutdownOptions::default(),
-        }
-    }
-}
-
-impl Config {
-    /// Gives the relay's share.
-    #[must_use]
-    pub fn relay_settings(&self) -> relay::Settings {
-        relay::Settings {
-            relay: self.relay.clone(),
-            source: self.source.clone(),
-            postgres: self.postgres.clone(),
-            outboxes: self.outbox.clone(),
-            kafka: self.kafka.clone(),
-            delivery: self.delivery.clone(),
-            shutdown: self.shutdown.clone(),
-        }
-    }
-}
-
-/// Gives what was said by `--set`, with its secret taken out.
-#[must_use]
-pub fn without_secret(set: &str) -> String {
-    let Some((path, text)) = set.split_once('=') else { return set.to_owned() };
-    format!("{path}={}", show::redacted_value(path.trim(), text))
-}
 
 /// Where options come from.
 #[derive(Clone, Debug, Default)]
@@ -126,18 +57,6 @@ impl Sources {
         });
         Self { file, sets, variables: variables.collect() }
     }
-}
-
-/// A configuration without mistakes.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The options.
-    pub config: Config,
-    /// The file they were read from, if there is one.
-    pub file: Option<PathBuf>,
-    /// What is not wrong, but should be known.
-    pub warnings: Vec<String>,
-    origins: BTreeMap<String, Origin>,
 }
 
 /// Reads all sources; gives every mistake if there is any.

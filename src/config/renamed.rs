@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::Origin;
+use super::origin::Origin;
 
 /// The old path and the new one.
 pub(super) const RENAMED: [(&str, &str); 2] = [

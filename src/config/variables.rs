@@ -6,7 +6,7 @@
 use toml::Table;
 use toml::Value;
 
-use super::Config;
+use super::options::Config;
 
 /// What every option's variable begins with.
 const PREFIX: &str = "WALRELAY_";

@@ -4,7 +4,7 @@ use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::Error;
+use super::error::Error;
 
 /// The words for a level, from nothing to everything.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -17,7 +17,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 ];
 
 /// Reads a filter such as `info` or `info,walrelay::relay=debug`. A word alone is a level and never a target, so that a
-/// misspelt level is an error and not the silent wish for one target's traces.
+/// misspelled level is an error and not a filter for one target.
 pub(super) fn parse(text: &str) -> Result<Targets, Error> {
     let mut targets = Targets::new();
     let mut has_default = false;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_level_is_refused_with_the_nearest_one() {
+    fn a_misspelled_level_is_refused_with_the_nearest_one() {
         for (filter, expected) in [
             ("inof", "expected a log level (off, error, warn, info, debug, trace), found \"inof\""),
             ("", "expected a log level (off, error, warn, info, debug, trace), found \"\""),

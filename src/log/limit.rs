@@ -1,8 +1,8 @@
-//! Repetitions are held back and counted.
+//! Repeated warnings and errors are suppressed and counted.
 //!
-//! With the brokers down librdkafka alone writes the same line many times a second. A warning or error is shown five times
-//! in thirty seconds; then its place in the code is silent until the thirty seconds are over, and one line says how many
-//! were held back. Two different error codes at one place are two different things.
+//! With the brokers down librdkafka alone writes the same line many times a second. A warning or error is shown five
+//! times in thirty seconds. Then its callsite is silent until the thirty seconds are over, and one line reports how
+//! many were suppressed. Different error codes at one callsite are counted separately.
 
 use std::collections::HashMap;
 use std::hash::DefaultHasher;
@@ -17,46 +17,41 @@ use tracing::callsite::Identifier;
 /// How often a line is shown within [`WINDOW`].
 const MAX_SHOWN: u32 = 5;
 
-/// How long a line's place in the code is watched from its first appearance.
+/// How long a callsite is watched from its first line on.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// The most places that are watched at a time; what is beyond is shown.
-const MAX_PLACES: usize = 1_024;
+/// The most callsites that are watched at a time. Lines of others are shown.
+const MAX_CALLSITES: usize = 1_024;
 
-/// What has been shown and held back lately.
+/// What was shown and suppressed within the window.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    places: HashMap<(Identifier, u64), Place>,
+    callsites: HashMap<(Identifier, u64), Callsite>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Callsite {
     since: Instant,
     shown: u32,
-    held_back: u64,
+    suppressed: u64,
     level: Level,
     target: &'static str,
     code: Option<String>,
     message: String,
 }
 
-/// What to say about one place when its time is over.
+/// The suppressed lines of one callsite, reported when its window is over.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Repeated {
-    /// The level of the lines held back.
     pub(super) level: Level,
-    /// Their target.
     pub(super) target: &'static str,
-    /// Their error code.
     pub(super) code: Option<String>,
-    /// Their message.
     pub(super) message: String,
-    /// How many there were.
     pub(super) count: u64,
 }
 
 impl Limit {
-    /// Decides whether a line is shown. Its kind is its code, and what else tells it from others of its place.
+    /// Decides whether a line is shown. Its kind is its code, and what else distinguishes lines of one callsite.
     pub(super) fn admits(
         &mut self,
         metadata: &'static tracing::Metadata<'static>,
@@ -67,45 +62,45 @@ impl Limit {
         let mut hasher = DefaultHasher::new();
         kind.hash(&mut hasher);
         let key = (metadata.callsite(), hasher.finish());
-        if !self.places.contains_key(&key) && self.places.len() >= MAX_PLACES {
+        if !self.callsites.contains_key(&key) && self.callsites.len() >= MAX_CALLSITES {
             return true;
         }
-        let place = self.places.entry(key).or_insert_with(|| Place {
+        let callsite = self.callsites.entry(key).or_insert_with(|| Callsite {
             since: now,
             shown: 0,
-            held_back: 0,
+            suppressed: 0,
             level: *metadata.level(),
             target: metadata.target(),
             code: code.map(str::to_owned),
             message: message.to_owned(),
         });
-        if place.shown < MAX_SHOWN {
-            place.shown += 1;
+        if callsite.shown < MAX_SHOWN {
+            callsite.shown += 1;
             return true;
         }
-        place.held_back += 1;
+        callsite.suppressed += 1;
         false
     }
 
-    /// Forgets the places whose time is over, and gives those that held lines back.
+    /// Removes the callsites whose window is over, and returns those with suppressed lines.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<Repeated> {
-        let expired = self.places.extract_if(|_, place| now.duration_since(place.since) >= WINDOW);
+        let expired = self.callsites.extract_if(|_, callsite| now.duration_since(callsite.since) >= WINDOW);
         expired
-            .map(|(_, place)| place)
-            .filter(|place| place.held_back > 0)
-            .map(|Place { level, target, code, message, held_back, .. }| Repeated {
+            .map(|(_, callsite)| callsite)
+            .filter(|callsite| callsite.suppressed > 0)
+            .map(|Callsite { level, target, code, message, suppressed, .. }| Repeated {
                 level,
                 target,
                 code,
                 message,
-                count: held_back,
+                count: suppressed,
             })
             .collect()
     }
 
-    /// Forgets everything, and gives the places that held lines back.
+    /// Removes all callsites, and returns those with suppressed lines.
     pub(super) fn finish(&mut self) -> Vec<Repeated> {
-        let latest = self.places.values().map(|place| place.since).max();
+        let latest = self.callsites.values().map(|callsite| callsite.since).max();
         latest.map(|latest| self.expired(latest + WINDOW)).unwrap_or_default()
     }
 }
@@ -126,22 +121,22 @@ mod tests {
     }
 
     #[test]
-    fn the_sixth_repetition_is_held_back_and_told_when_the_time_is_over() {
+    fn the_sixth_repetition_is_suppressed_and_reported_when_the_window_is_over() {
         let mut limit = Limit::default();
         let start = Instant::now();
         let shown = (0..1_000).filter(|_| limit.admits(metadata(0), [None, None], "brokers down", start)).count();
         assert_eq!(shown, 5);
         assert_eq!(limit.expired(start + Duration::from_secs(29)), []);
-        let told = limit.expired(start + Duration::from_secs(30));
+        let repeated = limit.expired(start + Duration::from_secs(30));
         assert_eq!(
-            told.iter().map(|each| (each.message.as_str(), each.count)).collect::<Vec<_>>(),
+            repeated.iter().map(|each| (each.message.as_str(), each.count)).collect::<Vec<_>>(),
             [("brokers down", 995)]
         );
         assert!(limit.admits(metadata(0), [None, None], "brokers down", start + Duration::from_secs(31)));
     }
 
     #[test]
-    fn another_place_and_another_code_have_their_own_count() {
+    fn another_callsite_and_another_code_have_their_own_count() {
         let mut limit = Limit::default();
         let now = Instant::now();
         for _ in 0..10 {
@@ -153,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_places_is_bounded() {
+    fn the_number_of_callsites_is_bounded() {
         let mut limit = Limit::default();
         let now = Instant::now();
         for number in 0..5_000 {
             assert!(limit.admits(metadata(0), [Some(&number.to_string()), None], "failed", now));
         }
-        assert_eq!(limit.places.len(), MAX_PLACES);
+        assert_eq!(limit.callsites.len(), MAX_CALLSITES);
         limit.finish();
-        assert_eq!(limit.places.len(), 0);
+        assert_eq!(limit.callsites.len(), 0);
     }
 }

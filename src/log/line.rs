@@ -1,7 +1,7 @@
-//! One event becomes one line.
+//! One event is one line.
 //!
-//! Values come from rows, servers and brokers. Whatever they hold, a line stays a line and a terminal is not steered: control
-//! characters, line separators and characters that reorder text are escaped in every format (CWE-117). Long values are cut.
+//! Values come from rows, servers and brokers. They can neither end a line nor control a terminal: control characters, line separators and characters that reorder text are escaped in every format (CWE-117). Long
+//! values are cut.
 
 use std::error::Error;
 use std::fmt;
@@ -15,24 +15,23 @@ use tracing::field::Visit;
 
 use walrelay_events::fault;
 
+use super::complete::completed;
+
 /// How much text of one event is kept, in bytes before escaping.
 const MAX_TEXT_BYTES: usize = 4_096;
 
-/// How a line looks, after `auto` has been decided.
+/// The format of a line, after `auto` is resolved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// For people.
-    Pretty {
-        /// Whether the terminal shows colours.
-        is_coloured: bool,
-    },
-    /// One JSON object.
+    /// Text for people.
+    Pretty { is_coloured: bool },
+    /// One JSON object per line.
     Json,
     /// `key=value` pairs.
     Logfmt,
 }
 
-/// What an event says, collected before it is written.
+/// The message and fields of an event.
 #[derive(Debug)]
 pub(super) struct Content {
     message: String,
@@ -47,7 +46,7 @@ enum Value {
     Text(String),
 }
 
-/// Writes a line, with its line end.
+/// Formats a line, with its line end.
 pub(super) fn write(look: Look, time: SystemTime, level: Level, target: &str, content: &Content) -> String {
     let mut line = String::with_capacity(160);
     let written = match look {
@@ -55,28 +54,27 @@ pub(super) fn write(look: Look, time: SystemTime, level: Level, target: &str, co
         Look::Json => json(&mut line, time, level, target, content),
         Look::Logfmt => logfmt(&mut line, time, level, target, content),
     };
-    // Only a time outside the calendar can fail; the rest of the line is then missing, its end is not.
+    // Only a time outside the calendar can fail. Then the rest of the line is missing, but not its end.
     debug_assert!(written.is_ok(), "a value refused to be written");
     line.push('\n');
     line
 }
 
 impl Content {
-    /// Collects what an event says.
     pub(super) fn of(event: &Event<'_>) -> Self {
         let mut content = Self { message: String::new(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         event.record(&mut content);
         content
     }
 
-    /// Makes the content of a line of our own.
+    /// The content of a line that the logger itself writes.
     pub(super) fn new(message: &str, (name, count): (&'static str, u64), code: Option<String>) -> Self {
         let mut fields = vec![(name, Value::Bare(count.to_string()))];
         fields.extend(code.map(|code| ("code", Value::Text(code))));
         Self { message: message.to_owned(), fields, bytes_left: 0 }
     }
 
-    /// Makes the content of a line that is no event of tracing.
+    /// The content of a line that is no tracing event.
     pub(super) fn of_texts(message: &str, fields: &[(&'static str, &str)]) -> Self {
         let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         for (name, text) in fields {
@@ -86,7 +84,7 @@ impl Content {
         content
     }
 
-    /// Gives the text of a field, if it is there.
+    /// The value of a field as text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|(each, value)| match value {
             Value::Text(text) | Value::Bare(text) if *each == name => Some(text.as_str()),
@@ -94,7 +92,6 @@ impl Content {
         })
     }
 
-    /// Gives the message.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -110,7 +107,7 @@ impl Content {
 
     /// Completes the commands in a next step, and cuts what is too long.
     fn completed(&mut self, name: &str, text: &str) -> String {
-        let completed = matches!(name, "help" | "next").then(|| super::completed(text));
+        let completed = matches!(name, "help" | "next").then(|| completed(text));
         self.cut(completed.as_deref().unwrap_or(text))
     }
 
@@ -155,7 +152,7 @@ impl Visit for Content {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for infinity.
+        // JSON has no infinity.
         if value.is_finite() {
             self.add_bare(field, &value);
         } else {
@@ -208,7 +205,7 @@ fn pretty(
     }
     write!(line, " ")?;
     paint.on(line, DIM, &format!("({target})"));
-    // On a line of its own and without quotes: its command is to be pasted.
+    // On a line of its own and without quotes, so that its command can be pasted.
     for (_, value) in content.fields.iter().filter(|(name, _)| is_next(name)) {
         write!(line, "\n  ")?;
         paint.on(line, DIM, "next:");
@@ -228,7 +225,7 @@ fn json(line: &mut String, time: SystemTime, level: Level, target: &str, content
     escape(line, &content.message, Quote::Json);
     line.push('"');
     for (name, value) in &content.fields {
-        // A key twice in one object would be read differently by every reader.
+        // JSON readers disagree about duplicate keys.
         let prefix = if matches!(*name, "timestamp" | "level" | "target") { "field_" } else { "" };
         write!(line, ",\"{prefix}")?;
         escape(line, name, Quote::Json);
@@ -268,7 +265,7 @@ const fn colour(level: Level) -> &'static str {
     }
 }
 
-/// Writes a value in quotes only where its end could not be seen otherwise.
+/// Writes a value with quotes only if its end would be ambiguous without.
 fn plain(line: &mut String, value: &Value) {
     match value {
         Value::Bare(text) => line.push_str(text),
@@ -289,14 +286,14 @@ fn quoted(line: &mut String, text: &str) {
     line.push('"');
 }
 
-/// Between which quotes a text stands.
+/// The quotes around a text, which decide its escapes.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Quote {
-    /// None: it runs to the next field.
+    /// No quotes.
     None,
-    /// Ours: other characters as `\u{1b}`.
+    /// Rust's escapes: `\u{1b}`.
     Text,
-    /// JSON's: other characters as `\u001b`.
+    /// JSON's escapes: `\u001b`.
     Json,
 }
 
@@ -321,7 +318,7 @@ fn escape(line: &mut String, text: &str, quote: Quote) {
     }
 }
 
-/// Whether a character could end a line, steer a terminal or reorder the text around it.
+/// Whether a character could end a line, control a terminal or reorder the text around it.
 fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(character,

@@ -1,9 +1,11 @@
 //! Logging: `[log]`, and the subscriber that writes to standard error.
 //!
-//! One event is one line, whatever its values hold. Whoever logs never waits: lines go through a bounded channel to a thread
-//! that writes them, and what does not fit is counted. Repetitions of warnings and errors are held back by their place in
-//! the code. Spans are not shown: facts travel as fields.
+//! One event is one line, whatever its values hold. A caller never waits: lines go through a bounded channel to a thread
+//! that writes them, and what does not fit is counted. Repeated warnings and errors of a callsite are suppressed. Spans
+//! are not shown: facts are fields.
 
+mod complete;
+mod error;
 mod filter;
 mod limit;
 mod line;
@@ -13,10 +15,7 @@ use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::OnceLock;
-use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::TrySendError;
@@ -37,48 +36,43 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::measure::Counter;
-use walrelay_events::fault::Code;
-use walrelay_events::fault::Diagnose;
-use walrelay_events::fault::Exit;
-use walrelay_events::fault::Fate;
 
-use limit::Limit;
+pub use complete::complete_with;
+pub use error::Error;
 use line::Content;
 use line::Look;
 use writer::Order;
+use writer::Shared;
 
-/// The most lines that wait for the output. With the longest lines this is a few MiB.
+/// The most lines that wait for the output: a few MiB if all are of maximum length.
 const MAX_WAITING: usize = 512;
 
-/// How the commands in a next step are completed, if they are.
-static COMPLETE: OnceLock<fn(&str) -> String> = OnceLock::new();
-
-/// How a line looks, once logging has started for the whole process.
+/// The format of the process, once logging has started.
 static LOOK: OnceLock<Look> = OnceLock::new();
 
-/// How long the end of the program waits for the last lines.
+/// How long the end of the process waits for the last lines.
 const MAX_FLUSH: Duration = Duration::from_secs(1);
 
-/// What is logged, and how it looks.
+/// The level and format of log lines.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How a line looks.
+    /// The format of a line.
     pub format: Format,
-    /// The least level, or a filter such as `"info,walrelay::relay=debug"`.
+    /// The minimum level, or a filter such as `"info,walrelay::relay=debug"`.
     pub level: String,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `pretty` on a terminal, `json` otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Text for people.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// `key=value` pairs.
     Logfmt,
@@ -91,75 +85,17 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Says what is wrong with it, before anything starts.
+    /// Checks the filter before logging starts.
     pub fn check(&self) -> Result<(), Error> {
         filter::parse(&self.level).map(drop)
     }
 }
 
-/// Why logging cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A word is not a level.
-    #[error("expected a log level (off, error, warn, info, debug, trace), found {word:?}")]
-    Level {
-        /// The word.
-        word: String,
-        /// What it may have been meant to be.
-        nearest: Option<&'static str>,
-    },
-    /// A part of the filter has no usable target.
-    #[error("expected target=level, found {part:?}")]
-    Target {
-        /// The part.
-        part: String,
-    },
-    /// Logging was started before.
-    #[error("start logging a second time in one process")]
-    AlreadyStarted,
-    /// There is no thread to write lines.
-    #[error("start the thread that writes log lines")]
-    Thread(#[source] io::Error),
-}
-
-impl Diagnose for Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Level { .. } => Code::new(Exit::Configuration, 50),
-            Self::Target { .. } => Code::new(Exit::Configuration, 51),
-            Self::AlreadyStarted => Code::new(Exit::Internal, 50),
-            Self::Thread(_) => Code::new(Exit::Internal, 51),
-        }
-    }
-
-    fn fate(&self) -> Fate {
-        Fate::Fatal
-    }
-
-    fn help(&self) -> Option<String> {
-        let example = "write log.level as a level, or as levels by target such as \"info,walrelay::relay=debug\"";
-        match self {
-            Self::Level { nearest: Some(nearest), .. } => Some(format!("did you mean \"{nearest}\"? {example}")),
-            Self::Level { nearest: None, .. } | Self::Target { .. } => Some(example.to_owned()),
-            Self::AlreadyStarted | Self::Thread(_) => None,
-        }
-    }
-}
-
-/// Holds logging up. Dropping it writes what is waiting, for one second at most.
+/// Keeps logging alive. Dropping it writes the waiting lines, for one second at most.
 #[derive(Debug)]
 pub struct Guard {
     orders: SyncSender<Order>,
     shared: Arc<Shared>,
-}
-
-/// What the threads that log and the one that writes have in common.
-#[derive(Debug)]
-struct Shared {
-    look: Look,
-    limit: Mutex<Limit>,
-    dropped: Counter,
-    suppressed: Counter,
 }
 
 /// Starts logging to standard error, for the whole process.
@@ -174,16 +110,8 @@ pub fn start(config: &Config) -> Result<Guard, Error> {
     Ok(guard)
 }
 
-/// Passes every next step through this from now on, so that its commands can be run as they stand.
-pub fn complete_with(complete: fn(&str) -> String) {
-    let _ = COMPLETE.set(complete);
-}
-
-fn completed(text: &str) -> String {
-    COMPLETE.get().map_or_else(|| text.to_owned(), |complete| complete(text))
-}
-
-/// Writes an error at once, past the thread that writes the others, for a process that ends now. Says whether logging has started.
+/// Writes an error directly, not through the writer thread, for a process that ends now. Returns whether logging has
+/// started.
 pub fn write_now(message: &str, fields: &[(&'static str, &str)]) -> bool {
     let Some(look) = LOOK.get() else { return false };
     let content = Content::of_texts(message, fields);
@@ -199,7 +127,7 @@ impl Guard {
         self.shared.dropped.clone()
     }
 
-    /// Counts the lines that were held back as repetitions.
+    /// Counts the lines that were suppressed as repetitions.
     #[must_use]
     pub fn suppressed(&self) -> Counter {
         self.shared.suppressed.clone()
@@ -222,12 +150,6 @@ impl Drop for Guard {
     }
 }
 
-impl Shared {
-    fn limit(&self) -> MutexGuard<'_, Limit> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 const fn look(format: Format, is_terminal: bool, is_coloured: bool) -> Look {
     match format {
         Format::Auto if is_terminal => Look::Pretty { is_coloured },
@@ -237,7 +159,7 @@ const fn look(format: Format, is_terminal: bool, is_coloured: bool) -> Look {
     }
 }
 
-/// Makes everything but the global registration, so that a test can have its own.
+/// Builds everything but the global registration, so that a test can have its own.
 fn subscriber(
     config: &Config,
     look: Look,
@@ -245,8 +167,7 @@ fn subscriber(
 ) -> Result<(impl Subscriber + Send + Sync + 'static, Guard), Error> {
     let targets = filter::parse(&config.level)?;
     let (orders, received) = mpsc::sync_channel(MAX_WAITING);
-    let shared =
-        Arc::new(Shared { look, limit: Mutex::default(), dropped: Counter::default(), suppressed: Counter::default() });
+    let shared = Arc::new(Shared::new(look));
     let theirs = Arc::clone(&shared);
     thread::Builder::new()
         .name("log".to_owned())
@@ -256,7 +177,7 @@ fn subscriber(
     Ok((Registry::default().with(lines.with_filter(targets)), Guard { orders, shared }))
 }
 
-/// Turns events into lines and hands them on.
+/// Formats events and passes the lines to the writer.
 #[derive(Debug)]
 struct Lines {
     orders: SyncSender<Order>,
@@ -267,10 +188,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let content = Content::of(event);
-        // Levels compare by how much they let through: an error is less than a warning.
+        // An error compares as less than a warning.
         if *metadata.level() <= Level::WARN {
             let now = Instant::now();
-            // Each mistake in the configuration is a thing of its own.
+            // Each mistake in the configuration counts by itself.
             let kind = [content.text("code"), content.text("mistake")];
             if !self.shared.limit().admits(metadata, kind, content.message(), now) {
                 self.shared.suppressed.increment();
@@ -288,7 +209,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::sync::Mutex;
     use tracing::subscriber::with_default;
+    use walrelay_events::fault::Diagnose as _;
 
     #[derive(Clone, Default)]
     struct Screen(Arc<Mutex<Vec<u8>>>);
@@ -372,7 +295,7 @@ mod tests {
         let start = Instant::now();
         drop(guard);
         assert!(start.elapsed() < MAX_FLUSH * 3, "{:?}", start.elapsed());
-        // Then somebody reads again: the writer goes on and tells what was lost.
+        // When somebody reads again, the writer continues and reports what was lost.
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.contains("lost="), "{text}");

@@ -4,6 +4,7 @@
 //! relay's name as the label `relay`. Label values come from enums, with two exceptions whose number the room bounds: topic and
 //! error code. A series without a value is absent; it is not 0.
 
+mod number;
 mod page;
 mod process;
 mod producer;
@@ -20,6 +21,10 @@ use crate::relay::metrics::lsn;
 use crate::relay::metrics::now_micros;
 use crate::relay::metrics::unsigned;
 
+use number::flag;
+use number::float;
+use number::seconds;
+use number::signed_float;
 use page::Kind::Count;
 use page::Kind::Level;
 use page::Page;
@@ -354,24 +359,6 @@ fn throttle(page: &mut Page, relay: &relay::Metrics) {
         "Time in which the WAL was not read, by cause.",
         causes.map(|(cause, micros)| (vec![("cause", cause)], seconds(micros.value()))),
     );
-}
-
-fn flag(value: bool) -> f64 {
-    f64::from(u8::from(value))
-}
-
-/// Prometheus knows no other number; above 2^53 the last digits are rounded.
-const fn float(value: u64) -> f64 {
-    value as f64
-}
-
-const fn signed_float(value: i64) -> f64 {
-    value as f64
-}
-
-/// Parts first, so that the microseconds of a date survive as well as they can.
-fn seconds(micros: u64) -> f64 {
-    std::time::Duration::from_micros(micros).as_secs_f64()
 }
 
 #[cfg(test)]

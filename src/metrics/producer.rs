@@ -4,12 +4,13 @@ use crate::relay::metrics::BrokerView;
 use crate::relay::metrics::ProducerView;
 use crate::relay::metrics::Quantiles;
 
-use super::float;
+use super::number::flag;
+use super::number::float;
+use super::number::seconds;
 use super::page::Kind;
 use super::page::Kind::Count;
 use super::page::Kind::Level;
 use super::page::Page;
-use super::seconds;
 
 /// A series per broker: kind, name, help and value.
 type OfBroker = (Kind, &'static str, &'static str, fn(&BrokerView) -> f64);
@@ -21,7 +22,7 @@ const OF_BROKER: [OfBroker; 5] = [
         Level,
         "walrelay_kafka_broker_connected",
         "1 while a connection to the broker is up, 0 while it is not.",
-        |broker| super::flag(broker.is_up),
+        |broker| flag(broker.is_up),
     ),
     (Count, "walrelay_kafka_broker_requests_total", "Requests sent to the broker.", |broker| float(broker.requests)),
     (Count, "walrelay_kafka_broker_sent_bytes_total", "Bytes sent to the broker.", |broker| float(broker.bytes)),

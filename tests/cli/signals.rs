@@ -75,7 +75,7 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
     // Not by its endpoints: they go before the last line is written, and another program may take their port.
     let said = || fs::read_to_string(&log).unwrap();
     let began = Instant::now();
-    while !said().contains("stopped; nothing is on the way") {
+    while !said().contains("stopped, all records acknowledged") {
         assert!(began.elapsed() < Duration::from_secs(60), "it has not ended: {}", said());
         thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,4 @@
-//! `walrelay dlq` on letters that a consumer wrote: they are listed, shown and brought back whole.
+//! `walrelay dlq` on records that a consumer dead-lettered: they are listed, shown and redriven whole.
 
 use std::process::Command;
 
@@ -33,9 +33,9 @@ fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
     let member = Member::start(topic.config("g"), move |delivery: Delivery| async move {
         match delivery.record.key() {
             Some(key) if keys.iter().any(|wanted| wanted.as_bytes() == key) => {
-                Outcome::reject("no such\x1b[31m street")
+                Outcome::dead_letter("no such\x1b[31m street")
             }
-            Some(_) | None => Outcome::Done,
+            Some(_) | None => Outcome::Ack,
         }
     });
     wait_until("all", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == records);
@@ -43,7 +43,7 @@ fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
 }
 
 #[test]
-fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
+fn dead_letter_records_are_listed_shown_and_redriven_once_byte_for_byte() {
     let topic = Topic::create("dlq", 1);
     let id = Uuid::now_v7();
     let own: [(&str, Option<&[u8]>); 4] =
@@ -60,9 +60,9 @@ fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
     let (out, notes) = well(program.verb(&["dlq", "list", "dlq.dlq"]));
     assert_eq!(out.lines().count(), 2, "{out}");
     let line = out.lines().find(|line| line.contains("key a")).unwrap();
-    let (place, told) = line.split_once("  ").unwrap();
-    assert_eq!(told, format!("{id}  Odd  key a from dlq[0]@0: no such\\u{{1b}}[31m street"));
-    assert!(notes.contains("2 letters in dlq.dlq"), "{notes}");
+    let (location, rest) = line.split_once("  ").unwrap();
+    assert_eq!(rest, format!("{id}  Odd  key a from dlq[0]@0: no such\\u{{1b}}[31m street"));
+    assert!(notes.contains("2 dead-letter records in dlq.dlq"), "{notes}");
     let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq", "--limit", "1", "-o", "json"]));
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["from"]["group"], "g");
 
@@ -71,9 +71,12 @@ fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
     assert_eq!(shown["value"]["hex"], "ff006279746573");
     assert_eq!(shown["headers"][2], serde_json::json!(["x", { "hex": "ff" }]));
 
-    let (out, notes) = well(program.verb(&["dlq", "redrive", "dlq.dlq", "--at", place, "--dry-run"]));
-    let letter = format!("dlq.dlq[0]@{}", place.strip_prefix("0@").unwrap());
-    assert_eq!((out, notes.contains("nothing was written")), (format!("{letter} would go to dlq\n"), true));
+    let (out, notes) = well(program.verb(&["dlq", "redrive", "dlq.dlq", "--at", location, "--dry-run"]));
+    let dead_letter = format!("dlq.dlq[0]@{}", location.strip_prefix("0@").unwrap());
+    assert_eq!(
+        (out, notes.contains("nothing was written")),
+        (format!("{dead_letter} would be redriven to dlq\n"), true)
+    );
     assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "dlq").len(), 3);
 
     well(program.verb(&["dlq", "redrive", "dlq.dlq", "--key", "a"]));
@@ -82,10 +85,10 @@ fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
     let (first, again) = (&records[0], &records[3]);
     assert_eq!((&first.key, &first.value), (&again.key, &again.value));
     assert_eq!(again.headers[..4], first.headers[..], "its own headers, in their order");
-    assert_eq!(again.headers[4..], [("redriven_from".to_owned(), letter)]);
+    assert_eq!(again.headers[4..], [("redriven_from".to_owned(), dead_letter)]);
 
     let (_, notes) = well(program.verb(&["dlq", "redrive", "dlq.dlq", "--key", "a"]));
-    assert!(notes.contains("0 letters redriven"), "it is not brought back twice: {notes}");
+    assert!(notes.contains("0 dead-letter records redriven"), "it is not redriven twice: {notes}");
     let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq"]));
     assert_eq!(out.lines().count(), 1, "{out}");
     let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq", "--all"]));
@@ -93,7 +96,7 @@ fn letters_are_listed_shown_and_brought_back_once_byte_for_byte() {
 }
 
 #[test]
-fn a_letter_that_is_rejected_again_is_a_new_letter_and_can_be_brought_back_again() {
+fn a_redriven_record_that_is_dead_lettered_again_can_be_redriven_again() {
     let topic = Topic::create("dlqagain", 1);
     topic.change(Uuid::now_v7(), "a", 1);
     topic.flush();
@@ -115,7 +118,7 @@ fn a_letter_that_is_rejected_again_is_a_new_letter_and_can_be_brought_back_again
 }
 
 #[test]
-fn i10_of_a_letter_that_is_there_twice_the_first_is_brought_back() {
+fn i10_a_record_that_was_dead_lettered_twice_is_redriven_once() {
     let topic = Topic::create("dlqtwice", 1);
     topic.change(Uuid::now_v7(), "a", 1);
     topic.flush();
@@ -126,14 +129,14 @@ fn i10_of_a_letter_that_is_there_twice_the_first_is_brought_back() {
     }
     let program = program();
     let (out, _) = well(program.verb(&["dlq", "list", "dlqtwice.dlq"]));
-    assert_eq!((out.lines().count(), out.matches(" (again)").count()), (2, 1), "{out}");
+    assert_eq!((out.lines().count(), out.matches(" (repeated)").count()), (2, 1), "{out}");
     let (out, _) = well(program.verb(&["dlq", "redrive", "dlqtwice.dlq"]));
     assert_eq!(out.lines().count(), 1, "{out}");
     assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "dlqtwice").len(), 2);
 }
 
 #[test]
-fn a_letter_goes_back_to_the_partition_it_came_from_if_that_is_still_there() {
+fn a_record_is_redriven_to_its_former_partition_if_that_exists() {
     let topic = Topic::create("dlqhome", 3);
     let by_key = murmur2::partition(b"a", 3);
     let chosen = (by_key + 1) % 3;
@@ -156,7 +159,7 @@ fn a_letter_goes_back_to_the_partition_it_came_from_if_that_is_still_there() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_with_the_next_step() {
+fn an_error_has_a_next_step() {
     let topic = Topic::create("dlqwrong", 1);
     Kafka::shared().create_topic("strange", 1);
     let program = program();
@@ -166,19 +169,23 @@ fn what_cannot_be_done_is_said_with_the_next_step() {
         expected.iter().for_each(|text| assert!(ended.notes.contains(text), "{text} in {}", ended.notes));
     };
     check(&["dlq", "list", "nowhere.dlq"], 69, &["WR-6980", "nowhere.dlq", "the name of the topic"]);
-    check(&["dlq", "list", "dlqwrong.dlq"], 0, &["0 letters"]);
-    check(&["dlq", "show", "dlqwrong.dlq", "--at", "0@9"], 1, &["no letter in dlqwrong.dlq", "--all"]);
-    check(&["dlq", "list", "dlqwrong.dlq", "--since", "yesterday"], 2, &["--since", "a duration such as 2h"]);
-    // A record that nobody says anything about: it is shown, and goes only where it is told to.
+    check(&["dlq", "list", "dlqwrong.dlq"], 0, &["0 dead-letter records"]);
+    check(&["dlq", "show", "dlqwrong.dlq", "--at", "0@9"], 1, &["no dead-letter record in dlqwrong.dlq", "--all"]);
+    check(&["dlq", "list", "dlqwrong.dlq", "--since", "yesterday"], 2, &["--since", "a duration (2h)"]);
+    // A record without provenance is shown, and redriven only to a given topic.
     topic.write(Some("a"), Some(b"x"), &[]);
     topic.flush();
-    check(&["dlq", "redrive", "dlqwrong"], 1, &["does not say which topic", "--to TOPIC", "0 letters redriven"]);
-    check(&["dlq", "redrive", "dlqwrong", "--to", "strange"], 0, &["1 letter redriven"]);
+    check(
+        &["dlq", "redrive", "dlqwrong"],
+        1,
+        &["do not name the original topic", "--to TOPIC", "0 dead-letter records redriven"],
+    );
+    check(&["dlq", "redrive", "dlqwrong", "--to", "strange"], 0, &["1 dead-letter record redriven"]);
     assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "strange").len(), 1);
 }
 
 #[test]
-fn a_reader_of_letters_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let topic = Topic::create("dlqhead", 1);
     topic.changes(50, 50);
     let script = format!(
@@ -193,12 +200,12 @@ fn a_reader_of_letters_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn a_record_with_a_header_that_cannot_be_read_is_shown_but_not_brought_back_without_it() {
+fn a_record_with_a_header_that_cannot_be_read_is_shown_but_not_redriven() {
     let topic = Topic::create("dlqnames", 1);
     raw::produce(&Kafka::shared().bootstrap(), "dlqnames.dlq", b"k", b"the value", (b"\xff\xfe", b"x"));
     let program = program();
     let (out, notes) = well(program.verb(&["dlq", "list", "dlqnames.dlq"]));
-    assert!(out.contains("key k: (a header whose name is not UTF-8") && notes.contains("1 letter"), "{out}{notes}");
+    assert!(out.contains("key k: (headers cannot be read") && notes.contains("1 dead-letter record"), "{out}{notes}");
     let (out, _) = well(program.verb(&["dlq", "show", "dlqnames.dlq"]));
     assert!(out.contains("the value") && out.contains("not UTF-8"), "{out}");
     let refused = program.verb(&["dlq", "redrive", "dlqnames.dlq", "--to", &topic.name]);

@@ -1,4 +1,4 @@
-//! Crashes, twice the same event, and databases that ask to begin again: effects happen once.
+//! Crashes, duplicate events and transient database failures: effects happen once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Failure;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
-use walrelay_events::consumer::Policy;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::inbox;
 use walrelay_events::consumer::inbox::Once;
@@ -156,15 +155,15 @@ fn i13_the_same_events_on_two_members_at_once_take_effect_once_and_lock_nobody_o
 }
 
 #[test]
-fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
+fn i14_a_serialization_failure_is_no_attempt_and_no_dead_letter() {
     let (topic, effects) = (Topic::create("i14", 4), Effects::new());
     effects.sql.run("CREATE TABLE total (sum bigint NOT NULL); INSERT INTO total VALUES (0)");
     topic.changes(200, 20);
     let url = effects.postgres.url();
     let log = Log::default();
     let mut config = topic.config("g");
-    // Two tries would be one too many: only what does not count may be repeated.
-    config.retry.tries_max = 1;
+    // A second attempt would be one too many: only transient failures may be retried.
+    config.retry.max_attempts = 1;
     let clients = Arc::new(Mutex::new(Vec::new()));
     let add = move |received: Received<serde_json::Value>| {
         let (clients, url) = (Arc::clone(&clients), url.clone());
@@ -180,34 +179,35 @@ fn i14_a_transaction_that_must_begin_again_is_no_try_and_no_dead_letter() {
             };
             let added = add(&mut client, received.event_id).await;
             clients.lock().await.push(client);
-            added.map(|()| Outcome::Done)
+            added.map(|()| Outcome::Ack)
         }
     };
-    config.running_max = 8;
+    config.max_concurrency = 8;
     let member = Member::start_observed(config, typed(add), log.clone());
-    log.wait_for("Done", 200);
+    log.wait_for("ack", 200);
     member.stop().unwrap();
     assert_eq!(effects.sql.text("SELECT sum::text FROM total"), "200");
-    assert!(log.count("Retried") > 0, "nothing conflicted: the test shows nothing");
-    assert_eq!(log.count("letter"), 0, "{:?}", log.lines());
+    assert!(log.count("retry") > 0, "nothing conflicted: the test shows nothing");
+    assert_eq!(log.count("dead-letter"), 0, "{:?}", log.lines());
 }
 
 #[test]
-fn a_database_that_is_away_is_no_try_and_no_dead_letter() {
+fn a_database_that_is_down_is_no_attempt_and_no_dead_letter() {
     let (topic, effects) = (Topic::create("pgaway", 2), Effects::new());
     topic.changes(100, 10);
     let url = effects.postgres.url();
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry = Policy { tries_max: 1, longest_pause: Duration::from_millis(200), ..config.retry };
+    config.retry.max_attempts = 1;
+    config.retry.max_backoff = Duration::from_millis(200);
     let handle = move |received: Received<serde_json::Value>| {
         let url = url.clone();
         async move {
             let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;
             tokio::spawn(connection);
             let tx = client.transaction().await?;
-            if inbox::once(&tx, "away", received.event_id).await? == Once::Seen {
-                return Ok(Outcome::Done);
+            if inbox::once(&tx, "outage", received.event_id).await? == Once::Duplicate {
+                return Ok(Outcome::Ack);
             }
             let sql = "INSERT INTO effects (key, version, event_id) VALUES ($1, $2, $3)";
             let version = received.event.version();
@@ -215,18 +215,18 @@ fn a_database_that_is_away_is_no_try_and_no_dead_letter() {
             // So that the stop finds some in their transactions.
             tokio::time::sleep(Duration::from_millis(20)).await;
             tx.commit().await?;
-            Ok::<_, Failure>(Outcome::Done)
+            Ok::<_, Failure>(Outcome::Ack)
         }
     };
-    config.running_max = 4;
+    config.max_concurrency = 4;
     let member = Member::start_observed(config, typed(handle), log.clone());
-    log.wait_for("Done", 20);
+    log.wait_for("ack", 20);
     effects.postgres.stop(StopMode::Fast).unwrap();
-    log.wait_for("Retried", 30);
+    log.wait_for("retry", 30);
     effects.postgres.resume().unwrap();
-    log.wait_for("Done", 100);
+    log.wait_for("ack", 100);
     member.stop().unwrap();
-    assert_eq!(log.count("letter"), 0, "{:?}", log.lines());
+    assert_eq!(log.count("dead-letter"), 0, "{:?}", log.lines());
     let effects = Effects { sql: Sql::connect(&effects.postgres.url()), postgres: effects.postgres };
     effects.check(100);
 }
@@ -240,7 +240,7 @@ impl Version for Payload<serde_json::Value> {
     fn version(&self) -> i64 {
         match self {
             Self::Event(event) => event["version"].as_i64().unwrap(),
-            Self::Unknown(_) | Self::Tombstone => panic!("not a change"),
+            Self::Unknown(_) | Self::Tombstone | _ => panic!("not a change"),
         }
     }
 }
@@ -257,7 +257,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
     topic.changes(40, 40);
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry.tries_max = 2;
+    config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| {
         let bomb = Bomb(delivery.record.offset());
         // It is not within the future's own body, so it goes when the future does.
@@ -274,7 +274,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
 /// Adds one to a row that everybody wants, so that PostgreSQL must roll back all but one.
 async fn add(client: &mut tokio_postgres::Client, event_id: Uuid) -> Result<(), Failure> {
     let tx = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
-    if inbox::once(&tx, "total", event_id).await? == Once::Seen {
+    if inbox::once(&tx, "total", event_id).await? == Once::Duplicate {
         return Ok(());
     }
     let sum: i64 = tx.query_one("SELECT sum FROM total", &[]).await?.try_get(0)?;

@@ -100,9 +100,9 @@ fn disturbed(topic: &str, protocol: &str) {
     effects.check(events);
     wait_until("every offset", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == events);
     drop(members);
-    // A figure, and no promise: whoever takes over from a dead member may itself be stalled next, before the group has noticed
-    // the first.
-    let longest = effects.longest_pause();
+    // A figure, not a promise: the member that takes over from a dead one may be stalled next, before the group has noticed the
+    // first.
+    let longest = effects.longest_gap();
     #[expect(clippy::print_stderr, reason = "a figure of the long run")]
     {
         eprintln!(
@@ -128,7 +128,7 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
     };
     let mut config = topic.config("g");
     // Slow enough that the second still finds work when it has joined.
-    config.running_max = 4;
+    config.max_concurrency = 4;
     let observed = Log::default();
     let first = Member::start_observed(config.clone(), handle(&log, "first"), observed.clone());
     log.wait_for("first", 200);
@@ -151,16 +151,16 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let mut config = topic.config("g");
     config.properties.insert("session.timeout.ms".into(), "10000".into());
     config.properties.insert("max.poll.interval.ms".into(), "10000".into());
-    config.revoke_drain = Duration::from_secs(2);
+    config.revoke_timeout = Duration::from_secs(2);
     // As many records as fit: the partition is paused all the while.
-    config.records_max = 2;
+    config.max_buffered_records = 2;
     let log = Log::default();
-    let told = log.clone();
+    let notes = log.clone();
     let handle = move |delivery: Delivery| {
-        let told = told.clone();
+        let notes = notes.clone();
         async move {
             tokio::time::sleep(Duration::from_secs(13)).await;
-            told.note(delivery.record.offset());
+            notes.note(delivery.record.offset());
         }
     };
     let first = Log::default();
@@ -174,7 +174,7 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     spare.stop().unwrap();
     member.stop().unwrap();
     assert_eq!(
-        (log.lines().len(), other.count("Done")),
+        (log.lines().len(), other.count("ack")),
         (2, 0),
         "{:?} {:?} {:?}",
         log.lines(),
@@ -184,22 +184,22 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
 }
 
 #[test]
-fn lag_is_told_also_of_a_partition_that_is_full_and_has_nothing_done() {
+fn lag_is_reported_also_for_a_partition_that_is_full_and_has_nothing_done() {
     let topic = Topic::create("lagfull", 1);
     topic.changes(100, 1);
     let mut config = topic.config("g");
-    config.records_max = 2;
-    config.drain = Duration::ZERO;
+    config.max_buffered_records = 2;
+    config.shutdown_timeout = Duration::ZERO;
     let log = Log::default();
     let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), log.clone());
     log.wait_for("lag 0 100", 2);
     topic.changes(50, 1);
     log.wait_for("lag 0 150", 1);
-    assert!(matches!(member.stop(), Err(Error::DrainTimeout { running: 1 })));
+    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { running: 1 })));
 }
 
 #[test]
-fn lag_is_told_to_the_observer() {
+fn lag_is_reported_to_the_observer() {
     let topic = Topic::create("lag", 1);
     topic.changes(100, 1);
     let log = Log::default();

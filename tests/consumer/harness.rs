@@ -9,13 +9,13 @@ use uuid::Uuid;
 use walrelay_events::consumer::Handler;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
-use walrelay_events::consumer::Policy;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::Record;
+use walrelay_events::consumer::RetryPolicy;
 use walrelay_events::consumer::Router;
 use walrelay_events::consumer::typed;
+use walrelay_events::testing::Attempt;
 use walrelay_events::testing::Harness;
-use walrelay_events::testing::Step;
 
 use super::stage::Log;
 use super::stage::Member;
@@ -30,14 +30,14 @@ enum Event {
 
 const CHANGED: Option<&str> = Some("Changed");
 
-/// Records with each fate there is: key, type and value. Those of a key stand in each other's way.
+/// Records with each outcome: key, type and value. Those of a key wait for each other.
 const RECORDS: [(&str, Option<&str>, Option<&str>); 11] = [
     ("k1", CHANGED, Some(r#"{"key": "k1", "version": 1}"#)),
-    ("k1", CHANGED, Some(r#"{"key": "away", "version": 2}"#)),
+    ("k1", CHANGED, Some(r#"{"key": "down", "version": 2}"#)),
     ("k1", CHANGED, Some(r#"{"key": "k1", "version": 3}"#)),
     ("k2", CHANGED, Some(r#"{"key": "never", "version": 1}"#)),
     ("k2", CHANGED, Some(r#"{"key": "panics", "version": 2}"#)),
-    ("k2", CHANGED, Some(r#"{"key": "again", "version": 3}"#)),
+    ("k2", CHANGED, Some(r#"{"key": "transient", "version": 3}"#)),
     ("k3", CHANGED, Some("not json")),
     ("k3", CHANGED, None),
     ("k3", Some("Odd"), Some("{}")),
@@ -45,26 +45,24 @@ const RECORDS: [(&str, Option<&str>, Option<&str>); 11] = [
     ("k3", None, Some("{}")),
 ];
 
-/// A handler whose calls are noted, those of each key in their order.
+/// A handler that notes its calls.
 fn handler(calls: Log) -> impl Handler {
-    let has_begun_again = Arc::new(AtomicBool::new(false));
+    let has_failed = Arc::new(AtomicBool::new(false));
     let handle = move |received: Received<Event>| {
-        let (calls, has_begun_again) = (calls.clone(), Arc::clone(&has_begun_again));
+        let (calls, has_failed) = (calls.clone(), Arc::clone(&has_failed));
         async move {
-            calls.note(format!("{} {}", received.aggregate_id.unwrap(), received.tries));
+            calls.note(format!("{} {}", received.aggregate_id.unwrap(), received.previous_attempts));
             tokio::task::yield_now().await;
             match received.event {
-                Payload::Event(Event::Changed { key, .. }) => match (key.as_str(), received.tries) {
-                    ("away", 0 | 1) => Outcome::retry("away"),
+                Payload::Event(Event::Changed { key, .. }) => match (key.as_str(), received.previous_attempts) {
+                    ("down", 0 | 1) => Outcome::retry("down"),
                     ("never", _) => Outcome::retry("it cannot be"),
                     ("panics", 0) => panic!("a bug in the handler"),
-                    ("again", _) if !has_begun_again.swap(true, Relaxed) => {
-                        Outcome::Again { reason: "40001".to_owned() }
-                    }
-                    (_, _) => Outcome::Done,
+                    ("transient", _) if !has_failed.swap(true, Relaxed) => Outcome::transient("40001"),
+                    (_, _) => Outcome::Ack,
                 },
-                Payload::Unknown(_) => Outcome::reject("unknown"),
-                Payload::Tombstone => Outcome::reject("a tombstone"),
+                Payload::Unknown(_) => Outcome::dead_letter("unknown"),
+                Payload::Tombstone | _ => Outcome::dead_letter("a tombstone"),
             }
         }
     };
@@ -76,7 +74,7 @@ fn of_key(calls: &Log, key: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_harness_says_of_each_record_what_the_runtime_does_with_it() {
+fn a_harness_reports_for_each_record_what_the_runtime_does_with_it() {
     let topic = Topic::create("harness", 1);
     let id = Uuid::now_v7().to_string();
     let mut records = Vec::new();
@@ -90,60 +88,63 @@ fn a_harness_says_of_each_record_what_the_runtime_does_with_it() {
     topic.flush();
     let (log, calls) = (Log::default(), Log::default());
     let mut config = topic.config("g");
-    config.retry.tries_max = 3;
+    config.retry.max_attempts = 3;
     let member = Member::start_observed(config, handler(calls.clone()), log.clone());
     wait_until("all of them", || topic.committed("g") == [11]);
     member.stop().unwrap();
 
     let dry = Log::default();
-    let harness = Harness::new(handler(dry.clone())).retry(Policy { tries_max: 3, ..Policy::default() });
+    let mut policy = RetryPolicy::default();
+    policy.max_attempts = 3;
+    let harness = Harness::new(handler(dry.clone())).retry(policy);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let became = runtime.block_on(harness.run(records));
+    let reports = runtime.block_on(harness.run(records));
 
     for key in ["k1", "k2", "k3"] {
         assert_eq!(of_key(&calls, key), of_key(&dry, key));
     }
-    for (offset, became) in became.iter().enumerate() {
+    for (offset, report) in reports.iter().enumerate() {
         let place = format!("harness[0]@{offset}");
-        let told =
+        let parse =
             |line: &String| line.split_once(&place).map(|(word, rest)| (word.trim().to_owned(), rest.to_owned()));
-        let told: Vec<(String, String)> =
-            log.lines().iter().filter_map(told).filter(|(_, rest)| !rest.starts_with(char::is_numeric)).collect();
+        let noted: Vec<(String, String)> =
+            log.lines().iter().filter_map(parse).filter(|(_, rest)| !rest.starts_with(char::is_numeric)).collect();
         let mut expected = Vec::new();
-        for step in &became.steps {
-            let word = match step {
-                Step::Done => "Done",
-                Step::Retried { .. } | Step::Panicked { .. } => "Retried",
-                Step::Rejected { .. } => "Rejected",
+        for attempt in &report.attempts {
+            let word = match attempt {
+                Attempt::Ack => "ack",
+                Attempt::Retry { .. } | Attempt::Panic { .. } => "retry",
+                Attempt::DeadLetter { .. } => "dead_letter",
+                other => panic!("an unknown {other:?}"),
             };
             expected.push((word.to_owned(), String::new()));
         }
-        expected.extend(became.rejected().map(|reason| ("letter".to_owned(), format!(" {reason}"))));
-        assert_eq!(told, expected, "{place}");
+        expected.extend(report.dead_letter_reason().map(|reason| ("dead-letter".to_owned(), format!(" {reason}"))));
+        assert_eq!(noted, expected, "{place}");
     }
-    let told: Vec<String> = became.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = reports.iter().map(ToString::to_string).collect();
     let expected = [
-        "done",
-        "retried: away; retried: away; done",
-        "done",
-        "retried: it cannot be; retried: it cannot be; rejected: after 3 tries: it cannot be",
-        "panicked; done",
-        "retried: 40001; done",
+        "ack",
+        "retry: down; retry: down; ack",
+        "ack",
+        "retry: it cannot be; retry: it cannot be; dead-letter: after 3 attempts: it cannot be",
+        "panic; ack",
+        "retry: 40001; ack",
     ];
-    assert_eq!(told[..6], expected);
-    assert_eq!(told[8], "rejected: no handler for events of type \"Odd\"");
+    assert_eq!(texts[..6], expected);
+    assert_eq!(texts[8], "dead-letter: no handler for event type \"Odd\"");
 }
 
 #[test]
-fn what_is_never_done_holds_back_its_key_and_no_other() {
-    let again = |_: walrelay_events::consumer::Delivery| async { Outcome::Again { reason: "40001".to_owned() } };
-    let router = Router::new().on("Stuck", again).otherwise(|_: walrelay_events::consumer::Delivery| async {});
+fn a_record_that_is_never_done_delays_its_key_and_no_other() {
+    let transient = |_: walrelay_events::consumer::Delivery| async { Outcome::transient("40001") };
+    let router = Router::new().on("Stuck", transient).otherwise(|_: walrelay_events::consumer::Delivery| async {});
     let record = |key: &str, event_type: &str| {
         Record::new("t", 0, 0, Some(key.as_bytes()), None, &[("event_type", Some(event_type.as_bytes()))])
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let harness = Harness::new(router);
-    let became = runtime.block_on(harness.run([record("a", "Stuck"), record("a", "Other"), record("b", "Other")]));
-    assert!(!became[0].is_done() && became[0].steps.len() > 10);
-    assert_eq!((became[1].steps.len(), became[2].is_done()), (0, true));
+    let reports = runtime.block_on(harness.run([record("a", "Stuck"), record("a", "Other"), record("b", "Other")]));
+    assert!(!reports[0].is_acked() && reports[0].attempts.len() > 10);
+    assert_eq!((reports[1].attempts.len(), reports[2].is_acked()), (0, true));
 }

@@ -17,7 +17,7 @@ async fn an_event_is_first_once_for_each_consumer_and_again_after_a_rollback() {
     tokio::spawn(connection);
     let id = Uuid::now_v7();
     for (consumer, commits, expected) in
-        [("a", false, Once::First), ("a", true, Once::First), ("a", true, Once::Seen), ("b", true, Once::First)]
+        [("a", false, Once::New), ("a", true, Once::New), ("a", true, Once::Duplicate), ("b", true, Once::New)]
     {
         let tx = client.transaction().await.unwrap();
         assert_eq!(inbox::once(&tx, consumer, id).await.unwrap(), expected);
@@ -58,14 +58,14 @@ async fn i11_pruning_removes_what_is_old_and_nothing_else() {
 async fn i13_the_second_of_two_waits_for_the_first_and_goes_on_if_that_rolls_back() {
     let effects = tokio::task::spawn_blocking(Effects::new).await.unwrap();
     let id = Uuid::now_v7();
-    for (commits, expected) in [(false, Once::First), (true, Once::Seen)] {
+    for (commits, expected) in [(false, Once::New), (true, Once::Duplicate)] {
         let (mut one, connection) = tokio_postgres::connect(&effects.postgres.url(), NoTls).await.unwrap();
         tokio::spawn(connection);
         let (mut two, connection) = tokio_postgres::connect(&effects.postgres.url(), NoTls).await.unwrap();
         tokio::spawn(connection);
         let name = format!("c{commits}");
         let first = one.transaction().await.unwrap();
-        assert_eq!(inbox::once(&first, &name, id).await.unwrap(), Once::First);
+        assert_eq!(inbox::once(&first, &name, id).await.unwrap(), Once::New);
         let second = two.transaction().await.unwrap();
         let waiting = inbox::once(&second, &name, id);
         let ending = async {

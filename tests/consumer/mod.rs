@@ -1,13 +1,13 @@
 //! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
 
-mod away;
+mod dead_letters;
 mod dlq;
 mod failing;
 mod group;
-mod guarded;
 mod harness;
 mod inbox;
-mod letters;
+mod outage;
 mod paused;
+mod permissions;
 pub mod stage;
 mod starting;

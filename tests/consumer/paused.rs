@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Error;
 use walrelay_events::consumer::Observed;
@@ -20,22 +19,22 @@ use super::stage::wait_until;
 
 const EVENTS: i64 = 8_000;
 
-/// Counts how often the same amount of memory was held in a row.
+/// Counts consecutive reports of the same number of buffered bytes.
 #[derive(Clone, Default)]
 struct Still(Arc<(AtomicU64, AtomicU64)>);
 
 impl Observer for Still {
     fn observe(&self, observed: &Observed<'_>) {
-        if let Observed::Held { bytes, .. } = observed {
+        if let Observed::Load { buffered_bytes, .. } = observed {
             let (last, times) = &*self.0;
-            let is_same = *bytes > 0 && last.swap(*bytes, Relaxed) == *bytes;
+            let is_same = *buffered_bytes > 0 && last.swap(*buffered_bytes, Relaxed) == *buffered_bytes;
             times.store(if is_same { times.load(Relaxed) + 1 } else { 0 }, Relaxed);
         }
     }
 }
 
 #[test]
-fn i3_a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
+fn i3_a_partition_that_was_revoked_while_paused_continues_when_it_is_assigned_again() {
     let topic = Topic::create("paused", 2);
     topic.changes(EVENTS, 40);
     let (gate, began) = (Arc::new(Semaphore::new(0)), Log::default());
@@ -47,18 +46,16 @@ fn i3_a_partition_that_was_given_up_full_goes_on_when_it_comes_back() {
             async move { drop(gate.acquire().await) }
         }
     };
-    let config = Config {
-        records_max: 8,
-        drain: Duration::from_millis(200),
-        revoke_drain: Duration::from_millis(200),
-        ..topic.config("g")
-    };
+    let mut config = topic.config("g");
+    config.max_buffered_records = 8;
+    config.shutdown_timeout = Duration::from_millis(200);
+    config.revoke_timeout = Duration::from_millis(200);
     let still = Still::default();
     let first = Member::start_observed(config.clone(), waiting(&Log::default()), still.clone());
     wait_until("the pause of both partitions", || still.0.1.load(Relaxed) >= 2);
     let second = Member::start(config, waiting(&began));
     began.wait_for("began", 1);
-    assert!(matches!(second.stop(), Err(Error::DrainTimeout { .. })), "its handlers wait");
+    assert!(matches!(second.stop(), Err(Error::ShutdownTimeout { .. })), "its handlers wait");
     gate.close();
     wait_until("every offset", || topic.committed("g").iter().sum::<i64>() == EVENTS);
     first.stop().unwrap();

@@ -1,4 +1,4 @@
-//! What the consumer's tests stand on: events in a topic, a database for effects, members inside and outside this process.
+//! The set-up of the consumer's tests: events in a topic, a database for effects, members inside and outside this process.
 
 use std::process::Child;
 use std::process::Command;
@@ -66,19 +66,19 @@ impl Topic {
         Self::on(kafka, name, partitions)
     }
 
-    /// The one that is there.
+    /// An existing topic.
     pub fn on(kafka: &Kafka, name: &str, partitions: i32) -> Self {
         Self { name: name.to_owned(), partitions, producer: producer_to(kafka) }
     }
 
-    /// Deletes it, and makes another one of the same name: its offsets begin again.
-    pub fn made_anew(&self) -> Self {
+    /// Deletes the topic and creates another one of the same name: its offsets start again.
+    pub fn recreated(&self) -> Self {
         Kafka::shared().delete_topic(&self.name);
         Kafka::shared().create_topic(&self.name, self.partitions);
         Self { name: self.name.clone(), partitions: self.partitions, producer: producer_to(Kafka::shared()) }
     }
 
-    /// Writes a record with whatever headers.
+    /// Writes a record with any headers.
     pub fn write(&self, key: Option<&str>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) {
         self.write_to(None, key, value, headers);
     }
@@ -131,12 +131,12 @@ impl Topic {
     pub fn config(&self, group: &str) -> Config {
         let mut config = Config::new(&Kafka::shared().bootstrap(), group, &[&self.name]);
         config.commit_interval = Duration::from_millis(100);
-        config.retry.first_pause = Duration::from_millis(20);
+        config.retry.initial_backoff = Duration::from_millis(20);
         config.properties.insert("fetch.wait.max.ms".into(), "50".into());
         config
     }
 
-    /// Gives what a group has committed, all partitions together; -1 for none.
+    /// Returns the committed offsets of a group, -1 for none.
     pub fn committed(&self, group: &str) -> Vec<i64> {
         let consumer = client_of(group);
         let mut list = TopicPartitionList::new();
@@ -157,12 +157,12 @@ impl Topic {
         offsets.elements().iter().map(|element| raw(element.offset())).collect()
     }
 
-    /// Sets what a group has committed in partition 0.
+    /// Commits an offset of partition 0 for a group.
     pub fn commit(&self, group: &str, offset: i64) {
         let consumer = client_of(group);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, 0, Offset::Offset(offset)).unwrap();
-        // As long as a member is leaving, nobody else may commit.
+        // While a member leaves, no one else can commit.
         wait_until("the commit", || consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).is_ok());
     }
 }
@@ -178,7 +178,7 @@ fn producer_to(kafka: &Kafka) -> ThreadedProducer<DefaultProducerContext> {
         .unwrap()
 }
 
-/// A client that speaks for a group without being a member.
+/// A client of a group that is not a member.
 fn client_of(group: &str) -> BaseConsumer {
     ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).set("group.id", group).create().unwrap()
 }
@@ -208,25 +208,25 @@ impl Member {
 
     fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let consumer = Consumer::new(config, handler).observed_by(observer);
+        let consumer = Consumer::new(config, handler).with_observer(observer);
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
         Self { stop: Some(stop), running: Some(running), runtime }
     }
 
-    /// Drains and leaves.
+    /// Stops it.
     pub fn stop(mut self) -> Result<(), Error> {
         drop(self.stop.take());
         self.join()
     }
 
-    /// Insists that it has not ended by itself.
+    /// Asserts that it has not ended.
     pub fn check(&mut self) {
         if self.running.as_ref().is_none_or(JoinHandle::is_finished) {
             panic!("it has ended: {:?}", self.join());
         }
     }
 
-    /// Waits for an end of its own.
+    /// Waits until it ends without a stop.
     pub fn join(&mut self) -> Result<(), Error> {
         let running = self.running.take().unwrap();
         self.runtime
@@ -265,7 +265,7 @@ impl Process {
         kill_process(Pid::from_child(&self.0), signal(name)).unwrap();
     }
 
-    /// Lets it drain and leave.
+    /// Stops it.
     pub fn leave(mut self) {
         drop(self.0.stdin.take());
         let status = self.0.wait().unwrap();
@@ -311,14 +311,14 @@ impl Effects {
         }
     }
 
-    /// Gives the longest time in which a partition had no effect, from the first to the last of its effects.
-    pub fn longest_pause(&self) -> Duration {
+    /// Returns the longest time without an effect of a partition, between its first and its last one.
+    pub fn longest_gap(&self) -> Duration {
         let pause = "SELECT max(extract(epoch FROM at - before))::text
                      FROM (SELECT at, lag(at) OVER (PARTITION BY partition ORDER BY at) AS before FROM effects) t";
         Duration::from_secs_f64(self.sql.text(pause).parse().unwrap())
     }
 
-    /// Insists: every event took effect once, and those of a key in their order.
+    /// Asserts that every event took effect once, and those of a key in order.
     pub fn check(&self, events: i64) {
         assert_eq!(self.count(), events);
         let twice = "SELECT count(*)::text FROM (SELECT event_id FROM effects GROUP BY 1 HAVING count(*) > 1) t";
@@ -355,15 +355,16 @@ impl Log {
 impl Observer for Log {
     fn observe(&self, observed: &Observed<'_>) {
         match observed {
-            Observed::Handled { record, fate, .. } => self.note(format!("{fate:?} {record}")),
-            Observed::DeadLettered { record, reason } => self.note(format!("letter {record} {reason}")),
-            Observed::DeadLetterBlocked { record, error } => self.note(format!("blocked {record} {error}")),
-            Observed::Revoked { unfinished } => self.note(format!("revoked {unfinished}")),
-            Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.number)),
-            Observed::Away => self.note("away"),
-            Observed::Back { .. } => self.note("back"),
-            Observed::Renewed => self.note("renewed"),
-            Observed::GivenUp { .. } | Observed::Held { .. } => {}
+            Observed::Handled { record, verdict, .. } => self.note(format!("{} {record}", verdict.name())),
+            Observed::DeadLettered { record, reason } => self.note(format!("dead-letter {record} {reason}")),
+            Observed::DeadLetterFailed { record, error } => self.note(format!("dead-letter failed {record} {error}")),
+            Observed::RevokedInFlight { records } => self.note(format!("revoked {records}")),
+            Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.partition)),
+            Observed::AllBrokersDown => self.note("all brokers down"),
+            Observed::BrokersUp { .. } => self.note("brokers up"),
+            Observed::ClientReplaced => self.note("client replaced"),
+            Observed::PartitionRevoked { .. } | Observed::Load { .. } => {}
+            other => panic!("an unknown {other:?}"),
         }
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Error;
-use walrelay_events::consumer::InboxKeeps;
+use walrelay_events::consumer::InboxRetention;
 use walrelay_events::consumer::OnGap;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Start;
@@ -60,7 +60,7 @@ fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
     assert_eq!((log.lines().len(), topic.committed("g")), (0, vec![5]), "nothing is skipped silently");
 
     let mut config = topic.config("g");
-    config.on_gap = OnGap::GoOn;
+    config.on_gap = OnGap::SkipToEarliest;
     let member = Member::start(config, noting(&log));
     wait_until("the rest", || topic.committed("g") == [20]);
     member.stop().unwrap();
@@ -68,7 +68,7 @@ fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
 }
 
 #[test]
-fn i15_a_topic_that_was_made_anew_stops_the_consumer() {
+fn i15_a_topic_that_was_recreated_stops_the_consumer() {
     let topic = Topic::create("i15-anew", 1);
     topic.changes(3, 1);
     topic.commit("g", 30);
@@ -77,30 +77,30 @@ fn i15_a_topic_that_was_made_anew_stops_the_consumer() {
 }
 
 #[test]
-fn i15_a_topic_that_is_made_anew_while_its_partition_is_full_is_read_from_its_beginning_if_told_to_go_on() {
+fn i15_a_topic_that_is_recreated_while_its_partition_is_full_is_read_from_its_beginning_if_the_options_allow_it() {
     let topic = Topic::create("i15-full", 1);
     topic.changes(10, 1);
     let mut config = topic.config("g");
-    config.on_gap = OnGap::GoOn;
-    config.records_max = 4;
-    config.revoke_drain = Duration::from_millis(100);
+    config.on_gap = OnGap::SkipToEarliest;
+    config.max_buffered_records = 4;
+    config.revoke_timeout = Duration::from_millis(100);
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "500".into());
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let (told, opened) = (log.clone(), Arc::clone(&gate));
+    let (notes, opened) = (log.clone(), Arc::clone(&gate));
     let member = Member::start(config, move |delivery: Delivery| {
-        let (told, opened) = (told.clone(), Arc::clone(&opened));
+        let (notes, opened) = (notes.clone(), Arc::clone(&opened));
         async move {
-            told.note(format!("begun {}", delivery.record.offset()));
+            notes.note(format!("begun {}", delivery.record.offset()));
             if delivery.record.offset() == 6 {
                 drop(opened.acquire().await);
             }
-            told.note(format!("done {}", delivery.record.value().map_or(0, <[u8]>::len)));
+            notes.note(format!("done {}", delivery.record.value().map_or(0, <[u8]>::len)));
         }
     });
     log.wait_for("begun 6", 1);
     // Until the partition is paused.
     std::thread::sleep(Duration::from_secs(1));
-    topic.made_anew().changes(3, 1);
+    topic.recreated().changes(3, 1);
     gate.close();
     wait_until("the new records", || topic.committed("g") == [3]);
     member.stop().unwrap();
@@ -132,22 +132,22 @@ fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_n
 }
 
 #[test]
-fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_passed_as_it_was_told() {
-    for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::GoOn)] {
+fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_skipped_as_the_options_say() {
+    for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::SkipToEarliest)] {
         let topic = Topic::create(name, 1);
         topic.changes(2, 1);
         let mut config = topic.config("g");
         config.on_gap = on_gap;
         // It holds the first two and takes no more, when the next ones come and go.
-        config.records_max = 2;
+        config.max_buffered_records = 2;
         let (log, begun, gate) = (Log::default(), Log::default(), Arc::new(Semaphore::new(0)));
-        let (told, first, opened) = (log.clone(), begun.clone(), Arc::clone(&gate));
+        let (notes, first, opened) = (log.clone(), begun.clone(), Arc::clone(&gate));
         let mut member = Member::start(config, move |delivery: Delivery| {
-            let (told, first, opened) = (told.clone(), first.clone(), Arc::clone(&opened));
+            let (notes, first, opened) = (notes.clone(), first.clone(), Arc::clone(&opened));
             async move {
                 first.note("begun");
                 drop(opened.acquire().await);
-                told.note(delivery.record.offset());
+                notes.note(delivery.record.offset());
             }
         });
         begun.wait_for("begun", 1);
@@ -188,7 +188,7 @@ fn i15_where_a_group_began_is_kept_although_nothing_was_done() {
     let log = Log::default();
     let never = |_: Delivery| async { Outcome::retry("not yet") };
     let member = Member::start_observed(earliest.clone(), never, log.clone());
-    log.wait_for("Retried", 1);
+    log.wait_for("retry", 1);
     member.stop().unwrap();
     delete_records("i15-began", 3);
     let ended = Member::start(earliest, noting(&log)).join();
@@ -199,15 +199,15 @@ fn i15_where_a_group_began_is_kept_although_nothing_was_done() {
 fn i12_an_inbox_that_forgets_before_the_topic_does_is_refused() {
     let topic = Topic::create("i12", 1);
     let mut config = topic.config("g");
-    config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(3_600)));
+    config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(3_600)));
     let ended = Member::start(config, |_: Delivery| async {}).join();
-    let Err(Error::InboxTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
+    let Err(Error::InboxRetentionTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!((inbox.as_str(), retention.as_str()), ("1h", "for 7days"));
 }
 
 #[test]
 fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
-    for (name, why) in [("enable.auto.commit", "only what is done"), ("test.mock.num.brokers", "a mock")] {
+    for (name, why) in [("enable.auto.commit", "only acked records"), ("test.mock.num.brokers", "a mock")] {
         let mut config = Config::new("127.0.0.1:1", "g", &["t"]);
         config.properties.insert(name.into(), "1".into());
         let ended = Member::start(config, |_: Delivery| async {}).join();
@@ -226,12 +226,12 @@ fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
     let topic = Topic::create("stops", 1);
     topic.changes(50, 1);
     let log = Log::default();
-    let told = log.clone();
+    let notes = log.clone();
     let handle = move |delivery: Delivery| {
-        let told = told.clone();
+        let notes = notes.clone();
         async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            told.note(delivery.record.offset());
+            notes.note(delivery.record.offset());
         }
     };
     let member = Member::start(topic.config("g"), handle);
@@ -249,11 +249,11 @@ fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
 }
 
 #[test]
-fn a_drain_that_outlasts_the_poll_interval_is_refused() {
+fn a_revoke_timeout_that_outlasts_the_poll_interval_is_refused() {
     let mut config = Config::new("127.0.0.1:1", "g", &["never"]);
     config.properties.insert("max.poll.interval.ms".into(), "10000".into());
-    config.revoke_drain = Duration::from_secs(7);
+    config.revoke_timeout = Duration::from_secs(7);
     let ended = Member::start(config, |_: Delivery| async {}).join();
-    let Err(Error::Option(said)) = ended else { panic!("{ended:?}") };
-    assert!(said.contains("shorter than max.poll.interval.ms, 10s"), "{said}");
+    let Err(Error::Option(text)) = ended else { panic!("{ended:?}") };
+    assert!(text.contains("shorter than max.poll.interval.ms, 10s"), "{text}");
 }

@@ -19,9 +19,9 @@ use tokio_postgres::NoTls;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Failure;
+use walrelay_events::consumer::GroupProtocol;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
-use walrelay_events::consumer::Protocol;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::inbox;
 use walrelay_events::consumer::inbox::Once;
@@ -55,15 +55,15 @@ struct Member {
 impl Member {
     async fn handle(self: Arc<Self>, received: Received<Event>) -> Result<Outcome, Failure> {
         let Payload::Event(Event::Changed { key, version }) = received.event else {
-            return Ok(Outcome::reject("not a change"));
+            return Ok(Outcome::dead_letter("not a change"));
         };
         let number = self.handled.fetch_add(1, Relaxed) + 1;
         tokio::time::sleep(self.sleep).await;
         let place = usize::try_from(self.next.fetch_add(1, Relaxed)).unwrap() % self.connections.len();
         let mut client = self.connections.get(place).unwrap().lock().await;
         let tx = client.transaction().await?;
-        if inbox::once(&tx, "effects", received.event_id).await? == Once::Seen {
-            return Ok(Outcome::Done);
+        if inbox::once(&tx, "effects", received.event_id).await? == Once::Duplicate {
+            return Ok(Outcome::Ack);
         }
         tx.execute(
             "INSERT INTO effects (key, version, event_id, member, partition) VALUES ($1, $2, $3, $4, $5)",
@@ -78,7 +78,7 @@ impl Member {
         if self.die == Die::AfterCommit(number) {
             std::process::abort();
         }
-        Ok(Outcome::Done)
+        Ok(Outcome::Ack)
     }
 }
 
@@ -113,12 +113,12 @@ async fn main() {
     config.properties.insert("max.poll.interval.ms".into(), session.clone());
     if option("protocol") == Some("consumer") {
         // The test's brokers have the same time-outs.
-        config.protocol = Protocol::Consumer;
+        config.group_protocol = GroupProtocol::Consumer;
     } else {
         config.properties.insert("session.timeout.ms".into(), session);
         config.properties.insert("heartbeat.interval.ms".into(), "500".into());
     }
-    config.revoke_drain = Duration::from_secs(2);
+    config.revoke_timeout = Duration::from_secs(2);
     config.commit_interval = Duration::from_millis(number("commit_ms").unwrap_or(200));
     let consumer = Consumer::new(config, typed(move |received| Arc::clone(&member).handle(received)));
     let over = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));

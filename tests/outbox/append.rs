@@ -27,7 +27,7 @@ fn g2_what_the_writer_commits_arrives_as_it_was_said_and_what_it_rolls_back_does
         Some("congo=t61rcWkgMzE"),
         Some("user=7"),
     );
-    let first = Envelope { trace: Some(trace.unwrap()), ..Envelope::new("Order", "o-1", created(1)) };
+    let first = Envelope::new("Order", "o-1", created(1)).with_trace(Some(trace.unwrap()));
     let second = Envelope::new("Order", "o-1", OrderEvent::OrderShipped { parcels: vec!["p".into(), String::new()] });
     let undone = Envelope::new("Order", "o-1", created(2));
     app.runtime.block_on(async {
@@ -86,15 +86,14 @@ fn another_table_with_other_columns_is_written_and_relayed() {
         "CREATE SCHEMA shop; CREATE TABLE shop.\"Events\" (\"Event Id\" text PRIMARY KEY, kind varchar(30), key text,
              what text, body json, extra json, at timestamptz)",
     );
-    let columns = Columns {
-        id: "Event Id".into(),
-        aggregate_type: "kind".into(),
-        aggregate_id: "key".into(),
-        event_type: "what".into(),
-        payload: "body".into(),
-        headers: Some("extra".into()),
-        created_at: Some("at".into()),
-    };
+    let mut columns = Columns::default();
+    columns.id = "Event Id".into();
+    columns.aggregate_type = "kind".into();
+    columns.aggregate_id = "key".into();
+    columns.event_type = "what".into();
+    columns.payload = "body".into();
+    columns.headers = Some("extra".into());
+    columns.created_at = Some("at".into());
     let outbox = Outbox::new("shop.Events", &columns).unwrap();
     let envelopes: Vec<_> = (0..3).map(|number| Envelope::new("Order", "o-1", created(number))).collect();
     app.runtime.block_on(async {
@@ -120,19 +119,19 @@ fn a_refused_event_says_what_to_do_and_quotes_nothing_of_itself() {
         })
     };
     let event = Envelope::new("Order", "geheim", created(1));
-    let told = |error: Error| {
+    let described = |error: Error| {
         let text = format!("{} {}", walrelay_events::fault::chain(&error), error.help().unwrap());
         assert!(!text.contains("geheim"), "{text}");
         (error.code().to_string(), error.fate(), text)
     };
-    let (code, fate, text) = told(refused(&event));
+    let (code, fate, text) = described(refused(&event));
     assert_eq!((code.as_str(), fate), ("WR-6530", Fate::Fatal));
     assert!(text.contains("public.outbox_events") && text.contains("walrelay setup --with-outbox"), "{text}");
 
     sql.run(
         "CREATE TABLE outbox_events (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text)",
     );
-    let (code, _, text) = told(refused(&event));
+    let (code, _, text) = described(refused(&event));
     assert!(code == "WR-6530" && text.contains("\"payload\""), "{text}");
     assert!(text.contains("walrelay setup --with-outbox"), "{text}");
 
@@ -140,14 +139,14 @@ fn a_refused_event_says_what_to_do_and_quotes_nothing_of_itself() {
         "ALTER TABLE outbox_events ADD payload jsonb, ADD headers jsonb, ADD created_at timestamptz,
              ADD CHECK (aggregate_id <> 'geheim')",
     );
-    let (code, fate, text) = told(refused(&event));
+    let (code, fate, text) = described(refused(&event));
     assert_eq!((code.as_str(), fate), ("WR-6531", Fate::Fatal));
     assert!(text.contains("check constraint"), "{text}");
 
     let nul = Envelope::new("Order", "o-1", OrderEvent::OrderShipped { parcels: vec!["geheim\0".into()] });
     runtime.block_on(async {
         let tx = client.transaction().await.unwrap();
-        let (code, _, _) = told(outbox::append(&tx, &nul).await.unwrap_err());
+        let (code, _, _) = described(outbox::append(&tx, &nul).await.unwrap_err());
         assert_eq!(code, "WR-7062");
         outbox::append(&tx, &Envelope::new("Order", "o-1", created(1))).await.unwrap();
         tx.commit().await.unwrap();

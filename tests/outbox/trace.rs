@@ -12,7 +12,6 @@ use walrelay_events::consumer::Delivery;
 use walrelay_events::event;
 use walrelay_events::event::Envelope;
 use walrelay_events::event::TraceContext;
-use walrelay_events::event::trace;
 use walrelay_events::outbox;
 
 use crate::consumer::stage::Member;
@@ -52,17 +51,19 @@ fn the_writers_span_stands_in_the_row_and_in_the_record_and_the_consumers_span_i
 
     let config = Config::new(&Kafka::shared().bootstrap(), "shipping", &["writer-trace"]);
     Kafka::shared().create_topic("writer-trace.dlq", 1);
-    let (told, heard) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let handler = move |delivery: Delivery| {
-        let told = told.clone();
+        let sender = sender.clone();
         async move {
             let _inside = info_span!("ship order").entered();
-            told.send((delivery.record.header(event::EVENT_ID).unwrap().parse().unwrap(), trace::current())).unwrap();
+            sender
+                .send((delivery.record.header(event::EVENT_ID).unwrap().parse().unwrap(), TraceContext::current()))
+                .unwrap();
         }
     };
     let member = Member::start_traced(config, handler, subscriber);
     let mut contexts: HashMap<Uuid, Option<TraceContext>> =
-        (0..2).map(|_| heard.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+        (0..2).map(|_| receiver.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
     member.stop().unwrap();
     let inner = contexts.remove(&traced.event_id).unwrap().unwrap();
 

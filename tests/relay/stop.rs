@@ -37,7 +37,7 @@ fn g2_a_stop_while_kafka_is_down_is_0_with_nothing_in_flight_and_75_with_the_num
     await_published(&mut program, 1.0);
     kafka.kill(0);
     let last = stopped(&mut program, 0);
-    assert!(last.contains("nothing is on the way"), "{last}");
+    assert!(last.contains("all records acknowledged"), "{last}");
     kafka.resume(0);
 
     // The drain deadline passes.

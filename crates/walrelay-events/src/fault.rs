@@ -1,7 +1,7 @@
-//! How a failure is told: a stable code, what happened, and what to do next.
+//! How failures are reported: a stable code, what happened, and what to do next.
 //!
-//! Every room has its own error type and implements [`Diagnose`] for it. The code decides the exit code of the process, the
-//! fate decides what the relay does next. Nothing here knows what a failure means in its room.
+//! Every module has its own error type and implements [`Diagnose`] for it. The code determines the exit code of the process, the
+//! fate determines what the relay does next.
 
 use std::error::Error;
 use std::fmt;
@@ -22,9 +22,9 @@ pub enum Exit {
     Rights = 67,
     /// An event cannot become a record.
     Poison = 68,
-    /// A dependency is away, or refuses for good.
+    /// A dependency is unavailable, or refuses requests permanently.
     Unavailable = 69,
-    /// A bug of ours, or a peer that breaks its protocol.
+    /// A bug, or a peer that violates its protocol.
     Internal = 70,
     /// The stored position cannot be read or written.
     PositionStore = 71,
@@ -40,13 +40,13 @@ pub struct Code {
 }
 
 impl Code {
-    /// Makes a code of a group.
+    /// Creates a code.
     #[must_use]
     pub const fn new(exit: Exit, number: u8) -> Self {
         Self { exit, number }
     }
 
-    /// Gives the exit code of the process that stops with this code.
+    /// Returns the exit code of a process that stops with this code.
     #[must_use]
     pub const fn exit(self) -> Exit {
         self.exit
@@ -62,38 +62,38 @@ impl fmt::Display for Code {
 /// What happens after a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
-    /// It may pass by itself: try again, with growing pauses.
+    /// A retry can succeed. Retry with a growing backoff.
     Transient,
-    /// A person must act first: stop.
+    /// A person must act first. Stop.
     Fatal,
 }
 
-/// What every room's error can say about itself. The message itself is the error's `Display`.
+/// What an error says besides its message, which is its `Display`.
 pub trait Diagnose: Error {
     /// The stable code.
     fn code(&self) -> Code;
 
-    /// Whether trying again can help.
+    /// Whether a retry can succeed.
     fn fate(&self) -> Fate;
 
-    /// The next step for a person: one sentence, the exact command or SQL where there is one.
+    /// The next step for a person: one sentence, with the exact command or SQL if there is one.
     fn help(&self) -> Option<String> {
         None
     }
 }
 
-/// Writes an error and its causes as one line.
+/// Formats an error and its sources as one line.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
+    let mut source = error.source();
+    while let Some(inner) = source {
         let inner_text = inner.to_string();
         if !text.ends_with(&inner_text) {
             text.push_str(": ");
             text.push_str(&inner_text);
         }
-        cause = inner.source();
+        source = inner.source();
     }
     text
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_names_its_exit() {
+    fn a_code_contains_its_exit_code() {
         assert_eq!(Code::new(Exit::PositionLost, 1).to_string(), "WR-6601");
         assert_eq!(Code::new(Exit::CheckFailed, 12).to_string(), "WR-0112");
     }

@@ -2,5 +2,5 @@
 
 pub use crate::consumer::is_expecting_a_panic;
 pub use crate::kafka::Brokers;
-pub use crate::kafka::is_of_connections;
+pub use crate::kafka::is_connection_property;
 pub use crate::kafka::refusal;

@@ -1,13 +1,12 @@
-//! What both halves know of librdkafka. Of its properties: which ones say how brokers are reached, and so are for any client;
-//! and which ones no client may have, since they take away what its reports and its records mean. Of its clients: when one is
-//! done for, although it never says so.
+//! What the relay and the consumer share about librdkafka: which properties concern connections, which are refused because they
+//! break a guarantee, and when a client has lost every broker.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rdkafka::statistics::Statistics;
 
-/// How such properties begin.
+/// Prefixes of properties that concern connections.
 const CONNECTION: [&str; 12] = [
     "bootstrap.",
     "client.dns.",
@@ -23,62 +22,62 @@ const CONNECTION: [&str; 12] = [
     "resolve.",
 ];
 
-/// No client may have these, and why.
+/// Properties that are refused, and why.
 const REFUSED: [(&str, &str); 7] = [
-    ("plugin.library.paths", "foreign code would stand between records and what is reported of them"),
-    ("topic.blacklist", "a topic that is ignored looks like one that is missing"),
-    ("enabled_events", "walrelay must hear everything that librdkafka reports"),
+    ("plugin.library.paths", "a plugin can change records and delivery reports"),
+    ("topic.blacklist", "an ignored topic looks like a missing one"),
+    ("enabled_events", "walrelay needs every event of librdkafka"),
     ("internal.termination.signal", "walrelay handles the signals of its process"),
     ("api.version.request", OLD),
     ("api.version.fallback.ms", OLD),
     ("broker.version.fallback", OLD),
 ];
-const OLD: &str = "brokers taken for older than they are get records without headers, or none";
+const OLD: &str = "for brokers of an older version records lose their headers, or are refused";
 
-/// Says why no client may have this property, if so.
+/// Returns why a property is refused, if it is.
 pub fn refusal(name: &str) -> Option<&'static str> {
     if name.starts_with("test.") {
-        return Some("a mock inside this process would take the place of the brokers");
+        return Some("a mock cluster would replace the brokers");
     }
     REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why)
 }
 
-/// Says whether a property concerns how brokers are reached, not what is produced or consumed.
-pub fn is_of_connections(name: &str) -> bool {
+/// Returns whether a property concerns connections, and not producing or consuming.
+pub fn is_connection_property(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
 }
 
-/// Whom a client knows.
+/// Whether a client has lost every broker.
 ///
-/// Since librdkafka 2.10 a client drops every broker that an answer about metadata does not name, those it started from too. An
-/// answer that names none, as brokers give it that have just lost their controller, may leave it with nobody to ask, for ever:
-/// it means to start again from where it started, and the end of that very answer calls it off
-/// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only another client helps.
+/// Since librdkafka 2.10 a client drops every broker that a metadata response does not contain, the bootstrap servers included.
+/// A response without brokers, as brokers send it after they lost their controller, can leave the client without any broker for
+/// good: the bootstrap that should follow is cancelled at the end of the same response
+/// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only a new client helps.
 #[derive(Debug, Default)]
 pub struct Brokers {
     had_none: AtomicBool,
-    are_forgotten: AtomicBool,
+    are_lost: AtomicBool,
 }
 
 impl Brokers {
-    /// Takes note of whom the client knows. For a moment that is nobody whenever brokers change: two statistics in a row must
-    /// show it.
+    /// Takes the brokers of the statistics. While brokers change there can be none for a moment, so two consecutive statistics
+    /// must be without.
     pub fn note(&self, statistics: &Statistics) {
-        let knows = |source: &str| matches!(source, "learned" | "configured");
-        let has_none = !statistics.brokers.values().any(|broker| knows(&broker.source));
+        let is_known = |source: &str| matches!(source, "learned" | "configured");
+        let has_none = !statistics.brokers.values().any(|broker| is_known(&broker.source));
         if self.had_none.swap(has_none, Relaxed) && has_none {
-            self.forget();
+            self.set_lost();
         }
     }
 
-    /// Counts them as forgotten: none has answered for long.
-    pub fn forget(&self) {
-        self.are_forgotten.store(true, Relaxed);
+    /// Counts all brokers as lost, because requests timed out.
+    pub fn set_lost(&self) {
+        self.are_lost.store(true, Relaxed);
     }
 
-    /// Says whether the client has forgotten them all. It never hears of one again.
-    pub fn are_forgotten(&self) -> bool {
-        self.are_forgotten.load(Relaxed)
+    /// Returns whether the client has lost every broker. It cannot recover.
+    pub fn are_lost(&self) -> bool {
+        self.are_lost.load(Relaxed)
     }
 }
 
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brokers_are_forgotten_when_two_statistics_in_a_row_know_none() {
+    fn brokers_are_lost_when_two_consecutive_statistics_have_none() {
         let statistics = |sources: &[&str]| Statistics {
             brokers: sources
                 .iter()
@@ -100,7 +99,7 @@ mod tests {
         let brokers = Brokers::default();
         let noted = |sources: &[&str]| {
             brokers.note(&statistics(sources));
-            brokers.are_forgotten()
+            brokers.are_lost()
         };
         assert!(!noted(&["configured", "internal"]));
         assert!(!noted(&["internal"]), "for a moment, perhaps");
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_replaces_the_brokers_or_hides_their_reports_is_for_no_client() {
+    fn properties_that_replace_brokers_or_hide_their_reports_are_refused() {
         for name in ["test.mock.num.brokers", "test.mock.broker.rtt", "plugin.library.paths", "api.version.request"] {
             assert!(refusal(name).is_some(), "{name}");
         }
@@ -120,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn what_only_producers_or_consumers_know_is_not_for_any_client() {
+    fn properties_of_producers_and_consumers_do_not_concern_connections() {
         for name in ["bootstrap.servers", "ssl.ca.location", "sasl.password", "security.protocol", "client.id"] {
-            assert!(is_of_connections(name), "{name}");
+            assert!(is_connection_property(name), "{name}");
         }
         for name in ["group.id", "fetch.min.bytes", "client.rack", "linger.ms", "acks", "enable.idempotence", "debug"] {
-            assert!(!is_of_connections(name), "{name}");
+            assert!(!is_connection_property(name), "{name}");
         }
     }
 }

@@ -31,9 +31,23 @@ pub mod consumer;
 
 #[cfg(feature = "consumer")]
 mod kafka;
+#[cfg(any(feature = "consumer", feature = "testing"))]
+mod kafka_error;
 
 #[cfg(feature = "testing")]
 pub mod testing;
+
+#[cfg(any(feature = "consumer", feature = "testing"))]
+pub use kafka_error::KafkaError;
+
+// Crates whose types are in the public interface, in the version that this library uses.
+#[cfg(feature = "consumer")]
+pub use prometheus;
+#[cfg(feature = "sqlx")]
+pub use sqlx;
+#[cfg(any(feature = "consumer", feature = "outbox"))]
+pub use tokio_postgres;
+pub use uuid;
 
 #[cfg(feature = "consumer")]
 #[doc(hidden)]

@@ -1,10 +1,10 @@
-//! An application that knows nothing of walrelay: plain SQL, a business row and its event in one transaction.
+//! An application without walrelay's library: plain SQL, a business row and its event in one transaction.
 
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
-use super::Error;
+use super::error::Error;
 
 const CUSTOMERS: [&str; 4] = ["Ada", "Edgar", "Grace", "Barbara"];
 
@@ -20,7 +20,7 @@ impl Application {
         Ok(Self(client))
     }
 
-    /// Writes one order; every second one is shipped in the same breath. Gives the number of events.
+    /// Writes one order, and ships every second one at once. Returns the number of events.
     pub(super) fn order(&mut self, runtime: &Runtime, number: u32) -> Result<usize, Error> {
         runtime.block_on(self.write(number)).map_err(Error::Write)
     }

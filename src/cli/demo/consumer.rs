@@ -1,4 +1,4 @@
-//! A consumer that knows nothing of walrelay either: it reads a topic from its beginning.
+//! A consumer without walrelay's library: it reads a topic from its beginning.
 
 use std::time::Duration;
 

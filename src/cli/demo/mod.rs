@@ -1,13 +1,14 @@
-//! `walrelay demo`: the whole way on this machine, from a plain SQL insert to what a consumer reads.
+//! `walrelay demo`: from a plain SQL insert to a consumer, on this machine.
 //!
-//! A throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster), and the very same relay that `run` starts. An
-//! application writes orders and their events in one transaction each; a consumer prints what arrives.
+//! It starts a throwaway PostgreSQL, an in-process Kafka (librdkafka's mock cluster) and the same relay as `run`.
+//! An application writes orders and their events, one transaction each. A consumer prints the records.
 
 mod application;
 mod consumer;
+mod error;
+mod options;
 mod show;
 
-use std::io;
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -19,108 +20,32 @@ use crate::relay;
 use crate::relay::metrics::Metrics;
 use crate::relay::setup;
 use crate::relay::setup::SetupOptions;
-use walrelay_events::fault::Code;
-use walrelay_events::fault::Diagnose;
-use walrelay_events::fault::Exit;
-use walrelay_events::fault::Fate;
 use walrelay_events::testing;
 use walrelay_events::testing::Broker;
 use walrelay_events::testing::Postgres;
 
 use application::Application;
 use consumer::Consumer;
-pub use show::Form;
+pub use error::Error;
+pub use options::Form;
+pub use options::Options;
 use show::Show;
 
-/// The topic to which the outbox of the demo leads.
 const TOPIC: &str = "order-events";
 const PARTITIONS: i32 = 3;
-/// No event takes this long on one machine; something is wrong then.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What the demo does.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How many orders are written.
-    pub orders: u32,
-    /// How records are printed.
-    pub form: Form,
-    /// Colour and a pause between orders, for a person who watches.
-    pub is_watched: bool,
-}
+/// A delivery that takes longer has failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How the demo ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
-    /// Everything was shown.
+    /// All records were shown.
     Shown,
-    /// It was told to stop.
+    /// A signal stopped it.
     Interrupted,
 }
 
-/// The demo cannot be shown.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A throwaway server cannot be started.
-    #[error(transparent)]
-    Testing(#[from] testing::Error),
-    /// Publication, slot or position cannot be set up.
-    #[error(transparent)]
-    Setup(#[from] setup::Error),
-    /// The relay stopped.
-    #[error(transparent)]
-    Relay(#[from] relay::Error),
-    /// The application cannot write.
-    #[error("write an order")]
-    Write(#[source] tokio_postgres::Error),
-    /// The consumer cannot read.
-    #[error("read from Kafka")]
-    Read(#[source] rdkafka::error::KafkaError),
-    /// Not everything arrived.
-    #[error("{missing} events have not arrived after {} s", PATIENCE.as_secs())]
-    Missing {
-        /// How many.
-        missing: usize,
-    },
-    /// Standard output is gone, or a thread cannot be started.
-    #[error("show the demo")]
-    Io(#[from] io::Error),
-}
-
-impl Error {
-    /// Says whether nobody reads what we print any more.
-    #[must_use]
-    pub fn is_closed_output(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-impl Diagnose for Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Testing(error) => error.code(),
-            Self::Setup(error) => error.code(),
-            Self::Relay(error) => error.code(),
-            Self::Write(_) | Self::Read(_) | Self::Missing { .. } | Self::Io(_) => Code::new(Exit::Internal, 30),
-        }
-    }
-
-    fn fate(&self) -> Fate {
-        Fate::Fatal
-    }
-
-    fn help(&self) -> Option<String> {
-        match self {
-            Self::Testing(error) => error.help(),
-            Self::Setup(error) => error.help(),
-            Self::Relay(error) => error.help(),
-            Self::Write(_) | Self::Read(_) | Self::Missing { .. } | Self::Io(_) => None,
-        }
-    }
-}
-
-/// Shows the whole way once, and ends by itself, or earlier if `stop` is cancelled. Records go to `out`, everything else to
-/// `notes`.
+/// Runs the demo once; `stop` ends it early. Records go to `out`, everything else to `notes`.
 pub fn run(
     options: Options,
     stop: &CancellationToken,
@@ -143,11 +68,11 @@ pub fn run(
         show.note(&step)?;
     }
 
-    // A child: a stop of ours ends the relay, and is not taken for one from outside.
+    // A child token: its cancellation is the end of the demo, not an interruption.
     let over = stop.child_token();
     let relay = Relaying::start(settings, over.clone())?;
     let mut consumer = Consumer::subscribe(&broker.bootstrap(), TOPIC, PARTITIONS).map_err(Error::Read)?;
-    show.note("the relay runs; an application writes orders, one transaction each")?;
+    show.note("the relay is running; an application writes orders, one transaction each")?;
     let mut application = Application::connect(&runtime, &postgres.url())?;
     let mut written = 0;
     for number in 1..=options.orders {
@@ -162,7 +87,7 @@ pub fn run(
             }
         }
     }
-    let patience = Instant::now();
+    let waiting_since = Instant::now();
     while show.records() < written && !stop.is_cancelled() {
         if let Some(record) = consumer.poll(Duration::from_millis(50)).map_err(Error::Read)? {
             show.record(&record)?;
@@ -170,14 +95,14 @@ pub fn run(
         if relay.has_ended() {
             break;
         }
-        if patience.elapsed() > PATIENCE {
-            return Err(Error::Missing { missing: written - show.records() });
+        if waiting_since.elapsed() > DELIVERY_TIMEOUT {
+            return Err(Error::Missing { missing: written - show.records(), after: DELIVERY_TIMEOUT });
         }
     }
     over.cancel();
     relay.join()?;
     if stop.is_cancelled() {
-        show.note("interrupted; the throwaway servers are gone")?;
+        show.note("interrupted; the throwaway servers are stopped")?;
         return Ok(Ended::Interrupted);
     }
     show.note(&format!(

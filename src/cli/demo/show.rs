@@ -1,4 +1,4 @@
-//! How a record looks: for a person, as plain text, or as one JSON object a line.
+//! How a record is printed: as a block of text, or as one JSON object per line.
 
 use std::io;
 use std::io::Write;
@@ -7,17 +7,9 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use super::Options;
 use super::consumer::Record;
-
-/// How records are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
-    /// A few lines each.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
+use super::options::Form;
+use super::options::Options;
 
 pub(super) struct Show<'w> {
     form: Form,
@@ -37,7 +29,7 @@ impl<'w> Show<'w> {
         self.records
     }
 
-    /// Tells what happens, apart from the records.
+    /// Prints a step of the demo.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.notes, "{}", self.paint("2", &format!("* {text}")))
     }

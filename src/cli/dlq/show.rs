@@ -1,26 +1,26 @@
-//! How a letter is shown. Nothing that a record holds is obeyed by a terminal, and JSON loses no byte.
+//! Prints dead-dead_letter records. Control characters are escaped, and JSON loses no byte.
 
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use walrelay_events::consumer::dead_letter::Letter;
+use walrelay_events::consumer::dead_letter::DeadLetter;
 use walrelay_events::event;
 
 /// How many characters of a reason a line shows.
 const REASON_SHOWN: usize = 72;
-/// What stands where headers should.
-const UNREADABLE: &str = "(a header whose name is not UTF-8: none can be shown)";
+/// Printed in place of headers.
+const UNREADABLE: &str = "(headers cannot be read: the name of one is not UTF-8)";
 
-/// Gives a letter in one line.
-pub(super) fn line(letter: &Letter) -> String {
-    let record = &letter.record;
+/// Formats a record in one line.
+pub(super) fn line(dead_letter: &DeadLetter) -> String {
+    let record = &dead_letter.record;
     let nothing = if record.has_unreadable_headers() { UNREADABLE } else { "(no reason)" };
-    let (reason, from) = letter.provenance.as_ref().map_or((nothing, String::new()), |it| {
+    let (reason, from) = dead_letter.provenance.as_ref().map_or((nothing, String::new()), |it| {
         (it.reason.as_str(), format!(" from {}[{}]@{}", it.topic, it.partition, it.offset))
     });
     let header = |name: &str| record.header(name).unwrap_or("-");
-    let state = state(letter).map(|state| format!(" {state}")).unwrap_or_default();
+    let state = state(dead_letter).map(|state| format!(" {state}")).unwrap_or_default();
     escape(&format!(
         "{}@{}  {}  {}  key {}{from}{state}: {}",
         record.partition(),
@@ -32,18 +32,18 @@ pub(super) fn line(letter: &Letter) -> String {
     ))
 }
 
-const fn state(letter: &Letter) -> Option<&'static str> {
-    match (letter.is_redriven, letter.is_repeated) {
+const fn state(dead_letter: &DeadLetter) -> Option<&'static str> {
+    match (dead_letter.is_redriven, dead_letter.is_repeated) {
         (true, _) => Some("(redriven)"),
-        (false, true) => Some("(again)"),
+        (false, true) => Some("(repeated)"),
         (false, false) => None,
     }
 }
 
-/// Gives a letter whole, for a person.
-pub(super) fn block(letter: &Letter) -> String {
-    let record = &letter.record;
-    let state = state(letter).map(|state| format!("  {state}")).unwrap_or_default();
+/// Formats a whole record, for a person.
+pub(super) fn block(dead_letter: &DeadLetter) -> String {
+    let record = &dead_letter.record;
+    let state = state(dead_letter).map(|state| format!("  {state}")).unwrap_or_default();
     let key = record.key().map_or("(no key)".into(), String::from_utf8_lossy);
     let mut lines = vec![format!("{record}  key {key}{state}")];
     let headers = record.headers();
@@ -57,27 +57,27 @@ pub(super) fn block(letter: &Letter) -> String {
     lines.iter().map(|line| format!("{}\n", escape(line))).collect()
 }
 
-/// Gives what a list tells of a letter.
-pub(super) fn object(letter: &Letter) -> Value {
-    Value::Object(fields(letter))
+/// Returns the JSON object of a record in a list.
+pub(super) fn object(dead_letter: &DeadLetter) -> Value {
+    Value::Object(fields(dead_letter))
 }
 
-/// Gives a letter whole: headers as pairs, for a name may come twice.
-pub(super) fn whole(letter: &Letter) -> Value {
-    let record = &letter.record;
-    let mut fields = fields(letter);
+/// Returns the JSON object of a whole record. Headers are pairs, because a name can occur twice.
+pub(super) fn whole(dead_letter: &DeadLetter) -> Value {
+    let record = &dead_letter.record;
+    let mut fields = fields(dead_letter);
     let headers = record.headers().map(|(name, value)| json!([name, bytes(value)])).collect();
     fields.insert("headers".to_owned(), Value::Array(headers));
     fields.insert("value".to_owned(), bytes(record.value()));
     Value::Object(fields)
 }
 
-fn fields(letter: &Letter) -> Map<String, Value> {
-    let record = &letter.record;
-    let from = letter.provenance.as_ref().map(|from| {
+fn fields(dead_letter: &DeadLetter) -> Map<String, Value> {
+    let record = &dead_letter.record;
+    let from = dead_letter.provenance.as_ref().map(|from| {
         json!({
             "topic": from.topic, "partition": from.partition, "offset": from.offset, "group": from.group,
-            "reason": from.reason, "tries": from.tries, "at_millis": from.at_millis,
+            "reason": from.reason, "attempts": from.attempts, "at_millis": from.at_millis,
         })
     });
     let pairs = [
@@ -88,14 +88,14 @@ fn fields(letter: &Letter) -> Map<String, Value> {
         ("event_id", json!(record.header(event::EVENT_ID))),
         ("event_type", json!(record.header(event::EVENT_TYPE))),
         ("has_unreadable_headers", json!(record.has_unreadable_headers())),
-        ("is_redriven", json!(letter.is_redriven)),
-        ("is_repeated", json!(letter.is_repeated)),
+        ("is_redriven", json!(dead_letter.is_redriven)),
+        ("is_repeated", json!(dead_letter.is_repeated)),
         ("from", json!(from)),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Gives UTF-8 as a text, and anything else as `{"hex": ...}`.
+/// Returns UTF-8 as a string, and other bytes as `{"hex": ...}`.
 fn bytes(bytes: Option<&[u8]>) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
     std::str::from_utf8(bytes).map_or_else(
@@ -104,7 +104,7 @@ fn bytes(bytes: Option<&[u8]>) -> Value {
     )
 }
 
-/// Shows control characters instead of obeying them.
+/// Escapes control characters.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -123,32 +123,29 @@ mod tests {
 
     use walrelay_events::consumer::Record;
 
-    fn letter(value: Option<&[u8]>) -> Letter {
+    fn dead_letter(value: Option<&[u8]>) -> DeadLetter {
         let headers: [(&str, Option<&[u8]>); 2] = [("twice", Some(b"\x1b[31m")), ("twice", None)];
-        Letter {
-            record: Record::new("t.dlq", 2, 17, None, value, &headers),
-            provenance: None,
-            is_redriven: true,
-            is_repeated: false,
-        }
+        let mut dead_letter = DeadLetter::new(Record::new("t.dlq", 2, 17, None, value, &headers));
+        dead_letter.is_redriven = true;
+        dead_letter
     }
 
     #[test]
-    fn j5_control_characters_are_shown_and_not_obeyed() {
-        let shown = block(&letter(Some("a\x1b[2Jü\n".as_bytes())));
+    fn j5_control_characters_are_escaped() {
+        let shown = block(&dead_letter(Some("a\x1b[2Jü\n".as_bytes())));
         assert_eq!(
             shown,
             "t.dlq[2]@17  key (no key)  (redriven)\n  twice: \\u{1b}[31m\n  twice: (null)\n  a\\u{1b}[2Jü\\n\n"
         );
-        assert_eq!(line(&letter(None)), "2@17  -  -  key - (redriven): (no reason)");
+        assert_eq!(line(&dead_letter(None)), "2@17  -  -  key - (redriven): (no reason)");
     }
 
     #[test]
     fn json_loses_no_byte_and_no_header() {
-        let shown = whole(&letter(Some(b"\xff\x00")));
+        let shown = whole(&dead_letter(Some(b"\xff\x00")));
         assert_eq!(shown["value"], json!({ "hex": "ff00" }));
         assert_eq!(shown["headers"], json!([["twice", "\u{1b}[31m"], ["twice", null]]));
-        assert_eq!(whole(&letter(None))["value"], Value::Null);
+        assert_eq!(whole(&dead_letter(None))["value"], Value::Null);
         assert_eq!((&shown["partition"], &shown["is_redriven"]), (&json!(2), &json!(true)));
     }
 }

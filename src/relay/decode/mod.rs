@@ -5,3 +5,6 @@
 pub mod frame;
 pub mod pgoutput;
 pub mod transaction;
+
+#[cfg(test)]
+mod tests;

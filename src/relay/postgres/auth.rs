@@ -20,7 +20,8 @@ use super::message::Messages;
 use super::target::Host;
 use super::target::Target;
 
-/// AuthenticationOk and the known requests, by their numbers in the protocol.
+/// AuthenticationOk and the known requests, by their numbers in
+/// [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html).
 const OK: i32 = 0;
 const CLEARTEXT: i32 = 3;
 const MD5: i32 = 5;

@@ -1,4 +1,6 @@
 //! The messages of authentication and of commands: few and small.
+//!
+//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html).
 
 use std::future::poll_fn;
 

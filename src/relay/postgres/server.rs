@@ -37,7 +37,8 @@ const REPLICATION_ROUTINES: [&str; 4] =
     ["InitPostgres", "CheckSlotPermissions", "check_permissions", "check_replication_permissions"];
 
 impl ServerError {
-    /// Parses the fields of an ErrorResponse.
+    /// Parses the fields of an ErrorResponse, by
+    /// [Error and Notice Message Fields](https://www.postgresql.org/docs/18/protocol-error-fields.html).
     #[must_use]
     pub fn parse(fields: &[u8]) -> Self {
         let mut found = Self::new("XX000", "no message", None, None);

@@ -93,7 +93,8 @@ impl Stream {
         self.position = self.position.max(confirmed.lsn());
     }
 
-    /// Queues a status update: write = flush = apply.
+    /// Queues a status update: write = flush = apply. Layout: Standby status update in
+    /// [Streaming Replication Protocol](https://www.postgresql.org/docs/18/protocol-replication.html).
     pub fn queue_status(&mut self, wants_answer: bool) {
         if self.queued.len() > MAX_QUEUED - STATUS_BYTES {
             return;

@@ -219,7 +219,7 @@ impl ClientContext for PublisherContext {
             self.0.brokers_up();
         }
         self.0.brokers.note(&statistics);
-        if self.0.brokers.are_forgotten() {
+        if self.0.brokers.are_lost() {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use walrelay_events::internal::is_of_connections;
+use walrelay_events::internal::is_connection_property;
 
 use super::config::Compression;
 use super::config::Config;
@@ -110,7 +110,7 @@ impl Settings {
         set.insert("bootstrap.servers", self.config.brokers.join(","));
         set.insert("client.id", self.client_id.clone());
         self.security(&mut set)?;
-        let own = self.config.properties.iter().filter(|(name, _)| is_of_connections(name));
+        let own = self.config.properties.iter().filter(|(name, _)| is_connection_property(name));
         let set = set.into_iter().map(|(name, value)| (name.to_owned(), value));
         Ok(set.chain(own.map(|(name, value)| (name.clone(), value.clone()))).collect())
     }

@@ -1,87 +1,86 @@
-//! How much may be rejected before the consumer stops: a bad deploy must not drain a topic into its dead letters.
+//! The dead-letter budget: a bad deployment must not move a whole topic into its dead-letter topic.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Over how many events the share is counted.
+/// The number of latest events that [`DeadLetterBudget::max_per_thousand`] looks at.
 const WINDOW: usize = 1_000;
 
-/// How much may be rejected.
+/// How many records may go to the dead-letter topic before the consumer stops.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limit {
-    /// So many in a row within one partition.
-    pub consecutive_max: u32,
-    /// So many among the last 1,000 events of the consumer.
-    pub per_thousand_max: u32,
+#[non_exhaustive]
+pub struct DeadLetterBudget {
+    /// At most this many in a row in one partition.
+    pub max_consecutive: u32,
+    /// At most this many of the consumer's last 1,000 events.
+    pub max_per_thousand: u32,
 }
 
-impl Default for Limit {
+impl Default for DeadLetterBudget {
     fn default() -> Self {
-        Self { consecutive_max: 20, per_thousand_max: 100 }
+        Self { max_consecutive: 20, max_per_thousand: 100 }
     }
 }
 
-/// Too much was rejected.
+/// Which limit of the dead-letter budget was reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Exceeded {
-    /// In a row.
-    #[error("{0} events of one partition in a row were rejected")]
+#[non_exhaustive]
+pub enum BudgetExceeded {
+    /// [`DeadLetterBudget::max_consecutive`].
+    #[error("{0} consecutive events of one partition were dead-lettered")]
     Consecutive(u32),
-    /// Among the last ones.
-    #[error("{0} of the last 1,000 events were rejected")]
+    /// [`DeadLetterBudget::max_per_thousand`].
+    #[error("{0} of the last 1,000 events were dead-lettered")]
     PerThousand(u32),
 }
 
-/// What has been rejected so far.
+/// Counts dead-lettered events against a budget.
 #[derive(Debug)]
-pub struct Budget<P> {
-    limit: Limit,
+pub(crate) struct BudgetTracker<P> {
+    budget: DeadLetterBudget,
     consecutive: HashMap<P, u32>,
-    /// A ring of the last events: whether each was rejected.
-    last: Box<[bool]>,
+    /// A ring of the latest events: whether each was dead-lettered.
+    window: Box<[bool]>,
     next: usize,
-    rejected: u32,
+    dead_lettered: u32,
 }
 
-impl<P: Clone + Eq + Hash> Budget<P> {
-    /// Starts with nothing rejected.
-    #[must_use]
-    pub fn new(limit: Limit) -> Self {
-        Self { limit, consecutive: HashMap::new(), last: vec![false; WINDOW].into(), next: 0, rejected: 0 }
+impl<P: Clone + Eq + Hash> BudgetTracker<P> {
+    pub(crate) fn new(budget: DeadLetterBudget) -> Self {
+        Self { budget, consecutive: HashMap::new(), window: vec![false; WINDOW].into(), next: 0, dead_lettered: 0 }
     }
 
-    /// Notes an event that was dealt with.
-    pub fn done(&mut self, partition: &P) {
-        // Nearly always nothing was rejected, and nothing has to be looked up.
+    pub(crate) fn acked(&mut self, partition: &P) {
+        // Usually the map is empty, and nothing has to be hashed.
         if !self.consecutive.is_empty() {
             self.consecutive.remove(partition);
         }
-        self.note(false);
+        self.push(false);
     }
 
-    /// Notes an event that is to be rejected, or says that it must not be.
-    pub fn reject(&mut self, partition: &P) -> Result<(), Exceeded> {
+    /// Counts an event before it is dead-lettered. An error means that it must not be.
+    pub(crate) fn dead_letter(&mut self, partition: &P) -> Result<(), BudgetExceeded> {
         let count = self.consecutive.entry(partition.clone()).or_default();
-        if *count >= self.limit.consecutive_max {
-            return Err(Exceeded::Consecutive(*count));
+        if *count >= self.budget.max_consecutive {
+            return Err(BudgetExceeded::Consecutive(*count));
         }
-        if self.rejected >= self.limit.per_thousand_max {
-            return Err(Exceeded::PerThousand(self.rejected));
+        if self.dead_lettered >= self.budget.max_per_thousand {
+            return Err(BudgetExceeded::PerThousand(self.dead_lettered));
         }
         *count += 1;
-        self.note(true);
+        self.push(true);
         Ok(())
     }
 
-    /// Forgets a partition that is no longer ours.
-    pub fn forget(&mut self, partition: &P) {
+    /// Drops the count of a revoked partition.
+    pub(crate) fn revoked(&mut self, partition: &P) {
         self.consecutive.remove(partition);
     }
 
-    fn note(&mut self, is_rejected: bool) {
-        if let Some(place) = self.last.get_mut(self.next) {
-            self.rejected = self.rejected + u32::from(is_rejected) - u32::from(*place);
-            *place = is_rejected;
+    fn push(&mut self, is_dead_lettered: bool) {
+        if let Some(oldest) = self.window.get_mut(self.next) {
+            self.dead_lettered = self.dead_lettered + u32::from(is_dead_lettered) - u32::from(*oldest);
+            *oldest = is_dead_lettered;
         }
         self.next = (self.next + 1) % WINDOW;
     }
@@ -92,28 +91,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_of_rejections_in_one_partition_ends_the_budget() {
-        let mut budget = Budget::new(Limit { consecutive_max: 3, per_thousand_max: 100 });
+    fn consecutive_dead_letters_of_one_partition_exhaust_the_budget() {
+        let mut tracker = BudgetTracker::new(DeadLetterBudget { max_consecutive: 3, max_per_thousand: 100 });
         for _ in 0..3 {
-            budget.reject(&0).unwrap();
+            tracker.dead_letter(&0).unwrap();
         }
-        assert_eq!(budget.reject(&0), Err(Exceeded::Consecutive(3)));
-        assert_eq!(budget.reject(&1), Ok(()), "another partition has a run of its own");
-        budget.done(&0);
-        assert_eq!(budget.reject(&0), Ok(()));
+        assert_eq!(tracker.dead_letter(&0), Err(BudgetExceeded::Consecutive(3)));
+        assert_eq!(tracker.dead_letter(&1), Ok(()), "another partition has its own count");
+        tracker.acked(&0);
+        assert_eq!(tracker.dead_letter(&0), Ok(()));
     }
 
     #[test]
-    fn a_share_of_the_last_events_ends_the_budget_and_old_ones_are_forgotten() {
-        let mut budget = Budget::new(Limit { consecutive_max: 100, per_thousand_max: 5 });
+    fn a_share_of_the_latest_events_exhausts_the_budget_and_older_events_do_not_count() {
+        let mut tracker = BudgetTracker::new(DeadLetterBudget { max_consecutive: 100, max_per_thousand: 5 });
         for _ in 0..5 {
-            budget.reject(&0).unwrap();
-            budget.done(&0);
+            tracker.dead_letter(&0).unwrap();
+            tracker.acked(&0);
         }
-        assert_eq!(budget.reject(&0), Err(Exceeded::PerThousand(5)));
+        assert_eq!(tracker.dead_letter(&0), Err(BudgetExceeded::PerThousand(5)));
         for _ in 0..WINDOW {
-            budget.done(&0);
+            tracker.acked(&0);
         }
-        assert_eq!(budget.reject(&0), Ok(()));
+        assert_eq!(tracker.dead_letter(&0), Ok(()));
     }
 }

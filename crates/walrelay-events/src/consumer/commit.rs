@@ -1,8 +1,8 @@
-//! Commits of offsets: for each partition the offset of the next record to handle.
+//! Commits of offsets. The committed offset of a partition is the offset of the next record to handle.
 //!
-//! Nobody is told how an asynchronous commit ended: rdkafka calls no `commit_callback` for one
-//! (<https://github.com/fede1024/rust-rdkafka/issues/856>), and a synchronous one waits for as long as librdkafka likes. What
-//! must be committed for good is therefore committed and then asked for, within a time.
+//! The result of an asynchronous commit is unknown: rdkafka does not call `commit_callback`
+//! (<https://github.com/fede1024/rust-rdkafka/issues/856>). A synchronous commit blocks as long as librdkafka likes. A commit
+//! that must succeed is therefore sent asynchronously, and the committed offset is then requested, with a timeout.
 
 use std::thread;
 use std::time::Duration;
@@ -12,56 +12,62 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::CommitMode;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::error::KafkaResult;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::Offset;
 
-use crate::consumer::kafka;
-use crate::consumer::kafka::Context;
-use crate::consumer::lanes::Partition;
+use crate::consumer::brokers;
+use crate::consumer::topic_partition::TopicPartition;
 
-/// How long a commit is given at least: the group may be settling who is in it, and refuse commits meanwhile.
-pub(super) const SETTLED: Duration = Duration::from_secs(3);
-/// How often it is tried.
-const SETTLING: Duration = Duration::from_millis(50);
+/// The pause between two attempts.
+const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Commits without waiting.
-pub(super) fn soon(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)]) -> KafkaResult<()> {
+/// Commits without waiting for the result.
+pub(super) fn send<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    positions: &[(TopicPartition, i64)],
+) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
-    consumer.commit(&kafka::list_at(positions)?, CommitMode::Async)
+    consumer.commit(&brokers::list_at(positions)?, CommitMode::Async)
 }
 
-/// Commits, and returns when the group has it, or when the time is over.
-pub(super) fn for_good(
-    consumer: &BaseConsumer<Context>,
-    positions: &[(Partition, i64)],
-    until: Instant,
+/// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances refuses
+/// commits for a while.
+pub(super) fn confirm<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    positions: &[(TopicPartition, i64)],
+    deadline: Instant,
 ) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
     loop {
-        let tried = soon(consumer, positions).and_then(|()| is_committed(consumer, positions, until));
-        if tried == Ok(true) {
+        let committed = send(consumer, positions).and_then(|()| are_committed(consumer, positions, deadline));
+        if committed == Ok(true) {
             return Ok(());
         }
-        if Instant::now() >= until {
-            return tried.and(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)));
+        if Instant::now() >= deadline {
+            return committed.and(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)));
         }
-        thread::sleep(SETTLING);
+        thread::sleep(BACKOFF);
     }
 }
 
-/// Asks the group. The coordinator answers after it has dealt with the commit before. A higher offset is not it either: a topic
-/// that was made anew begins below what was committed of the old one.
-fn is_committed(consumer: &BaseConsumer<Context>, positions: &[(Partition, i64)], until: Instant) -> KafkaResult<bool> {
-    let asked: TopicPartitionList = kafka::list(positions.iter().map(|(partition, _)| partition));
-    let committed = consumer.committed_offsets(asked, kafka::left(until))?;
+/// Requests the committed offsets. The coordinator answers after it has processed the commit. A higher offset is a mismatch,
+/// too: a recreated topic starts below the committed offset of the old one.
+fn are_committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    positions: &[(TopicPartition, i64)],
+    deadline: Instant,
+) -> KafkaResult<bool> {
+    let request: TopicPartitionList = brokers::list(positions.iter().map(|(partition, _)| partition));
+    let committed = consumer.committed_offsets(request, brokers::request_timeout(deadline))?;
     Ok(positions.iter().all(|(partition, position)| {
-        let found = committed.find_partition(&partition.topic, partition.number);
+        let found = committed.find_partition(&partition.topic, partition.partition);
         matches!(found.map(|found| found.offset()), Some(Offset::Offset(committed)) if committed == *position)
     }))
 }

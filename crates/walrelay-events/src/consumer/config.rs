@@ -3,82 +3,85 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::consumer::budget::Limit;
-use crate::consumer::dead_letter::Names;
-use crate::consumer::retry::Policy;
+use crate::consumer::budget::DeadLetterBudget;
+use crate::consumer::dead_letter::HeaderFormat;
+use crate::consumer::retry::RetryPolicy;
 
-/// The options of a consumer. [`Config::new`] gives the defaults.
+/// The options of a consumer. [`Config::new`] returns the defaults.
 ///
 /// ```
 /// use std::time::Duration;
-/// use walrelay_events::consumer::{Config, InboxKeeps};
+/// use walrelay_events::consumer::{Config, InboxRetention};
 ///
 /// let mut config = Config::new("kafka-1:9093,kafka-2:9093", "shipping", &["order-events"]);
 /// config.properties.insert("security.protocol".to_owned(), "ssl".to_owned());
-/// config.running_max = 16;
-/// config.retry.tries_max = 5;
-/// config.inbox_keeps = Some(InboxKeeps::For(Duration::from_secs(8 * 86_400)));
+/// config.max_concurrency = 16;
+/// config.retry.max_attempts = 5;
+/// config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(8 * 86_400)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
-    /// The brokers to start from, `host:port`, separated by commas.
+    /// The bootstrap servers: `host:port`, separated by commas.
     pub brokers: String,
-    /// The consumer group; a good name for the inbox, too.
+    /// The consumer group.
     pub group: String,
-    /// The topics, by their exact names.
+    /// The topics to subscribe to, by exact name.
     pub topics: Vec<String>,
-    /// Any other librdkafka property, such as those of TLS and SASL. The ones that carry a guarantee are refused.
+    /// Further librdkafka properties, for example for TLS and SASL. Properties that carry a guarantee are refused.
     pub properties: BTreeMap<String, String>,
-    /// How the members of the group share partitions.
-    pub protocol: Protocol,
-    /// How many records may be in handlers at once.
-    pub running_max: usize,
-    /// How many records of one partition are held; beyond it the partition is paused.
-    pub records_max: usize,
-    /// How many bytes of records are held; beyond it all partitions are paused.
-    pub bytes_max: u64,
-    /// How often and how soon a failed event is tried again.
-    pub retry: Policy,
-    /// Where events go that are rejected.
+    /// How partitions are assigned to the members of the group.
+    pub group_protocol: GroupProtocol,
+    /// The maximum number of records in handlers at once.
+    pub max_concurrency: usize,
+    /// The maximum number of buffered records per partition. A partition that reaches it is paused.
+    pub max_buffered_records: usize,
+    /// The maximum number of buffered bytes of all partitions. When it is reached, every partition is paused.
+    pub max_buffered_bytes: u64,
+    /// How often a failed record is retried, and after which backoff.
+    pub retry: RetryPolicy,
+    /// Where dead-letter records go.
     pub dead_letters: DeadLetters,
-    /// How often offsets are committed.
+    /// The interval between two commits of offsets.
     pub commit_interval: Duration,
-    /// How long a stop waits for handlers.
-    pub drain: Duration,
-    /// How long handlers may still run when a partition is taken away. Less than `max.poll.interval.ms`, by 3 s at least.
-    pub revoke_drain: Duration,
-    /// Where a group starts that has committed nothing yet.
+    /// How long a shutdown waits for running handlers.
+    pub shutdown_timeout: Duration,
+    /// How long the revocation of a partition waits for its running handlers. At least 3 s less than `max.poll.interval.ms`.
+    pub revoke_timeout: Duration,
+    /// Where a group without committed offsets starts.
     pub start: Start,
-    /// What happens when records are gone that were not consumed.
+    /// What happens when records were deleted before the group consumed them.
     pub on_gap: OnGap,
-    /// How long the application's inbox remembers events, if it uses one.
-    pub inbox_keeps: Option<InboxKeeps>,
+    /// How long the application's inbox keeps event ids, if it has one.
+    pub inbox_retention: Option<InboxRetention>,
 }
 
-/// Where events go that are rejected, how they are labelled, and how many may go.
+/// Where dead-letter records go, which headers they get, and how many there may be.
 ///
 /// ```
-/// use walrelay_events::consumer::{Config, Limit, dead_letter::Names};
+/// use walrelay_events::consumer::{Config, HeaderFormat};
 ///
 /// let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
 /// assert_eq!(config.dead_letter_topic("order-events"), "order-events.dlq");
-/// config.dead_letters.topic = "shipping.{topic}.dead".to_owned();
-/// config.dead_letters.names = Names::Spring;
-/// config.dead_letters.limit = Limit { consecutive_max: 5, per_thousand_max: 20 };
-/// assert_eq!(config.dead_letter_topic("order-events"), "shipping.order-events.dead");
+/// config.dead_letters.topic = "shipping.{topic}.dlq".to_owned();
+/// config.dead_letters.header_format = HeaderFormat::Spring;
+/// config.dead_letters.budget.max_consecutive = 5;
+/// assert_eq!(config.dead_letter_topic("order-events"), "shipping.order-events.dlq");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct DeadLetters {
-    /// The topic; `{topic}` stands for the record's own.
+    /// The dead-letter topic. `{topic}` is replaced by the topic of the record.
     pub topic: String,
-    /// The names of the headers that say where a record came from and why.
-    pub names: Names,
-    /// How much may be rejected before the consumer stops.
-    pub limit: Limit,
+    /// The format of the headers that describe the origin and the reason.
+    pub header_format: HeaderFormat,
+    /// How many records may be dead-lettered before the consumer stops.
+    pub budget: DeadLetterBudget,
 }
 
-/// Where a group starts that has committed nothing yet.
+/// Where a group without committed offsets starts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Start {
     /// At the oldest record.
     #[default]
@@ -87,41 +90,45 @@ pub enum Start {
     Latest,
 }
 
-/// How the members of a group share partitions. All of them do it in the same way; a group changes it member by member.
+/// How partitions are assigned: Kafka's `group.protocol`. All members use the same; a rolling restart changes it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Protocol {
-    /// The members agree on it, cooperatively. Any Kafka can do that. One that does not answer holds up the agreement of all.
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// The members agree on the assignment (`cooperative-sticky`). Every Kafka version supports it. A member that does not
+    /// respond delays the rebalance of all.
     #[default]
     Classic,
-    /// The brokers decide (KIP-848, Kafka 4.0 and later): one that does not answer holds up its own partitions and no others.
-    /// When it counts as gone is for the brokers to say: `group.consumer.session.timeout.ms`.
+    /// The brokers assign partitions (KIP-848, Kafka 4.0 and later). A member that does not respond delays only its own
+    /// partitions. The session timeout is the broker's `group.consumer.session.timeout.ms`.
     Consumer,
 }
 
-/// What happens when the committed offset is not there any more: retention has passed it, or the topic is another one.
+/// What happens when a committed offset no longer exists: retention deleted the records, or the topic was recreated.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum OnGap {
-    /// The consumer stops and says which records are gone.
+    /// The consumer stops with [`Error::Gap`](crate::consumer::Error::Gap).
     #[default]
     Stop,
-    /// It warns and goes on at the oldest record that is there.
-    GoOn,
+    /// The consumer logs a warning and continues at the oldest record.
+    SkipToEarliest,
 }
 
-/// How long the application's inbox remembers events. Compared with the retention of the topics when the consumer starts.
+/// How long the application's inbox keeps event ids. Checked against the retention of the topics at every start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InboxKeeps {
-    /// For ever.
+#[non_exhaustive]
+pub enum InboxRetention {
+    /// Without limit.
     Forever,
-    /// For this long. Refused if a topic keeps its records longer by its `retention.ms`, or without limit; warned of if some
-    /// may outlive that by `segment.ms`.
+    /// For this long. The consumer does not start if `retention.ms` of a topic is longer or unlimited. It logs a warning if
+    /// records may outlive the inbox by `segment.ms`.
     For(Duration),
-    /// For this long, although a topic keeps its records longer: if offsets are ever set back, effects may repeat.
-    ForLessThanTopic(Duration),
+    /// For this long, although a topic keeps records longer. If offsets are reset further back, effects can repeat.
+    ShorterThanTopic(Duration),
 }
 
 impl Config {
-    /// Gives the defaults for these brokers, this group and these topics.
+    /// Returns the defaults for these brokers, this group and these topics.
     #[must_use]
     pub fn new(brokers: &str, group: &str, topics: &[&str]) -> Self {
         Self {
@@ -129,22 +136,22 @@ impl Config {
             group: group.to_owned(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             properties: BTreeMap::new(),
-            protocol: Protocol::default(),
-            running_max: 256,
-            records_max: 8_192,
-            bytes_max: 32 << 20,
-            retry: Policy::default(),
+            group_protocol: GroupProtocol::default(),
+            max_concurrency: 256,
+            max_buffered_records: 8_192,
+            max_buffered_bytes: 32 << 20,
+            retry: RetryPolicy::default(),
             dead_letters: DeadLetters::default(),
             commit_interval: Duration::from_secs(1),
-            drain: Duration::from_secs(20),
-            revoke_drain: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(20),
+            revoke_timeout: Duration::from_secs(5),
             start: Start::default(),
             on_gap: OnGap::default(),
-            inbox_keeps: None,
+            inbox_retention: None,
         }
     }
 
-    /// Gives the dead-letter topic of a topic.
+    /// Returns the dead-letter topic of a topic.
     #[must_use]
     pub fn dead_letter_topic(&self, topic: &str) -> String {
         self.dead_letters.topic.replace("{topic}", topic)
@@ -153,6 +160,10 @@ impl Config {
 
 impl Default for DeadLetters {
     fn default() -> Self {
-        Self { topic: "{topic}.dlq".to_owned(), names: Names::default(), limit: Limit::default() }
+        Self {
+            topic: "{topic}.dlq".to_owned(),
+            header_format: HeaderFormat::default(),
+            budget: DeadLetterBudget::default(),
+        }
     }
 }

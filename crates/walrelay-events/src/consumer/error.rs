@@ -1,34 +1,34 @@
-//! What ends a consumer.
+//! Why a consumer ended.
 
-use rdkafka::error::KafkaError;
-
-use crate::consumer::budget::Exceeded;
+use crate::consumer::budget::BudgetExceeded;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::kafka_error::KafkaError;
 
-/// The consumer has stopped, and a person must act.
+/// Why a consumer ended.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// An option cannot be used.
+    /// An option is invalid.
     #[error("{0}")]
     Option(String),
-    /// librdkafka refuses a property.
-    #[error("configure the Kafka consumer")]
+    /// librdkafka refused a property.
+    #[error("cannot configure the Kafka consumer")]
     Configuration(#[source] KafkaError),
-    /// Topics that must be there are not.
-    #[error("topics are missing: {}", topics.join(", "))]
+    /// Topics or dead-letter topics do not exist.
+    #[error("topics do not exist: {}", topics.join(", "))]
     TopicsMissing {
         /// Their names.
         topics: Vec<String>,
     },
-    /// Records are gone that the group had not consumed.
+    /// Records were deleted before the group consumed them.
     #[error(
-        "group {group:?} had consumed {topic}[{partition}] up to offset {committed}, and it now holds offsets {oldest} to {end}"
+        "group {group:?} committed offset {committed} of {topic}[{partition}], which holds offsets {oldest} to {end}"
     )]
     Gap {
-        /// The group.
+        /// The consumer group.
         group: String,
         /// The topic.
         topic: String,
@@ -36,45 +36,45 @@ pub enum Error {
         partition: i32,
         /// The committed offset.
         committed: i64,
-        /// The oldest offset that is there.
+        /// The oldest offset of the partition.
         oldest: i64,
-        /// The offset after the newest.
+        /// The offset after the newest record.
         end: i64,
     },
-    /// Too much was rejected.
-    #[error("stopped at {record}: {exceeded}; the last reason was: {reason}")]
-    TooManyRejected {
-        /// The record that was not given up any more.
+    /// Too many records were dead-lettered.
+    #[error("dead-letter budget exceeded at {record}: {exceeded}; reason of this record: {reason}")]
+    DeadLetterBudgetExceeded {
+        /// The first record that was not dead-lettered. It is handled again after the next start.
         record: String,
-        /// Which limit.
-        exceeded: Exceeded,
-        /// Why it would have been rejected.
+        /// Which limit was reached.
+        exceeded: BudgetExceeded,
+        /// Why this record would have been dead-lettered.
         reason: String,
     },
-    /// The inbox forgets sooner than a topic.
-    #[error("the inbox keeps events for {inbox}, and topic {topic} keeps them {retention}")]
-    InboxTooShort {
-        /// What the inbox keeps.
+    /// The inbox keeps event ids for a shorter time than a topic keeps records.
+    #[error("the inbox keeps event ids for {inbox}, but topic {topic} keeps records {retention}")]
+    InboxRetentionTooShort {
+        /// The retention of the inbox.
         inbox: String,
         /// The topic.
         topic: String,
-        /// What the topic keeps.
+        /// The retention of the topic.
         retention: String,
     },
-    /// Kafka refuses us.
-    #[error("Kafka refuses the consumer")]
-    Refused(#[source] KafkaError),
-    /// librdkafka's client is done for.
-    #[error("the Kafka consumer failed")]
-    Failed(#[source] KafkaError),
-    /// A stop took too long.
-    #[error("{running} handlers were still running when the drain deadline passed; their events come again")]
-    DrainTimeout {
+    /// Authentication failed, or the principal lacks a permission.
+    #[error("Kafka denied access")]
+    AccessDenied(#[source] KafkaError),
+    /// The Kafka client failed.
+    #[error("Kafka client failed")]
+    ClientFailed(#[source] KafkaError),
+    /// Handlers did not finish in time.
+    #[error("shutdown timed out: {running} handlers were still running; their events are handled again")]
+    ShutdownTimeout {
         /// How many.
         running: usize,
     },
-    /// A thread cannot be started, or ended by a panic.
-    #[error("the consumer's thread: {0}")]
+    /// The consumer's thread could not start, or panicked.
+    #[error("consumer thread failed: {0}")]
     Thread(String),
 }
 
@@ -83,59 +83,58 @@ impl Diagnose for Error {
         match self {
             Self::Option(_) => Code::new(Exit::Configuration, 70),
             Self::Configuration(_) => Code::new(Exit::Configuration, 71),
-            Self::InboxTooShort { .. } => Code::new(Exit::Configuration, 72),
+            Self::InboxRetentionTooShort { .. } => Code::new(Exit::Configuration, 72),
             Self::TopicsMissing { .. } => Code::new(Exit::Unavailable, 70),
-            Self::Failed(_) => Code::new(Exit::Unavailable, 71),
+            Self::ClientFailed(_) => Code::new(Exit::Unavailable, 71),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
-            Self::TooManyRejected { .. } => Code::new(Exit::Poison, 70),
-            Self::Refused(_) => Code::new(Exit::Rights, 70),
-            Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
+            Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
+            Self::AccessDenied(_) => Code::new(Exit::Rights, 70),
+            Self::ShutdownTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
             Self::Thread(_) => Code::new(Exit::Internal, 70),
         }
     }
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Failed(_) => Fate::Transient,
+            Self::ClientFailed(_) => Fate::Transient,
             Self::Option(_)
             | Self::Configuration(_)
-            | Self::InboxTooShort { .. }
+            | Self::InboxRetentionTooShort { .. }
             | Self::TopicsMissing { .. }
             | Self::Gap { .. }
-            | Self::TooManyRejected { .. }
-            | Self::Refused(_)
-            | Self::DrainTimeout { .. }
+            | Self::DeadLetterBudgetExceeded { .. }
+            | Self::AccessDenied(_)
+            | Self::ShutdownTimeout { .. }
             | Self::Thread(_) => Fate::Fatal,
         }
     }
 
     fn help(&self) -> Option<String> {
         Some(match self {
-            Self::Option(_) | Self::Configuration(_) => "mend the consumer's Config".to_owned(),
-            Self::InboxTooShort { .. } => {
-                "keep events longer in the inbox than the topic keeps them, shorten retention.ms, or \
-                                           choose InboxKeeps::ForLessThanTopic"
-                    .to_owned()
-            }
+            Self::Option(_) | Self::Configuration(_) => "correct consumer::Config".to_owned(),
+            Self::InboxRetentionTooShort { .. } => "raise the retention of the inbox above that of the topic, shorten \
+                                                    retention.ms, or set InboxRetention::ShorterThanTopic"
+                .to_owned(),
             Self::TopicsMissing { topics } => format!(
-                "create them (kafka-topics.sh --create --topic {}), or grant Describe on them; nothing is created here",
+                "create them (kafka-topics.sh --create --topic {}), or grant Describe on them; the consumer creates no topics",
                 topics.first().map_or("", String::as_str)
             ),
-            Self::Gap { .. } => {
-                "events are gone that were never handled: find out which, then set the group's offset by hand \
-                                 (kafka-consumer-groups.sh --reset-offsets), or choose OnGap::GoOn"
+            Self::Gap { group, topic, partition, .. } => format!(
+                "find out which events were lost, then set the offset (kafka-consumer-groups.sh --reset-offsets --group {group} \
+                 --topic {topic}:{partition} --to-earliest --execute), or set OnGap::SkipToEarliest"
+            ),
+            Self::DeadLetterBudgetExceeded { .. } => {
+                "correct the handler or the events, then start the consumer again; \
+                                                      `walrelay dlq list` shows what was dead-lettered"
                     .to_owned()
             }
-            Self::TooManyRejected { .. } => {
-                "mend the handler or the events; what was rejected is in the dead-letter topic \
-                                             (walrelay dlq list), and the rest comes again at the next start"
+            Self::AccessDenied(_) => {
+                "check the credentials; grant Read on the topics and the group, Write on the dead-letter \
+                                      topics and, with Config::inbox_retention, DescribeConfigs on the topics"
                     .to_owned()
             }
-            Self::Refused(_) => "check the credentials, and grant Read on the topics and the group; with \
-                                 Config::inbox_keeps also DescribeConfigs on the topics"
-                .to_owned(),
-            Self::Failed(_) => "start the consumer again".to_owned(),
-            Self::DrainTimeout { .. } => "raise Config::drain, or make the handlers quicker".to_owned(),
+            Self::ClientFailed(_) => "start the consumer again".to_owned(),
+            Self::ShutdownTimeout { .. } => "raise Config::shutdown_timeout, or speed up the handlers".to_owned(),
             Self::Thread(_) => return None,
         })
     }

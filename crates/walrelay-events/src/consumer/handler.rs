@@ -1,6 +1,7 @@
-//! What an application brings: something that takes a delivery and decides.
+//! Handlers: what an application does with a record.
 //!
-//! An async function is a handler. [`Router`] chooses one by the `event_type` header; [`typed`](super::typed) decodes first.
+//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed) decodes
+//! the event first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,18 +15,30 @@ use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::event;
 
-/// A record that is handed to a handler.
+/// How many characters of an event type a reason shows.
+const TYPE_CHARS_MAX: usize = 64;
+
+/// A record that is delivered to a handler.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Delivery {
     /// The record.
     pub record: Record,
-    /// How often it has been tried before.
-    pub tries: u32,
+    /// How many attempts failed before. Transient failures do not count.
+    pub previous_attempts: u32,
 }
 
-/// Something that deals with records. It may be called for many keys at once, and for one key again only after it is done.
+impl Delivery {
+    /// Delivers a record for the first time.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self { record, previous_attempts: 0 }
+    }
+}
+
+/// Handles records. It is called for many keys at once, but for each key only after the record before is done.
 pub trait Handler: Send + Sync + 'static {
-    /// Deals with one record.
+    /// Handles one record.
     fn handle(&self, delivery: Delivery) -> impl Future<Output = Outcome> + Send;
 }
 
@@ -40,42 +53,43 @@ where
     }
 }
 
-/// Chooses a handler by the type of the event: its `event_type` header, else the tag in its payload.
+/// Selects a handler by the event type: the `event_type` header, or else the tag in the payload.
 ///
 /// ```
 /// use walrelay_events::consumer::{Delivery, Failure, Outcome, Router};
 ///
 /// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
 ///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;
-///     Ok(if order.is_empty() { Outcome::reject("an order without an id") } else { Outcome::Done })
+///     Ok(if order.is_empty() { Outcome::dead_letter("the order has no id") } else { Outcome::Ack })
 /// }
 ///
 /// let router = Router::new().on("OrderCreated", ship).on("OrderMoved", ship).otherwise(|_: Delivery| async {});
 /// ```
 #[derive(Default)]
 pub struct Router {
-    routes: HashMap<String, Erased>,
-    otherwise: Option<Erased>,
+    routes: HashMap<String, BoxedHandler>,
+    otherwise: Option<BoxedHandler>,
 }
 
 impl Router {
-    /// Starts without any handler: every record is rejected.
+    /// Creates a router without handlers. It dead-letters every record.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sends events of one type to a handler.
+    /// Adds the handler of an event type.
     #[must_use]
     pub fn on(mut self, event_type: &str, handler: impl Handler) -> Self {
-        self.routes.insert(event_type.to_owned(), erase(handler));
+        self.routes.insert(event_type.to_owned(), boxed(handler));
         self
     }
 
-    /// Sends everything else to a handler: other types, tombstones, records without a type. Without one they are rejected.
+    /// Sets the handler of all other records: other types, tombstones, records without a type. Without it they are
+    /// dead-lettered.
     #[must_use]
     pub fn otherwise(mut self, handler: impl Handler) -> Self {
-        self.otherwise = Some(erase(handler));
+        self.otherwise = Some(boxed(handler));
         self
     }
 }
@@ -88,9 +102,9 @@ impl Handler for Router {
         let route = event_type.as_deref().and_then(|event_type| self.routes.get(event_type));
         match route.or(self.otherwise.as_ref()) {
             Some(handler) => handler(delivery).await,
-            None => Outcome::reject(match event_type {
-                Some(event_type) => format!("no handler for events of type {:?}", cut(&event_type)),
-                None => "a record without an event type".to_owned(),
+            None => Outcome::dead_letter(match event_type {
+                Some(event_type) => format!("no handler for event type {:?}", shortened(&event_type)),
+                None => "the record has no event type".to_owned(),
             }),
         }
     }
@@ -102,12 +116,11 @@ impl fmt::Debug for Router {
     }
 }
 
-/// A handler whose type is forgotten.
-pub(crate) type Erased = Arc<dyn Fn(Delivery) -> Handling + Send + Sync>;
-/// What an erased handler gives.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+/// A handler of any type.
+pub(crate) type BoxedHandler = Arc<dyn Fn(Delivery) -> HandlerFuture + Send + Sync>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-pub(crate) fn erase(handler: impl Handler) -> Erased {
+pub(crate) fn boxed(handler: impl Handler) -> BoxedHandler {
     let handler = Arc::new(handler);
     Arc::new(move |delivery| {
         let handler = Arc::clone(&handler);
@@ -115,7 +128,7 @@ pub(crate) fn erase(handler: impl Handler) -> Erased {
     })
 }
 
-/// Gives the tag of a payload, if it has one.
+/// Returns the tag of a payload.
 fn tag(payload: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Tag {
@@ -124,7 +137,6 @@ fn tag(payload: &[u8]) -> Option<String> {
     serde_json::from_slice::<Tag>(payload).ok().map(|tag| tag.event_type)
 }
 
-/// A name out of a record, short enough for a message.
-pub(super) fn cut(name: &str) -> String {
-    name.chars().take(64).collect()
+fn shortened(event_type: &str) -> String {
+    event_type.chars().take(TYPE_CHARS_MAX).collect()
 }

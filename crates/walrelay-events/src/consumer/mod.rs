@@ -2,60 +2,62 @@
 //!
 //! ```text
 //!   Kafka --poll--> record --> lanes (one per key) --> handlers on the application's runtime
-//!                                ^                        |  Done    -> the prefix of the partition, committed
-//!                                |                        |  Retry   -> back into its lane, later
-//!                                +---- outcome -----------+  Reject  -> dead-letter topic, then done
+//!                                ^                        |  ack         -> the offset can be committed
+//!                                |                        |  retry       -> back into its lane, after a backoff
+//!                                +---- outcome -----------+  dead-letter -> dead-letter topic, then as an ack
 //! ```
 //!
-//! [`Consumer`] runs a [`Handler`] over topics. Events of one key are handled one after another, many keys at once. An offset
-//! is committed when everything before it is done, so after a crash some events come again and none is lost; an
-//! [`inbox`] makes their effects happen once. The group stays alive however long a handler takes.
+//! [`Consumer`] runs a [`Handler`] over topics. Events of one key are handled one after another, and many keys at once. An
+//! offset is committed when every record before it is done: after a crash some events are delivered again, and none is lost.
+//! An [`inbox`] makes their effects happen once. The consumer stays in its group however long a handler takes.
 //!
-//! It deliberately does not commit by itself, skip what is gone, create topics, or retry through further topics, which would
-//! break the order of a key. After an event was rejected, later ones of its key go on.
+//! Deliberately absent: commits by the handler, skipping of deleted records by default, creation of topics, and retry topics,
+//! which would break the order of a key. After an event was dead-lettered, later events of its key continue.
 
-// In the order in which records meet them.
-pub mod budget;
+mod brokers;
+mod budget;
+pub(crate) mod call;
+mod commit;
 mod config;
 pub mod dead_letter;
+mod dispatcher;
 mod error;
 pub(crate) mod handler;
+mod health;
 pub mod inbox;
-pub mod lanes;
+pub(crate) mod lanes;
+mod metrics;
 mod observe;
 mod outcome;
-pub mod prefix;
+mod positions;
+mod prefix;
 mod preflight;
+mod properties;
+mod rebalance;
 mod record;
-pub mod retry;
+pub(crate) mod retry;
+mod runtime;
+mod starter;
+mod topic_partition;
 mod typed;
 pub(crate) mod verdict;
 
-pub(crate) mod call;
-mod commit;
-mod handling;
-mod kafka;
-mod positions;
-mod runtime;
-mod watch;
-
-pub use budget::Exceeded;
-pub use budget::Limit;
+pub use budget::BudgetExceeded;
+pub use budget::DeadLetterBudget;
 pub use config::Config;
 pub use config::DeadLetters;
-pub use config::InboxKeeps;
+pub use config::GroupProtocol;
+pub use config::InboxRetention;
 pub use config::OnGap;
-pub use config::Protocol;
 pub use config::Start;
+pub use dead_letter::HeaderFormat;
 pub use error::Error;
 pub use handler::Delivery;
 pub use handler::Handler;
 pub use handler::Router;
-pub use lanes::Partition;
-pub use observe::Fate;
+pub use metrics::Prometheus;
 pub use observe::Observed;
 pub use observe::Observer;
-pub use observe::Prometheus;
 pub use outcome::Failure;
 pub use outcome::IntoOutcome;
 pub use outcome::Outcome;
@@ -63,9 +65,11 @@ pub use record::Record;
 pub use record::Timestamp;
 #[doc(hidden)]
 pub use record::is_expecting_a_panic;
-pub use retry::Policy;
+pub use retry::RetryPolicy;
 pub use runtime::Consumer;
+pub use topic_partition::TopicPartition;
 pub use typed::Payload;
 pub use typed::Received;
 pub use typed::Typed;
 pub use typed::typed;
+pub use verdict::Verdict;

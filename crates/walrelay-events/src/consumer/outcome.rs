@@ -1,95 +1,103 @@
-//! What a handler decides: three fates, and one that is not a decision.
+//! The outcome of a handler: ack, retry, transient or dead-letter.
 //!
-//! A handler may return an [`Outcome`], or a `Result` whose error becomes one. Any error is a reason to try again, and too many
-//! tries reject the event. What is no fault of the event counts no try, or an outage of the database would send good events
-//! to the dead letters and let later ones of their keys pass them: it is tried again, less and less often, until it passes.
+//! A handler returns an [`Outcome`], or a `Result` whose error becomes one. By default an error means retry, and after
+//! `max_attempts` the record is dead-lettered. An error that is no fault of the event is transient: it does not count as an
+//! attempt. Otherwise an outage of the database would dead-letter good events, and later events of their keys would overtake
+//! them.
 //!
-//! | an error, or a cause of it | counts a try |
+//! | an error, or one of its sources | outcome |
 //! |---|---|
-//! | of tokio-postgres or sqlx: a connection that closed, broke or could not be made; no connection in sqlx's pool | no |
-//! | SQLSTATE 40001, 40P01: rolled back in favour of another transaction | no |
-//! | SQLSTATE 08..., 53..., 57P..: no connection, no resources, a server that stops or starts | no |
-//! | any other I/O error of a connection (refused, reset, broken, timed out, unreachable) | no |
-//! | anything else | yes |
+//! | tokio-postgres or sqlx: connection closed, broken, refused or timed out; no connection in sqlx's pool | transient |
+//! | SQLSTATE 40001, 40P01: serialization failure, deadlock detected | transient |
+//! | SQLSTATE class 08, 53, 57P: connection exception, insufficient resources, server shutting down or starting | transient |
+//! | any other I/O error of a connection: refused, reset, broken, timed out, unreachable | transient |
+//! | anything else | retry |
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// What a handler decides about an event.
+/// What a handler returns.
 ///
 /// ```
 /// use std::time::Duration;
 /// use walrelay_events::consumer::{Delivery, Failure, Outcome};
 ///
 /// async fn weigh(delivery: Delivery) -> Result<Outcome, Failure> {
-///     let text = delivery.record.header("grams").ok_or_else(|| Failure::reject("nobody says how heavy it is"))?;
-///     // An error by `?` means: try again, as the retry policy says.
+///     let text = delivery.record.header("grams").ok_or_else(|| Failure::dead_letter("no header grams"))?;
+///     // `?` on any other error means retry.
 ///     let grams: u32 = text.parse()?;
 ///     Ok(match grams {
-///         0 => Outcome::reject("it weighs nothing"),
-///         1..30_000 => Outcome::Done,
-///         30_000.. => Outcome::retry_after(Duration::from_secs(60), "the crane is not here"),
+///         0 => Outcome::dead_letter("the parcel weighs nothing"),
+///         1..30_000 => Outcome::Ack,
+///         30_000.. => Outcome::retry_after(Duration::from_secs(60), "the crane is busy"),
 ///     })
 /// }
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Outcome {
-    /// It is dealt with.
-    Done,
-    /// Not now. Without a time the retry policy says when; too many tries reject it.
+    /// The event is handled. Its offset can be committed.
+    Ack,
+    /// The handler failed and is called again. The attempt counts. The last one dead-letters the event.
     Retry {
-        /// After how long.
+        /// After this time; without one the retry policy decides.
         after: Option<Duration>,
         /// Why, for a person.
         reason: String,
     },
-    /// It is no fault of the event: the database asked to begin again, or is away. Soon, then less and less often, and without
-    /// counting a try.
-    Again {
+    /// The handler failed through no fault of the event, for example because the database was down. It is called again with a
+    /// growing backoff. The attempt does not count.
+    Transient {
         /// Why, for a person.
         reason: String,
     },
-    /// Never: to the dead-letter topic.
-    Reject {
+    /// The event can never be handled. It is written to the dead-letter topic.
+    DeadLetter {
         /// Why, for a person.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// Tries again when the retry policy says.
+    /// Retries after the backoff of the retry policy.
     #[must_use]
     pub fn retry(reason: impl fmt::Display) -> Self {
         Self::Retry { after: None, reason: reason.to_string() }
     }
 
-    /// Tries again after a time.
+    /// Retries after a given time.
     #[must_use]
     pub fn retry_after(after: Duration, reason: impl fmt::Display) -> Self {
         Self::Retry { after: Some(after), reason: reason.to_string() }
     }
 
-    /// Sends the event to the dead-letter topic.
+    /// Retries without counting the attempt.
     #[must_use]
-    pub fn reject(reason: impl fmt::Display) -> Self {
-        Self::Reject { reason: reason.to_string() }
+    pub fn transient(reason: impl fmt::Display) -> Self {
+        Self::Transient { reason: reason.to_string() }
     }
 
-    /// Tells why the event is not dealt with.
+    /// Writes the event to the dead-letter topic.
     #[must_use]
-    pub fn failure(&self) -> Option<&str> {
+    pub fn dead_letter(reason: impl fmt::Display) -> Self {
+        Self::DeadLetter { reason: reason.to_string() }
+    }
+
+    /// Returns why the event was not acked.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Done => None,
-            Self::Retry { reason, .. } | Self::Again { reason } | Self::Reject { reason } => Some(reason),
+            Self::Ack => None,
+            Self::Retry { reason, .. } | Self::Transient { reason } | Self::DeadLetter { reason } => Some(reason),
         }
     }
 }
 
-/// What a handler may return.
+/// A type that a handler can return.
 pub trait IntoOutcome {
-    /// Gives the decision.
+    /// Converts the value into an outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -101,7 +109,7 @@ impl IntoOutcome for Outcome {
 
 impl IntoOutcome for () {
     fn into_outcome(self) -> Outcome {
-        Outcome::Done
+        Outcome::Ack
     }
 }
 
@@ -111,44 +119,44 @@ impl<T: IntoOutcome> IntoOutcome for Result<T, Failure> {
     }
 }
 
-/// An error on its way out of a handler by `?`: any error becomes one.
+/// An error that a handler returns with `?`. Any error converts into it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure(Outcome);
 
 impl Failure {
-    /// Gives up on the event with `?`.
+    /// Dead-letters the event with `?`.
     #[must_use]
-    pub fn reject(reason: impl fmt::Display) -> Self {
-        Self(Outcome::reject(reason))
+    pub fn dead_letter(reason: impl fmt::Display) -> Self {
+        Self(Outcome::dead_letter(reason))
     }
 }
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let reason = crate::fault::chain(&error);
-        Self(if is_transient(&error) { Outcome::Again { reason } } else { Outcome::Retry { after: None, reason } })
+        Self(if is_transient(&error) { Outcome::transient(reason) } else { Outcome::retry(reason) })
     }
 }
 
-/// Says whether an error, or what caused it, is no fault of the event.
+/// Returns whether an error or one of its sources is no fault of the event.
 fn is_transient(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if is_of_postgres(error) || is_of_sqlx(error) || is_of_a_connection(error) {
+        if is_transient_postgres(error) || is_transient_sqlx(error) || is_transient_io(error) {
             return true;
         }
-        // An I/O error passes over what it wraps.
+        // `io::Error::source` skips the error that it wraps.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }
 
-fn is_of_postgres(error: &(dyn Error + 'static)) -> bool {
+fn is_transient_postgres(error: &(dyn Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else { return false };
     match error.code() {
         Some(code) => is_transient_state(code.code()),
-        // That a connection took too long to make has neither a code nor a cause of its own.
+        // A connect timeout has neither a code nor a source.
         None => {
             error.is_closed()
                 || error.source().is_some_and(<dyn Error>::is::<io::Error>)
@@ -158,7 +166,7 @@ fn is_of_postgres(error: &(dyn Error + 'static)) -> bool {
 }
 
 #[cfg(feature = "sqlx")]
-fn is_of_sqlx(error: &(dyn Error + 'static)) -> bool {
+fn is_transient_sqlx(error: &(dyn Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<sqlx::Error>() else { return false };
     if let Some(code) = error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
         return is_transient_state(&code);
@@ -167,11 +175,11 @@ fn is_of_sqlx(error: &(dyn Error + 'static)) -> bool {
 }
 
 #[cfg(not(feature = "sqlx"))]
-fn is_of_sqlx(_: &(dyn Error + 'static)) -> bool {
+fn is_transient_sqlx(_: &(dyn Error + 'static)) -> bool {
     false
 }
 
-fn is_of_a_connection(error: &(dyn Error + 'static)) -> bool {
+fn is_transient_io(error: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind as Kind;
     let kinds = [
         Kind::ConnectionRefused,
@@ -188,7 +196,7 @@ fn is_of_a_connection(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
 }
 
-/// Says whether PostgreSQL's code means: the same again may pass.
+/// Returns whether the same transaction may succeed when it is run again.
 fn is_transient_state(sqlstate: &str) -> bool {
     matches!(sqlstate, "40001" | "40P01") || ["08", "53", "57P"].iter().any(|class| sqlstate.starts_with(class))
 }
@@ -198,23 +206,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_error_is_a_reason_to_try_again() {
+    fn any_error_means_retry() {
         let failing = || -> Result<(), Failure> {
             "x".parse::<u8>()?;
             Ok(())
         };
         assert_eq!(failing().into_outcome(), Outcome::retry("invalid digit found in string"));
         let done: Result<(), Failure> = Ok(());
-        assert_eq!(done.into_outcome(), Outcome::Done);
+        assert_eq!(done.into_outcome(), Outcome::Ack);
         let wrapped = io::Error::other(io::Error::from(io::ErrorKind::ConnectionReset));
-        assert!(matches!(Failure::from(wrapped).0, Outcome::Again { .. }), "the cause counts");
+        assert!(matches!(Failure::from(wrapped).0, Outcome::Transient { .. }), "the source counts");
         assert!(matches!(Failure::from(io::Error::from(io::ErrorKind::NotFound)).0, Outcome::Retry { .. }));
-        let rejecting = || -> Result<Outcome, Failure> { Err(Failure::reject("no such order")) };
-        assert_eq!(rejecting().into_outcome(), Outcome::reject("no such order"));
+        let dead_lettering = || -> Result<Outcome, Failure> { Err(Failure::dead_letter("no such order")) };
+        assert_eq!(dead_lettering().into_outcome(), Outcome::dead_letter("no such order"));
     }
 
     #[test]
-    fn i14_codes_that_are_no_fault_of_the_event_count_no_try() {
+    fn i14_codes_that_are_no_fault_of_the_event_are_transient() {
         for code in ["40001", "40P01", "08006", "53300", "57P01", "57P03"] {
             assert!(is_transient_state(code), "{code}");
         }
@@ -225,10 +233,10 @@ mod tests {
 
     #[cfg(feature = "sqlx")]
     #[test]
-    fn the_errors_of_sqlx_are_told_apart_like_the_others() {
+    fn errors_of_sqlx_are_sorted_like_those_of_tokio_postgres() {
         let broken = io::Error::from(io::ErrorKind::NotFound);
-        assert!(matches!(Failure::from(sqlx::Error::Io(broken)).0, Outcome::Again { .. }));
-        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).0, Outcome::Again { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::Io(broken)).0, Outcome::Transient { .. }));
+        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).0, Outcome::Transient { .. }));
         assert!(matches!(Failure::from(sqlx::Error::RowNotFound).0, Outcome::Retry { .. }));
     }
 }

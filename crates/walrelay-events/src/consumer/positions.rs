@@ -1,8 +1,8 @@
-//! Where each partition starts, and whether what is next in it is still there.
+//! Where each partition starts, and whether its next record still exists.
 //!
-//! A partition starts at what is committed, else where the options say; then that place is committed too before any record is
-//! taken, so that it is the same one at the next assignment. Partitions come in the middle of whatever the brokers are doing,
-//! so what they do not answer at once they are asked again for a while. No gap is passed unless the options say so.
+//! A partition starts at the committed offset, or else where [`Start`] says. That offset is committed before a record is
+//! consumed, so that the next assignment starts there, too. Partitions are assigned while brokers restart or change leaders, so
+//! failed requests are retried for a while. No gap is skipped unless [`OnGap`] allows it.
 
 use std::thread;
 use std::time::Duration;
@@ -11,48 +11,51 @@ use std::time::Instant;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::brokers;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
 use crate::consumer::config::OnGap;
 use crate::consumer::config::Start;
 use crate::consumer::error::Error;
-use crate::consumer::kafka;
-use crate::consumer::kafka::Context;
-use crate::consumer::lanes::Partition;
+use crate::consumer::properties::COMMIT_TIMEOUT;
+use crate::consumer::properties::max_poll_interval;
+use crate::consumer::topic_partition::TopicPartition;
 
-/// How long brokers are asked altogether, and the pause in between. The group waits for the answer meanwhile, so it is at most
-/// a third of `max.poll.interval.ms`.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(250);
+/// How long requests are retried. The group waits meanwhile, so it is at most a third of `max.poll.interval.ms`.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+const BACKOFF: Duration = Duration::from_millis(250);
 
-/// Partitions, and in each the offset of a record.
-pub(super) type Places = Vec<(Partition, i64)>;
+/// Partitions with an offset each.
+pub(super) type Offsets = Vec<(TopicPartition, i64)>;
 
-/// Finds where partitions start; none if it is to stop before that is known.
-pub(super) fn find(
-    consumer: &BaseConsumer<Context>,
+/// Returns where assigned partitions start, or nothing if the consumer stops before that is known.
+pub(super) fn starts<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     config: &Config,
-    given: &TopicPartitionList,
+    assigned: &TopicPartitionList,
     stop: &CancellationToken,
-) -> Result<Option<Places>, Error> {
-    patiently(config, stop, |until| starts(consumer, config, given, until))
+) -> Result<Option<Offsets>, Error> {
+    retry(config, stop, |deadline| request_starts(consumer, config, assigned, deadline))
 }
 
-/// Finds the partitions that no longer hold what is next in them, and where they go on if the options say so.
-pub(super) fn gaps(
-    consumer: &BaseConsumer<Context>,
+/// Returns the partitions whose next record was deleted, with the offset to continue at if the options allow it.
+pub(super) fn gaps<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     config: &Config,
-    next: &Places,
+    next: &Offsets,
     stop: &CancellationToken,
-) -> Result<Option<Places>, Error> {
-    patiently(config, stop, |until| {
-        let mut moved = Places::new();
+) -> Result<Option<Offsets>, Error> {
+    retry(config, stop, |deadline| {
+        let mut moved = Offsets::new();
         for (partition, next) in next {
-            let held = kafka::watermarks(consumer, &partition.topic, partition.number, || kafka::left(until))?;
+            let timeout = || brokers::request_timeout(deadline);
+            let held = brokers::watermarks(consumer, &partition.topic, partition.partition, timeout)?;
             match within(config, partition, *next, held) {
                 Ok(offset) if offset != *next => moved.push((partition.clone(), offset)),
                 Ok(_) => {}
@@ -63,44 +66,51 @@ pub(super) fn gaps(
     })
 }
 
-/// Asks until there is an answer: an outer error of `ask` is one that may pass.
-fn patiently<T>(
+/// Continues at other offsets. After an error librdkafka cannot seek, so the partitions are assigned again.
+pub(super) fn continue_at<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &Offsets) -> KafkaResult<()> {
+    consumer.incremental_unassign(&brokers::list(offsets.iter().map(|(partition, _)| partition)))?;
+    consumer.incremental_assign(&brokers::list_at(offsets)?)
+}
+
+/// Retries a request. An outer error of `request` is transient.
+fn retry<T>(
     config: &Config,
     stop: &CancellationToken,
-    ask: impl Fn(Instant) -> Result<Result<T, Error>, KafkaError>,
+    request: impl Fn(Instant) -> Result<Result<T, Error>, KafkaError>,
 ) -> Result<Option<T>, Error> {
-    let until = Instant::now() + PATIENCE.min(kafka::poll_interval(config) / 3);
+    let deadline = Instant::now() + RETRY_TIMEOUT.min(max_poll_interval(config) / 3);
     loop {
-        let error = match ask(until) {
+        let error = match request(deadline) {
             Ok(answer) => return answer.map(Some),
             Err(error) => error,
         };
-        if let Some(refusal) = kafka::judge(&error) {
-            return Err(refusal);
+        if let Some(fatal) = brokers::fatal(&error) {
+            return Err(fatal);
         }
         if stop.is_cancelled() {
             return Ok(None);
         }
-        if Instant::now() >= until {
-            return Err(Error::Failed(error));
+        if Instant::now() >= deadline {
+            return Err(Error::ClientFailed(error.into()));
         }
-        tracing::warn!(error = %error, "Kafka does not say where partitions start; it is asked again");
-        thread::sleep(PAUSE);
+        tracing::warn!(error = %error, "offset request failed");
+        thread::sleep(BACKOFF);
     }
 }
 
-fn starts(
-    consumer: &BaseConsumer<Context>,
+fn request_starts<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     config: &Config,
-    given: &TopicPartitionList,
-    until: Instant,
-) -> Result<Result<Places, Error>, KafkaError> {
-    let committed = consumer.committed_offsets(given.clone(), kafka::left(until))?;
-    let (mut starts, mut fresh) = (Places::new(), Places::new());
+    assigned: &TopicPartitionList,
+    deadline: Instant,
+) -> Result<Result<Offsets, Error>, KafkaError> {
+    let timeout = || brokers::request_timeout(deadline);
+    let committed = consumer.committed_offsets(assigned.clone(), timeout())?;
+    let (mut starts, mut uncommitted) = (Offsets::new(), Offsets::new());
     for element in committed.elements() {
         element.error()?;
-        let partition = Partition { topic: element.topic().into(), number: element.partition() };
-        let held = kafka::watermarks(consumer, &partition.topic, partition.number, || kafka::left(until))?;
+        let partition = TopicPartition::new(element.topic(), element.partition());
+        let held = brokers::watermarks(consumer, &partition.topic, partition.partition, timeout)?;
         let start = match element.offset() {
             Offset::Offset(committed) => match within(config, &partition, committed, held) {
                 Ok(start) => start,
@@ -111,21 +121,21 @@ fn starts(
                     Start::Earliest => held.0,
                     Start::Latest => held.1,
                 };
-                fresh.push((partition.clone(), start));
+                uncommitted.push((partition.clone(), start));
                 start
             }
         };
         starts.push((partition, start));
     }
-    if let Err(error) = commit::for_good(consumer, &fresh, until.min(Instant::now() + commit::SETTLED)) {
-        // The group is settling again: it is committed like any other position.
-        tracing::debug!(error = %error, "where the group begins is not committed yet");
+    if let Err(error) = commit::confirm(consumer, &uncommitted, deadline.min(Instant::now() + COMMIT_TIMEOUT)) {
+        // The group rebalances again. The start is committed like any other position.
+        tracing::debug!(error = %error, "start offset not committed yet");
     }
     Ok(Ok(starts))
 }
 
-/// Compares the offset that is next with what the topic holds.
-fn within(config: &Config, partition: &Partition, next: i64, held: (i64, i64)) -> Result<i64, Error> {
+/// Compares the next offset with the offsets that the partition holds.
+fn within(config: &Config, partition: &TopicPartition, next: i64, held: (i64, i64)) -> Result<i64, Error> {
     let (oldest, end) = held;
     if (oldest..=end).contains(&next) {
         return Ok(next);
@@ -133,15 +143,15 @@ fn within(config: &Config, partition: &Partition, next: i64, held: (i64, i64)) -
     let gap = Error::Gap {
         group: config.group.clone(),
         topic: partition.topic.to_string(),
-        partition: partition.number,
+        partition: partition.partition,
         committed: next,
         oldest,
         end,
     };
     match config.on_gap {
         OnGap::Stop => Err(gap),
-        OnGap::GoOn => {
-            tracing::warn!(error = %gap, "going on at the oldest record");
+        OnGap::SkipToEarliest => {
+            tracing::warn!(error = %gap, "skipping to earliest offset");
             Ok(oldest)
         }
     }

@@ -1,14 +1,14 @@
-//! The contiguous prefix of a partition: up to where every record is done.
+//! The contiguous prefix of a partition: all records up to it are done.
 //!
-//! Offsets may have gaps (compaction, transactions), and one offset may come twice, so records are numbered as they are
-//! received. **Prefix:** the position never passes a record that is not done, whatever the order in which they finish.
+//! Offsets can have gaps (compaction, transactions), and an offset can be delivered twice. Records are therefore numbered as
+//! they are received. **Prefix:** the position never passes a record that is not done, in whatever order they finish.
 
 use std::collections::VecDeque;
 
 /// The records of a partition that have been received, oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct Prefix {
-    /// The number of the oldest one.
+pub(crate) struct Prefix {
+    /// The number of the oldest record.
     oldest: u64,
     records: VecDeque<Entry>,
     position: Option<i64>,
@@ -21,21 +21,21 @@ struct Entry {
 }
 
 impl Prefix {
-    /// Notes where the partition starts: everything before is done, or not for us.
-    pub fn begin(&mut self, offset: i64) {
+    /// Sets the start of the partition.
+    pub(crate) fn begin(&mut self, offset: i64) {
         self.position = self.position.max(Some(offset));
     }
 
-    /// Notes a record, and gives its number.
-    pub fn received(&mut self, offset: i64) -> u64 {
+    /// Adds a record and returns its number.
+    pub(crate) fn received(&mut self, offset: i64) -> u64 {
         self.records.push_back(Entry { offset, is_done: false });
         self.oldest + self.records.len() as u64 - 1
     }
 
-    /// Notes that a record is done.
-    pub fn done(&mut self, number: u64) {
-        let place = number.checked_sub(self.oldest).and_then(|place| usize::try_from(place).ok());
-        if let Some(entry) = place.and_then(|place| self.records.get_mut(place)) {
+    /// Marks a record as done.
+    pub(crate) fn done(&mut self, number: u64) {
+        let index = number.checked_sub(self.oldest).and_then(|index| usize::try_from(index).ok());
+        if let Some(entry) = index.and_then(|index| self.records.get_mut(index)) {
             entry.is_done = true;
         }
         while let Some(Entry { offset, is_done: true }) = self.records.front() {
@@ -45,15 +45,13 @@ impl Prefix {
         }
     }
 
-    /// Gives the offset of the first record that is not known to be done; none before any is, or a beginning was noted.
-    #[must_use]
-    pub const fn position(&self) -> Option<i64> {
+    /// Returns the offset after the last record of the prefix. Before there is one it is the start, if that was set.
+    pub(crate) const fn position(&self) -> Option<i64> {
         self.position
     }
 
-    /// Counts the records that are not below the position.
-    #[must_use]
-    pub fn held(&self) -> usize {
+    /// Returns the number of records that are not below the position.
+    pub(crate) fn held(&self) -> usize {
         self.records.len()
     }
 }
@@ -76,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn i6_an_offset_that_comes_twice_counts_when_both_are_done() {
+    fn i6_an_offset_that_is_delivered_twice_counts_when_both_are_done() {
         let mut prefix = Prefix::default();
         let (first, second) = (prefix.received(7), prefix.received(7));
         prefix.done(second);

@@ -1,5 +1,5 @@
-//! What must hold before a consumer joins its group: its topics are there, their dead-letter topics too, and the inbox
-//! remembers events for longer than any topic keeps them. Waits for brokers that do not answer yet, not for ones that refuse.
+//! Checks before a consumer joins its group: its topics and their dead-letter topics exist, and the inbox keeps event ids
+//! longer than any topic keeps records. Waits for brokers that are down. Stops if access is denied.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -15,24 +15,24 @@ use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::brokers;
 use crate::consumer::config::Config;
-use crate::consumer::config::InboxKeeps;
-use crate::consumer::dead_letter;
+use crate::consumer::config::InboxRetention;
+use crate::consumer::dead_letter::Producer;
 use crate::consumer::error::Error;
-use crate::consumer::kafka;
-use crate::kafka::is_of_connections;
+use crate::kafka::is_connection_property;
 
-/// How long one question to the brokers may take.
-const ANSWER: Duration = Duration::from_secs(5);
-/// How long it waits before it asks again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often it looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(50);
+/// The timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two attempts.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// The interval at which a pause checks for a stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
 
-/// Checks, and waits for brokers. Says whether to go on: a stop ends the wait.
+/// Checks, and retries until brokers answer. Returns false if `stop` was cancelled meanwhile.
 pub(super) fn check(
     config: &Config,
-    letters: &dead_letter::Producer,
+    producer: &Producer,
     properties: &BTreeMap<String, String>,
     stop: &CancellationToken,
 ) -> Result<bool, Error> {
@@ -41,79 +41,75 @@ pub(super) fn check(
     topics.sort();
     topics.dedup();
     while !stop.is_cancelled() {
-        match look(config, letters, properties, &topics) {
+        match attempt(config, producer, properties, &topics) {
             Ok(checked) => return checked.map(|()| true),
             Err(error) => {
-                let error = letters.refused().unwrap_or(error);
-                if let Some(refusal) = kafka::judge(&error) {
-                    return Err(refusal);
+                let error = producer.take_authentication_error().unwrap_or(error);
+                if let Some(fatal) = brokers::fatal(&error) {
+                    return Err(fatal);
                 }
-                tracing::warn!(error = %error, brokers = config.brokers, "Kafka does not answer yet");
+                tracing::warn!(error = %error, brokers = config.brokers, "retrying after error");
             }
         }
-        for _ in 0..PAUSE.as_millis() / LOOK.as_millis() {
+        for _ in 0..BACKOFF.as_millis() / STOP_CHECK.as_millis() {
             if stop.is_cancelled() {
                 break;
             }
-            thread::sleep(LOOK);
+            thread::sleep(STOP_CHECK);
         }
     }
     Ok(false)
 }
 
-/// Looks once: an outer error is one that may pass.
-fn look(
+/// Checks once. An outer error is transient.
+fn attempt(
     config: &Config,
-    letters: &dead_letter::Producer,
+    producer: &Producer,
     properties: &BTreeMap<String, String>,
     topics: &[String],
 ) -> Result<Result<(), Error>, KafkaError> {
-    let missing = letters.missing(topics, ANSWER)?;
+    let missing = producer.missing_topics(topics, REQUEST_TIMEOUT)?;
     if !missing.is_empty() {
         let topics = missing.into_iter().map(str::to_owned).collect();
         return Ok(Err(Error::TopicsMissing { topics }));
     }
-    let Some(keeps) = config.inbox_keeps else { return Ok(Ok(())) };
+    let Some(inbox) = config.inbox_retention else { return Ok(Ok(())) };
     let retentions = retentions(config, properties).inspect_err(|error| {
-        tracing::warn!(
-            error = %error,
-            "Kafka answers, but does not tell how long it keeps records: inbox_keeps is compared with that (testing::Broker \
-             cannot tell it; leave inbox_keeps out there)"
-        );
+        // librdkafka's mock cluster does not implement DescribeConfigs.
+        tracing::warn!(error = %error, required_by = "inbox_retention", "DescribeConfigs failed");
     })?;
     for (topic, retention) in retentions {
-        if let Err(error) = compare(keeps, &topic, retention) {
+        if let Err(error) = compare(inbox, &topic, retention) {
             return Ok(Err(error));
         }
     }
     Ok(Ok(()))
 }
 
-/// How long a topic keeps its records; none is for ever.
-type Retention = Option<Keeps>;
+/// How long a topic keeps records; none means without limit. Kafka deletes whole segments, by their newest record.
+type Retention = Option<RetentionRange>;
 
-/// Kafka deletes whole segments, and those by their newest record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Keeps {
-    /// `retention.ms`: each record is there for so long.
+struct RetentionRange {
+    /// `retention.ms`: each record is kept at least this long.
     least: Duration,
-    /// And with `segment.ms`: the first record of a segment may be there for so long.
+    /// `retention.ms` and `segment.ms`: the first record of a segment can be kept this long.
     most: Duration,
 }
 
 fn retentions(config: &Config, properties: &BTreeMap<String, String>) -> Result<Vec<(String, Retention)>, KafkaError> {
     let mut client = ClientConfig::new();
-    for (name, value) in properties.iter().filter(|(name, _)| is_of_connections(name)) {
+    for (name, value) in properties.iter().filter(|(name, _)| is_connection_property(name)) {
         client.set(name, value);
     }
     let admin: AdminClient<DefaultClientContext> = client.create()?;
-    let asked: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let resources: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let Ok(runtime) = runtime else { return Ok(Vec::new()) };
-    let described = runtime.block_on(admin.describe_configs(&asked, &options))?;
+    let described = runtime.block_on(admin.describe_configs(&resources, &options))?;
     let read = |described: Result<ConfigResource, _>, topic: &String| match described {
-        // Every topic has entries: rdkafka leaves out why there are none, and that is a right that is missing.
+        // Every topic has entries. rdkafka drops the error, which is a missing permission.
         Ok(resource) if resource.entries.is_empty() => {
             Err(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed))
         }
@@ -131,39 +127,40 @@ fn retention(resource: &ConfigResource) -> Retention {
     }
     let time = |name: &str| value(name)?.parse::<u64>().ok().map(Duration::from_millis);
     let least = time("retention.ms")?;
-    Some(Keeps { least, most: least.saturating_add(time("segment.ms").unwrap_or_default()) })
+    Some(RetentionRange { least, most: least.saturating_add(time("segment.ms").unwrap_or_default()) })
 }
 
-fn compare(keeps: InboxKeeps, topic: &str, retention: Retention) -> Result<(), Error> {
-    let told = |retention: Retention| match retention {
-        Some(Keeps { least, .. }) => format!("for {}", humantime::format_duration(least)),
+fn compare(inbox: InboxRetention, topic: &str, retention: Retention) -> Result<(), Error> {
+    let text = |retention: Retention| match retention {
+        Some(RetentionRange { least, .. }) => format!("for {}", humantime::format_duration(least)),
         None => "without limit".to_owned(),
     };
-    match keeps {
-        InboxKeeps::Forever => Ok(()),
-        InboxKeeps::For(kept) if retention.is_some_and(|retention| retention.least <= kept) => {
-            if let Some(most) = retention.map(|retention| retention.most).filter(|most| *most > kept) {
+    match inbox {
+        InboxRetention::Forever => Ok(()),
+        InboxRetention::For(inbox) if retention.is_some_and(|retention| retention.least <= inbox) => {
+            if let Some(most) = retention.map(|retention| retention.most).filter(|most| *most > inbox) {
+                // Whole segments are deleted, so records can outlive retention.ms by segment.ms. If offsets are reset that far
+                // back, effects can repeat.
                 tracing::warn!(
                     topic,
-                    may_keep = %humantime::format_duration(most),
-                    inbox = %humantime::format_duration(kept),
-                    "the topic deletes whole segments, so some records outlive retention.ms by up to segment.ms: if offsets \
-                     are set back that far, effects may repeat"
+                    retention_with_segment = %humantime::format_duration(most),
+                    inbox_retention = %humantime::format_duration(inbox),
+                    "inbox retention is shorter than retention.ms plus segment.ms"
                 );
             }
             Ok(())
         }
-        InboxKeeps::For(kept) => Err(Error::InboxTooShort {
-            inbox: humantime::format_duration(kept).to_string(),
+        InboxRetention::For(inbox) => Err(Error::InboxRetentionTooShort {
+            inbox: humantime::format_duration(inbox).to_string(),
             topic: topic.to_owned(),
-            retention: told(retention),
+            retention: text(retention),
         }),
-        InboxKeeps::ForLessThanTopic(kept) => {
+        InboxRetention::ShorterThanTopic(inbox) => {
             tracing::warn!(
                 topic,
-                retention = told(retention),
-                inbox = %humantime::format_duration(kept),
-                "the inbox forgets sooner than the topic: if offsets are set back, effects may repeat"
+                retention = text(retention),
+                inbox_retention = %humantime::format_duration(inbox),
+                "inbox retention is shorter than topic retention"
             );
             Ok(())
         }
@@ -175,18 +172,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i11_i12_an_inbox_that_forgets_sooner_than_its_topic_is_refused() {
+    fn i11_i12_an_inbox_with_a_shorter_retention_than_its_topic_is_refused() {
         let day = Duration::from_secs(86_400);
-        let days = |days: u32| Some(Keeps { least: days * day, most: 2 * days * day });
+        let days = |days: u32| Some(RetentionRange { least: days * day, most: 2 * days * day });
         let rows = [
-            (InboxKeeps::Forever, None, true),
-            (InboxKeeps::For(7 * day), days(7), true),
-            (InboxKeeps::For(6 * day), days(7), false),
-            (InboxKeeps::For(600 * day), None, false),
-            (InboxKeeps::ForLessThanTopic(day), None, true),
+            (InboxRetention::Forever, None, true),
+            (InboxRetention::For(7 * day), days(7), true),
+            (InboxRetention::For(6 * day), days(7), false),
+            (InboxRetention::For(600 * day), None, false),
+            (InboxRetention::ShorterThanTopic(day), None, true),
         ];
-        for (keeps, retention, is_fine) in rows {
-            assert_eq!(compare(keeps, "t", retention).is_ok(), is_fine, "{keeps:?} {retention:?}");
+        for (inbox, retention, is_valid) in rows {
+            assert_eq!(compare(inbox, "t", retention).is_ok(), is_valid, "{inbox:?} {retention:?}");
         }
     }
 }

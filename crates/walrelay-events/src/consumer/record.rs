@@ -1,4 +1,4 @@
-//! A record as it came from Kafka, owned, key, value and headers byte for byte. Its memory is used again.
+//! A consumed record: key, value and headers byte for byte, in memory that is reused.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,86 +11,86 @@ use rdkafka::message::Headers as _;
 use rdkafka::message::Message;
 use rdkafka::message::Timestamp as KafkaTimestamp;
 
-use crate::consumer::lanes::Partition;
+use crate::consumer::topic_partition::TopicPartition;
 
-/// What a record costs in memory besides its bytes: itself, and its place in a lane.
+/// The memory of a record besides its bytes: the record itself and its entry in a lane.
 const OVERHEAD: u64 = 256;
 
 thread_local! {
     static READS_HEADERS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says whether a panic of this thread, now, tells only of a header that cannot be read, and is caught.
+/// Returns whether a panic of this thread now only means that a header cannot be read. Such a panic is caught.
 pub fn is_expecting_a_panic() -> bool {
     READS_HEADERS.get()
 }
 
-/// A record. Cloning it copies no bytes.
+/// A consumed record. Cloning it copies no bytes.
 #[derive(Clone)]
 pub struct Record(Arc<Inner>);
 
 #[derive(Clone, Default)]
 struct Inner {
-    place: Place,
-    /// Key and value, in memory of exactly their size unless it was used before.
+    location: Location,
+    /// Key and value. Exactly their size, unless the memory is reused.
     body: Vec<u8>,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
-    /// Each header's name and value, one behind the other.
+    /// The names and values of all headers.
     header_bytes: Vec<u8>,
     headers: Vec<Header>,
-    /// Whether it has headers that cannot be read: they are left out.
+    /// Whether its headers could not be read. Then it has none here.
     is_unreadable: bool,
 }
 
-/// Where a record stands, and when it was written.
+/// Where a record is, and its timestamp.
 #[derive(Clone, Default)]
-struct Place {
-    partition: Partition,
+struct Location {
+    partition: TopicPartition,
     offset: i64,
     timestamp: Timestamp,
 }
 
-/// Where a header's name and value stand in the bytes.
+/// The ranges of a header's name and value in `header_bytes`.
 type Header = (Range<usize>, Option<Range<usize>>);
 
-/// When a record was written, in milliseconds of the Unix clock, and by whose clock.
+/// The timestamp of a record, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Timestamp {
-    /// It has none.
+    /// The record has none.
     #[default]
     None,
-    /// The producer's.
-    Created(i64),
-    /// The broker's.
-    Appended(i64),
+    /// `CreateTime`: set by the producer.
+    CreateTime(i64),
+    /// `LogAppendTime`: set by the broker.
+    LogAppendTime(i64),
 }
 
 impl Timestamp {
-    /// Gives the milliseconds.
+    /// Returns the milliseconds, of either kind.
     #[must_use]
     pub const fn millis(self) -> Option<i64> {
         match self {
             Self::None => None,
-            Self::Created(millis) | Self::Appended(millis) => Some(millis),
+            Self::CreateTime(millis) | Self::LogAppendTime(millis) => Some(millis),
         }
     }
 }
 
 impl Record {
-    /// Copies a message of librdkafka into memory out of the pool. The topic's name is shared.
-    pub(super) fn copy(message: &impl Message, partition: &Partition, pool: &mut Pool) -> Self {
+    /// Copies a message of librdkafka into memory of the pool. The topic's name is shared.
+    pub(super) fn copy(message: &impl Message, partition: &TopicPartition, pool: &mut Pool) -> Self {
         let timestamp = match message.timestamp() {
             KafkaTimestamp::NotAvailable => Timestamp::None,
-            KafkaTimestamp::CreateTime(millis) => Timestamp::Created(millis),
-            KafkaTimestamp::LogAppendTime(millis) => Timestamp::Appended(millis),
+            KafkaTimestamp::CreateTime(millis) => Timestamp::CreateTime(millis),
+            KafkaTimestamp::LogAppendTime(millis) => Timestamp::LogAppendTime(millis),
         };
-        let (place, memory) =
-            (Place { partition: partition.clone(), offset: message.offset(), timestamp }, pool.take());
-        Self::fill(memory, place, message.key(), message.payload(), |inner| {
+        let location = Location { partition: partition.clone(), offset: message.offset(), timestamp };
+        Self::fill(pool.take(), location, message.key(), message.payload(), |inner| {
             let Some(headers) = message.headers() else { return };
-            // rdkafka panics at a header whose name is not UTF-8, and has no other way to read it. What was read until then is
-            // thrown away.
+            // rdkafka panics at a header whose name is not UTF-8 and has no other way to read it. The headers before it are
+            // dropped, too.
             READS_HEADERS.set(true);
             let read = catch_unwind(AssertUnwindSafe(|| {
                 headers.iter().for_each(|header| inner.put_header(header.key, header.value));
@@ -104,7 +104,7 @@ impl Record {
         })
     }
 
-    /// Makes a record without Kafka, for a test of a handler.
+    /// Creates a record without Kafka, for tests of handlers.
     #[must_use]
     pub fn new(
         topic: &str,
@@ -114,23 +114,23 @@ impl Record {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Self {
-        let partition = Partition { topic: topic.into(), number: partition };
-        let place = Place { partition, offset, timestamp: Timestamp::None };
-        Self::fill(Arc::default(), place, key, value, |inner| {
+        let partition = TopicPartition::new(topic, partition);
+        let location = Location { partition, offset, timestamp: Timestamp::None };
+        Self::fill(Arc::default(), location, key, value, |inner| {
             headers.iter().for_each(|(name, value)| inner.put_header(name, *value));
         })
     }
 
     fn fill(
         mut memory: Arc<Inner>,
-        place: Place,
+        location: Location,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl FnOnce(&mut Inner),
     ) -> Self {
-        // Nobody else has it: nothing is copied here.
+        // The memory has no other owner: nothing is copied here.
         let inner = Arc::make_mut(&mut memory);
-        inner.place = place;
+        inner.location = location;
         inner.body.reserve_exact(key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len));
         inner.key = key.map(|key| put(&mut inner.body, key));
         inner.value = value.map(|value| put(&mut inner.body, value));
@@ -138,43 +138,43 @@ impl Record {
         Self(memory)
     }
 
-    /// Gives the topic.
+    /// Returns the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
-        &self.0.place.partition.topic
+        &self.0.location.partition.topic
     }
 
-    /// Gives the number of the partition.
+    /// Returns the number of the partition.
     #[must_use]
     pub fn partition(&self) -> i32 {
-        self.0.place.partition.number
+        self.0.location.partition.partition
     }
 
-    /// Gives the offset.
+    /// Returns the offset.
     #[must_use]
     pub fn offset(&self) -> i64 {
-        self.0.place.offset
+        self.0.location.offset
     }
 
-    /// Gives the time of the record.
+    /// Returns the timestamp.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
-        self.0.place.timestamp
+        self.0.location.timestamp
     }
 
-    /// Gives the key.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.0.body.get(self.0.key.clone()?)
     }
 
-    /// Gives the value; a tombstone has none.
+    /// Returns the value. A tombstone has none.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         self.0.body.get(self.0.value.clone()?)
     }
 
-    /// Gives every header in order, as it is; a name may come more than once.
+    /// Returns all headers in order. A name can occur more than once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.0.headers.iter().map(|(name, value)| {
             let name = self.header_part(name).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
@@ -182,7 +182,7 @@ impl Record {
         })
     }
 
-    /// Gives the last header with this name, as text. One that is not UTF-8 counts as none.
+    /// Returns the last header with this name as text, or none if its value is not UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let is_it = |found: &&Header| self.header_part(&found.0) == Some(name.as_bytes());
@@ -190,14 +190,14 @@ impl Record {
         std::str::from_utf8(self.header_part(value.as_ref()?)?).ok()
     }
 
-    /// Says whether it has headers that cannot be read, because the name of one is not UTF-8. Then none of them is given.
+    /// Returns whether the headers cannot be read because the name of one is not UTF-8. [`Record::headers`] is then empty.
     #[must_use]
     pub fn has_unreadable_headers(&self) -> bool {
         self.0.is_unreadable
     }
 
-    pub(crate) fn whence(&self) -> &Partition {
-        &self.0.place.partition
+    pub(crate) fn topic_partition(&self) -> &TopicPartition {
+        &self.0.location.partition
     }
 
     pub(super) fn cost(&self) -> u64 {
@@ -216,7 +216,7 @@ impl Inner {
         self.headers.push((name, value));
     }
 
-    /// Gives the bytes it takes, used or not.
+    /// Returns the allocated bytes.
     fn size(&self) -> usize {
         self.body.capacity() + self.header_bytes.capacity() + self.headers.capacity() * size_of::<Header>()
     }
@@ -228,18 +228,17 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) -> Range<usize> {
     start..bytes.len()
 }
 
-/// The memory of records that are dealt with, for those that come: to give it back and ask for it again, for each, takes a
-/// good part of the time.
+/// Reuses the memory of handled records for new ones: allocating it for each record is measurably slower.
 #[derive(Default)]
 pub(super) struct Pool(Vec<Arc<Inner>>);
 
 impl Pool {
-    /// How much is kept at most: so many records, none of them larger than this. That is 4 MiB.
+    /// At most this many records of at most this size are kept: 4 MiB.
     const RECORDS_MAX: usize = 2_048;
     const BYTES_MAX: usize = 2_048;
 
-    /// Takes the memory of a record, if nobody else has the record any more.
-    pub(super) fn give(&mut self, record: Record) {
+    /// Keeps the memory of a record, if the record has no other owner.
+    pub(super) fn put(&mut self, record: Record) {
         let mut memory = record.0;
         if self.0.len() < Self::RECORDS_MAX
             && memory.size() <= Self::BYTES_MAX
@@ -253,20 +252,20 @@ impl Pool {
         }
     }
 
-    /// Gives memory in which nothing stands.
+    /// Returns empty memory.
     fn take(&mut self) -> Arc<Inner> {
         self.0.pop().unwrap_or_default()
     }
 }
 
-/// Where it stands; never what is in it.
+/// The location only: contents are never logged.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Record({self})")
     }
 }
 
-/// Where it stands: `topic[partition]@offset`.
+/// `topic[partition]@offset`
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]@{}", self.topic(), self.partition(), self.offset())
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_gives_back_what_was_put_in_and_the_last_header_of_a_name() {
+    fn a_record_returns_what_it_was_created_with_and_the_last_header_of_a_name() {
         let record = record(7, b"k");
         assert_eq!((record.topic(), record.partition(), record.offset()), ("t", 1, 7));
         assert_eq!((record.key(), record.value()), (Some(&b"k"[..]), None));
@@ -292,14 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_only_when_nobody_else_has_the_record() {
+    fn memory_is_reused_only_when_the_record_has_no_other_owner() {
         let mut pool = Pool::default();
         let (kept, done) = (record(1, b"kept"), record(2, b"done"));
-        pool.give(kept.clone());
-        pool.give(done);
-        assert_eq!(pool.0.len(), 1, "one is still held by somebody");
-        let place = Place { partition: Partition::default(), offset: 3, timestamp: Timestamp::None };
-        let next = Record::fill(pool.take(), place, None, Some(b"new"), |_| ());
+        pool.put(kept.clone());
+        pool.put(done);
+        assert_eq!(pool.0.len(), 1, "one record has another owner");
+        let next = Record::fill(pool.take(), Location::default(), None, Some(b"new"), |_| ());
         assert_eq!((next.key(), next.value(), next.headers().count()), (None, Some(&b"new"[..]), 0));
         assert_eq!(kept.key(), Some(&b"kept"[..]));
     }
@@ -307,9 +305,9 @@ mod tests {
     #[test]
     fn the_pool_keeps_neither_large_records_nor_too_many() {
         let mut pool = Pool::default();
-        pool.give(record(1, &[0; 4_096]));
+        pool.put(record(1, &[0; 4_096]));
         assert!(pool.0.is_empty());
-        (0..3_000).for_each(|offset| pool.give(record(offset, b"k")));
+        (0..3_000).for_each(|offset| pool.put(record(offset, b"k")));
         assert_eq!(pool.0.len(), Pool::RECORDS_MAX);
     }
 }

@@ -1,7 +1,7 @@
-//! The loop of a consumer: settle, start, commit, and only then take more.
+//! The loop of a consumer: process what handlers returned, start handlers, commit, then poll.
 //!
-//! It runs on a thread of its own, because librdkafka is polled by waiting. It never waits for a handler, so the group stays
-//! alive however long a handler takes.
+//! It runs on a thread of its own, because polling librdkafka blocks. It never waits for a handler, so the consumer stays in
+//! its group however long a handler takes.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,44 +12,50 @@ use std::time::Instant;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use rdkafka::error::KafkaResult;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::Offset;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::brokers;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
-use crate::consumer::dead_letter;
+use crate::consumer::dead_letter::Producer;
+use crate::consumer::dispatcher::Dispatcher;
 use crate::consumer::error::Error;
-use crate::consumer::handler::Erased;
+use crate::consumer::handler::BoxedHandler;
 use crate::consumer::handler::Handler;
-use crate::consumer::handler::erase;
-use crate::consumer::handling::Handling;
-use crate::consumer::kafka;
-use crate::consumer::kafka::Context;
+use crate::consumer::handler::boxed;
 use crate::consumer::lanes::Balance;
-use crate::consumer::lanes::Partition;
+use crate::consumer::lanes::Lanes;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
-use crate::consumer::retry::later;
+use crate::consumer::properties;
+use crate::consumer::rebalance;
+use crate::consumer::rebalance::GroupContext;
+use crate::consumer::record::Record;
+use crate::consumer::retry;
+use crate::consumer::topic_partition::TopicPartition;
 
-/// How many records are taken between two looks at what has come back.
+/// How many records are polled before returned handlers are processed.
 const BATCH: usize = 512;
-/// How long a poll waits while handlers run, and while none does.
+/// How long a poll waits while handlers run, and while none runs.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
-/// While more records would only wait behind others, none is taken for so long. Not for longer: a rebalance comes through
-/// the same queue, behind what librdkafka has fetched.
-const PLENTY_WAIT: Duration = Duration::from_millis(20);
-/// How often the observer is told what is held.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// How many paused partitions are looked at then, and how long a broker may take to answer.
-const LOOKS: usize = 8;
-const LOOK: Duration = Duration::from_millis(200);
+/// How long nothing is polled while further records would only wait. Not longer: a rebalance arrives in the same queue, after
+/// the records that librdkafka has fetched.
+const SATURATED_WAIT: Duration = Duration::from_millis(20);
+/// The interval of reports about load.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How many paused partitions are asked for their end offset per interval, and the timeout of each request.
+const PAUSED_REQUESTS: usize = 8;
+const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Takes events from Kafka to a handler.
+/// Consumes topics and calls a handler for each record.
 ///
 /// ```no_run
 /// use walrelay_events::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
@@ -60,51 +66,51 @@ const LOOK: Duration = Duration::from_millis(200);
 ///     OrderCreated { total_cents: i64 },
 /// }
 ///
-/// async fn tell(received: Received<OrderEvent>) -> Outcome {
+/// async fn print(received: Received<OrderEvent>) -> Outcome {
 ///     if let Payload::Event(OrderEvent::OrderCreated { total_cents }) = received.event {
-///         println!("an order of {total_cents} cents");
+///         println!("new order: {total_cents} cents");
 ///     }
-///     Outcome::Done
+///     Outcome::Ack
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), walrelay_events::consumer::Error> {
-/// let config = Config::new("localhost:9092", "telling", &["order-events"]);
+/// let config = Config::new("localhost:9092", "printing", &["order-events"]);
 /// let stop = async { drop(tokio::signal::ctrl_c().await) };
-/// Consumer::new(config, typed(tell)).run(stop).await
+/// Consumer::new(config, typed(print)).run(stop).await
 /// # }
 /// ```
 pub struct Consumer {
     config: Config,
-    handler: Erased,
+    handler: BoxedHandler,
     observer: Arc<dyn Observer>,
 }
 
 impl Consumer {
-    /// Prepares a consumer.
+    /// Creates a consumer. [`Consumer::run`] starts it.
     #[must_use]
     pub fn new(config: Config, handler: impl Handler) -> Self {
-        Self { config, handler: erase(handler), observer: Arc::new(()) }
+        Self { config, handler: boxed(handler), observer: Arc::new(()) }
     }
 
-    /// Tells an observer what happens.
+    /// Sets the observer that receives what the consumer reports.
     #[must_use]
-    pub fn observed_by(mut self, observer: impl Observer) -> Self {
+    pub fn with_observer(mut self, observer: impl Observer) -> Self {
         self.observer = Arc::new(observer);
         self
     }
 
-    /// Consumes until `stop` is ready: then nothing more is started, what runs may end, its offsets are committed, and the
-    /// group is left. Or until an error that a person must act on. Handlers run on the Tokio runtime this is called from.
+    /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones, commits
+    /// their offsets and leaves the group. Handlers run on the Tokio runtime from which this is called.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let stopping = CancellationToken::new();
-        // If this future is dropped, the thread ends soon after.
+        // If this future is dropped, the thread stops soon after.
         let _guard = stopping.clone().drop_guard();
-        let (tell, ended) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let (runtime, stops) = (Handle::current(), stopping.clone());
         thread::Builder::new()
             .name("consumer".to_owned())
-            .spawn(move || _ = tell.send(self.consume(runtime, &stops)))
+            .spawn(move || _ = end.send(self.consume(runtime, &stops)))
             .map_err(|error| Error::Thread(error.to_string()))?;
         let mut ended = std::pin::pin!(ended);
         let ended = tokio::select! {
@@ -114,28 +120,26 @@ impl Consumer {
                 ended.await
             }
         };
-        ended.unwrap_or_else(|_| Err(Error::Thread("it ended by a panic".to_owned())))
+        ended.unwrap_or_else(|_| Err(Error::Thread("it panicked".to_owned())))
     }
 
     fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
-        let client = kafka::properties(&self.config)?;
-        // Not out of the client's own, which gives no passwords away.
+        let client = properties::properties(&self.config)?;
+        // Not read from `client`, which does not return passwords.
         let mut properties = self.config.properties.clone();
         properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
-        let letters = dead_letter::Producer::new(&properties).map_err(Error::Configuration)?;
-        if !preflight::check(&self.config, &letters, &properties, stop)? {
+        let producer = Producer::new(&properties).map_err(Error::Configuration)?;
+        if !preflight::check(&self.config, &producer, &properties, stop)? {
             return Ok(());
         }
-        let handling = Handling::new(self.config.clone(), self.handler, self.observer, letters, runtime);
-        let handling = Arc::new(Mutex::new(handling));
+        let dispatcher = Dispatcher::new(self.config.clone(), self.handler, self.observer, producer, runtime);
+        let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
-            let context = Context::new(self.config.clone(), Arc::clone(&handling), stop.clone());
-            let consumer = kafka::create(client.clone(), context)?;
+            let context = GroupContext::new(self.config.clone(), Arc::clone(&dispatcher), stop.clone());
+            let consumer = client.create_with_context(context).map_err(configuration)?;
             match Loop::join(consumer, &self.config, stop)?.run()? {
-                Left::Stopped => return Ok(()),
-                Left::Lost => {
-                    tracing::warn!("this client reaches no broker any more: joining the group with a new one");
-                }
+                LoopEnd::Stopped => return Ok(()),
+                LoopEnd::ClientLost => tracing::warn!("replacing Kafka client that lost every broker"),
             }
         }
     }
@@ -147,97 +151,97 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-/// Why a group was left.
-enum Left {
-    /// A stop was asked for.
+/// Why a loop ended without an error.
+enum LoopEnd {
+    /// `stop` completed.
     Stopped,
-    /// The client reaches nobody any more.
-    Lost,
+    /// The client lost every broker.
+    ClientLost,
 }
 
 struct Loop<'c> {
-    consumer: BaseConsumer<Context>,
-    /// One name for all records of a topic.
+    consumer: BaseConsumer<GroupContext>,
+    /// The names of the topics, shared by their records.
     topics: Vec<Arc<str>>,
-    /// How many of the paused partitions have been looked at in this round.
-    looked: usize,
+    /// How many of the paused partitions were asked in this round.
+    asked: usize,
     committed_at: Instant,
-    taken_at: Instant,
-    told_at: Instant,
+    polled_at: Instant,
+    reported_at: Instant,
     config: &'c Config,
     stop: &'c CancellationToken,
 }
 
 impl<'c> Loop<'c> {
-    fn join(consumer: BaseConsumer<Context>, config: &'c Config, stop: &'c CancellationToken) -> Result<Self, Error> {
+    fn join(
+        consumer: BaseConsumer<GroupContext>,
+        config: &'c Config,
+        stop: &'c CancellationToken,
+    ) -> Result<Self, Error> {
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(Error::Configuration)?;
+        consumer.subscribe(&topics).map_err(configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();
         let now = Instant::now();
-        Ok(Self { consumer, topics, looked: 0, committed_at: now, taken_at: now, told_at: now, config, stop })
+        Ok(Self { consumer, topics, asked: 0, committed_at: now, polled_at: now, reported_at: now, config, stop })
     }
 
-    fn run(mut self) -> Result<Left, Error> {
+    fn run(mut self) -> Result<LoopEnd, Error> {
         loop {
             let now = Instant::now();
-            let (is_failed, has_plenty, balance, wait) = {
-                let mut handling = self.consumer.context().handling();
-                handling.settle(Duration::ZERO);
-                handling.start(now);
-                let balance = handling.lanes.balance();
-                (handling.failed().is_some(), handling.lanes.has_plenty(), balance, self.wait(&handling, now))
+            let (has_failed, is_saturated, balance, wait) = {
+                let mut dispatcher = self.consumer.context().dispatcher();
+                dispatcher.process(Duration::ZERO);
+                dispatcher.start(now);
+                let balance = dispatcher.lanes.balance();
+                let is_saturated = dispatcher.lanes.is_saturated();
+                (dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher.lanes, now))
             };
-            if is_failed || self.stop.is_cancelled() {
-                return self.leave().map(|()| Left::Stopped);
+            if has_failed || self.stop.is_cancelled() {
+                return self.leave().map(|()| LoopEnd::Stopped);
             }
             if self.consumer.context().is_lost() {
-                self.give_up(now);
-                return Ok(Left::Lost);
+                self.abandon(now);
+                return Ok(LoopEnd::ClientLost);
             }
             if let Some(balance) = balance {
-                self.balance(&balance)?;
+                self.balance(&balance).map_err(client_failed)?;
             }
             if now.duration_since(self.committed_at) >= self.config.commit_interval {
                 self.committed_at = now;
                 self.commit();
             }
-            if now.duration_since(self.told_at) >= TELL_INTERVAL {
-                self.told_at = now;
-                self.look_at_paused();
-                self.consumer.context().handling().tell(now);
+            if now.duration_since(self.reported_at) >= REPORT_INTERVAL {
+                self.reported_at = now;
+                self.report_paused();
+                self.consumer.context().dispatcher().report_load(now);
             }
-            if has_plenty && now.duration_since(self.taken_at) < PLENTY_WAIT {
-                self.consumer.context().handling().settle(wait);
+            if is_saturated && now.duration_since(self.polled_at) < SATURATED_WAIT {
+                self.consumer.context().dispatcher().process(wait);
             } else {
-                self.taken_at = now;
-                self.take(wait);
+                self.polled_at = now;
+                self.poll(wait);
             }
         }
     }
 
-    fn wait(&self, handling: &Handling, now: Instant) -> Duration {
-        let idle = if handling.lanes.running() > 0 { BUSY_WAIT } else { IDLE_WAIT };
-        handling.lanes.wakes_at().map_or(idle, |at| at.saturating_duration_since(now).min(idle))
-    }
-
-    /// Takes what Kafka has, up to a batch or to what may be held; waits only for the first.
-    fn take(&self, wait: Duration) {
+    /// Polls up to a batch of records, or until the buffers may be full. Waits only for the first one.
+    fn poll(&self, wait: Duration) {
         let mut wait = wait;
-        let mut last: Option<Partition> = None;
+        let mut last: Option<TopicPartition> = None;
         for _ in 0..BATCH {
             let Some(polled) = self.consumer.poll(wait) else { return };
             match polled {
                 Ok(message) => {
-                    // Messages come in runs of one partition.
+                    // Consecutive messages are usually of one partition.
                     let (topic, number) = (message.topic(), message.partition());
-                    let is_same = |it: &Partition| it.number == number && *it.topic == *topic;
+                    let is_same = |it: &TopicPartition| it.partition == number && *it.topic == *topic;
                     let partition = last.take().filter(is_same);
-                    let partition = partition.unwrap_or_else(|| Partition { topic: self.topic(topic), number });
-                    let mut handling = self.consumer.context().handling();
-                    handling.take(&message, &partition);
+                    let partition = partition.unwrap_or_else(|| TopicPartition::new(self.topic(topic), number));
+                    let mut dispatcher = self.consumer.context().dispatcher();
+                    dispatcher.take(&message, &partition);
                     last = Some(partition);
-                    // Large records fill memory long before a batch is full.
-                    if handling.lanes.may_be_full() {
+                    // Large records fill the buffers before a batch is complete.
+                    if dispatcher.lanes.may_be_full() {
                         return;
                     }
                 }
@@ -254,102 +258,132 @@ impl<'c> Loop<'c> {
 
     fn poll_failed(&self, error: KafkaError) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-            return self.pass_gaps(error);
+            return self.skip_gaps(error);
         }
-        tracing::debug!(error = %error, "Kafka");
-        self.consumer.context().handling().watch.failed(&error);
-        if let Some(error) = kafka::judge(&error) {
-            self.consumer.context().handling().fail(error);
+        tracing::debug!(error = %error, "poll failed");
+        let mut dispatcher = self.consumer.context().dispatcher();
+        dispatcher.health.poll_failed(&error);
+        if let Some(fatal) = brokers::fatal(&error) {
+            dispatcher.fail(fatal);
         }
     }
 
-    /// Goes on behind the records that are gone while we ran, if the options say so; else the consumer ends.
-    fn pass_gaps(&self, error: KafkaError) {
-        let mut handling = self.consumer.context().handling();
-        let next = kafka::next(&self.consumer, &handling.lanes);
-        let passed = match positions::gaps(&self.consumer, self.config, &next, self.stop) {
-            Ok(Some(places)) if !places.is_empty() => {
-                // A partition that goes back is another one under the same name: its offsets begin again.
-                let back = places.iter().filter(|(it, offset)| handling.lanes.position(it) > Some(*offset));
+    /// Continues after records that were deleted while the consumer ran, if the options allow it. Otherwise the consumer stops.
+    fn skip_gaps(&self, error: KafkaError) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        let next = self.next_offsets(&dispatcher.lanes);
+        let skipped = match positions::gaps(&self.consumer, self.config, &next, self.stop) {
+            Ok(Some(offsets)) if !offsets.is_empty() => {
+                // A partition that moves back belongs to a recreated topic: its offsets start again.
+                let back = offsets.iter().filter(|(it, offset)| dispatcher.lanes.position(it) > Some(*offset));
                 let back: Vec<_> = back.cloned().collect();
                 for (partition, offset) in &back {
-                    handling.lanes.assign(partition.clone());
-                    handling.lanes.begin(partition, *offset);
+                    dispatcher.lanes.assign(partition.clone());
+                    dispatcher.lanes.begin(partition, *offset);
                 }
-                // What was held of them is gone, and with it the reason of a pause.
-                let resumed = self.consumer.resume(&kafka::list(back.iter().map(|(partition, _)| partition)));
-                resumed.and_then(|()| kafka::go_on_at(&self.consumer, &places)).map_err(Error::Failed)
+                // Its buffered records were dropped, so it need not be paused.
+                let resumed = self.consumer.resume(&brokers::list(back.iter().map(|(partition, _)| partition)));
+                resumed.and_then(|()| positions::continue_at(&self.consumer, &offsets)).map_err(client_failed)
             }
-            Ok(Some(_)) => return handling.fail(Error::Failed(error)),
+            Ok(Some(_)) => return dispatcher.fail(client_failed(error)),
             Ok(None) => Ok(()),
-            Err(unknown) => return self.consumer.context().give_up(&mut handling, unknown),
+            Err(unknown) => return self.consumer.context().positions_failed(&mut dispatcher, unknown),
         };
-        if let Err(error) = passed {
-            handling.fail(error);
+        if let Err(error) = skipped {
+            dispatcher.fail(error);
         }
     }
 
-    fn balance(&self, Balance { pause, resume }: &Balance) -> Result<(), Error> {
+    /// Returns the next offset of each assigned partition.
+    fn next_offsets(&self, lanes: &Lanes<Record>) -> positions::Offsets {
+        let polled = self.consumer.position();
+        let next = |partition: &TopicPartition| {
+            let found = polled.as_ref().ok()?.find_partition(&partition.topic, partition.partition)?;
+            match found.offset() {
+                Offset::Offset(next) => Some(next),
+                Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+            }
+        };
+        let next = |partition: &TopicPartition| next(partition).or_else(|| lanes.position(partition));
+        lanes.partitions().filter_map(|partition| Some((partition.clone(), next(partition)?))).collect()
+    }
+
+    fn balance(&self, Balance { pause, resume }: &Balance) -> KafkaResult<()> {
         if !pause.is_empty() {
-            self.consumer.pause(&kafka::list(pause)).map_err(Error::Failed)?;
+            self.consumer.pause(&brokers::list(pause))?;
         }
         if !resume.is_empty() {
-            self.consumer.resume(&kafka::list(resume)).map_err(Error::Failed)?;
+            self.consumer.resume(&brokers::list(resume))?;
         }
         Ok(())
     }
 
-    /// Asks where paused partitions end, a few at a time: they are not fetched, so their statistics stand still.
-    fn look_at_paused(&mut self) {
-        let mut handling = self.consumer.context().handling();
-        let paused: Vec<Partition> = handling.lanes.paused().cloned().collect();
-        for partition in paused.iter().skip(self.looked).take(LOOKS) {
-            let held = self.consumer.fetch_watermarks(&partition.topic, partition.number, LOOK);
-            // Whoever does not answer one question at once is not asked another.
-            let Ok((_, end)) = held else { break };
-            handling.ends_at(partition, end);
+    /// Requests the end offsets of some paused partitions: they are not fetched, so their statistics do not change.
+    fn report_paused(&mut self) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        let paused: Vec<TopicPartition> = dispatcher.lanes.paused().cloned().collect();
+        for partition in paused.iter().skip(self.asked).take(PAUSED_REQUESTS) {
+            let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, PAUSED_TIMEOUT);
+            // After a timeout the other partitions are not asked.
+            let Ok((_, end)) = watermarks else { break };
+            dispatcher.report_lag(partition, end);
         }
-        self.looked = if self.looked + LOOKS < paused.len() { self.looked + LOOKS } else { 0 };
+        self.asked = if self.asked + PAUSED_REQUESTS < paused.len() { self.asked + PAUSED_REQUESTS } else { 0 };
     }
 
     fn commit(&self) {
         let context = self.consumer.context();
-        let positions = context.handling().lanes.take_positions();
-        if let Err(error) = commit::soon(&self.consumer, &positions) {
-            tracing::debug!(error = %error, "a commit failed; it is tried again");
-            context.handling().lanes.forget_commits();
+        let positions = context.dispatcher().lanes.take_positions();
+        if let Err(error) = commit::send(&self.consumer, &positions) {
+            tracing::debug!(error = %error, "commit failed");
+            context.dispatcher().lanes.forget_commits();
         }
     }
 
-    /// Lets what runs come to its end, as before a partition goes. Nothing can be committed: it may come again.
-    fn give_up(self, now: Instant) {
-        let mut handling = self.consumer.context().handling();
-        let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-        handling.finish(&partitions, later(now, self.config.revoke_drain));
-        handling.forget(&partitions);
-        handling.watch.renewed();
-        drop(handling);
-        // Commits that no coordinator takes hold its end up for as long as a session.
+    /// Waits for running handlers, as before a revocation. Their offsets cannot be committed, so their events may be delivered
+    /// again.
+    fn abandon(self, now: Instant) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
+        dispatcher.finish(&partitions, retry::after(now, self.config.revoke_timeout));
+        dispatcher.release(&partitions);
+        dispatcher.health.client_replaced();
+        drop(dispatcher);
+        // Without a coordinator, closing the client can take as long as a session timeout.
         thread::spawn(move || drop(self.consumer));
     }
 
-    /// Lets what runs come to its end, commits it, and leaves the group.
+    /// Waits for running handlers, commits their offsets, and leaves the group.
     fn leave(self) -> Result<(), Error> {
         let context = Arc::clone(self.consumer.context());
-        let (running, failed) = {
-            let mut handling = context.handling();
-            let partitions: Vec<Partition> = handling.lanes.partitions().cloned().collect();
-            kafka::finish(&self.consumer, &mut handling, &partitions, self.config.drain);
-            let running = handling.lanes.running();
-            handling.forget(&partitions);
-            (running, handling.failed().cloned())
+        let (running, failure) = {
+            let mut dispatcher = context.dispatcher();
+            let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
+            rebalance::finish(&self.consumer, &mut dispatcher, &partitions, self.config.shutdown_timeout);
+            let running = dispatcher.lanes.running();
+            dispatcher.release(&partitions);
+            (running, dispatcher.failure().cloned())
         };
-        // Closes the consumer: the group hears of it at once.
+        // Closing the consumer leaves the group.
         drop(self.consumer);
-        match failed {
+        match failure {
             Some(error) => Err(error),
-            None if running > 0 => Err(Error::DrainTimeout { running }),
+            None if running > 0 => Err(Error::ShutdownTimeout { running }),
             None => Ok(()),
         }
     }
+}
+
+/// Returns how long a poll may wait: at most until the next backoff ends.
+fn wait(lanes: &Lanes<Record>, now: Instant) -> Duration {
+    let wait = if lanes.running() > 0 { BUSY_WAIT } else { IDLE_WAIT };
+    lanes.wakes_at().map_or(wait, |at| at.saturating_duration_since(now).min(wait))
+}
+
+fn configuration(error: KafkaError) -> Error {
+    Error::Configuration(error.into())
+}
+
+fn client_failed(error: KafkaError) -> Error {
+    Error::ClientFailed(error.into())
 }

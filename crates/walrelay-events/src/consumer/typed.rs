@@ -1,8 +1,7 @@
-//! Typed handlers: decode first, then decide.
+//! Typed handlers: the event is decoded before the handler is called.
 //!
-//! What cannot be decoded (broken JSON, an event without an id, a type that header and payload disagree on) is rejected without
-//! a try: it will not be better the next time. A type that the application does not know and a tombstone are values which the
-//! handler sees.
+//! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered without
+//! a retry. The handler receives unknown event types and tombstones as values.
 
 use std::marker::PhantomData;
 use std::time::SystemTime;
@@ -20,39 +19,41 @@ use crate::event::Decoded;
 use crate::event::TraceContext;
 use crate::event::Unknown;
 
-/// An event as a typed handler gets it.
+/// A decoded event.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Received<E> {
-    /// The event's id: the same at every repetition.
+    /// The event's id. It is the same in every delivery.
     pub event_id: Uuid,
-    /// What it says.
+    /// The event.
     pub event: Payload<E>,
-    /// What kind of thing it is about, if the writer said so.
+    /// The `aggregate_type` header, if the writer set it.
     pub aggregate_type: Option<String>,
-    /// Which one it is about: the record's key.
+    /// The record's key, if it is UTF-8.
     pub aggregate_id: Option<String>,
-    /// When it happened, if the writer said so.
+    /// The `occurred_at` header, if the writer set it.
     pub occurred_at: Option<SystemTime>,
-    /// The trace in which it was written.
+    /// The trace context of the writer.
     pub trace: Option<TraceContext>,
-    /// How often it has been tried before.
-    pub tries: u32,
+    /// How many attempts failed before. Transient failures do not count.
+    pub previous_attempts: u32,
     /// The record.
     pub record: Record,
 }
 
-/// What an event says.
+/// The payload of an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Payload<E> {
-    /// An event of a type that the application knows.
+    /// An event of a known type.
     Event(E),
-    /// One of a type that it does not know.
+    /// An event of a type that `E` does not have.
     Unknown(Unknown),
-    /// No value at all.
+    /// A record without a value.
     Tombstone,
 }
 
-/// Makes a handler of a function over typed events.
+/// Creates a handler from a function that takes decoded events.
 pub fn typed<E, F, Fut, O>(handle: F) -> Typed<E, F>
 where
     E: DeserializeOwned + Send + 'static,
@@ -63,7 +64,7 @@ where
     Typed { handle, event: PhantomData }
 }
 
-/// A handler over typed events, made by [`typed`].
+/// A handler of decoded events, created by [`typed`].
 #[derive(Clone, Debug)]
 pub struct Typed<E, F> {
     handle: F,
@@ -80,15 +81,16 @@ where
     async fn handle(&self, delivery: Delivery) -> Outcome {
         match receive(delivery) {
             Ok(received) => (self.handle)(received).await.into_outcome(),
-            Err(reason) => Outcome::Reject { reason },
+            Err(reason) => Outcome::dead_letter(reason),
         }
     }
 }
 
-/// Reads an event out of a record.
-fn receive<E: DeserializeOwned>(Delivery { record, tries }: Delivery) -> Result<Received<E>, String> {
-    let id = record.header(event::EVENT_ID).ok_or("a record without an event_id header")?;
-    let event_id = Uuid::parse_str(id).map_err(|_| "an event_id header that is not a UUID")?;
+/// Decodes a record.
+fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, String> {
+    let Delivery { record, previous_attempts } = delivery;
+    let id = record.header(event::EVENT_ID).ok_or("the record has no event_id header")?;
+    let event_id = Uuid::parse_str(id).map_err(|_| "the event_id header is not a UUID")?;
     let payload = match record.value() {
         None => Payload::Tombstone,
         Some(value) => {
@@ -106,7 +108,7 @@ fn receive<E: DeserializeOwned>(Delivery { record, tries }: Delivery) -> Result<
         aggregate_id: record.key().and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned),
         occurred_at: record.header(event::OCCURRED_AT).and_then(event::parse_rfc3339),
         trace: TraceContext::from_headers(|name| record.header(name)),
-        tries,
+        previous_attempts,
         record: record.clone(),
     })
 }

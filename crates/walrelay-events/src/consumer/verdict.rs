@@ -1,49 +1,68 @@
-//! What follows from a handler's decision: done, later, or never. The runtime and the harness for tests both ask here.
+//! What the consumer does after a handler returned. The runtime and the test harness share this decision.
 
 use std::time::Duration;
 
 use crate::consumer::outcome::Outcome;
-use crate::consumer::retry::Policy;
+use crate::consumer::retry::RetryPolicy;
 
-/// What follows from a handler's decision.
+/// What the consumer does with a record after its handler returned.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Verdict {
-    /// The record is done.
-    Done,
-    /// It is tried again after a pause.
-    Later {
-        /// How long.
-        pause: Duration,
-        /// Why.
+#[non_exhaustive]
+pub enum Verdict {
+    /// The record is done. Its offset can be committed.
+    Ack,
+    /// The handler is called again.
+    Retry {
+        /// The time until then.
+        backoff: Duration,
+        /// Why, for a person.
         reason: String,
     },
-    /// It goes to the dead-letter topic.
-    Rejected {
-        /// Why.
+    /// The record is written to the dead-letter topic.
+    DeadLetter {
+        /// Why, for a person.
         reason: String,
     },
 }
 
-/// Judges a decision, and counts it as a try, or as a wait if it is no fault of the event. `noise` is any number; different records should bring
-/// different ones.
-pub(crate) fn judge(outcome: Outcome, tries: &mut u32, waits: &mut u32, policy: &Policy, noise: u64) -> Verdict {
+impl Verdict {
+    /// Returns the name that metrics use: `ack`, `retry` or `dead_letter`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Retry { .. } => "retry",
+            Self::DeadLetter { .. } => "dead_letter",
+        }
+    }
+}
+
+/// Decides what follows from an outcome. A transient failure raises `transient_failures`, any other failure `attempts`. The
+/// jitter comes from `seed`, which should differ between records.
+pub(crate) fn decide(
+    outcome: Outcome,
+    attempts: &mut u32,
+    transient_failures: &mut u32,
+    policy: &RetryPolicy,
+    seed: u64,
+) -> Verdict {
     match outcome {
-        Outcome::Done => Verdict::Done,
-        Outcome::Again { reason } => {
-            *waits = waits.saturating_add(1);
-            Verdict::Later { pause: policy.again(*waits, noise), reason }
+        Outcome::Ack => Verdict::Ack,
+        Outcome::Transient { reason } => {
+            *transient_failures = transient_failures.saturating_add(1);
+            Verdict::Retry { backoff: policy.transient_backoff(*transient_failures, seed), reason }
         }
         Outcome::Retry { after, reason } => {
-            *tries += 1;
-            *waits = 0;
-            match policy.pause(*tries, noise ^ u64::from(*tries)) {
-                Some(pause) => Verdict::Later { pause: after.unwrap_or(pause), reason },
-                None => Verdict::Rejected { reason: format!("after {tries} tries: {reason}") },
+            *attempts += 1;
+            *transient_failures = 0;
+            match policy.backoff(*attempts, seed ^ u64::from(*attempts)) {
+                Some(backoff) => Verdict::Retry { backoff: after.unwrap_or(backoff), reason },
+                None => Verdict::DeadLetter { reason: format!("after {attempts} attempts: {reason}") },
             }
         }
-        Outcome::Reject { reason } => {
-            *tries += 1;
-            Verdict::Rejected { reason }
+        Outcome::DeadLetter { reason } => {
+            *attempts += 1;
+            Verdict::DeadLetter { reason }
         }
     }
 }
@@ -53,17 +72,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tries_count_unless_the_database_asked_to_begin_again_and_the_last_one_rejects() {
-        let policy = Policy { tries_max: 2, ..Policy::default() };
-        let (mut tries, mut waits, after) = (0, 0, Duration::from_secs(9));
-        let mut judge = |outcome| (judge(outcome, &mut tries, &mut waits, &policy, 7), tries);
-        let again = judge(Outcome::Again { reason: "40001".to_owned() });
-        assert!(matches!(again, (Verdict::Later { pause, .. }, 0) if pause < Duration::from_secs(1)), "{again:?}");
-        let later = Verdict::Later { pause: after, reason: "away".to_owned() };
-        assert_eq!(judge(Outcome::retry_after(after, "away")), (later, 1));
-        let rejected = Verdict::Rejected { reason: "after 2 tries: away".to_owned() };
-        assert_eq!(judge(Outcome::retry("away")), (rejected, 2));
-        assert_eq!(judge(Outcome::reject("no")), (Verdict::Rejected { reason: "no".to_owned() }, 3));
-        assert_eq!(judge(Outcome::Done), (Verdict::Done, 3));
+    fn attempts_count_unless_the_failure_is_transient_and_the_last_one_dead_letters() {
+        let policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
+        let (mut attempts, mut failures, after) = (0, 0, Duration::from_secs(9));
+        let mut decide = |outcome| (decide(outcome, &mut attempts, &mut failures, &policy, 7), attempts);
+        let transient = decide(Outcome::transient("40001"));
+        assert!(
+            matches!(transient, (Verdict::Retry { backoff, .. }, 0) if backoff < Duration::from_secs(1)),
+            "{transient:?}"
+        );
+        let later = Verdict::Retry { backoff: after, reason: "down".to_owned() };
+        assert_eq!(decide(Outcome::retry_after(after, "down")), (later, 1));
+        let exhausted = Verdict::DeadLetter { reason: "after 2 attempts: down".to_owned() };
+        assert_eq!(decide(Outcome::retry("down")), (exhausted, 2));
+        assert_eq!(decide(Outcome::dead_letter("no")), (Verdict::DeadLetter { reason: "no".to_owned() }, 3));
+        assert_eq!(decide(Outcome::Ack), (Verdict::Ack, 3));
     }
 }

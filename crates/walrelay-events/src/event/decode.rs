@@ -1,7 +1,7 @@
-//! From a payload and its header back to an event.
+//! Decodes an event from a payload and its header.
 //!
-//! The type comes from the header, else from the payload's tag; a header fills in a tag that is missing. A type the enum
-//! does not have is an answer, not an error: a newer producer may say more than this reader knows.
+//! The type comes from the header, or else from the payload's tag. A header supplies a missing tag. A type that the enum does not
+//! have is not an error: producers can be newer than readers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,71 +15,74 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 
-use super::names::EVENT_TYPE;
+use super::headers::EVENT_TYPE;
 use super::reason;
 use super::reason::Reason;
 
-/// How much of a foreign name an error shows.
-const SHOWN_MAX: usize = 64;
+/// How many characters of a type an error shows.
+const SHOWN_CHARS_MAX: usize = 64;
 
-/// An event, as far as this reader knows it.
+/// A decoded event.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Decoded<E> {
-    /// One of the types of `E`.
+    /// An event of a type that `E` has.
     Known(E),
-    /// A type that `E` does not have.
+    /// An event of a type that `E` does not have.
     Unknown(Unknown),
 }
 
-/// An event of a type that this reader does not know.
+/// An event of an unknown type.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Unknown {
-    /// Its type.
+    /// The type.
     pub event_type: String,
-    /// The payload, as it came.
+    /// The payload, unchanged.
     pub payload: Vec<u8>,
 }
 
-/// A name out of a record. It is shown escaped and cut short.
+/// An event type from a record. It is displayed escaped and shortened.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Name(String);
+pub struct TypeName(String);
 
-impl Name {
+impl TypeName {
     fn new(name: &str) -> Self {
-        Self(name.chars().take(SHOWN_MAX).collect())
+        Self(name.chars().take(SHOWN_CHARS_MAX).collect())
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for TypeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
     }
 }
 
-/// A record does not hold an event of the type that was asked for.
+/// An event cannot be decoded. Messages contain names of the type, never values of the payload.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
-    /// Nobody says what it is.
-    #[error("neither a header nor the payload names the event's type")]
+    /// Neither the header nor the payload has a type.
+    #[error("cannot decode event: no event_type in the headers or the payload")]
     Untyped,
-    /// Two say different things.
-    #[error("the header says the event's type is {header}, the payload says {tag}")]
+    /// The header and the payload have different types.
+    #[error("cannot decode event: event_type is {header} in the headers and {tag} in the payload")]
     TypesDiffer {
-        /// What the header says.
-        header: Name,
-        /// What the payload says.
-        tag: Name,
+        /// The header's.
+        header: TypeName,
+        /// The payload's.
+        tag: TypeName,
     },
-    /// The type is known, and the payload does not fit it.
-    #[error("the payload does not fit {event_type}: {reason}")]
+    /// The payload does not match its type.
+    #[error("cannot decode event {event_type}: {reason}")]
     Malformed {
         /// The event's type.
-        event_type: Name,
-        /// Why, in words of the type.
+        event_type: TypeName,
+        /// Why.
         reason: String,
     },
-    /// The payload fits no type at all.
-    #[error("the payload is not an event: {0}")]
+    /// The payload is not an event.
+    #[error("cannot decode event: {0}")]
     NotAnEvent(String),
 }
 
@@ -100,10 +103,12 @@ impl Diagnose for DecodeError {
     fn help(&self) -> Option<String> {
         Some(
             match self {
-                Self::Untyped => "let the producer name the type: in the header event_type, or by a tag in the payload",
-                Self::TypesDiffer { .. } => "let header and tag agree; the column event_type is the header",
+                Self::Untyped => "set the event_type header or a tag in the payload at the producer",
+                Self::TypesDiffer { .. } => {
+                    "write the same type to the column event_type, which becomes the header, and to the tag"
+                }
                 Self::Malformed { .. } | Self::NotAnEvent(_) => {
-                    "compare what the producer writes with the type; docs/events.md says which changes are safe"
+                    "compare the producer's type with the reader's; docs/events.md lists compatible changes"
                 }
             }
             .to_owned(),
@@ -111,14 +116,14 @@ impl Diagnose for DecodeError {
     }
 }
 
-/// The tag of a payload, if it has one.
+/// The tag of a payload.
 #[derive(Default, Deserialize)]
 struct Tag<'a> {
     #[serde(borrow, default)]
     event_type: Option<Cow<'a, str>>,
 }
 
-/// Reads an event out of a payload; `header_type` is the record's header `event_type`.
+/// Decodes an event from a payload. `header_type` is the record's `event_type` header.
 ///
 /// ```
 /// # use walrelay_events::event::{Decoded, Unknown, decode};
@@ -132,16 +137,16 @@ struct Tag<'a> {
 /// assert!(matches!(newer, Decoded::Unknown(Unknown { event_type, .. }) if event_type == "OrderSplit"));
 ///
 /// let broken = decode::<OrderEvent>(Some("OrderCreated"), b"{}").unwrap_err();
-/// assert_eq!(broken.to_string(), "the payload does not fit \"OrderCreated\": the field total_cents is missing");
+/// assert_eq!(broken.to_string(), "cannot decode event \"OrderCreated\": missing field total_cents");
 /// # Ok::<(), walrelay_events::event::DecodeError>(())
 /// ```
 pub fn decode<E: DeserializeOwned>(header_type: Option<&str>, payload: &[u8]) -> Result<Decoded<E>, DecodeError> {
-    // What has no readable tag is looked at again below, once it is known whether it matters.
+    // A payload without a readable tag is checked again below, where it matters.
     let is_object = payload.trim_ascii_start().starts_with(b"{");
     let tag = if is_object { serde_json::from_slice::<Tag<'_>>(payload).unwrap_or_default().event_type } else { None };
     let event_type = match (header_type, tag.as_deref()) {
         (Some(header), Some(tag)) if header != tag => {
-            return Err(DecodeError::TypesDiffer { header: Name::new(header), tag: Name::new(tag) });
+            return Err(DecodeError::TypesDiffer { header: TypeName::new(header), tag: TypeName::new(tag) });
         }
         (Some(header), _) => header,
         (None, Some(tag)) => tag,
@@ -151,19 +156,19 @@ pub fn decode<E: DeserializeOwned>(header_type: Option<&str>, payload: &[u8]) ->
         return Ok(Decoded::Unknown(Unknown { event_type: event_type.to_owned(), payload: payload.to_vec() }));
     }
     let malformed =
-        |reason: &Reason| DecodeError::Malformed { event_type: Name::new(event_type), reason: reason.to_string() };
+        |reason: &Reason| DecodeError::Malformed { event_type: TypeName::new(event_type), reason: reason.to_string() };
     if tag.is_some() {
         return match serde_json::from_slice(payload) {
             Ok(event) => Ok(Decoded::Known(event)),
-            Err(_) => Err(malformed(&look(payload).map_or_else(|reason| reason, reason::why::<E>))),
+            Err(_) => Err(malformed(&parse(payload).map_or_else(|reason| reason, reason::why::<E>))),
         };
     }
-    let mut value = look(payload).map_err(|reason| malformed(&reason))?;
+    let mut value = parse(payload).map_err(|reason| malformed(&reason))?;
     let Value::Object(fields) = &mut value else {
-        return Err(malformed(&Reason::Other("it is not a JSON object".to_owned())));
+        return Err(malformed(&Reason::Other("the payload is not a JSON object".to_owned())));
     };
     if fields.insert(EVENT_TYPE.to_owned(), event_type.into()).is_some() {
-        return Err(malformed(&no_text()));
+        return Err(malformed(&invalid_tag()));
     }
     match serde_json::from_value(value.clone()) {
         Ok(event) => Ok(Decoded::Known(event)),
@@ -171,28 +176,28 @@ pub fn decode<E: DeserializeOwned>(header_type: Option<&str>, payload: &[u8]) ->
     }
 }
 
-/// Reads a payload of which nobody says the type: a struct needs none.
+/// Decodes a payload without a type. A struct needs none.
 fn untyped<E: DeserializeOwned>(payload: &[u8]) -> Result<Decoded<E>, DecodeError> {
-    let value = look(payload).map_err(|reason| DecodeError::NotAnEvent(reason.to_string()))?;
+    let value = parse(payload).map_err(|reason| DecodeError::NotAnEvent(reason.to_string()))?;
     if value.get(EVENT_TYPE).is_some() {
-        return Err(DecodeError::NotAnEvent(no_text().to_string()));
+        return Err(DecodeError::NotAnEvent(invalid_tag().to_string()));
     }
     if let Ok(event) = serde_json::from_slice(payload) {
         return Ok(Decoded::Known(event));
     }
-    if reason::asks_for_tag::<E>() {
+    if reason::requires_tag::<E>() {
         return Err(DecodeError::Untyped);
     }
     Err(DecodeError::NotAnEvent(reason::why::<E>(value).to_string()))
 }
 
-/// A tag is there, but is no text, or is there twice. serde would take a number for the place of a variant.
-fn no_text() -> Reason {
-    Reason::Other("expected one text in event_type".to_owned())
+/// The tag is not a string, or occurs twice. serde would take a number as the index of a variant.
+fn invalid_tag() -> Reason {
+    Reason::Other("expected one string in event_type".to_owned())
 }
 
-fn look(payload: &[u8]) -> Result<Value, Reason> {
-    serde_json::from_slice(payload).map_err(|_| Reason::Other("it is not JSON".to_owned()))
+fn parse(payload: &[u8]) -> Result<Value, Reason> {
+    serde_json::from_slice(payload).map_err(|_| Reason::Other("the payload is not JSON".to_owned()))
 }
 
 #[cfg(test)]
@@ -200,8 +205,8 @@ mod tests {
     use proptest::prelude::*;
     use serde::Serialize;
 
-    use super::super::encode;
     use super::*;
+    use crate::event::encode::encode;
 
     #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
     enum Currency {
@@ -242,20 +247,21 @@ mod tests {
     }
 
     #[test]
-    fn the_type_comes_from_the_header_else_from_the_tag_and_both_must_agree() {
+    fn the_type_comes_from_the_header_or_else_from_the_tag_and_both_must_agree() {
         let known = Decoded::Known(OrderEvent::Closed);
         assert_eq!(decode(Some("Closed"), b"{}"), Ok(known.clone()));
         assert_eq!(decode(None, br#"{"event_type":"Closed"}"#), Ok(known.clone()));
         assert_eq!(decode(Some("Closed"), br#"{"event_type":"Closed"}"#), Ok(known));
         assert_eq!(
             refused::<OrderEvent>(Some("Closed"), r#"{"event_type":"Paid\n"}"#),
-            r#"the header says the event's type is "Closed", the payload says "Paid\n""#
+            r#"cannot decode event: event_type is "Closed" in the headers and "Paid\n" in the payload"#
         );
-        assert_eq!(refused::<OrderEvent>(None, "{}"), "neither a header nor the payload names the event's type");
+        let untyped = "cannot decode event: no event_type in the headers or the payload";
+        assert_eq!(refused::<OrderEvent>(None, "{}"), untyped);
     }
 
     #[test]
-    fn a_type_of_a_newer_producer_is_unknown_and_a_broken_payload_of_a_known_type_is_not() {
+    fn a_type_of_a_newer_producer_is_unknown_and_an_invalid_payload_of_a_known_type_is_an_error() {
         for payload in [&b"{\"event_type\":\"Split\",\"into\":2}"[..], b"{}", b"not JSON", b"[1]", b""] {
             let decoded = decode::<OrderEvent>(Some("Split"), payload);
             let unknown = Unknown { event_type: "Split".into(), payload: payload.to_vec() };
@@ -266,37 +272,36 @@ mod tests {
     }
 
     #[test]
-    fn an_error_speaks_of_the_type_and_quotes_nothing_of_the_payload() {
+    fn an_error_names_parts_of_the_type_and_quotes_no_value_of_the_payload() {
         let rows = [
-            ("Shipped", r#"{"weight":1}"#, "the field parcels is missing"),
-            ("Shipped", r#"{"parcels":[],"weight":"geheim"}"#, "expected u64, found a text"),
+            ("Shipped", r#"{"weight":1}"#, "missing field parcels"),
+            ("Shipped", r#"{"parcels":[],"weight":"geheim"}"#, "expected u64, found a string"),
             ("Shipped", r#"{"parcels":[],"weight":-77}"#, "expected u64, found another value"),
-            ("Paid", r#"{"cents":1,"currency":"geheim"}"#, "a field is none of Eur, Usd"),
-            ("Created", r#"{"total":["geheim"]}"#, "expected i64, found a text"),
-            ("Created", r#"{"event_type":7}"#, "expected one text in event_type"),
-            ("Created", r#"{"event_type":"Created","event_type":"Closed"}"#, "expected one text in event_type"),
-            ("Closed", "geheim", "it is not JSON"),
-            ("Closed", "[]", "it is not a JSON object"),
+            ("Paid", r#"{"cents":1,"currency":"geheim"}"#, "expected one of Eur, Usd"),
+            ("Created", r#"{"total":["geheim"]}"#, "expected i64, found a string"),
+            ("Created", r#"{"event_type":7}"#, "expected one string in event_type"),
+            ("Created", r#"{"event_type":"Created","event_type":"Closed"}"#, "expected one string in event_type"),
+            ("Closed", "geheim", "the payload is not JSON"),
+            ("Closed", "[]", "the payload is not a JSON object"),
         ];
         for (name, payload, expected) in rows {
-            let told = refused::<OrderEvent>(Some(name), payload);
-            assert!(told.starts_with(&format!("the payload does not fit \"{name}\": ")), "{told}");
-            assert!(!told.contains("geheim") && !told.contains("77"), "{told}");
-            assert!(told.ends_with(expected), "{told}, not {expected}");
+            let text = refused::<OrderEvent>(Some(name), payload);
+            assert_eq!(text, format!("cannot decode event \"{name}\": {expected}"));
+            assert!(!text.contains("geheim") && !text.contains("77"), "{text}");
         }
-        let by_place = refused::<OrderEvent>(None, r#"{"event_type":3}"#);
-        assert_eq!(by_place, "the payload is not an event: expected one text in event_type");
+        let by_index = refused::<OrderEvent>(None, r#"{"event_type":3}"#);
+        assert_eq!(by_index, "cannot decode event: expected one string in event_type");
         let long = "x".repeat(10_000);
         assert!(refused::<OrderEvent>(Some("Closed"), &format!("{{\"event_type\":\"{long}\"}}")).len() < 200);
     }
 
     #[test]
-    fn a_struct_is_known_whatever_its_type_is_called() {
+    fn a_struct_is_decoded_whatever_its_type_is() {
         for header in [None, Some("Anything")] {
             assert_eq!(decode(header, br#"{"id":7}"#), Ok(Decoded::Known(Row { id: 7 })));
         }
-        assert_eq!(refused::<Row>(None, "{}"), "the payload is not an event: the field id is missing");
-        assert_eq!(refused::<Row>(None, ""), "the payload is not an event: it is not JSON");
+        assert_eq!(refused::<Row>(None, "{}"), "cannot decode event: missing field id");
+        assert_eq!(refused::<Row>(None, ""), "cannot decode event: the payload is not JSON");
     }
 
     fn events() -> impl Strategy<Value = OrderEvent> {
@@ -314,20 +319,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded_again(event in events(), has_header in any::<bool>()) {
+        fn an_encoded_event_is_decoded_again(event in events(), has_header in any::<bool>()) {
             let encoded = encode(&event).unwrap();
             let header = has_header.then_some(encoded.event_type.as_str());
             prop_assert_eq!(decode(header, encoded.payload.as_bytes()), Ok(Decoded::Known(event)));
         }
 
         #[test]
-        fn no_bytes_make_it_panic(header in proptest::option::of(".{0,9}"), payload in any::<Vec<u8>>()) {
+        fn no_bytes_panic(header in proptest::option::of(".{0,9}"), payload in any::<Vec<u8>>()) {
             let _ = decode::<OrderEvent>(header.as_deref(), &payload);
             let _ = decode::<Row>(header.as_deref(), &payload);
         }
 
         #[test]
-        fn no_object_makes_it_panic(
+        fn no_object_panics(
             name in "Created|Shipped|Paid|Closed|Other",
             field in "event_type|total|note|parcels|weight|cents|currency",
             value in "null|true|-1|1e400|\"Eur\"|\\[\\]|\\{\\}|\\[\\[\\[|\\{\"Eur\":null\\}",

@@ -1,4 +1,4 @@
-//! From an event to its type and its JSON.
+//! Encodes an event as JSON and reads its type.
 
 use std::borrow::Cow;
 
@@ -10,29 +10,31 @@ use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 
-/// An event as it stands in a row.
+/// An encoded event, as it is written to a row.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Encoded {
-    /// The type's name, which is also the payload's tag.
+    /// The type, which is also the payload's tag.
     pub event_type: String,
     /// The event as a JSON object, with its tag.
     pub payload: String,
 }
 
-/// A value is not an event.
+/// A value cannot be encoded as an event.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncodeError {
-    /// It cannot become JSON at all.
-    #[error("write the event as JSON")]
+    /// serde failed.
+    #[error("cannot encode event as JSON")]
     Json(#[source] serde_json::Error),
-    /// It is a number, a text or a list.
-    #[error("expected an event that is a JSON object")]
+    /// The value is a number, a string or a list.
+    #[error("cannot encode event: it is not a JSON object")]
     NotAnObject,
-    /// It does not say its type, or says it twice or not as a text.
-    #[error("expected an event with one text field event_type")]
+    /// The tag is missing, occurs twice, or is not a string.
+    #[error("cannot encode event: expected one string field event_type")]
     Untagged,
-    /// PostgreSQL stores no such text.
-    #[error("the event holds a text with the character U+0000, which PostgreSQL does not store")]
+    /// PostgreSQL cannot store this string.
+    #[error("cannot encode event: a string contains U+0000, which PostgreSQL cannot store")]
     Nul,
 }
 
@@ -53,21 +55,21 @@ impl Diagnose for EncodeError {
         match self {
             Self::Json(_) => None,
             Self::NotAnObject | Self::Untagged => {
-                Some("put #[serde(tag = \"event_type\")] on the enum; no field may have that name".to_owned())
+                Some("add #[serde(tag = \"event_type\")] to the enum, and name no field event_type".to_owned())
             }
-            Self::Nul => Some("refuse or replace U+0000 where the text enters the application".to_owned()),
+            Self::Nul => Some("refuse or replace U+0000 in the application's input".to_owned()),
         }
     }
 }
 
-/// The one field of a payload that says what it is.
+/// The tag of a payload.
 #[derive(Deserialize)]
 struct Tag<'a> {
     #[serde(borrow)]
     event_type: Cow<'a, str>,
 }
 
-/// Writes an event as JSON and reads its type from the tag.
+/// Encodes an event as JSON and reads its type from the tag.
 pub fn encode<E: Serialize + ?Sized>(event: &E) -> Result<Encoded, EncodeError> {
     let payload = serde_json::to_string(event).map_err(EncodeError::Json)?;
     if !payload.starts_with('{') {
@@ -83,10 +85,10 @@ pub fn encode<E: Serialize + ?Sized>(event: &E) -> Result<Encoded, EncodeError> 
     Ok(Encoded { event_type: tag.event_type.into_owned(), payload })
 }
 
-/// Finds `\u0000` with a backslash that is not itself escaped.
+/// Finds `\u0000` whose backslash is not escaped itself.
 fn has_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(place, _)| {
-        let before = json.as_bytes().get(..place).unwrap_or_default();
+    json.match_indices("\\u0000").any(|(index, _)| {
+        let before = json.as_bytes().get(..index).unwrap_or_default();
         before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
     })
 }
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_object_that_says_its_type_once_is_an_event() {
+    fn only_an_object_with_one_type_is_an_event() {
         #[derive(Serialize)]
         #[serde(tag = "event_type")]
         enum Twice {
@@ -115,18 +117,18 @@ mod tests {
         let check = |result: Result<Encoded, EncodeError>, expected: &str| {
             assert_eq!(result.unwrap_err().to_string(), expected);
         };
-        let untagged = "expected an event with one text field event_type";
-        check(encode(&json!(["event_type"])), "expected an event that is a JSON object");
-        check(encode("Created"), "expected an event that is a JSON object");
+        let untagged = "cannot encode event: expected one string field event_type";
+        check(encode(&json!(["event_type"])), "cannot encode event: it is not a JSON object");
+        check(encode("Created"), "cannot encode event: it is not a JSON object");
         check(encode(&json!({})), untagged);
         check(encode(&json!({"event_type": 1})), untagged);
         check(encode(&json!({"event_type": ""})), untagged);
         check(encode(&Twice::Said(Inner { event_type: "x".into() })), untagged);
-        check(encode(&Keys { keys: [((1, 2), 3)].into() }), "write the event as JSON");
+        check(encode(&Keys { keys: [((1, 2), 3)].into() }), "cannot encode event as JSON");
     }
 
     #[test]
-    fn what_postgresql_does_not_store_is_refused_before_it_breaks_a_transaction() {
+    fn a_string_that_postgresql_cannot_store_is_refused_before_it_aborts_a_transaction() {
         let event = |text: &str| json!({"event_type": "A", "text": text});
         assert!(matches!(encode(&event("\0")), Err(EncodeError::Nul)));
         assert!(matches!(encode(&event("\\\0")), Err(EncodeError::Nul)));

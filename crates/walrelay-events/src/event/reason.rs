@@ -1,7 +1,7 @@
-//! Why a value does not fit a type, told without anything of the value.
+//! Why a value does not match a type, without any part of the value.
 //!
-//! serde's own errors quote what they found. This error keeps what the type says (its fields, its variants) and drops what
-//! the payload says. It also keeps apart the one failure that is no mistake: a variant the type does not have.
+//! serde's own errors quote the value. This one contains names of the type only (fields, variants). It also distinguishes the
+//! one failure that is not an error: a variant that the type does not have.
 
 use std::fmt;
 
@@ -18,14 +18,14 @@ use serde::de::value::MapDeserializer;
 use serde::de::value::SeqDeserializer;
 use serde_json::Value;
 
-use super::names::EVENT_TYPE;
+use super::headers::EVENT_TYPE;
 
-/// What stands in the way, in words of the type.
+/// Why a value does not match a type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reason {
-    /// There is no variant of this name.
+    /// The type has no such variant, only these.
     UnknownVariant(&'static [&'static str]),
-    /// A field is not there.
+    /// The value lacks this field.
     MissingField(&'static str),
     /// Anything else.
     Other(String),
@@ -34,8 +34,8 @@ pub(super) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownVariant(expected) => write!(f, "a field is none of {}", expected.join(", ")),
-            Self::MissingField(name) => write!(f, "the field {name} is missing"),
+            Self::UnknownVariant(expected) => write!(f, "expected one of {}", expected.join(", ")),
+            Self::MissingField(name) => write!(f, "missing field {name}"),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -45,8 +45,8 @@ impl std::error::Error for Reason {}
 
 impl de::Error for Reason {
     fn custom<T: fmt::Display>(_: T) -> Self {
-        // Whose words these are is not known; they may quote the value.
-        Self::Other("a value is refused by its type".to_owned())
+        // The text is not serde's own and may quote the value.
+        Self::Other("a value was refused by its type".to_owned())
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -66,7 +66,7 @@ impl de::Error for Reason {
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::Other(format!("a field is none of {}", expected.join(", ")))
+        Self::Other(format!("expected one of {}", expected.join(", ")))
     }
 
     fn missing_field(name: &'static str) -> Self {
@@ -74,7 +74,7 @@ impl de::Error for Reason {
     }
 
     fn duplicate_field(name: &'static str) -> Self {
-        Self::Other(format!("the field {name} is there twice"))
+        Self::Other(format!("duplicate field {name}"))
     }
 }
 
@@ -83,7 +83,7 @@ fn kind(found: Unexpected<'_>) -> &'static str {
         Unexpected::Bool(_) => "a boolean",
         Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
         Unexpected::Float(_) => "a number",
-        Unexpected::Char(_) | Unexpected::Str(_) => "a text",
+        Unexpected::Char(_) | Unexpected::Str(_) => "a string",
         Unexpected::Bytes(_) => "bytes",
         Unexpected::Unit | Unexpected::Option => "null",
         Unexpected::Seq => "a list",
@@ -97,28 +97,28 @@ fn kind(found: Unexpected<'_>) -> &'static str {
     }
 }
 
-/// Says whether a type has a variant for a name, by offering it the tag alone: internally tagged enums read it first, and
-/// everything else fails for want of fields, which proves that the name was taken.
+/// Returns whether a type has a variant of this name. It is given the tag alone: an internally tagged enum reads it first, and
+/// any error but an unknown variant proves that the variant exists.
 pub(super) fn knows<E: DeserializeOwned>(event_type: &str) -> bool {
     let tag = MapDeserializer::<_, Reason>::new(std::iter::once((EVENT_TYPE, event_type)));
     !matches!(E::deserialize(tag), Err(Reason::UnknownVariant(_)))
 }
 
-/// Says whether a type asks for the tag.
-pub(super) fn asks_for_tag<E: DeserializeOwned>() -> bool {
+/// Returns whether a type requires the tag.
+pub(super) fn requires_tag<E: DeserializeOwned>() -> bool {
     let nothing = MapDeserializer::<_, Reason>::new(std::iter::empty::<(&str, &str)>());
     matches!(E::deserialize(nothing), Err(Reason::MissingField(EVENT_TYPE)))
 }
 
-/// Says why a value does not fit.
+/// Returns why a value does not match a type.
 pub(super) fn why<E: DeserializeOwned>(value: Value) -> Reason {
     match E::deserialize(Quiet(value)) {
         Err(reason) => reason,
-        Ok(_) => Reason::Other("the JSON does not fit the type".to_owned()),
+        Ok(_) => Reason::Other("the JSON does not match the type".to_owned()),
     }
 }
 
-/// A JSON value that fails with a [`Reason`].
+/// A JSON value whose deserializer fails with a [`Reason`].
 struct Quiet(Value);
 
 impl<'de> Deserializer<'de> for Quiet {

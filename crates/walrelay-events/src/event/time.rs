@@ -1,19 +1,19 @@
-//! Moments as RFC 3339 in UTC.
+//! Timestamps as RFC 3339 in UTC.
 
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-/// 9999-12-31T23:59:59, the last second that has four digits for its year.
+/// 9999-12-31T23:59:59, the last second of a four-digit year.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// Writes a moment with microseconds, as PostgreSQL keeps it. Nothing before 1970 or after 9999.
+/// Formats a time with microseconds, the precision of PostgreSQL. Returns none before 1970 and after 9999.
 #[must_use]
-pub fn format_rfc3339(moment: SystemTime) -> Option<String> {
-    let since = moment.duration_since(UNIX_EPOCH).ok()?;
-    (since.as_secs() <= SECONDS_MAX).then(|| humantime::format_rfc3339_micros(moment).to_string())
+pub fn format_rfc3339(time: SystemTime) -> Option<String> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    (since.as_secs() <= SECONDS_MAX).then(|| humantime::format_rfc3339_micros(time).to_string())
 }
 
-/// Reads a moment. Nothing if the text is not RFC 3339 in UTC (`Z`), or before 1970.
+/// Parses a time. Returns none if the text is not RFC 3339 in UTC (`Z`), or before 1970.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_comes_back_to_the_microsecond() {
+    fn a_time_is_parsed_again_to_the_microsecond() {
         let rows = [
             (Duration::ZERO, "1970-01-01T00:00:00.000000Z"),
             (Duration::new(1_767_225_600, 123_456_789), "2026-01-01T00:00:00.123456Z"),

@@ -1,18 +1,18 @@
-//! Typed events into the outbox table, in the transaction of the change they tell of.
+//! Appends typed events to the outbox table, in the transaction of the change that they describe.
 //!
 //! ```text
-//!   begin ── change ── append(&tx, &event) ── commit        both are there, or neither is
+//!   begin ── change ── append(&tx, &event) ── commit        both are committed, or neither
 //! ```
 //!
-//! What always holds: an event is written by the caller's own transaction, which the types ask for; what cannot be written
-//! (no type, U+0000, a moment outside 1970 to 9999) is refused before the database sees it, so that it does not break the
-//! transaction; events become rows in the order in which they are given.
+//! An event is appended in the caller's own transaction, which the types require. An event that cannot be stored (no type,
+//! U+0000, a time outside 1970 to 9999) is refused before it is sent, so it does not abort the transaction. Events become rows
+//! in the order in which they are given.
 //!
-//! It deliberately opens no connection, retries nothing and creates no table: `walrelay setup --with-outbox` prints it.
+//! Deliberately absent: connections, retries, and creation of the table. `walrelay setup --with-outbox` prints its SQL.
 #![cfg_attr(
     feature = "outbox",
     doc = r#"
-A correct producer:
+A producer:
 
 ```no_run
 # use walrelay_events::{event::Envelope, outbox};

@@ -1,4 +1,4 @@
-//! From envelopes to the seven arrays of one statement.
+//! Converts envelopes to the seven arrays of a statement.
 
 use serde::Serialize;
 use serde_json::Map;
@@ -8,16 +8,16 @@ use crate::event;
 use crate::event::Encoded;
 use crate::event::Envelope;
 
-use super::Error;
+use super::error::Error;
 
-/// How many rows one statement writes.
+/// The maximum number of rows of a statement.
 const ROWS_MAX: usize = 1_000;
-/// After how many bytes of payload a statement is full, even with fewer rows.
+/// A statement with this many bytes of payload gets no further rows.
 const BYTES_MAX: usize = 16 << 20;
-/// Longer than any topic's name.
+/// The maximum length of a topic's name.
 const AGGREGATE_TYPE_BYTES_MAX: usize = 249;
 
-/// Rows of one statement, column by column.
+/// The rows of one statement, column by column.
 #[derive(Debug, Default)]
 pub(super) struct Rows<'a> {
     pub(super) ids: Vec<String>,
@@ -26,13 +26,13 @@ pub(super) struct Rows<'a> {
     pub(super) event_types: Vec<String>,
     pub(super) payloads: Vec<String>,
     pub(super) headers: Vec<String>,
-    pub(super) moments: Vec<String>,
+    pub(super) times: Vec<String>,
     bytes: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// Cuts envelopes into statements. All of them are looked at before the first one is sent.
-    pub(super) fn cut<E: Serialize>(envelopes: &'a [Envelope<E>]) -> Result<Vec<Self>, Error> {
+    /// Divides envelopes into statements. All of them are checked before the first statement is sent.
+    pub(super) fn divide<E: Serialize>(envelopes: &'a [Envelope<E>]) -> Result<Vec<Self>, Error> {
         let mut statements: Vec<Self> = Vec::new();
         for envelope in envelopes {
             match statements.last_mut() {
@@ -59,22 +59,22 @@ impl<'a> Rows<'a> {
         if event_type.contains('\0') {
             return Err(Error::Encode(event::EncodeError::Nul));
         }
-        let moment = event::format_rfc3339(envelope.occurred_at).ok_or(Error::OccurredAt)?;
+        let time = event::format_rfc3339(envelope.occurred_at).ok_or(Error::OccurredAt)?;
         self.bytes += payload.len();
         self.ids.push(envelope.event_id.to_string());
         self.aggregate_types.push(aggregate_type);
         self.aggregate_ids.push(aggregate_id);
         self.event_types.push(event_type);
         self.payloads.push(payload);
-        self.headers.push(headers(envelope, &moment));
-        self.moments.push(moment);
+        self.headers.push(headers(envelope, &time));
+        self.times.push(time);
         Ok(())
     }
 }
 
-/// What the relay copies into the record's headers besides its own.
-fn headers<E>(envelope: &Envelope<E>, moment: &str) -> String {
-    let ours = [(event::AGGREGATE_TYPE, envelope.aggregate_type.as_str()), (event::OCCURRED_AT, moment)];
+/// The headers that the relay adds to its own.
+fn headers<E>(envelope: &Envelope<E>, time: &str) -> String {
+    let ours = [(event::AGGREGATE_TYPE, envelope.aggregate_type.as_str()), (event::OCCURRED_AT, time)];
     let trace = envelope.trace.iter().flat_map(event::TraceContext::headers);
     let all: Map<String, Value> =
         ours.into_iter().chain(trace).map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
@@ -98,26 +98,26 @@ mod tests {
     #[test]
     fn statements_are_full_and_keep_the_order() {
         let envelopes: Vec<_> = (0..2_500).map(envelope).collect();
-        let statements = Rows::cut(&envelopes).unwrap();
+        let statements = Rows::divide(&envelopes).unwrap();
         assert_eq!(statements.iter().map(|rows| rows.ids.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
         let ids: Vec<&str> = statements.iter().flat_map(|rows| rows.aggregate_ids.iter().copied()).collect();
-        assert!(ids.iter().enumerate().all(|(place, id)| *id == place.to_string()));
+        assert!(ids.iter().enumerate().all(|(number, id)| *id == number.to_string()));
         let large: Vec<_> = (0..3)
             .map(|number| Envelope::new("Order", number, json!({"event_type": "Large", "pad": "x".repeat(BYTES_MAX)})))
             .collect();
-        assert_eq!(Rows::cut(&large).unwrap().len(), 3);
-        assert!(Rows::cut::<Value>(&[]).unwrap().is_empty());
+        assert_eq!(Rows::divide(&large).unwrap().len(), 3);
+        assert!(Rows::divide::<Value>(&[]).unwrap().is_empty());
     }
 
     #[test]
-    fn the_headers_say_what_the_columns_of_a_record_do_not() {
+    fn headers_hold_the_aggregate_type_the_time_and_the_trace() {
         let trace = TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None, Some("a=\"b"));
         let mut envelope = envelope(1);
         envelope.occurred_at = UNIX_EPOCH + Duration::from_micros(1_767_225_600_000_001);
         envelope.trace = None;
         let expected = json!({"aggregate_type": "Order", "occurred_at": "2026-01-01T00:00:00.000001Z"});
         let written = |envelope: &Envelope<Value>| -> Value {
-            let statements = Rows::cut(std::slice::from_ref(envelope)).unwrap();
+            let statements = Rows::divide(std::slice::from_ref(envelope)).unwrap();
             serde_json::from_str(&statements[0].headers[0]).unwrap()
         };
         assert_eq!(written(&envelope), expected);
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_the_transaction_or_the_record_is_refused_before() {
+    fn an_event_that_would_abort_the_transaction_is_refused_before() {
         let with = |change: fn(&mut Envelope<Value>)| {
             let mut envelopes = [envelope(1), envelope(2)];
             change(&mut envelopes[1]);
-            Rows::cut(&envelopes).unwrap_err()
+            Rows::divide(&envelopes).unwrap_err()
         };
         assert!(matches!(with(|envelope| envelope.aggregate_type.clear()), Error::AggregateType));
         assert!(matches!(with(|envelope| envelope.aggregate_type = "x".repeat(250)), Error::AggregateType));

@@ -1,4 +1,4 @@
-//! The writer on sqlx: the same statement, in sqlx's transaction. Runtime and TLS of sqlx are the application's choice.
+//! The outbox on sqlx. The application chooses sqlx's runtime and TLS.
 //!
 //! ```no_run
 //! # use walrelay_events::{event::Envelope, outbox};
@@ -25,9 +25,9 @@ use uuid::Uuid;
 
 use crate::event::Envelope;
 
-use super::Error;
-use super::Outbox;
+use super::error::Error;
 use super::rows::Rows;
+use super::table::Outbox;
 
 /// Appends an event to `public.outbox_events`, as [`Outbox::append_sqlx`] does.
 pub async fn append<E: Serialize>(tx: &mut Transaction<'_, Postgres>, envelope: &Envelope<E>) -> Result<Uuid, Error> {
@@ -43,7 +43,7 @@ pub async fn append_many<E: Serialize>(
 }
 
 impl Outbox {
-    /// Appends an event in the caller's transaction of sqlx, and gives its id. It is there when the transaction commits.
+    /// Appends an event in the caller's sqlx transaction, in one round trip, and returns its id.
     pub async fn append_sqlx<E: Serialize>(
         &self,
         tx: &mut Transaction<'_, Postgres>,
@@ -53,14 +53,14 @@ impl Outbox {
         Ok(envelope.event_id)
     }
 
-    /// Appends events in the caller's transaction of sqlx, in their order: a statement for each thousand.
+    /// Appends events in the caller's sqlx transaction, in order, with one statement per 1,000 events or 16 MiB of payload.
     pub async fn append_many_sqlx<E: Serialize>(
         &self,
         tx: &mut Transaction<'_, Postgres>,
         envelopes: &[Envelope<E>],
     ) -> Result<(), Error> {
-        for rows in Rows::cut(envelopes)? {
-            // Names in it are quoted, values are not in it.
+        for rows in Rows::divide(envelopes)? {
+            // It contains quoted names and no values.
             let written = sqlx::query(AssertSqlSafe(self.sql()))
                 .bind(rows.ids)
                 .bind(rows.aggregate_types)
@@ -68,7 +68,7 @@ impl Outbox {
                 .bind(rows.event_types)
                 .bind(rows.payloads)
                 .bind(rows.headers)
-                .bind(rows.moments)
+                .bind(rows.times)
                 .execute(&mut **tx);
             written.await.map_err(|error| failed(self.table(), error))?;
         }
@@ -77,8 +77,8 @@ impl Outbox {
 }
 
 fn failed(table: &str, error: sqlx::Error) -> Error {
-    let said = error.as_database_error();
-    match said.map(|db| (db.code().unwrap_or_default().into_owned(), db.message().to_owned())) {
+    let refusal = error.as_database_error();
+    match refusal.map(|db| (db.code().unwrap_or_default().into_owned(), db.message().to_owned())) {
         Some((sqlstate, message)) => Error::server(table, &sqlstate, &message, Box::new(error)),
         None => Error::Connection { table: table.to_owned(), source: Box::new(error) },
     }

@@ -1,43 +1,44 @@
-//! Which table and which columns, and the one statement that fills them.
+//! The outbox table and its columns, and the INSERT statement.
 
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
 
-/// PostgreSQL cuts longer names.
+/// PostgreSQL truncates longer names.
 const NAME_BYTES_MAX: usize = 63;
 
-/// A table to append to. The default is `public.outbox_events` with the columns of the preset `walrelay`; it must be what the
-/// relay's `[[outbox]]` says.
+/// An outbox table. The default is `public.outbox_events` with the columns of the preset `walrelay`. It must match the relay's
+/// `[[outbox]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outbox {
     table: String,
     sql: String,
 }
 
-/// The names of the columns, by what they hold. Each is of type `text`, or of the type in the preset's table.
+/// The names of the columns.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Columns {
-    /// The event's id: `uuid`.
+    /// The event's id: `uuid` or `text`.
     pub id: String,
-    /// What kind of thing the event is about.
+    /// The aggregate type: `text`.
     pub aggregate_type: String,
-    /// Which one the event is about.
+    /// The aggregate id: `text`.
     pub aggregate_id: String,
-    /// What happened.
+    /// The event type: `text`.
     pub event_type: String,
-    /// The event itself: `jsonb` or `json`.
+    /// The event: `jsonb` or `json`.
     pub payload: String,
-    /// The writer's own headers, with the trace context: `jsonb` or `json`. Without it they are left out.
+    /// Headers, with the trace context: `jsonb` or `json`. Without this column they are dropped.
     pub headers: Option<String>,
-    /// When it happened: `timestamptz`. Without it the moment is left out.
+    /// When the event happened: `timestamptz`. Without this column the time is dropped.
     pub created_at: Option<String>,
 }
 
-/// A table or column cannot have this name.
+/// The name of a table or column is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("expected a name of 1 to {NAME_BYTES_MAX} bytes without U+0000 for the {what}, found {name:?}")]
+#[error("invalid name {name:?} of the {what}: expected 1 to {NAME_BYTES_MAX} bytes without U+0000")]
 pub struct BadName {
     what: &'static str,
     name: String,
@@ -53,7 +54,7 @@ impl Diagnose for BadName {
     }
 
     fn help(&self) -> Option<String> {
-        Some("name the table as `schema.table`, and the columns as they are, without quotes".to_owned())
+        Some("write the table as `schema.table` and the columns without quotes".to_owned())
     }
 }
 
@@ -78,14 +79,16 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Names another table, as `schema.table` or a table of `public`, and its columns. Names stand as they are, without
-    /// quotes, as in the relay's configuration.
+    /// Uses another table, `schema.table` or a table of `public`, and its columns. Names are written without quotes, as in the
+    /// relay's configuration.
     ///
     /// ```
     /// use walrelay_events::outbox::Columns;
     /// use walrelay_events::outbox::Outbox;
     ///
-    /// let columns = Columns { payload: "body".to_owned(), headers: None, ..Columns::default() };
+    /// let mut columns = Columns::default();
+    /// columns.payload = "body".to_owned();
+    /// columns.headers = None;
     /// let outbox = Outbox::new("shop.events", &columns)?;
     /// # Ok::<(), walrelay_events::outbox::BadName>(())
     /// ```
@@ -101,11 +104,11 @@ impl Outbox {
 
     fn build(schema: &str, table: &str, columns: &Columns) -> Self {
         let (names, values): (Vec<_>, Vec<_>) = columns.sources().map(|(name, value)| (quote(name), value)).unzip();
-        // Text on the way in, so that no client needs to know the types; a row for each place of the seven arrays.
+        // Parameters are text, so that clients need not know the column types. Each element of the seven arrays is a row.
         let sql = format!(
             "INSERT INTO {}.{} ({}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
              $5::text[], $6::text[], $7::text[]) WITH ORDINALITY \
-             AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, place) ORDER BY e.place",
+             AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, number) ORDER BY e.number",
             quote(schema),
             quote(table),
             names.join(", "),
@@ -124,7 +127,7 @@ impl Outbox {
 }
 
 impl Columns {
-    /// Gives each column and what goes into it.
+    /// Returns each column with its value.
     fn sources(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let more = [(&self.headers, "e.headers::jsonb"), (&self.created_at, "e.occurred_at::timestamptz")];
         let more = more.into_iter().filter_map(|(name, value)| Some((name.as_deref()?, value)));
@@ -156,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_only_ever_a_name() {
+    fn names_are_quoted() {
         let columns =
             Columns { id: "i\"d; DROP".into(), headers: None, created_at: Some("At".into()), ..Columns::default() };
         let outbox = Outbox::new("shop.ev\"ents", &columns).unwrap();
@@ -169,7 +172,7 @@ mod tests {
             assert!(Outbox::new(table, &Columns::default()).is_err(), "{table:?}");
         }
         let columns = Columns { headers: Some(String::new()), ..Columns::default() };
-        let told = Outbox::new("events", &columns).unwrap_err();
-        assert_eq!(told.to_string(), "expected a name of 1 to 63 bytes without U+0000 for the column, found \"\"");
+        let error = Outbox::new("events", &columns).unwrap_err();
+        assert_eq!(error.to_string(), "invalid name \"\" of the column: expected 1 to 63 bytes without U+0000");
     }
 }

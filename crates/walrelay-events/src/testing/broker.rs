@@ -1,16 +1,16 @@
-//! Kafka inside this process: librdkafka's mock cluster. The one place that knows its type.
+//! In-process Kafka: librdkafka's mock cluster. Only this file uses its type.
 //!
-//! It takes idempotent produces and serves consumers. It does not check sequence numbers and keeps little: what must be
-//! shown of idempotence, leaders and restarts needs a real broker.
+//! It accepts idempotent producers and serves consumer groups. It does not check sequence numbers. Tests of idempotence, leader
+//! changes and restarts need a real broker.
 
 use std::fmt;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use super::Error;
+use super::error::Error;
 
-/// A Kafka that lives as long as this value. It does not tell how long it keeps records: leave `inbox_keeps` out there.
+/// An in-process Kafka that ends when it is dropped. It does not support DescribeConfigs: do not set `Config::inbox_retention`.
 pub struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl fmt::Debug for Broker {
@@ -20,29 +20,29 @@ impl fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Starts so many brokers.
+    /// Starts this many brokers.
     pub fn start(brokers: i32) -> Result<Self, Error> {
-        MockCluster::new(brokers).map(Self).map_err(Error::Kafka)
+        MockCluster::new(brokers).map(Self).map_err(Error::kafka)
     }
 
-    /// Gives where to start from.
+    /// Returns the bootstrap servers.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         self.0.bootstrap_servers()
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
-        self.0.create_topic(name, partitions, 1).map_err(Error::Kafka)
+        self.0.create_topic(name, partitions, 1).map_err(Error::kafka)
     }
 
-    /// Takes a broker off the network.
+    /// Disconnects a broker.
     pub fn take_down(&self, broker: i32) -> Result<(), Error> {
-        self.0.broker_down(broker).map_err(Error::Kafka)
+        self.0.broker_down(broker).map_err(Error::kafka)
     }
 
-    /// Puts a broker back.
+    /// Connects a broker again.
     pub fn put_up(&self, broker: i32) -> Result<(), Error> {
-        self.0.broker_up(broker).map_err(Error::Kafka)
+        self.0.broker_up(broker).map_err(Error::kafka)
     }
 }

@@ -1,10 +1,10 @@
-//! A handler under test: records in, what became of each out, without Kafka.
+//! Tests a handler: records in, a report of each record out, without Kafka.
 //!
-//! The harness drives what the runtime drives: the same lanes (records of one key one after another, a record that waits
-//! for its retry holds back the later ones of its key), the same call of the handler, the same retry policy. Only the clock
-//! is its own: a pause is over at once, and told. Records of different keys run one at a time.
+//! The harness uses the same lanes, handler calls and retry policy as the runtime: records of a key one after another, and a
+//! record in its backoff delays the later ones of its key. Only the clock is its own: a backoff ends at once and is reported.
+//! Records of different keys run one at a time.
 //!
-//! It has no topic, so nothing is committed or written to a dead-letter topic, and no budget of rejections ends it.
+//! There is no topic, so no offset is committed, no dead-letter record is written, and no dead-letter budget applies.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use serde::Serialize;
 use crate::consumer::Delivery;
 use crate::consumer::Handler;
 use crate::consumer::Outcome;
-use crate::consumer::Policy;
 use crate::consumer::Record;
+use crate::consumer::RetryPolicy;
 use crate::consumer::call;
 use crate::consumer::call::Call;
 use crate::consumer::handler;
-use crate::consumer::handler::Erased;
+use crate::consumer::handler::BoxedHandler;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Limits;
-use crate::consumer::retry::later;
+use crate::consumer::retry;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
 use crate::event;
@@ -32,10 +32,10 @@ use crate::event::EncodeError;
 use crate::event::Encoded;
 use crate::event::Envelope;
 
-/// After so many tries that the retry policy does not count, a record is left: the runtime would go on for ever.
-const UNCOUNTED_MAX: usize = 100;
+/// After this many transient failures the harness stops with a record. The runtime would retry without limit.
+const TRANSIENT_MAX: usize = 100;
 
-/// Runs a handler over records, as a consumer does.
+/// Runs a handler over records as a consumer does.
 ///
 /// ```
 /// use walrelay_events::consumer::{Outcome, Payload, Received, typed};
@@ -50,9 +50,9 @@ const UNCOUNTED_MAX: usize = 100;
 ///
 /// async fn ship(received: Received<OrderEvent>) -> Outcome {
 ///     match received.event {
-///         Payload::Event(OrderEvent::OrderCreated { city }) if city == "Atlantis" => Outcome::reject("nobody goes there"),
-///         Payload::Event(_) if received.tries == 0 => Outcome::retry("the carrier is busy"),
-///         Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone => Outcome::Done,
+///         Payload::Event(OrderEvent::OrderCreated { city }) if city == "Atlantis" => Outcome::dead_letter("no route"),
+///         Payload::Event(_) if received.previous_attempts == 0 => Outcome::retry("carrier busy"),
+///         _ => Outcome::Ack,
 ///     }
 /// }
 ///
@@ -61,87 +61,91 @@ const UNCOUNTED_MAX: usize = 100;
 /// let created = |id: &str, city: &str| {
 ///     record(&Envelope::new("Order", id, OrderEvent::OrderCreated { city: city.to_owned() }))
 /// };
-/// let broken = walrelay_events::consumer::Record::new("order-events", 0, 0, Some(b"o-3"), Some(b"{}"), &[]);
+/// let invalid = walrelay_events::consumer::Record::new("order-events", 0, 0, Some(b"o-3"), Some(b"{}"), &[]);
 ///
-/// let became = Harness::new(typed(ship)).run([created("o-1", "Lagos")?, created("o-2", "Atlantis")?, broken]).await;
+/// let reports = Harness::new(typed(ship)).run([created("o-1", "Lagos")?, created("o-2", "Atlantis")?, invalid]).await;
 ///
-/// assert_eq!(became[0].to_string(), "retried: the carrier is busy; done");
-/// assert_eq!(became[1].to_string(), "rejected: nobody goes there");
-/// assert_eq!(became[2].rejected(), Some("a record without an event_id header"));
+/// assert_eq!(reports[0].to_string(), "retry: carrier busy; ack");
+/// assert_eq!(reports[1].to_string(), "dead-letter: no route");
+/// assert_eq!(reports[2].dead_letter_reason(), Some("the record has no event_id header"));
 /// # Ok(())
 /// # }
 /// ```
 pub struct Harness {
-    handler: Erased,
-    policy: Policy,
+    handler: BoxedHandler,
+    policy: RetryPolicy,
 }
 
-/// What became of a record: each try in turn. Nothing, if an earlier record of its key was never done.
+/// The attempts to handle a record. There are none if an earlier record of its key was never done.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Became {
-    /// The tries.
-    pub steps: Vec<Step>,
+#[non_exhaustive]
+pub struct RecordReport {
+    /// The attempts, in order.
+    pub attempts: Vec<Attempt>,
 }
 
-/// What a try led to.
+/// One attempt to handle a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Step {
+#[non_exhaustive]
+pub enum Attempt {
     /// The record is done.
-    Done,
-    /// It is tried again.
-    Retried {
-        /// After this pause, which a test does not wait for.
-        after: Duration,
+    Ack,
+    /// The record is retried.
+    Retry {
+        /// After this time. The harness does not wait.
+        backoff: Duration,
         /// Why.
         reason: String,
     },
-    /// The handler panicked, and the record is tried again.
-    Panicked {
-        /// After this pause, which a test does not wait for.
-        after: Duration,
+    /// The handler panicked. The record is retried.
+    Panic {
+        /// After this time. The harness does not wait.
+        backoff: Duration,
     },
-    /// It would go to the dead-letter topic.
-    Rejected {
+    /// The record would be written to the dead-letter topic.
+    DeadLetter {
         /// Why.
         reason: String,
     },
 }
 
 impl Harness {
-    /// Takes the handler that the application gives to [`Consumer::new`](crate::consumer::Consumer::new).
+    /// Takes the handler that the application passes to [`Consumer::new`](crate::consumer::Consumer::new).
     #[must_use]
     pub fn new(handler: impl Handler) -> Self {
-        Self { handler: handler::erase(handler), policy: Policy::default() }
+        Self { handler: handler::boxed(handler), policy: RetryPolicy::default() }
     }
 
-    /// Sets how often a failed record is tried again, as in [`Config::retry`](crate::consumer::Config::retry).
+    /// Sets the retry policy, as in [`Config::retry`](crate::consumer::Config::retry).
     #[must_use]
-    pub fn retry(mut self, policy: Policy) -> Self {
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Runs the handler over records, and gives what became of each, in their order. An event that is given twice comes
-    /// twice, as from Kafka.
-    pub async fn run(&self, records: impl IntoIterator<Item = Record>) -> Vec<Became> {
-        let mut lanes = Lanes::new(Limits { running_max: usize::MAX, records_max: usize::MAX, bytes_max: u64::MAX });
-        let mut became = Vec::new();
-        for (place, record) in records.into_iter().enumerate() {
-            let partition = record.whence().clone();
+    /// Runs the handler over records and returns their reports in the same order. A record that is given twice is delivered
+    /// twice.
+    pub async fn run(&self, records: impl IntoIterator<Item = Record>) -> Vec<RecordReport> {
+        let limits =
+            Limits { max_concurrency: usize::MAX, max_buffered_records: usize::MAX, max_buffered_bytes: u64::MAX };
+        let mut lanes = Lanes::new(limits);
+        let mut reports = Vec::new();
+        for (index, record) in records.into_iter().enumerate() {
+            let partition = record.topic_partition().clone();
             if !lanes.partitions().any(|known| *known == partition) {
                 lanes.assign(partition.clone());
             }
             let (offset, key) = (record.offset(), record.clone());
-            lanes.take(&partition, offset, key.key(), 0, (place, record));
-            became.push(Became::default());
+            lanes.take(&partition, offset, key.key(), 0, (index, record));
+            reports.push(RecordReport::default());
         }
-        // No time passes but the pauses.
+        // Only backoffs advance the time.
         let mut now = Instant::now();
         loop {
             while let Some(job) = lanes.start(now) {
-                self.attempt(job, now, &mut lanes, &mut became).await;
+                self.attempt(job, now, &mut lanes, &mut reports).await;
             }
-            let Some(at) = lanes.wakes_at() else { return became };
+            let Some(at) = lanes.wakes_at() else { return reports };
             now = at;
         }
     }
@@ -151,60 +155,64 @@ impl Harness {
         mut job: Job<(usize, Record)>,
         now: Instant,
         lanes: &mut Lanes<(usize, Record)>,
-        became: &mut [Became],
+        reports: &mut [RecordReport],
     ) {
-        let (place, record) = job.record.clone();
-        let Some(Became { steps }) = became.get_mut(place) else { return };
-        let outcome = Call::new(&self.handler, Delivery { record, tries: job.tries }, "harness").await;
+        let (index, record) = job.record.clone();
+        let Some(RecordReport { attempts }) = reports.get_mut(index) else { return };
+        let outcome = Call::new(&self.handler, Delivery { record, previous_attempts: job.attempts }, "harness").await;
         let has_panicked = outcome == Outcome::retry(call::PANICKED);
-        let noise = job.noise();
-        match verdict::judge(outcome, &mut job.tries, &mut job.waits, &self.policy, noise) {
-            Verdict::Done => {
-                steps.push(Step::Done);
+        let seed = job.jitter_seed();
+        match verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, &self.policy, seed) {
+            Verdict::Ack => {
+                attempts.push(Attempt::Ack);
                 lanes.done(&job);
             }
-            Verdict::Rejected { reason } => {
-                steps.push(Step::Rejected { reason });
+            Verdict::DeadLetter { reason } => {
+                attempts.push(Attempt::DeadLetter { reason });
                 lanes.done(&job);
             }
-            Verdict::Later { pause: after, reason } => {
-                steps.push(if has_panicked { Step::Panicked { after } } else { Step::Retried { after, reason } });
-                if steps.len() < UNCOUNTED_MAX + job.tries as usize {
-                    lanes.retry(job, later(now, after));
+            Verdict::Retry { backoff, reason } => {
+                attempts.push(if has_panicked {
+                    Attempt::Panic { backoff }
+                } else {
+                    Attempt::Retry { backoff, reason }
+                });
+                if attempts.len() < TRANSIENT_MAX + job.attempts as usize {
+                    lanes.retry(job, retry::after(now, backoff));
                 }
             }
         }
     }
 }
 
-impl Became {
-    /// Says whether the record is done.
+impl RecordReport {
+    /// Returns whether the record was acked.
     #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.steps.last() == Some(&Step::Done)
+    pub fn is_acked(&self) -> bool {
+        self.attempts.last() == Some(&Attempt::Ack)
     }
 
-    /// Gives why the record was rejected, if it was.
+    /// Returns why the record was dead-lettered, if it was.
     #[must_use]
-    pub fn rejected(&self) -> Option<&str> {
-        match self.steps.last()? {
-            Step::Rejected { reason } => Some(reason),
-            Step::Done | Step::Retried { .. } | Step::Panicked { .. } => None,
+    pub fn dead_letter_reason(&self) -> Option<&str> {
+        match self.attempts.last()? {
+            Attempt::DeadLetter { reason } => Some(reason),
+            Attempt::Ack | Attempt::Retry { .. } | Attempt::Panic { .. } => None,
         }
     }
 }
 
-/// Makes the record that the relay makes of an event by default.
+/// Creates the record that the relay publishes for an event by default.
 pub fn record<E: Serialize>(envelope: &Envelope<E>) -> Result<Record, EncodeError> {
     let Encoded { event_type, payload } = event::encode(&envelope.event)?;
     let id = envelope.event_id.to_string();
-    let moment = event::format_rfc3339(envelope.occurred_at).unwrap_or_default();
+    let time = event::format_rfc3339(envelope.occurred_at).unwrap_or_default();
     let mut headers = vec![
         (event::EVENT_ID, id.as_str()),
         (event::EVENT_TYPE, &event_type),
-        (event::PRODUCED_AT, &moment),
+        (event::PRODUCED_AT, &time),
         (event::AGGREGATE_TYPE, &envelope.aggregate_type),
-        (event::OCCURRED_AT, &moment),
+        (event::OCCURRED_AT, &time),
     ];
     headers.extend(envelope.trace.iter().flat_map(event::TraceContext::headers));
     let headers: Vec<_> = headers.into_iter().map(|(name, text)| (name, Some(text.as_bytes()))).collect();
@@ -218,23 +226,23 @@ impl fmt::Debug for Harness {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Done => f.write_str("done"),
-            Self::Retried { reason, .. } => write!(f, "retried: {reason}"),
-            Self::Panicked { .. } => f.write_str("panicked"),
-            Self::Rejected { reason } => write!(f, "rejected: {reason}"),
+            Self::Ack => f.write_str("ack"),
+            Self::Retry { reason, .. } => write!(f, "retry: {reason}"),
+            Self::Panic { .. } => f.write_str("panic"),
+            Self::DeadLetter { reason } => write!(f, "dead-letter: {reason}"),
         }
     }
 }
 
-/// Every step, without the pauses.
-impl fmt::Display for Became {
+/// All attempts, without the backoffs.
+impl fmt::Display for RecordReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, step) in self.steps.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "; " };
-            write!(f, "{comma}{step}")?;
+        for (index, attempt) in self.attempts.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{attempt}")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL, from the server programs of this machine.
+//! A throwaway PostgreSQL that uses the installed server programs.
 
 use std::env;
 use std::fs;
@@ -14,12 +14,12 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::Error;
+use super::error::Error;
 
-/// How a throwaway server differs from the usual.
+/// The options of a throwaway server.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Wait for the disk, so that a crash keeps what was committed.
+    /// Sync to disk, so that committed transactions survive a crash.
     pub is_durable: bool,
     /// Further lines of `postgresql.conf`.
     pub settings: Vec<String>,
@@ -29,14 +29,15 @@ pub struct Options {
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum StopMode {
-    /// Sessions are ended, replication is waited for.
+    /// Fast shutdown: sessions are terminated, walsenders finish first.
     Fast,
-    /// As in a crash.
+    /// Immediate shutdown, as in a crash.
     Immediate,
 }
 
-/// A PostgreSQL that lives as long as this value.
+/// A PostgreSQL that ends when it is dropped.
 #[derive(Debug)]
 pub struct Postgres {
     bin: PathBuf,
@@ -46,22 +47,22 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a data directory and starts a server on it.
+    /// Creates a data directory and starts a server.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let server = Self::place(find_programs().ok_or(Error::PostgresMissing)?)?;
+        let server = Self::prepare(find_programs().ok_or(Error::PostgresMissing)?)?;
         server.initialize(&options)?;
         server.resume()?;
         Ok(server)
     }
 
-    /// Starts a standby from a copy of this server's files, for which this server is restarted. `settings` are further lines
-    /// of the standby's `postgresql.conf`.
+    /// Starts a standby from a copy of this server's files. This server is restarted for it. `settings` are further lines of the
+    /// standby's `postgresql.conf`.
     pub fn start_standby(&self, settings: &[String]) -> Result<Self, Error> {
-        let standby = Self::place(self.bin.clone())?;
+        let standby = Self::prepare(self.bin.clone())?;
         self.stop(StopMode::Fast)?;
         let data = standby.data();
         standby.run(Path::new("cp"), &["-a", &self.data(), &data])?;
-        // As pg_basebackup: slots are not copied, and one that was would never be synchronized.
+        // As pg_basebackup does. A copied slot would not be synchronized.
         let slots = Path::new(&data).join("pg_replslot");
         for slot in fs::read_dir(&slots).map_err(Error::io("read the slots"))?.flatten() {
             fs::remove_dir_all(slot.path()).map_err(Error::io("remove a slot"))?;
@@ -73,27 +74,29 @@ impl Postgres {
         ];
         let lines: String = ours.iter().chain(settings).map(|line| format!("{line}\n")).collect();
         append(&Path::new(&data).join("postgresql.auto.conf"), &lines).map_err(Error::io("write the settings"))?;
-        fs::File::create(Path::new(&data).join("standby.signal")).map_err(Error::io("make standby.signal"))?;
+        fs::File::create(Path::new(&data).join("standby.signal")).map_err(Error::io("create standby.signal"))?;
         self.resume()?;
         standby.resume()?;
         Ok(standby)
     }
 
-    /// Makes a primary of a standby.
+    /// Promotes a standby.
     pub fn promote(&self) -> Result<(), Error> {
         self.program("pg_ctl", &["promote", "-w", "-t", "60", "-D", &self.data()]).map(drop)
     }
 
-    /// Makes the folder of a server, and chooses its port and its user.
-    fn place(bin: PathBuf) -> Result<Self, Error> {
+    /// Creates the directory of a server, and chooses its port and user.
+    fn prepare(bin: PathBuf) -> Result<Self, Error> {
         let port = free_port().map_err(Error::io("find a free port"))?;
         let folder = env::temp_dir().join(format!("walrelay-pg-{}-{port}", std::process::id()));
-        fs::create_dir_all(&folder).map_err(Error::io("make a temporary folder"))?;
+        fs::create_dir_all(&folder).map_err(Error::io("create a temporary directory"))?;
         let user = server_user();
         if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).map_err(Error::io("give the folder away"))?;
+            std::os::unix::fs::chown(&folder, Some(uid), Some(gid))
+                .map_err(Error::io("change the owner of a directory"))?;
         }
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(Error::io("close the folder"))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))
+            .map_err(Error::io("change the permissions of a directory"))?;
         Ok(Self { bin, folder, port, user })
     }
 
@@ -131,7 +134,7 @@ impl Postgres {
         self.program("pg_ctl", &["start", "-w", "-t", "60", "-D", &self.data(), "-l", &log]).map(drop)
     }
 
-    /// Stops the server, and says how long that took.
+    /// Stops the server and returns how long that took.
     pub fn stop(&self, mode: StopMode) -> Result<Duration, Error> {
         let began = Instant::now();
         let mode = match mode {
@@ -142,37 +145,37 @@ impl Postgres {
         Ok(began.elapsed())
     }
 
-    /// Gives the connection string of the database `postgres`, as superuser.
+    /// Returns the connection string of the database `postgres`, as superuser.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// Gives the connection string of a database, as superuser.
+    /// Returns the connection string of a database, as superuser.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Gives the port on the loopback address.
+    /// Returns the port on the loopback address.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Gives the folder of the server, its Unix socket and its log.
+    /// Returns the directory of the server, its Unix socket and its log.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Gives the folder of the server programs.
+    /// Returns the directory of the server programs.
     #[must_use]
     pub fn programs(&self) -> &Path {
         &self.bin
     }
 
-    /// Gives the process id of the postmaster.
+    /// Returns the process id of the postmaster.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         let text = fs::read_to_string(Path::new(&self.data()).join("postmaster.pid")).ok()?;
@@ -190,17 +193,17 @@ impl Postgres {
     fn run(&self, program: &Path, arguments: &[&str]) -> Result<String, Error> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let mut command = Command::new(program);
-        // Not the folder we stand in: another user may not enter it.
+        // Not the current directory: the server's user may not have access.
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).env("LC_ALL", "C");
         if let Some((uid, gid)) = self.user {
             command.uid(uid).gid(gid);
         }
-        // Into a file: a server that stays keeps a pipe open for ever.
-        let said = self.folder.join(format!("{name}.out"));
-        let file = fs::File::create(&said).map_err(Error::io("open a file for output"))?;
+        // Into a file: the server would keep a pipe open.
+        let path = self.folder.join(format!("{name}.out"));
+        let file = fs::File::create(&path).map_err(Error::io("open a file for output"))?;
         let both = file.try_clone().map_err(Error::io("open a file for output"))?;
         let status = command.stdout(file).stderr(both).status().map_err(Error::io("run a program of PostgreSQL"))?;
-        let output = fs::read_to_string(&said).unwrap_or_default();
+        let output = fs::read_to_string(&path).unwrap_or_default();
         if status.success() {
             return Ok(output);
         }
@@ -224,11 +227,11 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// Finds the folder that holds `initdb` and `pg_ctl`.
+/// Finds the directory with `initdb` and `pg_ctl`.
 fn find_programs() -> Option<PathBuf> {
     let has_programs = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("pg_ctl").exists();
     if let Some(named) = env::var_os("WALRELAY_PG_BIN") {
-        // Neither seen from where we stand nor through a link: another user may not enter either.
+        // Absolute and without links: the server's user may not have access to the link.
         return fs::canonicalize(named).ok().filter(has_programs);
     }
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
@@ -248,7 +251,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// PostgreSQL refuses to run as root: then it runs as `postgres`, or as whoever owns nothing.
+/// PostgreSQL refuses to run as root. Then it runs as `postgres`, or else as `nobody`.
 fn server_user() -> Option<(u32, u32)> {
     if fs::metadata("/proc/self").ok()?.uid() != 0 {
         return None;

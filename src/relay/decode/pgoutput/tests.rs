@@ -8,7 +8,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn begin_and_commit_of_a_server() {
+fn begin_and_commit_give_their_positions() {
     let begin = hex("42 00000000 0152F9E8 0002EAF1 12345678 000002E1");
     assert_eq!(
         decode(&begin),

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { running_max: 4, records_max: 10, bytes_max: 1_000 };
+const LIMITS: Limits = Limits { max_concurrency: 4, max_buffered_records: 10, max_buffered_bytes: 1_000 };
 
-fn partition(number: i32) -> Partition {
-    Partition { topic: "t".into(), number }
+fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new("t", number)
 }
 
 fn lanes(limits: Limits) -> Lanes<i64> {
@@ -67,7 +67,7 @@ fn a_retry_holds_back_its_own_key_and_no_other() {
 
 #[test]
 fn a_busy_partition_does_not_keep_another_waiting() {
-    let mut lanes = lanes(Limits { running_max: 2, ..LIMITS });
+    let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
     for offset in 0..8 {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }
@@ -77,12 +77,12 @@ fn a_busy_partition_does_not_keep_another_waiting() {
 }
 
 #[test]
-fn i5_what_comes_back_from_a_partition_that_was_given_up_changes_nothing() {
+fn i5_a_record_that_returns_after_its_partition_was_revoked_changes_nothing() {
     let mut lanes = lanes(LIMITS);
     take(&mut lanes, 0, 0, "a");
     let jobs = started(&mut lanes, Instant::now());
     assert_eq!(lanes.revoke(&partition(0)), 1);
-    assert!(!take(&mut lanes, 0, 1, "a"), "it is not ours");
+    assert!(!take(&mut lanes, 0, 1, "a"), "it is not assigned");
     lanes.assign(partition(0));
     lanes.done(&jobs[0]);
     assert_eq!((lanes.position(&partition(0)), lanes.running(), lanes.bytes()), (None, 0, 0));
@@ -114,11 +114,11 @@ fn the_longest_running_is_known_until_it_comes_back() {
     let first = lanes.start(now).unwrap();
     take(&mut lanes, 1, 0, "a");
     let second = lanes.start(later).unwrap();
-    assert_eq!(lanes.longest(), Some((&partition(0), now)));
+    assert_eq!(lanes.oldest_running(), Some((&partition(0), now)));
     lanes.done(&first);
-    assert_eq!(lanes.longest(), Some((&partition(1), later)));
+    assert_eq!(lanes.oldest_running(), Some((&partition(1), later)));
     lanes.retry(second, later);
-    assert_eq!(lanes.longest(), None);
+    assert_eq!(lanes.oldest_running(), None);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_partition_is_full_by_count_and_all_are_by_bytes() {
         take(&mut lanes, 0, offset, "a");
     }
     assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(0)], resume: vec![] }));
-    assert_eq!(lanes.balance(), None, "it is told once");
+    assert_eq!(lanes.balance(), None, "it is returned once");
     lanes.take(&partition(1), 0, None, 900, 0);
     assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(1)], resume: vec![] }));
     let now = Instant::now();
@@ -173,10 +173,10 @@ fn a_partition_is_full_by_count_and_all_are_by_bytes() {
 }
 
 #[test]
-fn a_key_that_is_stuck_under_much_memory_halts_no_other_partition() {
+fn a_stuck_key_that_holds_much_memory_pauses_no_other_partition() {
     let mut lanes = lanes(LIMITS);
     let partitions = u64::try_from(lanes.partitions().count()).unwrap();
-    // One key of partition 0, whose first record never comes back.
+    // One key of partition 0, whose first record never returns.
     for offset in 0..7 {
         lanes.take(&partition(0), offset, Some(b"stuck"), 100, 0);
     }
@@ -193,12 +193,12 @@ fn a_key_that_is_stuck_under_much_memory_halts_no_other_partition() {
         started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
         lanes.balance();
     }
-    assert!(most <= LIMITS.bytes_max && partitions > 1, "{most}");
+    assert!(most <= LIMITS.max_buffered_bytes && partitions > 1, "{most}");
     assert!(lanes.is_paused(&partition(0)));
 }
 
 #[test]
-fn a_paused_partition_that_was_given_up_comes_back_unpaused() {
+fn a_paused_partition_that_was_revoked_comes_back_unpaused() {
     let mut lanes = lanes(LIMITS);
     for offset in 0..10 {
         take(&mut lanes, 0, offset, "a");
@@ -211,18 +211,18 @@ fn a_paused_partition_that_was_given_up_comes_back_unpaused() {
 }
 
 #[test]
-fn there_is_plenty_when_as_many_lanes_are_ready_as_may_run() {
-    let mut lanes = lanes(Limits { running_max: 2, ..LIMITS });
+fn lanes_are_saturated_when_as_many_are_ready_as_can_run() {
+    let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
     for offset in 0..3 {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }
-    assert!(!lanes.has_plenty(), "nothing runs");
+    assert!(!lanes.is_saturated(), "nothing runs");
     let jobs = started(&mut lanes, Instant::now());
-    assert!(!lanes.has_plenty(), "one is ready, and two may run");
+    assert!(!lanes.is_saturated(), "one is ready, and two can run");
     take(&mut lanes, 1, 0, "x");
-    assert!(lanes.has_plenty());
+    assert!(lanes.is_saturated());
     lanes.done(&jobs[0]);
-    assert!(!lanes.has_plenty());
+    assert!(!lanes.is_saturated());
 }
 
 #[derive(Clone, Debug)]
@@ -248,42 +248,42 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a record says about itself in the property test.
-type Told = (i32, u64, u8, i64);
+/// Partition, epoch, key and offset of a record.
+type Entry = (i32, u64, u8, i64);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_order_of_events_runs_two_of_a_key_swaps_them_or_passes_one(steps in prop::collection::vec(step(), 1..150)) {
-        let mut lanes: Lanes<Told> = Lanes::new(LIMITS);
+    fn no_sequence_runs_two_of_a_key_or_swaps_them_or_passes_one(steps in prop::collection::vec(step(), 1..150)) {
+        let mut lanes: Lanes<Entry> = Lanes::new(LIMITS);
         let mut now = Instant::now();
-        let mut tenures = [None, None];
-        let (mut tenure, mut offset) = (0, 0);
-        let mut running: Vec<Job<Told>> = Vec::new();
-        let mut open: Vec<Told> = Vec::new();
+        let mut epochs = [None, None];
+        let (mut epoch, mut offset) = (0, 0);
+        let mut running: Vec<Job<Entry>> = Vec::new();
+        let mut open: Vec<Entry> = Vec::new();
         for step in steps {
             match step {
                 Step::Take(number, key) => {
                     offset += 1;
-                    if let Some(tenure) = tenures[number as usize] {
-                        let told = (number, tenure, key, offset);
-                        prop_assert!(lanes.take(&partition(number), offset, Some(&[key]), 1, told));
-                        open.push(told);
+                    if let Some(epoch) = epochs[number as usize] {
+                        let entry = (number, epoch, key, offset);
+                        prop_assert!(lanes.take(&partition(number), offset, Some(&[key]), 1, entry));
+                        open.push(entry);
                     }
                 }
                 Step::Start => if let Some(job) = lanes.start(now) {
-                    let (number, tenure, key, at) = job.record;
-                    prop_assert_eq!(tenures[number as usize], Some(tenure), "it is ours");
-                    let same = |told: &&Told| (told.0, told.1, told.2) == (number, tenure, key);
-                    prop_assert_eq!(open.iter().find(same).map(|told| told.3), Some(at), "the oldest of its key");
-                    prop_assert!(!running.iter().map(|job| &job.record).any(|told| same(&told)), "one at a time");
+                    let (number, epoch, key, at) = job.record;
+                    prop_assert_eq!(epochs[number as usize], Some(epoch), "the partition is assigned");
+                    let same = |entry: &&Entry| (entry.0, entry.1, entry.2) == (number, epoch, key);
+                    prop_assert_eq!(open.iter().find(same).map(|entry| entry.3), Some(at), "the oldest of its key");
+                    prop_assert!(!running.iter().map(|job| &job.record).any(|entry| same(&entry)), "one at a time");
                     running.push(job);
                 },
                 Step::Done(index) if !running.is_empty() => {
                     let job = running.swap_remove(index.index(running.len()));
                     lanes.done(&job);
-                    open.retain(|told| *told != job.record);
+                    open.retain(|entry| *entry != job.record);
                 }
                 Step::Retry(index) if !running.is_empty() => {
                     let job = running.swap_remove(index.index(running.len()));
@@ -292,25 +292,25 @@ proptest! {
                 Step::Wait => now += Duration::from_millis(10),
                 Step::Revoke(number) => {
                     lanes.revoke(&partition(number));
-                    if let Some(gone) = tenures[number as usize].take() {
-                        open.retain(|told| (told.0, told.1) != (number, gone));
+                    if let Some(gone) = epochs[number as usize].take() {
+                        open.retain(|entry| (entry.0, entry.1) != (number, gone));
                     }
                 }
                 Step::Assign(number) => {
-                    if let Some(gone) = tenures[number as usize] {
-                        open.retain(|told| (told.0, told.1) != (number, gone));
+                    if let Some(gone) = epochs[number as usize] {
+                        open.retain(|entry| (entry.0, entry.1) != (number, gone));
                     }
-                    tenure += 1;
-                    tenures[number as usize] = Some(tenure);
+                    epoch += 1;
+                    epochs[number as usize] = Some(epoch);
                     lanes.assign(partition(number));
                 }
                 Step::Done(_) | Step::Retry(_) => {}
             }
-            let ours = running.iter().filter(|job| tenures[job.record.0 as usize] == Some(job.record.1)).count();
-            prop_assert_eq!(lanes.running(), ours);
+            let assigned = running.iter().filter(|job| epochs[job.record.0 as usize] == Some(job.record.1)).count();
+            prop_assert_eq!(lanes.running(), assigned);
             for number in 0..2 {
                 if let Some(position) = lanes.position(&partition(number)) {
-                    prop_assert!(open.iter().all(|told| told.0 != number || told.3 >= position), "a record was passed");
+                    prop_assert!(open.iter().all(|entry| entry.0 != number || entry.3 >= position), "a record was passed");
                 }
             }
         }
@@ -321,7 +321,7 @@ proptest! {
         now += Duration::from_secs(1);
         while let Some(job) = lanes.start(now) {
             lanes.done(&job);
-            open.retain(|told| *told != job.record);
+            open.retain(|entry| *entry != job.record);
         }
         prop_assert!(open.is_empty(), "{open:?} never ran");
     }

@@ -1,24 +1,27 @@
-//! Without OpenTelemetry there is no context to take and no span to link.
+//! Without OpenTelemetry there is no current context and no span to link.
 
+#[cfg(feature = "consumer")]
 use tracing::Span;
 
-use super::Handled;
-use super::TraceContext;
+use super::context::TraceContext;
+#[cfg(feature = "consumer")]
+use super::handler::HandlerSpan;
 
-/// Gives nothing: the trace context of the current span needs the feature `otel`.
-#[must_use]
-pub const fn current() -> Option<TraceContext> {
-    None
+impl TraceContext {
+    /// Returns the trace context of the current span. This needs the feature `otel`: here it is always none.
+    #[must_use]
+    pub const fn current() -> Option<Self> {
+        None
+    }
 }
 
-/// Does nothing: a link needs the feature `otel`.
-pub const fn link_to(_: &Span, _: &TraceContext) {}
+#[cfg(feature = "consumer")]
+pub(crate) const fn link_to(_: &Span, _: &TraceContext) {}
 
-/// Gives no span: that of a handler needs the feature `otel`.
-#[must_use]
-pub const fn handler_span(_: &Handled<'_>) -> Span {
+#[cfg(feature = "consumer")]
+pub(crate) const fn handler_span(_: &HandlerSpan<'_>) -> Span {
     Span::none()
 }
 
-/// Does nothing: the span of a handler needs the feature `otel`.
-pub const fn tell_outcome(_: &Span, _: Option<&str>) {}
+#[cfg(feature = "consumer")]
+pub(crate) const fn record_failure(_: &Span, _: Option<&str>) {}

@@ -1,4 +1,4 @@
-//! What a person sees. A reader that has gone away, as with `| head`, ends nothing: the servers are still stopped in order.
+//! The output. A closed pipe, as with `| head`, does not end the program: the servers are still stopped.
 
 use std::fmt::Display;
 use std::io;
@@ -7,70 +7,73 @@ use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use walrelay_events::consumer::Fate;
 use walrelay_events::consumer::Observed;
 use walrelay_events::consumer::Observer;
+use walrelay_events::consumer::Verdict;
 
-/// Begins a step.
+/// Prints the title of a step.
 pub fn step(text: impl Display) {
     put(&format!("\n{}", paint("1;36", &text.to_string())));
 }
 
-/// Tells something that happened.
+/// Prints a line.
 pub fn line(text: impl Display) {
     put(&format!("  {text}"));
 }
 
-/// Shows a command and what it printed.
+/// Prints a command and its output.
 pub fn command(arguments: &[&str], output: &str) {
     line(paint("2", &format!("$ walrelay {}", arguments.join(" "))));
     output.lines().for_each(line);
 }
 
-/// Tells whether something is as it should be, and hands that on.
+/// Prints the result of a check and returns it.
 pub fn check(is_so: bool, what: impl Display) -> bool {
     let mark = if is_so { paint("32", "ok   ") } else { paint("1;31", "WRONG") };
     put(&format!("  {mark} {what}"));
     is_so
 }
 
-/// Tells what ended it all.
+/// Prints an error.
 pub fn failed(error: impl Display) {
     put(&format!("  {} {error}", paint("1;31", "error:")));
 }
 
-/// Counts what a consumer tells, for the end, and prints what a person should know at once.
+/// Counts what a consumer reports for the checks, and prints retries and dead-letter records.
 #[derive(Debug)]
 pub struct Tally {
-    pub done: AtomicU64,
+    pub acked: AtomicU64,
     pub dead_letters: AtomicU64,
 }
 
 impl Tally {
     pub const fn new() -> Self {
-        Self { done: AtomicU64::new(0), dead_letters: AtomicU64::new(0) }
+        Self { acked: AtomicU64::new(0), dead_letters: AtomicU64::new(0) }
     }
 }
 
-/// An application hands [`walrelay_events::consumer::Prometheus`] to its consumer; this one is for the eye.
+/// An application uses [`walrelay_events::consumer::Prometheus`]; this observer is for people.
 impl Observer for &'static Tally {
     fn observe(&self, observed: &Observed<'_>) {
         match observed {
-            Observed::Handled { fate: Fate::Done, .. } => _ = self.done.fetch_add(1, Relaxed),
-            Observed::Handled { fate: Fate::Retried, record, .. } => line(format!("{record} is tried again")),
+            Observed::Handled { verdict: Verdict::Ack, .. } => _ = self.acked.fetch_add(1, Relaxed),
+            Observed::Handled { verdict: Verdict::Retry { reason, .. }, record, .. } => {
+                line(format!("{record} is retried: {reason}"));
+            }
             Observed::DeadLettered { record, reason } => {
                 self.dead_letters.fetch_add(1, Relaxed);
-                line(format!("{record} goes to the dead letters: {reason}"));
+                line(format!("{record} is dead-lettered: {reason}"));
             }
-            Observed::DeadLetterBlocked { record, error } => line(format!("{record} cannot be put aside: {error}")),
-            Observed::Handled { fate: Fate::Rejected, .. }
-            | Observed::Revoked { .. }
-            | Observed::GivenUp { .. }
-            | Observed::Away
-            | Observed::Renewed
-            | Observed::Back { .. }
+            Observed::DeadLetterFailed { record, error } => line(format!("{record} cannot be dead-lettered: {error}")),
+            Observed::Handled { .. }
+            | Observed::RevokedInFlight { .. }
+            | Observed::PartitionRevoked { .. }
             | Observed::Lag { .. }
-            | Observed::Held { .. } => {}
+            | Observed::AllBrokersDown
+            | Observed::BrokersUp { .. }
+            | Observed::ClientReplaced
+            | Observed::Load { .. }
+            | _ => {}
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is held of one partition: a lane for each key, and the prefix of what is done.
+//! The buffered records of one partition: a lane for each key, and the prefix of acked records.
 //!
-//! It says when something becomes ready that had nothing ready before, so that whoever holds many partitions can give each
-//! its turn. How many may run at once is not its business.
+//! It returns when a partition without ready records gets one, so that `Lanes` can take turns over the
+//! partitions. It does not limit concurrency.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -12,77 +12,77 @@ use std::hash::Hasher;
 use std::time::Instant;
 
 use crate::consumer::prefix::Prefix;
+use crate::consumer::topic_partition::TopicPartition;
 
-use super::Job;
-use super::Partition;
+use super::job::Job;
 
-/// What is held of one partition.
+/// The buffered records of one partition.
 #[derive(Debug)]
-pub(super) struct Held<R> {
-    pub(super) partition: Partition,
-    pub(super) tenure: u64,
+pub(super) struct PartitionBuffer<R> {
+    pub(super) partition: TopicPartition,
+    pub(super) epoch: u64,
     pub(super) prefix: Prefix,
     pub(super) running: usize,
     pub(super) bytes: u64,
     pub(super) committed: Option<i64>,
-    /// Nothing of it is taken from Kafka.
+    /// Nothing is fetched from Kafka.
     pub(super) is_paused: bool,
-    /// How many that run began at a time.
-    began: BTreeMap<Instant, usize>,
-    lanes: HashMap<u64, Lane<R>, BuildHasherDefault<Numbered>>,
-    /// Lanes whose first record may start.
+    /// How many of the running records were started at a time.
+    started: BTreeMap<Instant, usize>,
+    lanes: HashMap<u64, Lane<R>, BuildHasherDefault<IdentityHasher>>,
+    /// Lanes whose first record can start.
     ready: VecDeque<u64>,
     is_closing: bool,
 }
 
-/// The records of one key; the lane exists as long as any is held.
+/// The buffered records of one key. An empty lane is removed.
 #[derive(Debug)]
 struct Lane<R> {
-    /// The oldest, unless it is running. Most lanes hold no other.
+    /// The oldest record, unless it is running. Most lanes hold only this one.
     first: Option<Job<R>>,
     rest: VecDeque<Job<R>>,
-    /// The first waits for a retry.
-    is_waiting: bool,
+    /// The first record is in its backoff.
+    is_backing_off: bool,
 }
 
-/// A record that has just been made ready.
+/// What it means for the partition that a lane became ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Ready {
-    /// It is the only one.
+    /// It is the only ready lane.
     First,
-    /// There were others already.
+    /// Other lanes are ready, too.
     Another,
 }
 
-impl<R> Held<R> {
-    pub(super) fn new(partition: Partition, tenure: u64) -> Self {
+impl<R> PartitionBuffer<R> {
+    pub(super) fn new(partition: TopicPartition, epoch: u64) -> Self {
         Self {
             partition,
-            tenure,
+            epoch,
             prefix: Prefix::default(),
             running: 0,
             bytes: 0,
             committed: None,
             is_paused: false,
-            began: BTreeMap::new(),
+            started: BTreeMap::new(),
             lanes: HashMap::default(),
             ready: VecDeque::new(),
             is_closing: false,
         }
     }
 
-    /// Counts the records that may start.
+    /// Counts the records that can start.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Starts nothing any more.
+    /// Starts no more records.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
         self.ready.clear();
     }
 
-    /// Takes a record to the end of its lane.
+    /// Appends a record to its lane.
     pub(super) fn take(&mut self, job: Job<R>) -> Option<Ready> {
         let number = job.lane;
         self.bytes += job.bytes;
@@ -90,28 +90,28 @@ impl<R> Held<R> {
             lane.rest.push_back(job);
             return None;
         }
-        self.lanes.insert(number, Lane { first: Some(job), rest: VecDeque::new(), is_waiting: false });
+        self.lanes.insert(number, Lane { first: Some(job), rest: VecDeque::new(), is_backing_off: false });
         self.make_ready(number)
     }
 
-    /// Gives the next record to start.
+    /// Returns the next record to start.
     pub(super) fn start(&mut self, now: Instant) -> Option<Job<R>> {
         let number = self.ready.pop_front()?;
         let mut job = self.lanes.get_mut(&number)?.first.take()?;
-        job.began = Some(now);
-        *self.began.entry(now).or_default() += 1;
+        job.started = Some(now);
+        *self.started.entry(now).or_default() += 1;
         self.running += 1;
         Some(job)
     }
 
-    /// Gives when the record began that has been running for longest.
-    pub(super) fn longest(&self) -> Option<Instant> {
-        self.began.keys().next().copied()
+    /// Returns when the oldest running record was started.
+    pub(super) fn oldest_start(&self) -> Option<Instant> {
+        self.started.keys().next().copied()
     }
 
-    /// Takes back a record that is dealt with.
+    /// Takes back a record that is done.
     pub(super) fn done(&mut self, job: &Job<R>) -> Option<Ready> {
-        self.ended(job);
+        self.stopped(job);
         self.bytes -= job.bytes;
         self.prefix.done(job.number);
         let lane = self.lanes.get_mut(&job.lane)?;
@@ -123,28 +123,28 @@ impl<R> Held<R> {
         self.make_ready(job.lane)
     }
 
-    /// Takes back a record that is to be tried again.
+    /// Takes back a record that is retried.
     pub(super) fn retry(&mut self, job: Job<R>) {
-        self.ended(&job);
+        self.stopped(&job);
         if let Some(lane) = self.lanes.get_mut(&job.lane) {
-            lane.is_waiting = true;
+            lane.is_backing_off = true;
             lane.first = Some(job);
         }
     }
 
-    /// The retry of a lane is due.
+    /// Makes a lane ready whose backoff has ended.
     pub(super) fn wake(&mut self, number: u64) -> Option<Ready> {
-        let lane = self.lanes.get_mut(&number).filter(|lane| lane.is_waiting)?;
-        lane.is_waiting = false;
+        let lane = self.lanes.get_mut(&number).filter(|lane| lane.is_backing_off)?;
+        lane.is_backing_off = false;
         self.make_ready(number)
     }
 
-    fn ended(&mut self, job: &Job<R>) {
+    fn stopped(&mut self, job: &Job<R>) {
         self.running -= 1;
-        if let Some(Entry::Occupied(mut began)) = job.began.map(|began| self.began.entry(began)) {
-            *began.get_mut() -= 1;
-            if *began.get() == 0 {
-                began.remove();
+        if let Some(Entry::Occupied(mut started)) = job.started.map(|started| self.started.entry(started)) {
+            *started.get_mut() -= 1;
+            if *started.get() == 0 {
+                started.remove();
             }
         }
     }
@@ -159,11 +159,11 @@ impl<R> Held<R> {
     }
 }
 
-/// Lanes are numbered by a hash: it is not hashed again.
+/// The number of a lane is a hash already and is not hashed again.
 #[derive(Debug, Default)]
-struct Numbered(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for Numbered {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }

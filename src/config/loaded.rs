@@ -1,16 +1,29 @@
 //! Every effective value with its origin, as TOML that parses back, or as JSON. Secrets do not show.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use serde_json::json;
 use toml::Table;
 use toml::Value;
 
-use crate::relay::postgres::Target;
+use crate::secret;
 
-use super::Loaded;
+use super::options::Config;
+use super::origin::Origin;
 
-const REDACTED: &str = "[redacted]";
+/// A configuration without mistakes.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The options.
+    pub config: Config,
+    /// The file they were read from, if there is one.
+    pub file: Option<PathBuf>,
+    /// What is not wrong, but should be known.
+    pub warnings: Vec<String>,
+    pub(super) origins: BTreeMap<String, Origin>,
+}
 
 impl Loaded {
     /// Writes the options as TOML, each with where it came from.
@@ -33,11 +46,9 @@ impl Loaded {
 
     fn redacted(&self) -> Value {
         let mut config = self.config.clone();
-        config.postgres.url = redacted_url(&config.postgres.url);
+        config.postgres.url = secret::without("postgres.url", &config.postgres.url);
         for (name, value) in &mut config.kafka.properties {
-            if is_secret(name) {
-                REDACTED.clone_into(value);
-            }
+            *value = secret::without(&format!("kafka.properties.{name}"), value);
         }
         Value::try_from(&config).unwrap_or(Value::Table(Table::new()))
     }
@@ -116,59 +127,4 @@ fn inline(key: &str, value: &Value) -> Option<String> {
 
 fn header(path: &str) -> String {
     path.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
-}
-
-/// Takes the secret out of the value of an option.
-pub(super) fn redacted_value(path: &str, text: &str) -> String {
-    match path.strip_prefix("kafka.properties.") {
-        Some(name) if is_secret(name) => REDACTED.to_owned(),
-        None if path == "postgres.url" => redacted_url(text),
-        // A mistyped name, or a password where a reference belongs.
-        None if path.contains("pass") && !text.contains('{') => REDACTED.to_owned(),
-        Some(_) | None => text.to_owned(),
-    }
-}
-
-/// Says whether the value of an option holds a password or another secret.
-pub(crate) fn holds_password(path: &str, text: &str) -> bool {
-    match path.strip_prefix("kafka.properties.") {
-        Some(name) => is_secret(name),
-        None => {
-            // Nothing of the environment or of other files counts.
-            let only_user = |name: &str| (name == "USER").then(|| "nobody".to_owned());
-            let none = |_: &str| Err(std::io::ErrorKind::NotFound.into());
-            let read = || Target::parse(text, &only_user, &|_| None, &none).ok()?.password;
-            path == "postgres.url" && read().is_some_and(|password| !password.expose().is_empty())
-        }
-    }
-}
-
-/// Takes the password out of a connection string, of either form.
-pub(crate) fn redacted_url(url: &str) -> String {
-    if let Some((scheme, rest)) = url.split_once("://") {
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, behind) = rest.split_at(end);
-        let authority = match authority.rsplit_once('@') {
-            Some((login, hosts)) if login.contains(':') => {
-                format!("{}:{REDACTED}@{hosts}", login.split(':').next().unwrap_or_default())
-            }
-            _ => authority.to_owned(),
-        };
-        let behind = match behind.split_once("password=") {
-            Some((before, secret)) => {
-                let rest = secret.find('&').and_then(|end| secret.get(end..)).unwrap_or_default();
-                format!("{before}password={REDACTED}{rest}")
-            }
-            None => behind.to_owned(),
-        };
-        return format!("{scheme}://{authority}{behind}");
-    }
-    match url.split_once("password") {
-        Some((before, _)) => format!("{before}password='{REDACTED}'"),
-        None => url.to_owned(),
-    }
-}
-
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "key.pem", "oauthbearer.config", "token"].iter().any(|part| name.contains(part))
 }

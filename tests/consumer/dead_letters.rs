@@ -1,4 +1,4 @@
-//! What no handler will take lands in the dead-letter topic, whole, and only then is it done.
+//! Records that no handler can handle are written to the dead-letter topic whole, and only then are they done.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use serde::Deserialize;
 use uuid::Uuid;
 use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Error;
-use walrelay_events::consumer::Limit;
 use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
 use walrelay_events::consumer::Received;
@@ -28,12 +27,12 @@ enum Event {
     Changed { key: String, version: i64 },
 }
 
-fn letters(topic: &Topic) -> Vec<reader::Record> {
+fn dead_letters(topic: &Topic) -> Vec<reader::Record> {
     reader::read_all(&Kafka::shared().bootstrap(), &format!("{}.dlq", topic.name))
 }
 
 #[test]
-fn i8_a_poison_message_is_tried_lands_whole_in_the_dead_letters_and_then_is_done() {
+fn i8_a_poison_record_is_retried_then_dead_lettered_whole_and_then_done() {
     let topic = Topic::create("i8", 1);
     let headers: [(&str, Option<&[u8]>); 4] = [
         ("event_id", Some(b"00000000-0000-7000-8000-000000000001")),
@@ -46,59 +45,62 @@ fn i8_a_poison_message_is_tried_lands_whole_in_the_dead_letters_and_then_is_done
     topic.flush();
     let log = Log::default();
     let mut config = topic.config("g");
-    config.retry.tries_max = 3;
+    config.retry.max_attempts = 3;
     let router = Router::new()
         .on("Odd", |_: Delivery| async { Outcome::retry("cannot be") })
-        .on("Changed", |_: Delivery| async { Outcome::Done });
+        .on("Changed", |_: Delivery| async { Outcome::Ack });
     let member = Member::start_observed(config, router, log.clone());
     wait_until("both", || topic.committed("g") == [2]);
     member.stop().unwrap();
     let expected = [
-        "Retried i8[0]@0",
-        "Retried i8[0]@0",
-        "Rejected i8[0]@0",
-        "letter i8[0]@0 after 3 tries: cannot be",
-        "Done i8[0]@1",
+        "retry i8[0]@0",
+        "retry i8[0]@0",
+        "dead_letter i8[0]@0",
+        "dead-letter i8[0]@0 after 3 attempts: cannot be",
+        "ack i8[0]@1",
     ];
-    let told: Vec<String> = log.lines().into_iter().filter(|line| !line.starts_with("lag")).collect();
-    assert_eq!(told, expected, "the later event of the key waits for the earlier one");
-    let letters = letters(&topic);
-    assert_eq!(letters.len(), 1);
-    let letter = &letters[0];
-    assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (Some(&b"k"[..]), Some(&b"\xff\x00bytes"[..])));
-    let own: Vec<_> = letter.headers.iter().filter(|(name, _)| !name.starts_with("dlq_")).cloned().collect();
+    let lines: Vec<String> = log.lines().into_iter().filter(|line| !line.starts_with("lag")).collect();
+    assert_eq!(lines, expected, "the later event of the key waits for the earlier one");
+    let dead_letters = dead_letters(&topic);
+    assert_eq!(dead_letters.len(), 1);
+    let dead_letter = &dead_letters[0];
+    assert_eq!(
+        (dead_letter.key.as_deref(), dead_letter.value.as_deref()),
+        (Some(&b"k"[..]), Some(&b"\xff\x00bytes"[..]))
+    );
+    let own: Vec<_> = dead_letter.headers.iter().filter(|(name, _)| !name.starts_with("dlq_")).cloned().collect();
     let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let id = "00000000-0000-7000-8000-000000000001";
     assert_eq!(own, [text("event_id", id), text("event_type", "Odd"), text("x", "1"), text("x", "")]);
-    let told = ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_group", "dlq_reason", "dlq_tries"];
-    let told = told.map(|name| letter.header(name).unwrap());
-    assert_eq!(told, ["i8", "0", "0", "g", "after 3 tries: cannot be", "3"]);
+    let provenance = ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_group", "dlq_reason", "dlq_attempts"];
+    let provenance = provenance.map(|name| dead_letter.header(name).unwrap());
+    assert_eq!(provenance, ["i8", "0", "0", "g", "after 3 attempts: cannot be", "3"]);
 }
 
 #[test]
-fn i8_a_letter_may_be_as_large_as_the_topics_take() {
+fn i8_a_dead_letter_record_may_be_as_large_as_the_topic_allows() {
     let topic = Topic::create_with("i8large", 1, &[("max.message.bytes", "4000000")]);
     topic.write(Some("k"), Some(&vec![b'x'; 2_000_000]), &[]);
     topic.flush();
-    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::reject("too much") });
+    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("too much") });
     wait_until("it", || topic.committed("g") == [1]);
     member.stop().unwrap();
-    assert_eq!(letters(&topic)[0].value.as_ref().map(Vec::len), Some(2_000_000));
+    assert_eq!(dead_letters(&topic)[0].value.as_ref().map(Vec::len), Some(2_000_000));
 }
 
 #[test]
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
     let config = walrelay_events::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
-    let ended = Member::start(config, |_: Delivery| async { Outcome::Done }).join();
+    let ended = Member::start(config, |_: Delivery| async { Outcome::Ack }).join();
     assert!(matches!(&ended, Err(Error::TopicsMissing { topics }) if topics == &["i9-alone.dlq"]), "{ended:?}");
 }
 
 #[test]
-fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_itself() {
+fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_continues() {
     let topic = Topic::create("i9", 1);
     let log = Log::default();
-    let reject = |_: Delivery| async { Outcome::reject("never") };
+    let reject = |_: Delivery| async { Outcome::dead_letter("never") };
     let mut config = topic.config("g");
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let member = Member::start_observed(config, reject, log.clone());
@@ -107,45 +109,45 @@ fn i9_while_the_dead_letter_topic_is_gone_the_partition_waits_and_goes_on_by_its
         topic.change(Uuid::now_v7(), "k", 1);
         topic.flush();
         written += 1;
-        log.count("letter") > 0
+        log.count("dead-letter") > 0
     });
     // All of them, so that what comes into the next topic is known.
-    log.wait_for("letter", usize::try_from(written).unwrap());
+    log.wait_for("dead-letter", usize::try_from(written).unwrap());
     Kafka::shared().delete_topic("i9.dlq");
-    let (before, end) = (topic.committed("g"), log.count("letter"));
+    let (before, end) = (topic.committed("g"), log.count("dead-letter"));
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();
-    log.wait_for("blocked", 1);
+    log.wait_for("dead-letter failed", 1);
     assert!(topic.committed("g")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
     Kafka::shared().create_topic("i9.dlq", 1);
-    log.wait_for("letter", end + 1);
+    log.wait_for("dead-letter", end + 1);
     wait_until("every offset", || topic.committed("g") == [written + 1]);
     member.stop().unwrap();
-    assert_eq!(letters(&topic).len(), 1);
+    assert_eq!(dead_letters(&topic).len(), 1);
 }
 
 #[test]
-fn i10_a_letter_whose_offset_was_not_committed_is_there_twice_under_one_id() {
+fn i10_a_dead_letter_record_whose_offset_was_not_committed_is_written_twice_with_one_id() {
     let topic = Topic::create("i10", 1);
     let id = Uuid::now_v7();
     topic.change(id, "k", 1);
     topic.flush();
     for times in 1..=2 {
         let log = Log::default();
-        let reject = |_: Delivery| async { Outcome::reject("never") };
+        let reject = |_: Delivery| async { Outcome::dead_letter("never") };
         let member = Member::start_observed(topic.config("g"), reject, log.clone());
-        log.wait_for("letter", 1);
+        log.wait_for("dead-letter", 1);
         member.stop().unwrap();
-        assert_eq!(letters(&topic).len(), times);
+        assert_eq!(dead_letters(&topic).len(), times);
         // As if the commit had never reached the broker.
         topic.commit("g", 0);
     }
-    let ids: Vec<String> = letters(&topic).iter().map(reader::Record::event_id).collect();
+    let ids: Vec<String> = dead_letters(&topic).iter().map(reader::Record::event_id).collect();
     assert_eq!(ids, [id.to_string(), id.to_string()]);
 }
 
 #[test]
-fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
+fn i16_tombstones_unknown_types_and_invalid_records_are_handled_or_dead_lettered() {
     let topic = Topic::create("i16", 1);
     let id = |number: u8| format!("00000000-0000-7000-8000-0000000000{number:02}");
     let write = |number: u8, event_type: Option<&str>, value: Option<&[u8]>| {
@@ -169,12 +171,13 @@ fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
     topic.write(Some("k"), Some(b"\x00\x00\x00\x00\x07\x02k"), &headers);
     topic.flush();
     let (log, seen) = (Log::default(), Log::default());
-    let told = seen.clone();
+    let notes = seen.clone();
     let handle = move |received: Received<Event>| {
-        told.note(match &received.event {
+        notes.note(match &received.event {
             Payload::Event(event) => format!("{event:?}"),
             Payload::Unknown(unknown) => format!("unknown {}", unknown.event_type),
             Payload::Tombstone => "tombstone".to_owned(),
+            other => panic!("an unknown {other:?}"),
         });
         async {}
     };
@@ -182,14 +185,14 @@ fn i16_tombstones_unknown_types_and_broken_records_each_have_a_way() {
     wait_until("all of them", || topic.committed("g") == [9]);
     member.stop().unwrap();
     assert_eq!(seen.lines(), ["tombstone", "unknown Renamed", "Changed { key: \"k\", version: 1 }"]);
-    let letters = letters(&topic);
-    let offsets: Vec<_> = letters.iter().map(|letter| letter.header("dlq_offset").unwrap()).collect();
+    let dead_letters = dead_letters(&topic);
+    let offsets: Vec<_> = dead_letters.iter().map(|dead_letter| dead_letter.header("dlq_offset").unwrap()).collect();
     assert_eq!(offsets, ["2", "3", "4", "6", "7", "8"]);
-    assert!(letters.iter().all(|letter| letter.header("dlq_tries") == Some("1")), "no second try");
+    assert!(dead_letters.iter().all(|dead_letter| dead_letter.header("dlq_attempts") == Some("1")), "no retry");
 }
 
 #[test]
-fn i16_a_header_whose_name_is_no_text_goes_to_the_dead_letters_with_its_record() {
+fn i16_a_record_with_a_header_name_that_is_not_utf8_is_dead_lettered() {
     let topic = Topic::create("i16names", 1);
     raw::produce(&Kafka::shared().bootstrap(), "i16names", b"k", b"the value", (b"\xff\xfe", b"x"));
     topic.change(Uuid::now_v7(), "k", 2);
@@ -198,23 +201,27 @@ fn i16_a_header_whose_name_is_no_text_goes_to_the_dead_letters_with_its_record()
     let member = Member::start_observed(topic.config("g"), |_: Delivery| async {}, log.clone());
     wait_until("both", || topic.committed("g") == [2]);
     member.stop().unwrap();
-    assert_eq!((log.count("Rejected i16names[0]@0"), log.count("Done i16names[0]@1")), (1, 1), "{:?}", log.lines());
-    let letters = letters(&topic);
-    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some(&b"k"[..]), Some(&b"the value"[..])));
-    let reason = letters[0].header("dlq_reason").unwrap();
+    assert_eq!((log.count("dead_letter i16names[0]@0"), log.count("ack i16names[0]@1")), (1, 1), "{:?}", log.lines());
+    let dead_letters = dead_letters(&topic);
+    assert_eq!(
+        (dead_letters[0].key.as_deref(), dead_letters[0].value.as_deref()),
+        (Some(&b"k"[..]), Some(&b"the value"[..]))
+    );
+    let reason = dead_letters[0].header("dlq_reason").unwrap();
     assert!(reason.contains("header") && reason.contains("UTF-8"), "{reason}");
 }
 
 #[test]
-fn too_many_rejections_stop_the_consumer_before_the_topic_is_drained_into_its_dead_letters() {
+fn the_dead_letter_budget_stops_the_consumer() {
     let topic = Topic::create("budget", 1);
     topic.changes(100, 1);
     let mut config = topic.config("g");
-    config.dead_letters.limit = Limit { consecutive_max: 7, per_thousand_max: 1_000 };
-    let ended = Member::start(config, |_: Delivery| async { Outcome::reject("a bad deploy") }).join();
-    let Err(Error::TooManyRejected { record, reason, .. }) = &ended else { panic!("{ended:?}") };
+    config.dead_letters.budget.max_consecutive = 7;
+    config.dead_letters.budget.max_per_thousand = 1_000;
+    let ended = Member::start(config, |_: Delivery| async { Outcome::dead_letter("a bad deploy") }).join();
+    let Err(Error::DeadLetterBudgetExceeded { record, reason, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!((record.as_str(), reason.as_str()), ("budget[0]@7", "a bad deploy"));
-    assert_eq!((letters(&topic).len(), topic.committed("g")), (7, vec![7]));
+    assert_eq!((dead_letters(&topic).len(), topic.committed("g")), (7, vec![7]));
 }
 
 #[test]
@@ -222,7 +229,7 @@ fn a_handler_that_panics_has_failed_like_any_other() {
     let topic = Topic::create("panics", 1);
     topic.changes(3, 3);
     let mut config = topic.config("g");
-    config.retry.tries_max = 2;
+    config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(delivery.record.offset() != 1, "a bug in the handler");
@@ -230,5 +237,5 @@ fn a_handler_that_panics_has_failed_like_any_other() {
     let member = Member::start(config, handle);
     wait_until("all of them", || topic.committed("g") == [3]);
     member.stop().unwrap();
-    assert_eq!(letters(&topic).len(), 1);
+    assert_eq!(dead_letters(&topic).len(), 1);
 }

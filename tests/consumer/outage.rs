@@ -1,4 +1,4 @@
-//! Kafka goes away and comes back, memory stays within its bounds meanwhile, and a stop does not wait for ever.
+//! Brokers go down and come up, memory stays bounded meanwhile, and a stop does not wait without limit.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +16,6 @@ use rdkafka::types::RDKafkaRespErr;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Error;
-use walrelay_events::consumer::Limit;
 use walrelay_events::consumer::Observed;
 use walrelay_events::consumer::Observer;
 use walrelay_events::consumer::Outcome;
@@ -27,24 +26,24 @@ use super::stage::Topic;
 use super::stage::wait_until;
 use crate::support::kafka::Kafka;
 
-/// Keeps the most bytes that were held, and counts how often it was told.
+/// Keeps the maximum of buffered bytes, and counts the reports.
 #[derive(Clone, Default)]
 struct Bytes {
     most: Arc<AtomicU64>,
-    told: Arc<AtomicU64>,
+    reports: Arc<AtomicU64>,
 }
 
 impl Observer for Bytes {
     fn observe(&self, observed: &Observed<'_>) {
-        if let Observed::Held { bytes, .. } = observed {
-            self.most.fetch_max(*bytes, Relaxed);
-            self.told.fetch_add(1, Relaxed);
+        if let Observed::Load { buffered_bytes, .. } = observed {
+            self.most.fetch_max(*buffered_bytes, Relaxed);
+            self.reports.fetch_add(1, Relaxed);
         }
     }
 }
 
 #[test]
-fn large_records_are_held_up_to_the_bound_and_no_further() {
+fn large_records_are_buffered_up_to_the_limit() {
     const RECORD: usize = 100_000;
     const BOUND: u64 = 300_000;
     let topic = Topic::create("large", 8);
@@ -53,14 +52,14 @@ fn large_records_are_held_up_to_the_bound_and_no_further() {
     (0..400).for_each(|number| topic.write(Some(&number.to_string()), Some(&value), &[]));
     topic.flush();
     let mut config = topic.config("g");
-    config.bytes_max = BOUND;
-    config.drain = Duration::ZERO;
+    config.max_buffered_bytes = BOUND;
+    config.shutdown_timeout = Duration::ZERO;
     let bytes = Bytes::default();
     let member = Member::start_observed(config, |_: Delivery| std::future::pending::<()>(), bytes.clone());
     wait_until("something to hold", || bytes.most.load(Relaxed) >= BOUND);
-    let told = bytes.told.load(Relaxed);
-    wait_until("more of it, if it takes more", || bytes.told.load(Relaxed) >= told + 3);
-    assert!(matches!(member.stop(), Err(Error::DrainTimeout { .. })));
+    let reports = bytes.reports.load(Relaxed);
+    wait_until("more of it, if it takes more", || bytes.reports.load(Relaxed) >= reports + 3);
+    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { .. })));
     let most = bytes.most.load(Relaxed);
     assert!(most < BOUND + 110_000, "{most} bytes are more than the bound and one record");
 }
@@ -72,40 +71,41 @@ fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
     topic.changes(10, 1);
     let log = Log::default();
     let mut config = Config::new(&kafka.bootstrap(), "g", &["nameless"]);
-    config.dead_letters.limit = Limit { consecutive_max: 1_000, per_thousand_max: 1_000 };
+    config.dead_letters.budget.max_consecutive = 1_000;
+    config.dead_letters.budget.max_per_thousand = 1_000;
     // For so long the group waits for the member that could not say that it left.
     config.properties.insert("session.timeout.ms".into(), "10000".into());
-    let reject = |_: Delivery| async { Outcome::reject("as a test") };
+    let reject = |_: Delivery| async { Outcome::dead_letter("as a test") };
     let member = Member::start_observed(config, reject, log.clone());
-    log.wait_for("letter nameless[0]@9", 1);
-    kafka.waver_until("the loss of every broker", || log.count("renewed") > 0);
+    log.wait_for("dead-letter nameless[0]@9", 1);
+    kafka.waver_until("the loss of every broker", || log.count("client replaced") > 0);
     kafka.steady();
     Topic::on(&kafka, "nameless", 1).changes(10, 1);
-    log.wait_for("letter nameless[0]@19", 1);
+    log.wait_for("dead-letter nameless[0]@19", 1);
     assert!(member.stop().is_ok());
 }
 
 #[test]
-fn an_outage_of_kafka_is_told_once_and_a_stop_in_the_middle_of_one_ends() {
+fn an_outage_of_kafka_is_reported_once_and_a_stop_in_the_middle_of_one_ends() {
     let mut kafka = Kafka::start(1);
     let topic = Topic::create_on(&kafka, "outage", 1, &[]);
     topic.changes(10, 1);
     let mut config = Config::new(&kafka.bootstrap(), "g", &["outage"]);
-    config.drain = Duration::from_secs(1);
+    config.shutdown_timeout = Duration::from_secs(1);
     // The last commit is the only one.
     config.commit_interval = Duration::from_secs(3_600);
     let log = Log::default();
     let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
-    log.wait_for("Done", 10);
+    log.wait_for("ack", 10);
     kafka.kill(0);
-    log.wait_for("away", 1);
+    log.wait_for("all brokers down", 1);
     kafka.resume(0);
-    log.wait_for("back", 1);
+    log.wait_for("brokers up", 1);
     topic.changes(10, 1);
-    log.wait_for("Done", 20);
-    assert_eq!((log.count("away"), log.count("back")), (1, 1));
+    log.wait_for("ack", 20);
+    assert_eq!((log.count("all brokers down"), log.count("brokers up")), (1, 1));
     kafka.kill(0);
-    log.wait_for("away", 2);
+    log.wait_for("all brokers down", 2);
     member.stop().unwrap();
 }
 
@@ -130,7 +130,7 @@ fn partitions_that_come_while_brokers_fail_are_taken_when_they_answer() {
     let mut member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
     wait_until("all of them", || {
         member.check();
-        log.count("Done") == 5
+        log.count("ack") == 5
     });
     member.stop().unwrap();
 }

@@ -1,50 +1,53 @@
-//! What a record carries in the dead-letter topic: itself byte for byte, and where it came from and why.
+//! The headers of a dead-letter record: where it came from and why.
 
 use std::time::SystemTime;
 
 use crate::consumer::record::Record;
 use crate::consumer::record::Timestamp;
 
-/// How long a reason may be, in bytes.
-const REASON_MAX: usize = 2_048;
+/// The maximum length of a reason. Longer ones are cut.
+const REASON_BYTES_MAX: usize = 2_048;
 
-/// The names of the headers that say where a record came from and why.
+/// The format of the headers that describe the origin of a dead-letter record and the reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Names {
-    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_tries`, `dlq_at`: text.
+#[non_exhaustive]
+pub enum HeaderFormat {
+    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_attempts`, `dlq_at`, as
+    /// text.
     #[default]
     Walrelay,
-    /// Spring Kafka's `kafka_dlt-original-topic` and so on; numbers are big-endian, as Spring writes them.
+    /// `kafka_dlt-original-topic` and so on, as Spring Kafka writes them. Numbers are big-endian.
     Spring,
-    /// Kafka Connect's `__connect.errors.topic` and so on: text.
+    /// `__connect.errors.topic` and so on, as Kafka Connect writes them, as text.
     Connect,
 }
 
-/// Where a record came from and why it was given up.
+/// Where a dead-letter record came from, and why it was dead-lettered.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Provenance {
-    /// The topic it was read from.
+    /// The topic it was consumed from.
     pub topic: String,
     /// The partition.
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The record's time.
+    /// The record's timestamp.
     pub timestamp: Timestamp,
-    /// The consumer group that gave it up.
+    /// The consumer group that dead-lettered it.
     pub group: String,
-    /// Why.
+    /// Why, for a person.
     pub reason: String,
-    /// After how many tries.
-    pub tries: u32,
-    /// When, in milliseconds of the Unix clock.
+    /// The number of attempts.
+    pub attempts: u32,
+    /// When it was dead-lettered, in milliseconds since 1970.
     pub at_millis: i64,
 }
 
 impl Provenance {
-    /// Says where a record came from, as of now.
+    /// Describes a record that is dead-lettered now.
     #[must_use]
-    pub fn of(record: &Record, group: &str, reason: &str, tries: u32) -> Self {
+    pub fn of(record: &Record, group: &str, reason: &str, attempts: u32) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             topic: record.topic().to_owned(),
@@ -53,12 +56,12 @@ impl Provenance {
             timestamp: record.timestamp(),
             group: group.to_owned(),
             reason: cut(reason).to_owned(),
-            tries,
+            attempts,
             at_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         }
     }
 
-    /// Reads it from the headers of a dead letter, whichever names it was written with.
+    /// Reads it from the headers of a dead-letter record, in any [`HeaderFormat`].
     #[must_use]
     pub fn read(record: &Record) -> Option<Self> {
         let text = |name: &str| record.header(name).map(str::to_owned);
@@ -66,19 +69,19 @@ impl Provenance {
         let bytes = |name: &str| record.headers().filter(|(found, _)| *found == name).last()?.1;
         let long = |name: &str| Some(i64::from_be_bytes(bytes(name)?.try_into().ok()?));
         let int = |name: &str| Some(i32::from_be_bytes(bytes(name)?.try_into().ok()?));
-        let created = |millis: Option<i64>| millis.map_or(Timestamp::None, Timestamp::Created);
+        let created = |millis: Option<i64>| millis.map_or(Timestamp::None, Timestamp::CreateTime);
         let small = |number: Option<i64>| number.and_then(|number| i32::try_from(number).ok());
-        let tries = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
-        if let Some(topic) = text(OURS[0]) {
+        let attempts = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+        if let Some(topic) = text(WALRELAY[0]) {
             return Some(Self {
                 topic,
-                partition: small(number(OURS[1]))?,
-                offset: number(OURS[2])?,
-                timestamp: created(number(OURS[3])),
-                group: text(OURS[4]).unwrap_or_default(),
-                reason: text(OURS[5]).unwrap_or_default(),
-                tries: tries(number(OURS[6])),
-                at_millis: number(OURS[7]).unwrap_or_default(),
+                partition: small(number(WALRELAY[1]))?,
+                offset: number(WALRELAY[2])?,
+                timestamp: created(number(WALRELAY[3])),
+                group: text(WALRELAY[4]).unwrap_or_default(),
+                reason: text(WALRELAY[5]).unwrap_or_default(),
+                attempts: attempts(number(WALRELAY[6])),
+                at_millis: number(WALRELAY[7]).unwrap_or_default(),
             });
         }
         if let Some(topic) = text(SPRING[0]) {
@@ -89,7 +92,7 @@ impl Provenance {
                 timestamp: created(long(SPRING[3])),
                 group: text(SPRING[5]).unwrap_or_default(),
                 reason: text(SPRING[6]).unwrap_or_default(),
-                tries: 0,
+                attempts: 0,
                 at_millis: record.timestamp().millis().unwrap_or_default(),
             });
         }
@@ -100,34 +103,34 @@ impl Provenance {
             timestamp: Timestamp::None,
             group: text(CONNECT[3]).unwrap_or_default(),
             reason: text(CONNECT[4]).unwrap_or_default(),
-            tries: 0,
+            attempts: 0,
             at_millis: record.timestamp().millis().unwrap_or_default(),
         })
     }
 
-    fn headers(&self, names: Names) -> Vec<(&'static str, Vec<u8>)> {
+    fn headers(&self, format: HeaderFormat) -> Vec<(&'static str, Vec<u8>)> {
         let text = |text: &str| text.as_bytes().to_vec();
         let number = |number: i64| number.to_string().into_bytes();
-        match names {
-            Names::Walrelay => {
+        match format {
+            HeaderFormat::Walrelay => {
                 let timestamp = self.timestamp.millis().map(number);
                 let mut headers = vec![
-                    (OURS[0], text(&self.topic)),
-                    (OURS[1], number(self.partition.into())),
-                    (OURS[2], number(self.offset)),
-                    (OURS[4], text(&self.group)),
-                    (OURS[5], text(&self.reason)),
-                    (OURS[6], number(self.tries.into())),
-                    (OURS[7], number(self.at_millis)),
+                    (WALRELAY[0], text(&self.topic)),
+                    (WALRELAY[1], number(self.partition.into())),
+                    (WALRELAY[2], number(self.offset)),
+                    (WALRELAY[4], text(&self.group)),
+                    (WALRELAY[5], text(&self.reason)),
+                    (WALRELAY[6], number(self.attempts.into())),
+                    (WALRELAY[7], number(self.at_millis)),
                 ];
-                headers.extend(timestamp.map(|timestamp| (OURS[3], timestamp)));
+                headers.extend(timestamp.map(|timestamp| (WALRELAY[3], timestamp)));
                 headers
             }
-            Names::Spring => {
+            HeaderFormat::Spring => {
                 let kind = match self.timestamp {
                     Timestamp::None => "NoTimestampType",
-                    Timestamp::Created(_) => "CreateTime",
-                    Timestamp::Appended(_) => "LogAppendTime",
+                    Timestamp::CreateTime(_) => "CreateTime",
+                    Timestamp::LogAppendTime(_) => "LogAppendTime",
                 };
                 vec![
                     (SPRING[0], text(&self.topic)),
@@ -139,7 +142,7 @@ impl Provenance {
                     (SPRING[6], text(&self.reason)),
                 ]
             }
-            Names::Connect => vec![
+            HeaderFormat::Connect => vec![
                 (CONNECT[0], text(&self.topic)),
                 (CONNECT[1], number(self.partition.into())),
                 (CONNECT[2], number(self.offset)),
@@ -150,8 +153,8 @@ impl Provenance {
     }
 }
 
-const OURS: [&str; 8] =
-    ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_timestamp", "dlq_group", "dlq_reason", "dlq_tries", "dlq_at"];
+const WALRELAY: [&str; 8] =
+    ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_timestamp", "dlq_group", "dlq_reason", "dlq_attempts", "dlq_at"];
 const SPRING: [&str; 7] = [
     "kafka_dlt-original-topic",
     "kafka_dlt-original-partition",
@@ -169,25 +172,29 @@ const CONNECT: [&str; 5] = [
     "__connect.errors.exception.message",
 ];
 
-/// Says whether a header tells of a dead letter, by any of the names.
+/// Returns whether a header describes the provenance, in any format.
 fn is_provenance(name: &str) -> bool {
-    OURS.contains(&name) || SPRING.contains(&name) || CONNECT.contains(&name)
+    WALRELAY.contains(&name) || SPRING.contains(&name) || CONNECT.contains(&name)
 }
 
-/// Gives the record's own headers, without those of an earlier stay in a dead-letter topic.
+/// Returns the record's own headers, without those of an earlier dead-letter topic.
 pub(super) fn own_headers(record: &Record) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     record.headers().filter(|(name, _)| !is_provenance(name))
 }
 
-/// Gives every header of a dead letter: the record's own, byte for byte and in order, then where it came from and why.
-pub(super) fn headers(record: &Record, provenance: &Provenance, names: Names) -> Vec<(String, Option<Vec<u8>>)> {
+/// Returns all headers of a dead-letter record: its own, byte for byte and in order, then the provenance.
+pub(super) fn headers(
+    record: &Record,
+    provenance: &Provenance,
+    format: HeaderFormat,
+) -> Vec<(String, Option<Vec<u8>>)> {
     let own = own_headers(record).map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
-    let told = provenance.headers(names).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
-    own.chain(told).collect()
+    let provenance = provenance.headers(format).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
+    own.chain(provenance).collect()
 }
 
 fn cut(reason: &str) -> &str {
-    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
     reason.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -200,29 +207,29 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_keeps_the_records_own_headers_and_tells_where_it_came_from() {
+    fn a_dead_letter_record_keeps_its_own_headers_and_adds_its_provenance() {
         let own: [(&str, Option<&[u8]>); 3] = [("event_id", Some(b"e")), ("twice", Some(b"1")), ("twice", None)];
-        for names in [Names::Walrelay, Names::Spring, Names::Connect] {
+        for format in [HeaderFormat::Walrelay, HeaderFormat::Spring, HeaderFormat::Connect] {
             let first = record(&own);
             let provenance = Provenance::of(&first, "shipping", "no such order", 3);
-            let headers = headers(&first, &provenance, names);
+            let headers = headers(&first, &provenance, format);
             let borrowed: Vec<(&str, Option<&[u8]>)> =
                 headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
             assert_eq!(borrowed[..3], own);
-            let letter = record(&borrowed);
-            let read = Provenance::read(&letter).unwrap();
-            let told = (read.topic, read.partition, read.offset, read.group, read.reason);
-            assert_eq!(told, ("order-events".into(), 3, 17, "shipping".into(), "no such order".into()), "{names:?}");
-            assert_eq!(own_headers(&letter).count(), 3, "and a second stay does not pile them up");
+            let dead_letter = record(&borrowed);
+            let read = Provenance::read(&dead_letter).unwrap();
+            let found = (read.topic, read.partition, read.offset, read.group, read.reason);
+            assert_eq!(found, ("order-events".into(), 3, 17, "shipping".into(), "no such order".into()), "{format:?}");
+            assert_eq!(own_headers(&dead_letter).count(), 3, "a second dead-letter topic replaces them");
         }
         assert_eq!(Provenance::read(&record(&own)), None);
     }
 
     #[test]
     fn a_reason_is_cut_between_characters() {
-        let long = "ü".repeat(REASON_MAX);
-        assert_eq!(cut(&long).len(), REASON_MAX);
-        assert_eq!(cut(&format!("x{long}")).len(), REASON_MAX - 1);
+        let long = "ü".repeat(REASON_BYTES_MAX);
+        assert_eq!(cut(&long).len(), REASON_BYTES_MAX);
+        assert_eq!(cut(&format!("x{long}")).len(), REASON_BYTES_MAX - 1);
         assert_eq!(cut("short"), "short");
     }
 }

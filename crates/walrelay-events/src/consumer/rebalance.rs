@@ -1,0 +1,173 @@
+//! The callbacks of librdkafka's consumer: rebalances, statistics and logs.
+//!
+//! A rebalance is called from within a poll, on the consumer's own thread. When partitions are assigned, each committed offset
+//! is compared with the offsets that the topic holds: later a gap could not be told from a first start. When partitions are
+//! revoked, their handlers finish first, then the prefix is committed, then the partitions are unassigned.
+//!
+//! A commit in flight during a rebalance is refused without an error. Therefore every position is committed again after each
+//! rebalance, and whenever the statistics show another committed offset.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use rdkafka::ClientContext;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::brokers;
+use crate::consumer::commit;
+use crate::consumer::config::Config;
+use crate::consumer::dispatcher::Dispatcher;
+use crate::consumer::error::Error;
+use crate::consumer::positions;
+use crate::consumer::properties::COMMIT_TIMEOUT;
+use crate::consumer::retry;
+use crate::consumer::topic_partition::TopicPartition;
+use crate::kafka::Brokers;
+
+/// What the callbacks and the consumer's loop share. Both are on one thread: the lock is never contended.
+pub(super) struct GroupContext {
+    config: Config,
+    /// Outlives the client.
+    dispatcher: Arc<Mutex<Dispatcher>>,
+    stop: CancellationToken,
+    brokers: Brokers,
+}
+
+impl GroupContext {
+    pub(super) fn new(config: Config, dispatcher: Arc<Mutex<Dispatcher>>, stop: CancellationToken) -> Self {
+        Self { config, dispatcher, stop, brokers: Brokers::default() }
+    }
+
+    /// Returns whether the client has lost every broker. It cannot recover.
+    pub(super) fn is_lost(&self) -> bool {
+        self.brokers.are_lost()
+    }
+
+    pub(super) fn dispatcher(&self) -> MutexGuard<'_, Dispatcher> {
+        self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the client if requests timed out, because it may have lost every broker. Any other error stops the consumer.
+    pub(super) fn positions_failed(&self, dispatcher: &mut Dispatcher, error: Error) {
+        if let Error::ClientFailed(error) = &error {
+            tracing::warn!(error = %error, "offset requests timed out");
+            self.brokers.set_lost();
+        } else {
+            dispatcher.fail(error);
+        }
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
+        let mut dispatcher = self.dispatcher();
+        let starts = positions::starts(consumer, &self.config, assigned, &self.stop).unwrap_or_else(|error| {
+            self.positions_failed(&mut dispatcher, error);
+            None
+        });
+        let partitions = brokers::partitions(assigned);
+        tracing::info!(partitions = %names(&partitions), "partitions assigned");
+        partitions.into_iter().for_each(|partition| dispatcher.lanes.assign(partition));
+        dispatcher.lanes.forget_commits();
+        dispatcher.health.assigned();
+        let starts = starts.unwrap_or_default();
+        starts.iter().for_each(|(partition, offset)| dispatcher.lanes.begin(partition, *offset));
+        // Without starts the consumer stops or is replaced, and nothing is polled any more.
+        let assignment = if starts.is_empty() { Ok(assigned.clone()) } else { brokers::list_at(&starts) };
+        if let Err(error) = assignment.and_then(|assignment| consumer.incremental_assign(&assignment)) {
+            dispatcher.fail(Error::ClientFailed(error.into()));
+        }
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, revoked: &TopicPartitionList) {
+        if self.is_lost() {
+            // The client is closing. Its partitions were released before.
+            if let Err(error) = consumer.incremental_unassign(revoked) {
+                tracing::debug!(error = %error, "unassign failed");
+            }
+            return;
+        }
+        let partitions = brokers::partitions(revoked);
+        let mut dispatcher = self.dispatcher();
+        if consumer.assignment_lost() {
+            // Other members own the partitions already: neither waiting nor committing helps.
+            tracing::warn!(partitions = %names(&partitions), "assignment lost");
+        } else {
+            finish(consumer, &mut dispatcher, &partitions, self.config.revoke_timeout);
+            tracing::info!(partitions = %names(&partitions), "partitions revoked");
+        }
+        dispatcher.release(&partitions);
+        // A pause outlives the assignment: a partition that is assigned again would never be fetched.
+        if let Err(error) = consumer.resume(revoked) {
+            dispatcher.fail(Error::ClientFailed(error.into()));
+        }
+        if let Err(error) = consumer.incremental_unassign(revoked) {
+            dispatcher.fail(Error::ClientFailed(error.into()));
+        }
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assigned(consumer, partitions);
+        } else {
+            self.revoked(consumer, partitions);
+        }
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // While brokers are down, librdkafka logs several times a second.
+        tracing::debug!(?level, facility, text, "librdkafka");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
+        if self.is_lost() {
+            return;
+        }
+        let mut dispatcher = self.dispatcher();
+        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            dispatcher.health.broker_up();
+        }
+        for topic in statistics.topics.values() {
+            for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
+                let (committed, end) = (partition.committed_offset, partition.hi_offset);
+                let partition = TopicPartition::new(topic.topic.as_str(), partition.partition);
+                dispatcher.lanes.committed(&partition, committed);
+                dispatcher.report_lag(&partition, end);
+            }
+        }
+    }
+}
+
+/// Waits at most `timeout` for the running handlers of partitions, then commits their positions.
+pub(super) fn finish(
+    consumer: &BaseConsumer<GroupContext>,
+    dispatcher: &mut Dispatcher,
+    partitions: &[TopicPartition],
+    timeout: Duration,
+) {
+    let deadline = retry::after(Instant::now(), timeout);
+    dispatcher.finish(partitions, deadline);
+    let position = |partition: &TopicPartition| Some((partition.clone(), dispatcher.lanes.position(partition)?));
+    let positions: Vec<_> = partitions.iter().filter_map(position).collect();
+    if let Err(error) = commit::confirm(consumer, &positions, deadline.max(Instant::now() + COMMIT_TIMEOUT)) {
+        tracing::warn!(error = %error, "last commit failed");
+    }
+}
+
+fn names(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,180 @@
+//! What may be a secret, in one list, and how a text is shown without it.
+//!
+//! `config show`, the mistakes of a configuration, the commands in a next step and the warning about an open file all
+//! ask here. In doubt a text is secret: a name may be mistyped, and a password may hold a character that ends it.
+
+/// What stands in a secret's place.
+pub const REDACTED: &str = "[redacted]";
+
+/// Parts of the names whose values are secrets: options, librdkafka's properties and libpq's parameters.
+const NAMES: [&str; 6] = ["pass", "pwd", "secret", "token", "key.pem", "oauthbearer.config"];
+
+/// The names that end so say where a secret is read from.
+const REFERENCES: [&str; 2] = ["file", ".env"];
+
+/// What else a line has that may hold a secret.
+const NEIGHBOURS: [&str; 5] = ["url", "://", "pem", "oauth", "sasl"];
+
+/// The option that holds a connection string.
+const URL: &str = "postgres.url";
+/// What the names of librdkafka's properties stand under.
+const PROPERTIES: &str = "kafka.properties.";
+
+/// Says whether the value of this name is a secret.
+#[must_use]
+pub fn is_named(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    NAMES.iter().any(|part| name.contains(part)) && !REFERENCES.iter().any(|end| name.ends_with(end))
+}
+
+/// Says whether a line of a configuration, or the value of an option of this name, may hold a secret.
+#[must_use]
+pub fn may_be_in(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    NAMES.iter().chain(&NEIGHBOURS).any(|part| text.contains(part))
+}
+
+/// Says whether the value of a valid option holds a secret, and not only where it is read from.
+#[must_use]
+pub fn is_in_value(option: &str, value: &str) -> bool {
+    option.strip_prefix(PROPERTIES).map_or_else(|| option == URL && without_url(value) != value, is_named)
+}
+
+/// Shows the value of an option without its secret.
+#[must_use]
+pub fn without(option: &str, value: &str) -> String {
+    // `{ file = "..." }` is a reference. A text in its place is a secret that was written into the wrong place.
+    let is_reference = !option.starts_with(PROPERTIES) && value.contains('{');
+    match option {
+        URL => without_url(value),
+        _ if is_named(option) && !is_reference => REDACTED.to_owned(),
+        _ => value.to_owned(),
+    }
+}
+
+/// Shows a `--set section.key=value` without its secret.
+#[must_use]
+pub fn without_in_set(set: &str) -> String {
+    let Some((option, value)) = set.split_once('=') else { return set.to_owned() };
+    format!("{option}={}", without(option.trim(), value))
+}
+
+/// Shows a connection string of either form without its password.
+fn without_url(url: &str) -> String {
+    let is_scheme = |text: &str| text.chars().all(|char| char.is_ascii_alphanumeric() || "+.-:".contains(char));
+    match url.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => format!("{scheme}://{}", without_uri(rest)),
+        _ => without_key_values(url),
+    }
+}
+
+/// The last `@` before the query ends the password, or the last at all: one that holds `/` or `?` as such hides nothing
+/// less.
+fn without_uri(rest: &str) -> String {
+    let before_query = rest.split('?').next().unwrap_or_default();
+    let login_end = before_query.rfind('@').or_else(|| rest.rfind('@')).unwrap_or_default();
+    let (login, rest) = rest.split_at(login_end);
+    let login = match login.split_once(':') {
+        Some((user, password)) if !password.is_empty() => format!("{user}:{REDACTED}"),
+        Some(_) | None => login.to_owned(),
+    };
+    let Some((place, query)) = rest.split_once('?') else { return login + rest };
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if !value.is_empty() && (is_named(name) || name.contains('%')) => {
+            format!("{name}={REDACTED}")
+        }
+        Some(_) | None => pair.to_owned(),
+    };
+    format!("{login}{place}?{}", query.split('&').map(pair).collect::<Vec<_>>().join("&"))
+}
+
+/// What follows a password may be its rest, if it holds spaces without quotes: it is not shown either.
+fn without_key_values(text: &str) -> String {
+    let mut rest = text;
+    while let Some((name, behind)) = rest.split_once('=') {
+        let value = behind.trim_start();
+        if is_named(name.trim()) && !value.is_empty() {
+            let shown = text.get(..text.len() - behind.len()).unwrap_or_default();
+            return format!("{shown}'{REDACTED}'");
+        }
+        rest = after(value);
+    }
+    text.to_owned()
+}
+
+/// Gives what follows a value: a quoted one ends at its quote, any other at a space.
+fn after(value: &str) -> &str {
+    let is_quoted = value.starts_with('\'');
+    let mut chars = value.char_indices().skip(usize::from(is_quoted));
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '\\' => drop(chars.next()),
+            '\'' if is_quoted => return value.get(at + 1..).unwrap_or_default(),
+            char if !is_quoted && char.is_whitespace() => return value.get(at..).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_its_name_and_a_reference_is_none() {
+        for name in [
+            "postgres.password",
+            "PGPASSWORD",
+            "sslpassword",
+            "kafka.properties.ssl.keystore.password",
+            "kafka.properties.ssl.key.pem",
+            "kafka.properties.sasl.oauthbearer.client.secret",
+            "kafka.properties.sasl.oauthbearer.assertion.private.key.passphrase",
+            "kafka.properties.sasl.oauthbearer.config",
+        ] {
+            assert!(is_named(name) && may_be_in(name), "{name}");
+        }
+        for name in ["postgres.password.file", "kafka.sasl.password.env", "passfile", "user", "kafka.sasl.username"] {
+            assert!(!is_named(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_connection_string_is_shown_without_its_password() {
+        for (url, expected) in [
+            ("postgres://app:hunter2@db:5432/shop", "postgres://app:[redacted]@db:5432/shop"),
+            ("postgres://app@db/shop?sslmode=require", "postgres://app@db/shop?sslmode=require"),
+            ("postgres://app:@db/shop", "postgres://app:@db/shop"),
+            ("postgres://db/shop?password=hunter2&user=a", "postgres://db/shop?password=[redacted]&user=a"),
+            ("postgres://db/shop?p%61ssword=hunter2", "postgres://db/shop?p%61ssword=[redacted]"),
+            ("postgres://a:p@hunter2/x@db/shop", "postgres://a:[redacted]@db/shop"),
+            ("postgres://a:x?hunter2@db", "postgres://a:[redacted]@db"),
+            ("jdbc:postgresql://a:hunter2@db/shop", "jdbc:postgresql://a:[redacted]@db/shop"),
+            ("host=db user=password dbname=password", "host=db user=password dbname=password"),
+            ("host=db password=hunter2 user=a", "host=db password='[redacted]'"),
+            ("host=db password = 'a hunter2'", "host=db password ='[redacted]'"),
+            ("host=db password=two hunter2=words", "host=db password='[redacted]'"),
+            ("options='-c a=http://b' password=hunter2", "options='-c a=http://b' password='[redacted]'"),
+        ] {
+            assert_eq!(without(URL, url), expected);
+            assert_eq!(is_in_value(URL, url), url != expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_option_is_shown_without_its_secret() {
+        for (set, expected) in [
+            ("kafka.sasl.password=hunter2", "kafka.sasl.password=[redacted]"),
+            ("kafka.sasl.password={ env = \"X\" }", "kafka.sasl.password={ env = \"X\" }"),
+            ("postgres.password.file=/run/pg", "postgres.password.file=/run/pg"),
+            ("kafka.properties.ssl.key.pem={hunter2}", "kafka.properties.ssl.key.pem=[redacted]"),
+            ("source.slot=orders", "source.slot=orders"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_in_set(set), expected);
+        }
+        assert!(is_in_value("kafka.properties.sasl.oauthbearer.client.secret", "x"));
+        assert!(!is_in_value("postgres.password.file", "/run/pg"));
+    }
+}
