@@ -27,6 +27,7 @@
 //! limit.
 
 mod batch_publisher;
+mod end;
 pub(super) mod error;
 pub(super) mod grants;
 mod interval;
@@ -37,6 +38,7 @@ mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
+mod table;
 mod table_state;
 mod value;
 pub(super) mod verify;
@@ -61,10 +63,12 @@ use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
-use batch_publisher::BatchRun;
-use batch_publisher::PollEnd;
+use end::BatchRun;
+use end::PollEnd;
 pub use error::Error;
 use interval::PollInterval;
 use outbox::Outbox;
