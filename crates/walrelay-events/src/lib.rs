@@ -20,6 +20,8 @@
 //! The manual for applications is `docs/library.md` in the repository; `docs/events.md` says how events are defined and
 //! changed.
 
+#![warn(missing_docs)]
+
 pub mod event;
 pub mod fault;
 
