@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/record", &["cursor", "relay/decode"]),
     ("relay/ledger", &["lsn"]),
     ("relay/pipeline", &["lsn", "measure", "cursor", "fault", "relay/decode", "relay/record", "relay/ledger"]),
-    ("relay/stream/feedback", &["relay/ledger"]),
+    ("relay/stream/feedback", &["lsn", "relay/ledger"]),
     ("relay/stream/resume", &["lsn"]),
     ("relay/stream/coalesce", &[]),
     ("relay/stream/silence", &["lsn"]),
@@ -47,7 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("consumer/outcome", &["fault"]),
     ("consumer/verdict", &["consumer/retry", "consumer/outcome"]),
     // Level 1b: rooms with I/O.
-    ("relay/postgres", &["lsn", "cursor", "fault", "units", "relay/ledger"]),
+    ("relay/postgres", &["lsn", "cursor", "fault", "units", "relay/stream/feedback"]),
     ("relay/metrics", &["lsn", "fault", "measure"]),
     ("relay/publish", &["fault", "kafka", "units", "relay/record", "relay/ledger", "relay/pipeline", "relay/metrics"]),
     ("relay/catalog", &["lsn", "fault", "relay/postgres", "relay/record"]),

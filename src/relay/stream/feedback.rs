@@ -8,6 +8,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
 /// A status leaves at least this often.
@@ -27,6 +28,18 @@ const STORM: u32 = 20;
 /// They come this fast: a healthy server asks once in half its timeout.
 const STORM_WITHIN: Duration = Duration::from_secs(10);
 
+/// A confirmed position that is stored, and so may be reported. Only [`Feedback`] can make one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Reportable(Confirmed);
+
+impl Reportable {
+    /// Gives the position.
+    #[must_use]
+    pub const fn lsn(self) -> Lsn {
+        self.0.lsn()
+    }
+}
+
 /// What is to be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Persist {
@@ -45,8 +58,6 @@ pub struct Pace {
     pub wal_sender_timeout: Duration,
     /// How long the server may say nothing; not at all limited if 0.
     pub silence_max: Duration,
-    /// Whether positions are stored before they are reported.
-    pub store_position: bool,
     /// How long Kafka may make no progress.
     pub stall_release_after: Duration,
 }
@@ -56,11 +67,11 @@ pub struct Pace {
 pub struct Feedback {
     pace: Pace,
     confirmed: Confirmed,
-    persisted: Option<Confirmed>,
+    persisted: Option<Reportable>,
     /// The position that is stored as the last one.
     released: Option<Confirmed>,
     /// The position of the last status update.
-    reported: Option<Confirmed>,
+    reported: Option<Reportable>,
     delivered_records: u64,
     delivered_at_persist: u64,
     persisting: Option<Persist>,
@@ -75,7 +86,7 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Starts a connection at a position that is already stored, if positions are stored at all.
+    /// Starts a connection at a position that is already stored.
     #[must_use]
     pub const fn new(pace: Pace, start: Confirmed, now: Instant) -> Self {
         Self {
@@ -128,9 +139,9 @@ impl Feedback {
         self.asked_times += 1;
     }
 
-    /// Notes that this position is stored, or that nobody else has written since the one before.
+    /// Notes that this position is stored or, where positions are not stored, covered by a look at the catalog.
     pub fn persisted(&mut self, confirmed: Confirmed) {
-        self.persisted = self.persisted.max(Some(confirmed));
+        self.persisted = self.persisted.max(Some(Reportable(confirmed)));
         // A later position may have been asked for since.
         self.persisting = self.persisting.filter(|asked| asked.confirmed > confirmed);
     }
@@ -142,7 +153,7 @@ impl Feedback {
 
     /// Gives the position to store now, if one is due.
     pub fn to_persist(&mut self, now: Instant) -> Option<Persist> {
-        if !self.pace.store_position || now < self.persist_due()? {
+        if now < self.persist_due()? {
             return None;
         }
         let persist = Persist { confirmed: self.confirmed, is_idle: self.is_idle(), is_last: false };
@@ -168,22 +179,22 @@ impl Feedback {
         self.released = self.released.max(Some(confirmed));
     }
 
-    /// Says whether the last position is stored as the last one, if positions are stored at all.
+    /// Says whether the last position is stored as the last one.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        !self.pace.store_position || self.released >= Some(self.confirmed)
+        self.released >= Some(self.confirmed)
     }
 
-    /// Says whether the last position is stored, if positions are stored at all.
+    /// Says whether the last position is stored.
     #[must_use]
     pub fn is_persisted(&self) -> bool {
-        !self.pace.store_position || self.persisted >= Some(self.confirmed)
+        self.persisted >= Some(Reportable(self.confirmed))
     }
 
-    /// Gives the position that may be reported: stored, if positions are stored.
+    /// Gives the position that may be reported.
     #[must_use]
-    pub fn reportable(&self) -> Option<Confirmed> {
-        if self.pace.store_position { self.persisted } else { Some(self.confirmed) }
+    pub const fn reportable(&self) -> Option<Reportable> {
+        self.persisted
     }
 
     /// Says whether a status update leaves now, and whether it asks the server to answer.
@@ -256,7 +267,7 @@ impl Feedback {
     }
 
     fn persist_due(&self) -> Option<Instant> {
-        if !self.pace.store_position || self.persisting.is_some() || self.persisted >= Some(self.confirmed) {
+        if self.persisting.is_some() || self.is_persisted() {
             return None;
         }
         let pause = if self.is_idle() { IDLE_PERSIST_PAUSE } else { PERSIST_PAUSE };
@@ -267,7 +278,6 @@ impl Feedback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
     use crate::relay::ledger::Ledger;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -276,20 +286,15 @@ mod tests {
         Ledger::new(Lsn::from_wire(position)).settle()
     }
 
-    fn feedback(store_position: bool, now: Instant) -> Feedback {
-        let pace = Pace {
-            wal_sender_timeout: 60 * SECOND,
-            silence_max: 60 * SECOND,
-            store_position,
-            stall_release_after: 30 * SECOND,
-        };
+    fn feedback(now: Instant) -> Feedback {
+        let pace = Pace { wal_sender_timeout: 60 * SECOND, silence_max: 60 * SECOND, stall_release_after: 30 * SECOND };
         Feedback::new(pace, at(1), now)
     }
 
     #[test]
     fn a_position_is_reported_only_after_it_is_stored() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.reportable(), None);
         let persist = feedback.to_persist(now).unwrap();
@@ -297,7 +302,7 @@ mod tests {
         feedback.settled(at(70), 4, false, now);
         assert_eq!(feedback.reportable(), None, "asked for is not stored");
         feedback.persisted(at(50));
-        assert_eq!(feedback.reportable(), Some(at(50)));
+        assert_eq!(feedback.reportable(), Some(Reportable(at(50))));
         assert_eq!(feedback.to_persist(now), None, "at most one a second");
         assert_eq!(feedback.to_persist(now + SECOND).unwrap().confirmed, at(70));
     }
@@ -305,7 +310,7 @@ mod tests {
     #[test]
     fn a15_an_acknowledgement_in_the_middle_of_a_stop_is_stored_before_it_is_reported() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         let last = |position| Some(Persist { confirmed: at(position), is_idle: false, is_last: true });
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.to_persist_last(), last(50));
@@ -313,10 +318,10 @@ mod tests {
         feedback.settled(at(70), 4, false, now);
         assert_eq!(feedback.to_persist_last(), last(70), "a stop does not wait for a position that nobody stores");
         feedback.persisted(at(50));
-        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(50)), false));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(50))), false));
         assert_eq!(feedback.to_persist_last(), None, "still asked for");
         feedback.persisted(at(70));
-        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(70)), true));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(70))), true));
         // What was asked for before the stop may be passed over meanwhile.
         feedback.settled(at(90), 4, false, now);
         assert_eq!(feedback.to_persist_last(), last(90));
@@ -325,17 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_store_the_report_follows_delivery() {
-        let now = Instant::now();
-        let mut feedback = feedback(false, now);
-        feedback.settled(at(50), 3, false, now);
-        assert_eq!((feedback.to_persist(now), feedback.reportable()), (None, Some(at(50))));
-    }
-
-    #[test]
     fn a12_on_an_idle_outbox_the_position_is_stored_every_ten_seconds_at_most() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         feedback.settled(at(50), 0, false, now);
         assert!(feedback.to_persist(now).unwrap().is_idle);
         feedback.persisted(at(50));
@@ -349,7 +346,7 @@ mod tests {
     #[test]
     fn a_status_leaves_every_second_whatever_happens() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         assert_eq!(feedback.to_report(now + REPLY_PAUSE), Some(false));
         assert_eq!(feedback.to_report(now + SECOND), None);
         assert_eq!(feedback.to_report(now + SECOND + REPLY_PAUSE), Some(true), "after silence an answer is asked for");
@@ -358,7 +355,7 @@ mod tests {
     #[test]
     fn e4_answers_are_limited_while_the_position_stands_still() {
         let start = Instant::now();
-        let mut feedback = feedback(false, start);
+        let mut feedback = feedback(start);
         feedback.to_report(start + REPLY_PAUSE);
         let mut answers = 0;
         for millisecond in 0..1_000 {
@@ -371,13 +368,14 @@ mod tests {
         assert!(feedback.is_storm(), "and the server is seen to wait for us");
         feedback.asked(start + 2 * SECOND);
         feedback.settled(at(99), 1, false, start + 2 * SECOND);
+        feedback.persisted(at(99));
         assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position moved");
     }
 
     #[test]
     fn f1_a_stall_is_time_without_any_delivery_while_records_wait() {
         let start = Instant::now();
-        let mut feedback = feedback(true, start);
+        let mut feedback = feedback(start);
         feedback.settled(at(1), 0, false, start + 100 * SECOND);
         assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing waits");
         feedback.settled(at(1), 0, true, start + 120 * SECOND);
@@ -390,7 +388,7 @@ mod tests {
     #[test]
     fn e7_silence_longer_than_the_walsenders_own_limit_is_a_dead_connection() {
         let start = Instant::now();
-        let mut feedback = feedback(true, start);
+        let mut feedback = feedback(start);
         assert!(!feedback.is_silent(start + 59 * SECOND));
         assert!(feedback.is_silent(start + 61 * SECOND));
         feedback.not_listening(start + 60 * SECOND);

@@ -160,9 +160,9 @@ impl Follow<'_> {
             if let Some(left) = self.advance(&mut phase, &mut feedback, now)? {
                 // Nothing is reported that is not stored.
                 if left == Left::Stopped
-                    && let Some(confirmed) = feedback.reportable()
+                    && let Some(stored) = feedback.reportable()
                 {
-                    self.stream.confirm(confirmed);
+                    self.stream.confirm(stored);
                 }
                 return Ok(left);
             }
@@ -350,8 +350,8 @@ impl Follow<'_> {
     }
 
     fn report(&mut self, feedback: &mut Feedback, now: Instant) {
-        if let Some(confirmed) = feedback.reportable() {
-            self.stream.confirm(confirmed);
+        if let Some(stored) = feedback.reportable() {
+            self.stream.confirm(stored);
         }
         if let Some(wants_answer) = feedback.to_report(now) {
             self.stream.queue_status(wants_answer);

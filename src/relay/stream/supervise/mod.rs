@@ -241,8 +241,6 @@ impl Supervisor {
             pace: Pace {
                 wal_sender_timeout,
                 silence_max: self.silence.limit(start, wal_sender_timeout),
-                // Where nothing is stored, the keeper still looks at the catalog before a position is reported.
-                store_position: true,
                 // Nothing is read from a connection while everything is in flight, so nothing tells that it is lost. The server gives
                 // the slot to another relay after its own limit: by then this one must have looked who has it.
                 stall_release_after: source.stall_release_after.min(wal_sender_timeout),
