@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/stream/synchronous", &[]),
     ("relay/catalog/coverage", &[]),
     ("relay/retry/backoff", &[]),
-    ("relay/retry/stalls", &["lsn"]),
+    ("relay/retry/stalls", &[]),
     ("relay/retry/recurrence", &[]),
     ("relay/poll/sweep", &[]),
     ("relay/poll/choice", &[]),

@@ -27,6 +27,8 @@ pub enum Place {
     Between,
     /// Rows of this transaction come.
     Within(Begun),
+    /// Rows of this transaction come, which was taken whole before the connection broke: they are skipped.
+    Skipping(Begun),
 }
 
 /// The stream breaks the rules of its own protocol.
@@ -80,25 +82,26 @@ pub enum Violation {
 }
 
 impl Place {
-    /// Enters a transaction.
+    /// Enters a transaction whose rows are taken.
     pub fn enter(&mut self, begun: Begun) -> Result<(), Violation> {
-        match self {
-            Self::Between => {
-                *self = Self::Within(begun);
-                Ok(())
-            }
-            Self::Within(_) => Err(Violation::BeginInside { xid: begun.xid }),
-        }
+        self.open(begun, Self::Within(begun))
     }
 
-    /// Leaves the transaction whose commit record starts at `found` and ends at `end`.
-    pub fn leave(&mut self, found: Lsn, end: Lsn) -> Result<Begun, Violation> {
+    /// Enters a transaction whose rows are skipped.
+    pub fn skip(&mut self, begun: Begun) -> Result<(), Violation> {
+        self.open(begun, Self::Skipping(begun))
+    }
+
+    /// Leaves the transaction whose commit record starts at `found` and ends at `end`. Gives where it was.
+    pub fn leave(&mut self, found: Lsn, end: Lsn) -> Result<Self, Violation> {
         match mem::take(self) {
-            Self::Within(begun) if begun.commit_lsn != found => {
+            Self::Within(begun) | Self::Skipping(begun) if begun.commit_lsn != found => {
                 Err(Violation::CommitElsewhere { announced: begun.commit_lsn, found })
             }
-            Self::Within(_) if end <= found => Err(Violation::EndBeforeCommit { commit: found, end }),
-            Self::Within(begun) => Ok(begun),
+            Self::Within(_) | Self::Skipping(_) if end <= found => {
+                Err(Violation::EndBeforeCommit { commit: found, end })
+            }
+            left @ (Self::Within(_) | Self::Skipping(_)) => Ok(left),
             Self::Between => Err(Violation::CommitWithoutBegin { found }),
         }
     }
@@ -106,9 +109,17 @@ impl Place {
     /// Gives the open transaction, which a row needs.
     pub const fn within(&self) -> Result<Begun, Violation> {
         match self {
-            Self::Within(begun) => Ok(*begun),
+            Self::Within(begun) | Self::Skipping(begun) => Ok(*begun),
             Self::Between => Err(Violation::RowOutside),
         }
+    }
+
+    fn open(&mut self, begun: Begun, opened: Self) -> Result<(), Violation> {
+        if *self != Self::Between {
+            return Err(Violation::BeginInside { xid: begun.xid });
+        }
+        *self = opened;
+        Ok(())
     }
 }
 
@@ -125,8 +136,11 @@ mod tests {
         let mut place = Place::default();
         place.enter(begun(10)).unwrap();
         assert_eq!(place.within(), Ok(begun(10)));
-        assert_eq!(place.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(begun(10)));
+        assert_eq!(place.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(Place::Within(begun(10))));
         assert_eq!(place, Place::Between);
+        place.skip(begun(20)).unwrap();
+        assert_eq!((place.within(), place.enter(begun(30))), (Ok(begun(20)), Err(Violation::BeginInside { xid: 7 })));
+        assert_eq!(place.leave(Lsn::from_wire(20), Lsn::from_wire(22)), Ok(Place::Skipping(begun(20))));
     }
 
     #[test]

@@ -108,8 +108,6 @@ pub struct Pipeline {
     /// The built-in types that domains rest on: columns carry a domain's own id.
     domains: HashMap<u32, u32>,
     place: Place,
-    /// The open transaction was handed over before the connection broke, and is passed over.
-    is_skipping: bool,
     /// The commit end of the last transaction handed over whole.
     handed_over: Lsn,
     /// The commit end received last on this connection.
@@ -139,7 +137,6 @@ impl Pipeline {
             shapes: HashMap::new(),
             domains: HashMap::new(),
             place: Place::Between,
-            is_skipping: false,
             handed_over: Lsn::ZERO,
             last_end: Lsn::ZERO,
             rows: 0,
@@ -203,7 +200,6 @@ impl Pipeline {
         self.shapes.clear();
         self.domains.clear();
         self.place = Place::Between;
-        self.is_skipping = false;
         self.last_end = Lsn::ZERO;
         self.reply_requested = false;
         self.ledger.abandon();
@@ -343,31 +339,31 @@ impl Pipeline {
 
     fn begin<'b>(&mut self, begun: Begun) -> Result<Option<Stopped<'b>>, Error> {
         // Its commit record starts before the end of one that was handed over, so it ends no later than that one.
-        let is_skipping = begun.commit_lsn < self.handed_over;
-        if !is_skipping && !self.ledger.has_room() {
+        if begun.commit_lsn < self.handed_over {
+            self.place.skip(begun)?;
+            self.rows = 0;
+            return Ok(None);
+        }
+        if !self.ledger.has_room() {
             return Ok(Some(Stopped::Full));
         }
         self.place.enter(begun)?;
         self.rows = 0;
-        self.is_skipping = is_skipping;
-        if !is_skipping {
-            let committed = route::unix_micros(begun.committed_at);
-            self.clock.committed_micros = committed;
-            self.clock.lag_micros = self.clock.server_micros.saturating_sub(committed).max(0);
-            self.ledger.open(committed);
-        }
+        let committed = route::unix_micros(begun.committed_at);
+        self.clock.committed_micros = committed;
+        self.clock.lag_micros = self.clock.server_micros.saturating_sub(committed).max(0);
+        self.ledger.open(committed);
         Ok(None)
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end: Lsn, sink: &mut impl Sink) -> Result<(), Error> {
-        self.place.leave(commit_lsn, end)?;
+        let left = self.place.leave(commit_lsn, end)?;
         if end <= self.last_end {
             return Err(Violation::BackwardCommit { earlier: self.last_end, found: end }.into());
         }
         self.last_end = end;
         self.server_end = self.server_end.max(end);
-        if self.is_skipping {
-            self.is_skipping = false;
+        if matches!(left, Place::Skipping(_)) {
             self.tally.skipped_transactions += 1;
             return Ok(());
         }
@@ -408,7 +404,7 @@ impl Pipeline {
             None => return Err(Violation::UnknownRelation { relation }.into()),
         };
         let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };
-        if self.is_skipping {
+        if matches!(self.place, Place::Skipping(_)) {
             return Ok(None);
         }
         let row = plan.read(tuple)?;

@@ -47,7 +47,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::Diagnose as _;
 use crate::fault::chain;
-use crate::lsn::Lsn;
 use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -114,7 +113,8 @@ struct Poller {
     stop: CancellationToken,
     desks: Vec<Desk>,
     hands: Hands,
-    stalls: Stalls,
+    /// By the rows that were marked.
+    stalls: Stalls<u64>,
 }
 
 /// What follows a connection.
@@ -267,7 +267,7 @@ impl Poller {
                 tracing::warn!(code = "WR-6933", "Kafka takes nothing: letting go of PostgreSQL until it does");
                 self.metrics.enter(State::SinkBlocked);
                 // Rows that arrived come again with their batch: the less often, the longer nothing is marked.
-                let marked = Lsn::from_wire(self.hands.marked());
+                let marked = self.hands.marked();
                 Ok(Next::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
             Ok(Left::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
