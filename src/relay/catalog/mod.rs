@@ -12,6 +12,7 @@ mod table;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
+use crate::lsn::Lsn;
 use crate::relay::postgres;
 use crate::relay::record::route::Route;
 
@@ -82,6 +83,10 @@ async fn one(client: &Client, sql: &str, values: &[&(dyn tokio_postgres::types::
 
 pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> {
     row.try_get(column).map_err(query)
+}
+
+pub(super) fn lsn(text: &str) -> Result<Lsn, Error> {
+    postgres::position(text).map_err(Error::Query)
 }
 
 pub(super) fn query(error: tokio_postgres::Error) -> Error {

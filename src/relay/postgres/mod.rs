@@ -44,6 +44,7 @@ pub use ordinary::Ended;
 pub use ordinary::Ordinary;
 pub use ordinary::connect_ordinary;
 pub use ordinary::connect_shared;
+pub use ordinary::position;
 pub use ordinary::within;
 pub use server::ServerError;
 pub use session::CreatedSlot;

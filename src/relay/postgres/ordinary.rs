@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
+use crate::lsn::Lsn;
+
 use super::Config;
 use super::Error;
 use super::Found;
@@ -102,6 +104,11 @@ pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Outpu
         Ok(answered) => answered.map_err(Into::into),
         Err(_) => Err(Error::NoAnswer { limit }),
     }
+}
+
+/// Reads a position of the WAL from the text of an answer. What is none is an error, and never "no position".
+pub fn position(text: &str) -> Result<Lsn, Error> {
+    text.parse().map_err(|_| Error::Answer { field: "log position" })
 }
 
 /// A connection whose handshake is over, for a client that wants to shake hands.
@@ -203,6 +210,14 @@ impl AsyncWrite for Resumed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_position_is_an_error_and_not_zero() {
+        assert_eq!(position("1/A0").unwrap(), Lsn::from_wire(0x1_0000_00A0));
+        for text in ["", "0", "1/", "NULL", "1/A0 "] {
+            assert!(matches!(position(text), Err(Error::Answer { field: "log position" })), "{text}");
+        }
+    }
 
     #[test]
     fn the_startup_message_is_swallowed_in_whatever_pieces_it_comes() {

@@ -150,8 +150,7 @@ fn cell<'a>(rows: &'a [Vec<Option<String>>], column: usize, field: &'static str)
 }
 
 fn position(rows: &[Vec<Option<String>>], column: usize) -> Result<Lsn, Error> {
-    let field = "log position";
-    cell(rows, column, field)?.parse().map_err(|_| Error::Answer { field })
+    super::position(cell(rows, column, "log position")?)
 }
 
 fn number(text: &str) -> Option<u32> {

@@ -142,7 +142,7 @@ async fn lsn(
     values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
 ) -> Result<Lsn, postgres::Error> {
     let text: String = client.query_one(sql, values).await?.try_get(0)?;
-    text.parse().map_err(|_| postgres::Error::Answer { field: "log position" })
+    postgres::position(&text)
 }
 
 fn failed(what: &str) -> impl FnOnce(postgres::Error) -> Error {

@@ -254,7 +254,7 @@ pub(in crate::relay) async fn look(
     let (name, mut publication) = (publication.to_owned(), None);
     let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
     for row in &rows {
-        wal_end = catalog::get::<String>(row, 4)?.parse().unwrap_or(Lsn::ZERO);
+        wal_end = catalog::lsn(&catalog::get::<String>(row, 4)?)?;
         let (oid, xmin): (Option<i64>, Option<String>) = (catalog::get(row, 1)?, catalog::get(row, 2)?);
         publication = oid.zip(xmin).map(|(oid, xmin)| RowVersion { oid, xmin });
         if let Some(oid) = catalog::get::<Option<i64>>(row, 3)? {
