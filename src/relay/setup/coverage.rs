@@ -1,25 +1,17 @@
 //! What setup does about events that may have passed unseen: it refuses, or accepts the gap.
 
-use tokio_postgres::Client;
-
 use crate::relay::catalog;
 use crate::relay::error::Error as RelayError;
 use crate::relay::record::route::Route;
-use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
 
 use super::Error;
-use super::Wish;
+use super::Steps;
 use super::stored;
 
 /// Keeps how the catalog stands beside the position, now that the contract holds; or says what may have passed unseen.
-pub(super) async fn keep(
-    client: &Client,
-    settings: &Settings,
-    wish: &Wish,
-    routes: &[Route],
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+pub(super) async fn keep(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
+    let Steps { settings, wish, client, tell, .. } = steps;
     let (slot, publication) = (&settings.source.slot, &settings.source.publication);
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let look = catalog_watch::look(client, publication, routes, version).await.map_err(RelayError::from)?;

@@ -203,16 +203,26 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     })
 }
 
+/// What every step works with. Both connections lead to the same server.
+struct Steps<'a> {
+    settings: &'a Settings,
+    wish: &'a Wish,
+    client: &'a Client,
+    session: &'a mut Session,
+    tell: &'a mut dyn FnMut(&str),
+}
+
 async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let mut session = Session::connect(target, &settings.postgres, &name)
-        .await
-        .map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::wal("connect to PostgreSQL"))?;
+    // Of several hosts another one might take this connection, and the slot would be there.
+    let session = Session::connect(&target.only(&ordinary.found), &settings.postgres, &name).await;
+    let mut session = session.map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
     let client = &ordinary.client;
+    let mut steps = Steps { settings, wish, client, session: &mut session, tell };
     if let Some(role) = &wish.role {
         insist_on_role(client, role).await?;
     }
@@ -222,40 +232,35 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            tell(&format!("outbox table {schema}.{table} is there"));
+            (steps.tell)(&format!("outbox table {schema}.{table} is there"));
         }
     }
-    publication(client, settings, wish, &tables, session.server_version(), tell).await?;
+    publication(&mut steps, &tables).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
-    let slot = slot(client, &mut session, settings, wish, tell).await?;
+    let slot = slot(&mut steps).await?;
     if settings.source.store_position {
-        position(client, &mut session, settings, wish, slot, tell).await?;
+        position(&mut steps, slot).await?;
     }
     if let Some(role) = &wish.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        tell(&format!("role {role} has what run needs"));
+        (steps.tell)(&format!("role {role} has what run needs"));
     }
     let Source { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
     if *store_position {
-        coverage::keep(client, settings, wish, &routes, tell).await?;
+        coverage::keep(&mut steps, &routes).await?;
     }
     if wish.accept_gap {
-        undecodable::pass(client, settings, tell).await?;
+        undecodable::pass(&mut steps).await?;
     }
     Ok(())
 }
 
-async fn publication(
-    client: &Client,
-    settings: &Settings,
-    wish: &Wish,
-    routes: &[Route],
-    version: u32,
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn publication(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
+    let Steps { settings, wish, client, session, tell } = steps;
+    let version = session.server_version();
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
         tell(&format!("publication {name} is there already"));
@@ -281,13 +286,8 @@ async fn publication(
 }
 
 /// Makes the slot, or adopts it. Gives its position.
-async fn slot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    wish: &Wish,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Slot, Error> {
+async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
+    let Steps { settings, wish, client, session, tell } = steps;
     let name = &settings.source.slot;
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
@@ -320,14 +320,8 @@ async fn slot(
 }
 
 /// Stores the slot's position, or checks the one that is stored.
-async fn position(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    wish: &Wish,
-    slot: Slot,
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn position(steps: &mut Steps<'_>, slot: Slot) -> Result<(), Error> {
+    let Steps { settings, wish, client, session, tell } = steps;
     let name = &settings.source.slot;
     // The row before the end of the log: a relay that is at work moves both.
     let stored = stored(client, name).await?;

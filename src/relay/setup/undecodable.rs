@@ -16,6 +16,7 @@ use crate::relay::postgres;
 use crate::relay::settings::Settings;
 
 use super::Error;
+use super::Steps;
 use super::stored;
 
 /// The first version that sends nothing of such a change instead of failing.
@@ -30,7 +31,7 @@ const FIRST_STEP: u64 = 8 << 10;
 const ALIGNMENT: u64 = 8;
 
 /// Advances the slot past what cannot be decoded, if that comes next.
-pub(super) async fn pass(client: &Client, settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+pub(super) async fn pass(Steps { settings, client, tell, .. }: &mut Steps<'_>) -> Result<(), Error> {
     let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let found = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?;
