@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use walrelay::testing::Options;
 use walrelay::testing::Postgres;
+use walrelay::testing::StopMode;
 
 use super::contract::accept;
 use super::contract::ends;
@@ -142,6 +143,55 @@ fn c3_an_accepted_gap_of_a_publication_that_was_created_again_takes_nothing_alon
     program.start_streaming();
     await_all(&sql);
     assert_eq!(delivered(kafka, "created-again"), [first, third, last], "{}", program.log());
+}
+
+#[test]
+fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
+    let options = Options { settings: vec!["max_replication_slots = 1".into()], ..Options::default() };
+    let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
+    kafka.create_topic("no-slot", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "no-slot", "");
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    sql.run("DROP PUBLICATION walrelay");
+    emit(&sql, "k1");
+    let row = "SELECT to_jsonb(p)::text FROM walrelay.position p";
+    let refused = |program: &Program, sql: &Sql| {
+        let before = sql.text(row);
+        let ended = program.verb(&["setup", "--apply", "--accept-gap"]);
+        assert!(ended.code == Some(69) && ended.notes.contains("WR-6908"), "{}", ended.notes);
+        assert_eq!(sql.text(row), before);
+        assert_eq!(sql.text("SELECT count(*)::text FROM pg_publication"), "0");
+        sql_of(&ended.notes)
+    };
+    if version(&sql) < 180_000 {
+        refused(&program, &sql);
+    }
+    sql.run("SELECT pg_drop_replication_slot('walrelay'); SELECT pg_create_physical_replication_slot('other')");
+    sql.run(&refused(&program, &sql));
+    drop(sql);
+    postgres.stop(StopMode::Fast).unwrap();
+    postgres.resume().unwrap();
+    let accepted = accept(&program);
+    assert_eq!(accepted.code, Some(0), "{}", accepted.notes);
+    program.start_streaming();
+}
+
+#[test]
+fn with_several_hosts_setup_changes_one_server_and_no_other() {
+    // The first one takes ordinary connections only.
+    let options = Options { settings: vec!["max_wal_senders = 0".into()], ..Options::default() };
+    let (first, second) = (Postgres::start(options).unwrap(), Postgres::start(Options::default()).unwrap());
+    let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", first.port(), second.port());
+    let program = Program::new(&both, "127.0.0.1:1", "");
+    let ended = program.verb(&["setup", "--apply", "--with-outbox"]);
+    assert!(ended.code != Some(0) && ended.notes.contains("SQLSTATE 53300"), "{}", ended.notes);
+    for postgres in [&first, &second] {
+        let sql = Sql::connect(&postgres.url());
+        let made =
+            "SELECT concat_ws(' ', (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_publication))";
+        assert_eq!(sql.text(made), "0 0");
+    }
 }
 
 #[test]

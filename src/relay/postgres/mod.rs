@@ -46,6 +46,7 @@ pub use ordinary::connect_ordinary;
 pub use ordinary::connect_shared;
 pub use ordinary::position;
 pub use ordinary::within;
+pub use server::NO_SLOT;
 pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;

@@ -171,6 +171,10 @@ fn one_line(text: &str) -> String {
     line
 }
 
+/// What to do where all slots are in use.
+pub const NO_SLOT: &str = "drop a slot that nobody needs (SELECT slot_name, active FROM pg_replication_slots), \
+                           or run `ALTER SYSTEM SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
+
 /// What has happened to the server, or to us on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -218,10 +222,7 @@ impl Kind {
             Self::WalLevel => {
                 "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL; then go on where this stopped"
             }
-            Self::NoSlot => {
-                "drop a slot that nobody needs (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM SET \
-                 max_replication_slots = 20` as a superuser and restart PostgreSQL"
-            }
+            Self::NoSlot => NO_SLOT,
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
                 "create the publication if it is missing with `walrelay setup --apply`; if it is there, it did not exist when the WAL \

@@ -95,6 +95,14 @@ pub enum Error {
     /// The role that is to get rights.
     #[error("there is no role {0:?}")]
     NoRole(String),
+    /// A slot is needed, and there may be no further one.
+    #[error("cannot {purpose}: all {slots} replication slots of the server are in use; nothing was changed")]
+    NoFreeSlot {
+        /// What it is needed for.
+        purpose: &'static str,
+        /// How many there are.
+        slots: i64,
+    },
     /// A failover slot needs PostgreSQL 17.
     #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
     NoFailover {
@@ -110,6 +118,7 @@ impl Diagnose for Error {
             Self::Statement { source, .. } => source.code(),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
             Self::SlotOlder { .. } => Code::new(Exit::Contract, 30),
+            Self::NoFreeSlot { .. } => Code::new(Exit::Unavailable, 8),
             Self::NoFailover { .. } => Code::new(Exit::Configuration, 50),
             Self::NoRole(_) => Code::new(Exit::Rights, 60),
         }
@@ -146,6 +155,7 @@ impl Diagnose for Error {
                  it with `walrelay setup --apply --accept-gap`, which skips nothing that can be read"
                     .to_owned(),
             ),
+            Self::NoFreeSlot { .. } => Some(postgres::NO_SLOT.to_owned()),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
         }
     }
@@ -199,6 +209,7 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
         | Error::Gap { .. }
         | Error::SlotOlder { .. }
         | Error::NoRole(_)
+        | Error::NoFreeSlot { .. }
         | Error::NoFailover { .. }) => error,
     })
 }
@@ -226,6 +237,7 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
     if let Some(role) = &wish.role {
         insist_on_role(client, role).await?;
     }
+    insist_on_slot(&mut steps).await?;
     // By the names that they have now.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
     if wish.with_outbox {
@@ -379,6 +391,24 @@ async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
     let found =
         found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
+}
+
+/// Before anything is changed: a gap that was half accepted is not the one that was there. A slot that is there needs a copy only where
+/// the WAL behind it cannot be decoded.
+async fn insist_on_slot(steps: &mut Steps<'_>) -> Result<(), Error> {
+    let (client, name) = (steps.client, &steps.settings.source.slot);
+    let found = catalog::find_slot(client, name, steps.session.server_version()).await.map_err(RelayError::from)?;
+    let purpose = match found {
+        None => "create the slot",
+        Some(slot) if steps.wish.accept_gap && undecodable::needs_copies(steps, slot).await? => {
+            "find the end of what cannot be decoded"
+        }
+        Some(_) => return Ok(()),
+    };
+    let sql = "SELECT count(*), current_setting('max_replication_slots')::bigint FROM pg_replication_slots";
+    let counted = client.query_one(sql, &[]).await.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let (used, slots): (i64, i64) = counted.map_err(RelayError::wal("count the replication slots"))?;
+    if used < slots { Ok(()) } else { Err(Error::NoFreeSlot { purpose, slots }) }
 }
 
 /// The statement that makes an outbox table.

@@ -10,10 +10,12 @@ use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 use crate::relay::catalog;
+use crate::relay::catalog::Slot;
 use crate::relay::catalog::quote;
 use crate::relay::error::Error as RelayError;
 use crate::relay::postgres;
 use crate::relay::settings::Settings;
+use crate::relay::stream::position;
 
 use super::Error;
 use super::Steps;
@@ -56,6 +58,22 @@ pub(super) async fn pass(Steps { settings, client, tell, .. }: &mut Steps<'_>) -
          advanced to {to}, and events that were committed in between are not published"
     ));
     Ok(())
+}
+
+/// Says whether [`pass`] will need copies of the slot.
+pub(super) async fn needs_copies(steps: &Steps<'_>, slot: Slot) -> Result<bool, Error> {
+    let Steps { settings: Settings { source, .. }, client, session, .. } = steps;
+    if session.server_version() >= SKIPS_MISSING {
+        return Ok(false);
+    }
+    // A row of another server is replaced, and a table that is not there yet has none.
+    let stored = if source.store_position { position::load(client, &source.slot).await.ok() } else { None };
+    if let Some(stored) = stored.filter(|stored| stored.position > slot.confirmed) {
+        let system_id = position::system_id(client).await.map_err(RelayError::from)?;
+        return Ok(stored.is_of(&system_id).is_ok());
+    }
+    let works = decodes(client, &source.slot, &source.publication, 1).await;
+    works.map(|works| !works).map_err(failed("read the next change"))
 }
 
 /// Looks for where decoding works, on copies of the slot.
