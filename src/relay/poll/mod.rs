@@ -192,8 +192,9 @@ impl Poller {
     /// Pauses, then waits for Kafka. Meanwhile it is looked whether the tables could be polled.
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
         let (patience, target, settings, desks) = (&mut self.hands.patience, &self.target, &self.settings, &self.desks);
+        let looking = patience.beside().until_wrong(async || open(target, settings, desks).await.map(drop));
         patience.pause(pause).await;
-        patience.await_kafka(async || open(target, settings, desks).await.map(drop)).await
+        patience.await_kafka(looking).await
     }
 
     async fn connect_and_poll(&mut self) -> Result<Left, RelayError> {

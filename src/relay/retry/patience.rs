@@ -154,39 +154,34 @@ impl Patience {
         }
     }
 
-    /// Waits until Kafka answers, or until a stop is asked for. Meanwhile `look` looks at the source: what is wrong there for good
-    /// ends the wait, and what may pass is logged.
-    pub(in crate::relay) async fn await_kafka(
-        &mut self,
-        look: impl AsyncFn() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut beside = self.beside();
-        let looking = async {
-            beside.pause(LOOK_DELAY).await;
-            loop {
-                let looked = beside.tick_during(Box::pin(look())).await;
-                let pause = match looked {
-                    Ok(()) => {
-                        beside.let_in();
-                        LOOK_INTERVAL
-                    }
-                    Err(error) => {
-                        beside.judge(error)?;
-                        beside.next_pause()
-                    }
-                };
-                beside.pause(pause).await;
-            }
-        };
+    /// Waits until Kafka answers, until a stop is asked for, or until what looks at the source meanwhile has found something wrong.
+    pub(in crate::relay) async fn await_kafka(&mut self, looking: impl Future<Output = Error>) -> Result<(), Error> {
         tokio::select! {
             biased;
             answered = self.probe_kafka() => answered,
-            wrong = looking => wrong,
+            wrong = looking => Err(wrong),
+        }
+    }
+
+    /// Looks at the source again and again while Kafka is down. Gives what is wrong there for good, and logs what may pass.
+    pub(in crate::relay) async fn until_wrong(mut self, look: impl AsyncFn() -> Result<(), Error>) -> Error {
+        self.pause(LOOK_DELAY).await;
+        loop {
+            let looked = self.tick_during(Box::pin(look())).await;
+            let pause = match looked.map_err(|error| self.judge(error)) {
+                Ok(()) => {
+                    self.let_in();
+                    LOOK_INTERVAL
+                }
+                Err(Ok(())) => self.next_pause(),
+                Err(Err(wrong)) => return wrong,
+            };
+            self.pause(pause).await;
         }
     }
 
     /// The same for the other side: what is known of it is kept apart, so that the two do not count for each other.
-    fn beside(&self) -> Self {
+    pub(in crate::relay) fn beside(&self) -> Self {
         let mut beside = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
         beside.has_worked = self.has_worked;
         beside

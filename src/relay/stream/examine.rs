@@ -67,11 +67,16 @@ pub(in crate::relay) async fn open(
     Ok((session, server, examined))
 }
 
-/// Looks whether a start would find everything as it must be.
-pub(in crate::relay) async fn look(target: &Target, settings: &Settings, routes: &[Route]) -> Result<(), Error> {
+/// Looks whether a start would find everything as it must be, and as this process found it last.
+pub(in crate::relay) async fn look(
+    target: &Target,
+    settings: &Settings,
+    routes: &[Route],
+    before: Option<&Watch>,
+) -> Result<(), Error> {
     let (_, server, examined) = open(target, settings, routes).await?;
     resume::decide(&server, examined.stored.as_ref())?;
-    examined.first.weigh(None).map(drop)
+    examined.first.weigh(before).map(drop)
 }
 
 async fn identify(

@@ -148,11 +148,12 @@ impl Supervisor {
                     Next::Again
                 }
                 Next::AwaitProgress => {
-                    let lookout = Box::pin(self.lookout());
+                    let (lookout, looking) = (Box::pin(self.lookout()), Box::pin(self.looking()));
                     tokio::select! {
                         biased;
                         progress = self.await_progress() => progress?,
                         never = lookout => match never {},
+                        wrong = looking => return Err(wrong),
                     }
                 }
                 Next::StandBy => self.stand_by().await?,

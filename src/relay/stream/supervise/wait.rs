@@ -26,11 +26,11 @@ impl Supervisor {
     /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at, and whether a start would find
     /// everything in PostgreSQL as it must be.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let lookout = Box::pin(self.lookout());
-        let (patience, target, settings, routes) = (&mut self.patience, &self.target, &self.settings, &self.routes);
+        let (lookout, looking) = (Box::pin(self.lookout()), Box::pin(self.looking()));
+        let patience = &mut self.patience;
         let answering = async {
             patience.pause(pause).await;
-            patience.await_kafka(async || examine::look(target, settings, routes).await).await
+            patience.await_kafka(looking).await
         };
         tokio::select! {
             biased;
@@ -43,6 +43,14 @@ impl Supervisor {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
         let name = format!("{} lookout", self.settings.relay.name);
         slot_monitor::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
+    }
+
+    /// Looks whether a start would find everything in PostgreSQL as it must be, again and again: nothing else tells while there is no
+    /// connection. Gives what is wrong for good.
+    pub(super) fn looking(&self) -> impl Future<Output = Error> + use<> {
+        let (beside, watch) = (self.patience.beside(), self.watch.clone());
+        let (target, settings, routes) = (self.target.clone(), self.settings.clone(), self.routes.clone());
+        beside.until_wrong(async move || examine::look(&target, &settings, &routes, watch.as_ref()).await)
     }
 
     /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
