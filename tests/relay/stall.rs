@@ -7,6 +7,7 @@ use walrelay::testing::Postgres;
 
 use super::contract::accept;
 use super::delivery::prepared;
+use super::unseen::CREATE;
 use super::unseen::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
@@ -80,11 +81,10 @@ fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_op
 fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("outage", 1);
-    let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)";
-    let again = format!("DROP PUBLICATION walrelay; {publication}");
+    let again = format!("DROP PUBLICATION walrelay; {CREATE}");
     for (store_position, after, wrong, exit, code, right) in [
         // Later than the first look.
-        (true, 4, "DROP PUBLICATION walrelay", 65, "WR-6502", publication),
+        (true, 4, "DROP PUBLICATION walrelay", 65, "WR-6502", CREATE),
         // Right again: only this process knows.
         (false, 0, &again, 66, "WR-6603", ""),
         (true, 0, "SELECT pg_drop_replication_slot('walrelay')", 66, "WR-6601", ""),

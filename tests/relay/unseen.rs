@@ -16,7 +16,7 @@ use crate::support::reader;
 use crate::support::source::Sql;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const CREATE: &str =
+pub(super) const CREATE: &str =
     "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)";
 
 pub(super) fn version(sql: &Sql) -> u32 {

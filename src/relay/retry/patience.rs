@@ -154,7 +154,8 @@ impl Patience {
         }
     }
 
-    /// Waits until Kafka answers, until a stop is asked for, or until what looks at the source meanwhile has found something wrong.
+    /// Waits until Kafka answers, until a stop is asked for, or until what looks at the source meanwhile has found
+    /// something wrong.
     pub(in crate::relay) async fn await_kafka(&mut self, looking: impl Future<Output = Error>) -> Result<(), Error> {
         tokio::select! {
             biased;
@@ -163,7 +164,8 @@ impl Patience {
         }
     }
 
-    /// Looks at the source again and again while Kafka is down. Gives what is wrong there for good, and logs what may pass.
+    /// Looks at the source again and again while Kafka is down. Gives what is wrong there for good, and logs what may
+    /// pass.
     pub(in crate::relay) async fn until_wrong(mut self, look: impl AsyncFn() -> Result<(), Error>) -> Error {
         self.pause(LOOK_DELAY).await;
         loop {

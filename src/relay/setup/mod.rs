@@ -393,8 +393,8 @@ async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
 }
 
-/// Before anything is changed: a gap that was half accepted is not the one that was there. A slot that is there needs a copy only where
-/// the WAL behind it cannot be decoded.
+/// Before anything is changed: a gap that was half accepted is not the one that was there. A slot that is there needs a
+/// copy only where the WAL behind it cannot be decoded.
 async fn insist_on_slot(steps: &mut Steps<'_>) -> Result<(), Error> {
     let (client, name) = (steps.client, &steps.settings.source.slot);
     let found = catalog::find_slot(client, name, steps.session.server_version()).await.map_err(RelayError::from)?;

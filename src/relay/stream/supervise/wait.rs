@@ -45,8 +45,8 @@ impl Supervisor {
         slot_monitor::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
-    /// Looks whether a start would find everything in PostgreSQL as it must be, again and again: nothing else tells while there is no
-    /// connection. Gives what is wrong for good.
+    /// Looks whether a start would find everything in PostgreSQL as it must be, again and again: nothing else does while
+    /// there is no connection. Gives what is wrong for good.
     pub(super) fn looking(&self) -> impl Future<Output = Error> + use<> {
         let (beside, watch) = (self.patience.beside(), self.watch.clone());
         let (target, settings, routes) = (self.target.clone(), self.settings.clone(), self.routes.clone());
