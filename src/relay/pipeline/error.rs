@@ -8,6 +8,7 @@ use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::decode::transaction::Violation;
 use crate::relay::record::route::Reason;
+use crate::relay::record::route::add_partitions;
 use crate::relay::record::row::Mismatch;
 
 /// The stream cannot be followed any further.
@@ -103,13 +104,13 @@ impl Diagnose for Error {
                 Reason::TooLarge { .. } => "raise message.max.bytes under [kafka.properties] and max.message.bytes of the \
                                             topic; walrelay does not skip the event"
                     .to_owned(),
+                Reason::NoPartition { topic, partition, .. } => add_partitions(topic, *partition),
                 Reason::Null(_)
                 | Reason::Illegal { .. }
                 | Reason::Topic(_)
                 | Reason::TopicNotAllowed(_)
                 | Reason::Headers(_)
-                | Reason::Partition(_)
-                | Reason::NoPartition(_) => format!(
+                | Reason::Partition(_) => format!(
                     "the row stays in {table} (id {event_id}) and in the log: mend the routing options if they are wrong, \
                      then restart; walrelay does not skip the event"
                 ),

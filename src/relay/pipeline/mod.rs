@@ -439,7 +439,7 @@ impl Pipeline {
                     Refused::Full => Ok(Some(Stopped::SinkFull)),
                     // Asked anew for this one record, the brokers still say so.
                     Refused::NoPartition(number) if self.cautious_until.is_some() => {
-                        Err(poison(Reason::NoPartition(number)))
+                        Err(poison(record.no_partition(number)))
                     }
                     Refused::NoPartition(_) | Refused::Broken => Ok(Some(Stopped::SinkBroken)),
                     Refused::TooLarge { size, limit } => Err(poison(Reason::TooLarge { size, limit })),

@@ -317,7 +317,7 @@ impl Hands {
                 }
                 // A new producer has asked the brokers anew for this one record, and those before it have arrived.
                 Some(Refused::NoPartition(number)) if is_cautious => {
-                    return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
+                    return Ok(Published::UpTo(count, Some(poisoned(record.no_partition(number)))));
                 }
                 Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
