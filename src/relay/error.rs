@@ -115,6 +115,9 @@ pub enum Error {
     /// A thread cannot be started.
     #[error("start a thread")]
     Thread(#[source] std::io::Error),
+    /// Where positions are not stored: nothing is kept that a gap would have to be accepted for.
+    #[error(transparent)]
+    NotStored(Box<Self>),
 }
 
 impl Error {
@@ -144,6 +147,24 @@ impl Error {
     /// Names the role that asked, if it lacks a right on the stored position.
     pub(super) fn of_role(self, role: &str) -> Self {
         if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
+    }
+
+    /// Positions are not stored.
+    pub(super) fn not_stored(self) -> Self {
+        let is_gap = matches!(&self, Self::Lost(_) | Self::Contract(catalog::Error::Unseen { .. }));
+        let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_again, source, .. }
+                                   if *is_again || source.is_about_content());
+        if is_gap || is_at_a_row { Self::NotStored(Box::new(self)) } else { self }
+    }
+
+    /// What to do where only a restart is needed to go on.
+    fn after_a_restart(&self) -> String {
+        if let Self::Raised { at, slot, .. } = self {
+            return past(*at, slot, "restart");
+        }
+        "compare the rows of the outbox table that were committed in between with Kafka, then restart: positions are not \
+         stored (source.store_position), and a restart begins where the slot stands"
+            .to_owned()
     }
 
     /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
@@ -183,6 +204,7 @@ impl Error {
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
             Self::Publish(_) | Self::Failure(_) => Component::Publish,
+            Self::NotStored(error) => error.component(),
             Self::Outbox { .. }
             | Self::DrainTimeout { .. }
             | Self::Unacknowledged { .. }
@@ -195,7 +217,7 @@ impl Error {
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
+            Self::Outbox { .. } => Code::new(Exit::Configuration, 41),
             Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
@@ -212,12 +234,13 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
-            Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
+            Self::Synchronous { .. } => Code::new(Exit::Contract, 12),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Unacknowledged { .. } => Code::new(Exit::DrainTimeout, 2),
             Self::Undrained { .. } => Code::new(Exit::DrainTimeout, 3),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
+            Self::NotStored(error) => error.code(),
         }
     }
 
@@ -240,6 +263,7 @@ impl Diagnose for Error {
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
             Self::Silent { .. } => Fate::Transient,
+            Self::NotStored(error) => error.fate(),
         }
     }
 
@@ -247,7 +271,7 @@ impl Diagnose for Error {
         match self {
             Self::Outbox { .. } => Some("mend [[outbox]] in the configuration".to_owned()),
             Self::Raised { at, row: Some(_), slot, is_again, source } if *is_again || source.is_about_content() => {
-                Some(past(*at, slot))
+                Some(past(*at, slot, "`walrelay setup --apply --accept-gap`"))
             }
             Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
                 "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
@@ -283,6 +307,7 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
+            Self::NotStored(error) => Some(error.after_a_restart()),
         }
     }
 }
@@ -296,12 +321,12 @@ fn at_row(at: Lsn, row: Option<u64>) -> String {
 
 /// How to go on behind a transaction that the server cannot send. What the log has is there for good: a correction of the row
 /// does not reach it.
-fn past(at: Lsn, slot: &str) -> String {
+fn past(at: Lsn, slot: &str, then: &str) -> String {
     let behind = Lsn::from_wire(at.to_wire() + 1);
     format!(
-        "what comes before is delivered, and the log keeps the row as it was written, whatever becomes of it in the table: run \
-         `SELECT pg_replication_slot_advance('{}', '{behind}')`, then `walrelay setup --apply --accept-gap`; this leaves out the \
-         whole transaction: insert its events anew, with the value corrected",
+        "what comes before is delivered, and the log keeps the row as it was written, whatever becomes of it in the \
+         table: run `SELECT pg_replication_slot_advance('{}', '{behind}')`, then {then}; this leaves out the whole \
+         transaction: insert its events anew, with the value corrected",
         slot.replace('\'', "''")
     )
 }

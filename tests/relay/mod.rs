@@ -1,6 +1,7 @@
 //! The relay against real servers.
 
 mod both_ends;
+mod codes;
 mod content;
 mod contract;
 mod delivery;

@@ -127,7 +127,7 @@ impl Diagnose for Error {
             Self::TableMissing { .. } | Self::ColumnMissing { .. } | Self::Ambiguous { .. } | Self::Column { .. } => {
                 Code::new(Exit::Contract, 4)
             }
-            Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
+            Self::TableUnfit { .. } => Code::new(Exit::Contract, 8),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
     }

@@ -126,7 +126,8 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
     };
     let ended = supervisor.supervise().await;
     supervisor.metrics.enter(State::Stopped);
-    ended
+    let stores = supervisor.settings.source.store_position;
+    ended.map_err(|error| if stores { error } else { error.not_stored() })
 }
 
 impl Supervisor {
