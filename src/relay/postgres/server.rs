@@ -139,8 +139,12 @@ impl ServerError {
             || ["replication", "WAL sender", "walsender"].iter().any(|word| self.message.contains(word))
     }
 
+    /// A type that is missing while a change is decoded has the same state and context, and another function.
     fn is_missing_publication(&self) -> bool {
-        self.is_in(&PUBLICATION_ROUTINES) || self.message.starts_with("publication ") || self.is_from_plugin
+        if !self.routine.is_empty() {
+            return self.is_in(&PUBLICATION_ROUTINES);
+        }
+        self.message.starts_with("publication ") || self.is_from_plugin
     }
 
     fn is_lost_slot(&self) -> bool {
@@ -280,7 +284,10 @@ mod tests {
             assert_eq!(crate::fault::Diagnose::code(&error).to_string(), code, "{fields:?}");
         }
         let context = Some("slot \"s\", output plugin \"pgoutput\", in the change callback");
-        assert!(matches!(ServerError::new("42704", "does not exist", None, context).kind(), Kind::SlotOlder));
+        let missing = |routine| ServerError::new("42704", "does not exist", None, context).in_routine(routine).kind();
+        assert!(matches!(missing(None), Kind::SlotOlder));
+        assert!(matches!(missing(Some("get_publication_oid")), Kind::SlotOlder));
+        assert!(matches!(missing(Some("lookup_type_cache")), Kind::Contract), "no publication that was created late");
     }
 
     #[test]

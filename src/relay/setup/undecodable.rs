@@ -135,7 +135,7 @@ async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) 
                                                                         'publication_names', $2)";
     match client.query_one(sql, &[&slot, &quote(publication), &messages]).await.map_err(postgres::Error::from) {
         Ok(_) => Ok(true),
-        Err(error @ postgres::Error::Server(_)) => Ok(error.state() != Some("42704")),
+        Err(error @ postgres::Error::Server(_)) => Ok(!error.is_missing_publication()),
         Err(error) => Err(error),
     }
 }
