@@ -179,6 +179,44 @@ fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
 }
 
 #[test]
+fn a_table_that_was_unlogged_for_a_moment_is_a_gap_whether_the_relay_runs_or_is_away() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("unlogged", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "unlogged", "");
+    // By its own name in a publication a table cannot be unlogged.
+    let all = CREATE.replace("TABLE outbox_events", "ALL TABLES");
+    sql.run(&format!("DROP PUBLICATION walrelay; {all}"));
+    assert_eq!(accept(&program).code, Some(0));
+    let hide = "ALTER TABLE outbox_events SET UNLOGGED; SELECT emit('k2'); ALTER TABLE outbox_events SET LOGGED";
+    for is_away in [false, true] {
+        program.start_streaming();
+        emit(&sql, "k1");
+        await_all(&sql);
+        if is_away {
+            assert_eq!(program.terminate(), Some(0), "{}", program.log());
+        }
+        sql.run(hide);
+        if !is_away {
+            assert_eq!(program.wait(), Some(66), "{}", program.log());
+        }
+        let (code, log) = ends(&mut program);
+        assert!(code == Some(66) && log.contains("SET UNLOGGED"), "{code:?} {log}");
+        assert_eq!(accept(&program).code, Some(0));
+    }
+    // What rewrites the rows in another way is none.
+    for statement in [
+        "VACUUM FULL outbox_events",
+        "CLUSTER outbox_events USING outbox_events_pkey",
+        "TRUNCATE outbox_events",
+        "ALTER TABLE outbox_events ALTER COLUMN event_type TYPE varchar(99)",
+    ] {
+        sql.run(statement);
+    }
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
 fn with_several_hosts_setup_changes_one_server_and_no_other() {
     // The first one takes ordinary connections only.
     let options = Options { settings: vec!["max_wal_senders = 0".into()], ..Options::default() };

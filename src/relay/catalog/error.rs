@@ -79,6 +79,18 @@ pub enum Error {
         /// Tables of publications that it may be, by another name.
         published: Vec<String>,
     },
+    /// A column that the table need not have has another name: events would go on without its values.
+    #[error("column {before:?} of table {table}, which is mapped as {role}, was renamed to {now:?}")]
+    ColumnRenamed {
+        /// Its name.
+        table: String,
+        /// The column's name before.
+        before: String,
+        /// Its name now.
+        now: String,
+        /// What it is mapped as.
+        role: String,
+    },
     /// A table lacks a column.
     #[error("in the catalog, table {table} has no column {column}, which is mapped as {role}")]
     ColumnMissing {
@@ -128,6 +140,7 @@ impl Diagnose for Error {
                 Code::new(Exit::Contract, 4)
             }
             Self::TableUnfit { .. } => Code::new(Exit::Contract, 8),
+            Self::ColumnRenamed { .. } => Code::new(Exit::Contract, 9),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
     }
@@ -143,6 +156,7 @@ impl Diagnose for Error {
             | Self::TableUnfit { .. }
             | Self::Unseen { .. }
             | Self::TableMissing { .. }
+            | Self::ColumnRenamed { .. }
             | Self::ColumnMissing { .. }
             | Self::Ambiguous { .. }
             | Self::Column { .. } => Fate::Fatal,
@@ -189,6 +203,14 @@ impl Diagnose for Error {
                     )
                 };
                 format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
+            }
+            Self::ColumnRenamed { before, now, role, .. } => {
+                let option = if role == "partition" { "" } else { "columns." };
+                format!(
+                    "set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart, for WAL that was \
+                     written before has the old name; or, if it is not to be sent any more, run `walrelay setup --apply \
+                     --accept-gap`"
+                )
             }
             Self::ColumnMissing { both_names, addition, role, .. } => format!(
                 "run `{addition}`, or name the column that is meant {}; if it was renamed, set {both_names} for this [[outbox]] and \

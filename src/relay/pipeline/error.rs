@@ -91,6 +91,10 @@ impl Diagnose for Error {
                 "the WAL keeps the names of when it was written, and the catalog has the column that is mapped: if it was renamed since, \
                  set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is confirmed"
             ),
+            Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
+                "if it was renamed, set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is \
+                 confirmed; if it was dropped, restart: events go on without it"
+            ),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or mend the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
                 "if the table of an [[outbox]] was so called when the WAL was written, set renamed_from = [{table:?}] there and restart; \

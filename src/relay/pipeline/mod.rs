@@ -382,7 +382,13 @@ impl Pipeline {
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
         let misfit = |mismatch| Error::Mismatch { at: self.stands_at().0, mismatch };
         let shape = match found {
-            Some((number, route)) => Shape::Outbox(number, Plan::new(&relation, route.names()).map_err(misfit)?),
+            Some((number, route)) => {
+                let plan = Plan::new(&relation, route.names()).map_err(misfit)?;
+                if let Some(Shape::Outbox(_, earlier)) = self.shapes.get(&relation.id) {
+                    plan.insist_on(earlier, &relation, route.names()).map_err(misfit)?;
+                }
+                Shape::Outbox(number, plan)
+            }
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
         self.shapes.insert(relation.id, shape);

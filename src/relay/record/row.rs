@@ -136,6 +136,15 @@ pub fn type_id(name: &str) -> Option<u32> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names(pub [Option<Name>; Role::ALL.len()]);
 
+impl Names {
+    /// Finds what a column of this name is mapped as.
+    #[must_use]
+    pub fn role_of(&self, column: &str) -> Option<Role> {
+        let mut roles = Role::ALL.into_iter().zip(&self.0);
+        roles.find(|(_, name)| name.as_ref().is_some_and(|name| name.is(column))).map(|(role, _)| role)
+    }
+}
+
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
@@ -206,6 +215,18 @@ pub enum Mismatch {
         /// The option that would find it, if it was renamed.
         remedy: String,
     },
+    /// A column that the table need not have is gone, or has another name.
+    #[error("table {table} has no column {} any more, which is mapped as {role}", listed(columns, "or"))]
+    Gone {
+        /// The table.
+        table: String,
+        /// The names that it may have.
+        columns: Vec<String>,
+        /// What it was.
+        role: &'static str,
+        /// The option that would find it, if it was renamed.
+        remedy: String,
+    },
     /// Two columns are there of which one is meant.
     #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
     Several {
@@ -272,6 +293,23 @@ impl Plan {
             *place |= role.bit();
         }
         Ok(Self { roles: roles.into(), kinds })
+    }
+
+    /// Insists that every role that an earlier plan of the table had a column for still has one: events would go on
+    /// without its values.
+    pub fn insist_on(&self, earlier: &Self, relation: &Relation<'_>, names: &Names) -> Result<(), Mismatch> {
+        let mut roles = Role::ALL.into_iter().zip(&earlier.kinds).zip(&self.kinds);
+        let gone = roles.find(|((_, before), now)| before.is_some() && now.is_none());
+        let Some(((role, _), _)) = gone else { return Ok(()) };
+        let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
+        let remedy = both_names(role, names, columns);
+        let columns = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+        Err(Mismatch::Gone {
+            table: format!("{}.{}", relation.schema, relation.name),
+            columns: columns.unwrap_or_default(),
+            role: role.name(),
+            remedy,
+        })
     }
 
     /// Walks a row.
@@ -394,6 +432,19 @@ mod tests {
         let error = Plan::new(&relation(&[("id", 25), ("payload", 25), ("body", 25)]), &names()).unwrap_err();
         let text = "table public.t has columns \"payload\" and \"body\", of which only one can be the payload";
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn c10_a_column_that_need_not_be_there_is_missed_once_it_was_there() {
+        let with = relation(&[("id", 2950), ("body", 3802), ("headers", 3802)]);
+        let without = relation(&[("id", 2950), ("body", 3802), ("more", 3802)]);
+        let (earlier, later) = (Plan::new(&with, &names()).unwrap(), Plan::new(&without, &names()).unwrap());
+        earlier.insist_on(&later, &with, &names()).unwrap();
+        later.insist_on(&later, &without, &names()).unwrap();
+        let Err(Mismatch::Gone { role, remedy, .. }) = later.insist_on(&earlier, &without, &names()) else {
+            panic!("not missed")
+        };
+        assert_eq!((role, remedy.as_str()), ("headers", "columns.headers = [\"headers\", \"more\"]"));
     }
 
     #[test]

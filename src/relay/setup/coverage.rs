@@ -17,16 +17,12 @@ pub(super) async fn keep(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), 
     let look = catalog_watch::look(client, publication, routes, version).await.map_err(RelayError::from)?;
     let (stored, kept) =
         (stored(client, slot).await?, catalog_watch::load(client, slot).await.map_err(RelayError::from)?);
-    let (Some(found), Some(stored)) = (look.coverage, stored) else { return Ok(()) };
-    if let Some(kept) = &kept
-        && let Some(what) = kept.unseen(&found)
-    {
-        let unseen = catalog::Error::Unseen { what, from: stored.position, to: look.wal_end };
-        if !wish.accept_gap {
-            return Err(RelayError::from(unseen).into());
-        }
-        tell(&format!("accepting a gap: {unseen}"));
+    let (Some(found), Some(stored)) = (&look.coverage, stored) else { return Ok(()) };
+    match look.since(kept.as_ref(), stored.position) {
+        Ok(_) => {}
+        Err(gap) if wish.accept_gap => tell(&format!("accepting a gap: {gap}")),
+        Err(gap) => return Err(RelayError::from(gap).into()),
     }
-    catalog_watch::save(client, slot, &found).await.map_err(RelayError::from)?;
+    catalog_watch::save(client, slot, found).await.map_err(RelayError::from)?;
     Ok(())
 }
