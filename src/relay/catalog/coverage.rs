@@ -149,8 +149,8 @@ impl Coverage {
 }
 
 impl Table {
-    /// Says whether its rows may have been out of the WAL for a moment. A change of the columns rewrites them as well, and
-    /// a table that is in a publication by its own name cannot be unlogged.
+    /// Says whether its rows may have been out of the WAL for a moment. A change of the columns rewrites them as well,
+    /// and a table that is in a publication by its own name cannot be unlogged.
     fn was_rewritten(&self, later: &Self) -> bool {
         let kinds = |table: &Self| -> Vec<_> { table.columns.iter().map(|(at, column)| (*at, column.kind)).collect() };
         let by_name = self.ways.intersection(&later.ways).any(|way| way.starts_with("table "));

@@ -208,8 +208,8 @@ impl Diagnose for Error {
                 let option = if role == "partition" { "" } else { "columns." };
                 format!(
                     "set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart, for WAL that was \
-                     written before has the old name; or, if it is not to be sent any more, run `walrelay setup --apply \
-                     --accept-gap`"
+                     written before has the old name; or, if it is not to be sent any more, run \
+                     `walrelay setup --apply --accept-gap`"
                 )
             }
             Self::ColumnMissing { both_names, addition, role, .. } => format!(

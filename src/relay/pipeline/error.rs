@@ -92,8 +92,8 @@ impl Diagnose for Error {
                  set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is confirmed"
             ),
             Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
-                "if it was renamed, set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is \
-                 confirmed; if it was dropped, restart: events go on without it"
+                "if it was renamed, set {remedy} for this [[outbox]] and restart; the old name may go once everything up \
+                 to {at} is confirmed; if it was dropped, restart: events go on without it"
             ),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or mend the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
