@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("relay/decode", &["lsn", "cursor"]),
     ("relay/record", &["cursor", "relay/decode"]),
     ("relay/ledger", &["lsn"]),
-    ("relay/pipeline", &["lsn", "measure", "cursor", "fault", "relay/decode", "relay/record", "relay/ledger"]),
+    ("relay/pipeline", &["lsn", "cursor", "fault", "relay/decode", "relay/record", "relay/ledger"]),
     ("relay/stream/feedback", &["lsn", "relay/ledger"]),
     ("relay/stream/resume", &["lsn"]),
     ("relay/stream/coalesce", &[]),

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lsn::Lsn;
-use crate::measure::Histogram;
 use crate::relay::decode::frame;
 use crate::relay::decode::frame::Frame;
 use crate::relay::decode::frame::Next;
@@ -124,7 +123,6 @@ pub struct Pipeline {
     handed_before: Lsn,
     clock: Clock,
     tally: Tally,
-    ages: Histogram,
 }
 
 impl Pipeline {
@@ -149,7 +147,6 @@ impl Pipeline {
             handed_before: Lsn::ZERO,
             clock: Clock::default(),
             tally: Tally::default(),
-            ages: Histogram::default(),
         }
     }
 
@@ -219,11 +216,6 @@ impl Pipeline {
     /// Counts events up to this position as handed over before: whatever became of them, they come again.
     pub const fn follow(&mut self, handed_before: Lsn) {
         self.handed_before = handed_before;
-    }
-
-    /// Notes how old rows are when they come, where a row says when it was made.
-    pub fn note_ages(&mut self, ages: Histogram) {
-        self.ages = ages;
     }
 
     /// Takes note of what has been delivered.
@@ -435,7 +427,7 @@ impl Pipeline {
                 if let Some(made) = record.timestamp_millis.filter(|_| route.tells_when_rows_were_made()) {
                     // Both by the server's clock.
                     let age = self.clock.server_micros / 1_000 - made;
-                    self.ages.observe(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
+                    sink.aged(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
                 }
                 Ok(None)
             }

@@ -118,6 +118,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn aged(&self, age: Duration) {
+        self.metrics.outbox_age.observe(age);
+    }
+
     pub(super) fn timestamp_replaced(&self) {
         self.metrics.timestamps_replaced.increment();
     }

@@ -302,7 +302,6 @@ impl Supervisor {
         let limits = Limits { in_flight_bytes: self.settings.delivery.max_in_flight_bytes, frame_bytes };
         let mut pipeline = Pipeline::new(self.routes.clone(), limits, start);
         pipeline.follow(self.handed_before);
-        pipeline.note_ages(self.metrics.outbox_age.clone());
         if let Some(until) = self.cautious_until.take() {
             pipeline.be_cautious(until);
         }
