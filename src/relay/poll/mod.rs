@@ -55,9 +55,8 @@ use crate::relay::metrics::now_micros;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::publish;
-use crate::relay::publish::Failure;
-use crate::relay::publish::Verdict;
 use crate::relay::record::route::Scratch;
+use crate::relay::retry::patience::AfterFailure;
 use crate::relay::retry::patience::Patience;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
@@ -123,7 +122,7 @@ enum Next {
     Again,
     /// Kafka must answer first, asked after a pause.
     AwaitKafka(Duration),
-    Pause,
+    Pause(Duration),
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
@@ -172,8 +171,7 @@ impl Poller {
                     self.await_kafka(pause).await?;
                     next = Next::Again;
                 }
-                Next::Pause => {
-                    let pause = self.hands.patience.next_pause();
+                Next::Pause(pause) => {
                     self.hands.patience.pause(pause).await;
                     next = Next::Again;
                 }
@@ -271,30 +269,17 @@ impl Poller {
                 let marked = self.hands.marked();
                 Ok(Next::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
-            Ok(Left::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
+            Ok(Left::SinkFailed { failure, was_alone }) => {
+                Ok(match self.hands.patience.after_failure(failure, was_alone)? {
+                    AfterFailure::OneByOne => Next::Again,
+                    AfterFailure::AwaitKafka(pause) => Next::AwaitKafka(pause),
+                    AfterFailure::Pause(pause) => Next::Pause(pause),
+                })
+            }
             Err(error) => {
                 self.hands.patience.judge(error)?;
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(Next::Pause)
-            }
-        }
-    }
-
-    /// A record failed, or its producer did.
-    fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<Next, RelayError> {
-        match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
-            Verdict::Record if !was_alone => {
-                self.hands.patience.batch_refused(&failure);
-                Ok(Next::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights | Verdict::Transient => {
-                self.metrics.enter(State::SinkBlocked);
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.hands.patience.learn(&failure);
-                self.hands.patience.tell(&failure.into());
-                Ok(if is_about_brokers { Next::AwaitKafka(self.hands.patience.next_pause()) } else { Next::Pause })
+                Ok(Next::Pause(self.hands.patience.next_pause()))
             }
         }
     }

@@ -19,7 +19,9 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::publish::Failure;
 use crate::relay::publish::Retired;
+use crate::relay::publish::Verdict;
 use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::LONGEST_DOWN;
 use crate::relay::retry::backoff::LONGEST_REFUSED;
@@ -45,6 +47,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
 /// An answer that takes longer than this is waited for with a word.
 const ANSWER_USUAL: Duration = Duration::from_secs(1);
+
+/// What follows from a failed record or producer.
+pub(in crate::relay) enum AfterFailure {
+    /// The same again at once, one record at a time.
+    OneByOne,
+    /// Kafka must answer first, asked after a pause.
+    AwaitKafka(Duration),
+    /// The same again after a pause: rights may just be changing.
+    Pause(Duration),
+}
 
 /// What is remembered of the trouble so far.
 pub(in crate::relay) struct Patience {
@@ -74,8 +86,28 @@ impl Patience {
         &self.kafka
     }
 
+    /// Says what follows from a record that failed, or from its producer that did. A permanent error fails a whole batch:
+    /// only alone is a record known to be the culprit.
+    pub(in crate::relay) fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<AfterFailure, Error> {
+        match failure.verdict {
+            Verdict::Record if !was_alone => {
+                self.batch_refused(&failure);
+                Ok(AfterFailure::OneByOne)
+            }
+            Verdict::Record | Verdict::Topic => Err(failure.into()),
+            Verdict::Rights | Verdict::Transient => {
+                self.metrics.enter(State::SinkBlocked);
+                let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.learn(&failure);
+                self.tell(&failure.into());
+                let pause = self.next_pause();
+                Ok(if is_about_brokers { AfterFailure::AwaitKafka(pause) } else { AfterFailure::Pause(pause) })
+            }
+        }
+    }
+
     /// A batch was refused: it is told, and later ones are smaller if this one was too large for its topic.
-    pub(in crate::relay) fn batch_refused(&mut self, failure: &publish::Failure) {
+    fn batch_refused(&mut self, failure: &Failure) {
         tracing::warn!(
             code = %failure.code(), error = %failure,
             "a batch was refused: publishing one record at a time until the culprit is known"
@@ -86,7 +118,7 @@ impl Patience {
     }
 
     /// A record was refused for its timestamp: later ones to its topic have the time of sending.
-    pub(in crate::relay) fn learn(&mut self, failure: &publish::Failure) {
+    fn learn(&mut self, failure: &Failure) {
         if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
             && self.kafka.narrow_timestamps(topic)
         {

@@ -8,6 +8,7 @@ use crate::relay::error::Error;
 use crate::relay::metrics::State;
 use crate::relay::postgres;
 use crate::relay::publish::Verdict;
+use crate::relay::retry::patience::AfterFailure;
 use crate::relay::stream::follow::Left;
 
 use super::Supervisor;
@@ -68,34 +69,27 @@ impl Supervisor {
             self.cluster_refused = 0;
         }
         self.let_go();
-        match failure.verdict {
-            // A permanent error fails a whole batch: only alone is a record known to be the culprit.
-            Verdict::Record if !was_cautious => {
-                self.patience.batch_refused(&failure);
-                self.cautious_until = Some(frontier);
-                Ok(Next::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
-                Err(failure.into())
-            }
-            Verdict::Rights | Verdict::Transient => {
-                self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
-                let is_refused = failure.verdict == Verdict::Rights;
-                // Where one topic is refused, only what stands before its record is handed over again.
-                self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
-                if is_refused {
-                    self.patience.refused();
+        let is_refused = failure.verdict == Verdict::Rights;
+        if is_refused {
+            if failure.fate() == Fate::Fatal {
+                self.cluster_refused += 1;
+                if self.cluster_refused >= CLUSTER_ATTEMPTS {
+                    return Err(failure.into());
                 }
-                self.metrics.enter(State::SinkBlocked);
-                self.in_doubt = true;
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.patience.learn(&failure);
-                self.patience.tell(&failure.into());
-                let pause = self.patience.next_pause();
-                Ok(if is_about_brokers { Next::AwaitKafka(pause) } else { Next::Pause(pause) })
             }
+            self.patience.refused();
         }
+        // Where one topic is refused, only what stands before its record is handed over again.
+        let is_topic_refused = is_refused && failure.topic().is_some();
+        let after = self.patience.after_failure(failure, was_cautious)?;
+        let is_one_by_one = matches!(after, AfterFailure::OneByOne);
+        self.cautious_until = (is_one_by_one || was_cautious || is_topic_refused).then_some(frontier);
+        self.in_doubt |= !is_one_by_one;
+        Ok(match after {
+            AfterFailure::OneByOne => Next::Again,
+            AfterFailure::AwaitKafka(pause) => Next::AwaitKafka(pause),
+            AfterFailure::Pause(pause) => Next::Pause(pause),
+        })
     }
 
     pub(super) fn after_error(&mut self, error: Error) -> Result<Next, Error> {
