@@ -10,6 +10,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock config.toml README.md ./
 COPY sql ./sql
 COPY src ./src
+COPY crates ./crates
 COPY benches ./benches
 COPY examples ./examples
 COPY tests ./tests

@@ -1,14 +1,15 @@
 # The entry points people need. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: help demo example test test-versions lint features services bench bench-consumer endure image fresh
+.PHONY: help release demo example test test-versions lint features services bench bench-consumer endure image fresh
 
 help:
 	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
+	@echo "make release   target/release/walrelay, with OpenSSL built in"
 	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
 	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
 	@echo "make test-versions  the relay's tests on PostgreSQL 14 to 18; VERSIONS=\"14 18\" and TESTS=\"relay::wal\" choose"
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
-	@echo "make features  each feature of the library alone, warnings as errors"
+	@echo "make features  each feature of the library alone and its oldest Rust, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
@@ -17,6 +18,10 @@ help:
 	@echo "               shutdown of PostgreSQL takes, and a return of it or of a broker, VERSIONS=\"14 18\" on which"
 	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
 	@echo "make fresh     make demo and make test in a new, minimal Debian 12; FRESH=test walks in the one of last time"
+
+release:
+	@scripts/setup release
+	OPENSSL_NO_VENDOR=0 cargo build --release --locked --bin walrelay
 
 demo:
 	@scripts/setup demo
@@ -27,7 +32,7 @@ example: services
 	@scripts/example
 
 test: services
-	cargo test --all-features
+	cargo test --workspace --all-features
 
 test-versions: services
 	@scripts/setup versions
@@ -35,8 +40,8 @@ test-versions: services
 
 lint:
 	cargo fmt --check
-	cargo clippy --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 
 features:
 	@scripts/features

@@ -305,17 +305,23 @@ struct Source {
     code: String,
 }
 
+/// Where the program's rooms are, and the library's. Cargo sees to it that the library never uses the program.
+const ROOTS: [&str; 2] = ["src", "crates/walrelay-events/src"];
+
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    ROOTS.into_iter().flat_map(|root| sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root))).collect()
+}
+
+fn sources_below(root: &Path) -> Vec<Source> {
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let inside = path.strip_prefix(&root).unwrap().with_extension("");
+                let inside = path.strip_prefix(root).unwrap().with_extension("");
                 let mut module: Vec<String> = inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
                 if module.iter().any(|part| part == "tests") || module == ["lib"] || module == ["main"] {
                     continue;
@@ -328,7 +334,7 @@ fn sources() -> Vec<Source> {
                     room: room(&module),
                     module,
                     code: lines.collect::<Vec<_>>().join("\n"),
-                    path: path.strip_prefix(&root).unwrap().to_owned(),
+                    path: path.strip_prefix(root).unwrap().to_owned(),
                 });
             }
         }
@@ -343,7 +349,7 @@ fn room(parts: &[String]) -> String {
     known.unwrap_or_else(|| parts[0].clone())
 }
 
-/// The rooms that a file looks into, by `crate::`, by `super::` and by the name of a room below it. What says who may see an
+/// The rooms that a file looks into, by its crate, by the library, by `super::` and by the name of a room below it. What says who may see an
 /// item is no arrow, and what only shows an item to others uses nothing.
 fn arrows(Source { module, code, .. }: &Source) -> BTreeSet<String> {
     let code: String =
@@ -358,7 +364,7 @@ fn arrows(Source { module, code, .. }: &Source) -> BTreeSet<String> {
             found.insert((*below).to_owned());
         }
     }
-    for (start, word) in ["crate", "super"].into_iter().flat_map(|word| code.match_indices(word)) {
+    for (start, word) in ["crate", "walrelay_events", "super"].into_iter().flat_map(|word| code.match_indices(word)) {
         let before = &code[..start];
         let after = &code[start + word.len()..];
         let is_part = before.ends_with("::") || before.ends_with(|char: char| char.is_alphanumeric() || char == '_');

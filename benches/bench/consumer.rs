@@ -23,11 +23,11 @@ use rdkafka::producer::Producer as _;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
-use walrelay::consumer::Config;
-use walrelay::consumer::Consumer;
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Handler;
-use walrelay::consumer::Outcome;
+use walrelay_events::consumer::Config;
+use walrelay_events::consumer::Consumer;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Handler;
+use walrelay_events::consumer::Outcome;
 
 use crate::PARTITIONS;
 use crate::kafka::Kafka;

@@ -1,8 +1,8 @@
 //! A log that is written once and drained again and again, by each subject in turn.
 
 use serde_json::json;
-use walrelay::testing;
-use walrelay::testing::Postgres;
+use walrelay_events::testing;
+use walrelay_events::testing::Postgres;
 
 use crate::PAYLOAD_BYTES;
 use crate::kafka::Kafka;

@@ -26,8 +26,8 @@ use rdkafka::producer::ThreadedProducer;
 use rdkafka::topic_partition_list::Offset;
 use serde_json::json;
 use tokio_postgres::NoTls;
-use walrelay::testing;
-use walrelay::testing::Postgres;
+use walrelay_events::testing;
+use walrelay_events::testing::Postgres;
 
 use crate::PARTITIONS;
 use crate::PAYLOAD_BYTES;

@@ -40,7 +40,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use walrelay::testing::Broker;
+use walrelay_events::testing::Broker;
 
 use kafka::Kafka;
 use options::Options;

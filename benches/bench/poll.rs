@@ -7,8 +7,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::json;
-use walrelay::testing;
-use walrelay::testing::Postgres;
+use walrelay_events::testing;
+use walrelay_events::testing::Postgres;
 
 use crate::PARTITIONS;
 use crate::PAYLOAD_BYTES;

@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
 use tokio_postgres::NoTls;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Postgres;
 
 use crate::kafka::free_port;
 use crate::process;

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use crate::figures;
 use crate::figures::Figures;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Postgres;
 
 use crate::support::source::Sql;
 

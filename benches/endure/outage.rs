@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::MEMORY_LIMIT_MIB;
 use crate::Wish;

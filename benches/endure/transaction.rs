@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::json;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::MEMORY_LIMIT_MIB;
 use crate::memory;

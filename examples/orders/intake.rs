@@ -25,9 +25,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio::time::timeout;
-use walrelay::event::Envelope;
-use walrelay::event::TraceContext;
-use walrelay::outbox;
+use walrelay_events::event::Envelope;
+use walrelay_events::event::TraceContext;
+use walrelay_events::outbox;
 
 use crate::database::Database;
 use crate::order::Amount;

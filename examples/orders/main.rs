@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::oneshot;
-use walrelay::consumer::inbox::INBOX_SQL;
+use walrelay_events::consumer::inbox::INBOX_SQL;
 
 use database::Database;
 use shipping::Shipping;

@@ -106,5 +106,5 @@ impl Currency {
 
 /// Gives the present moment as events write it.
 pub fn now() -> String {
-    walrelay::event::format_rfc3339(SystemTime::now()).unwrap_or_default()
+    walrelay_events::event::format_rfc3339(SystemTime::now()).unwrap_or_default()
 }

@@ -24,9 +24,9 @@ use rustix::process::kill_process;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use walrelay::fault::Diagnose as _;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::kafka::Kafka;
 use crate::kafka::free_port;

@@ -7,9 +7,9 @@ use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use walrelay::consumer::Fate;
-use walrelay::consumer::Observed;
-use walrelay::consumer::Observer;
+use walrelay_events::consumer::Fate;
+use walrelay_events::consumer::Observed;
+use walrelay_events::consumer::Observer;
 
 /// Begins a step.
 pub fn step(text: impl Display) {
@@ -52,7 +52,7 @@ impl Tally {
     }
 }
 
-/// An application hands [`walrelay::consumer::Prometheus`] to its consumer; this one is for the eye.
+/// An application hands [`walrelay_events::consumer::Prometheus`] to its consumer; this one is for the eye.
 impl Observer for &'static Tally {
     fn observe(&self, observed: &Observed<'_>) {
         match observed {

@@ -26,10 +26,10 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 pub use config::Config;
 pub use status::Status;

@@ -125,13 +125,13 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::View;
     use super::*;
-    use crate::fault::Code;
-    use crate::fault::Diagnose;
-    use crate::fault::Exit;
-    use crate::fault::Fate;
     use crate::metrics::Sources;
     use crate::relay;
     use crate::relay::metrics::Component;
+    use walrelay_events::fault::Code;
+    use walrelay_events::fault::Diagnose;
+    use walrelay_events::fault::Exit;
+    use walrelay_events::fault::Fate;
 
     #[derive(Debug, thiserror::Error)]
     #[error("expected a topic, found <script>alert(1)</script>")]

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tracing::error;
 use tracing::warn;
 
-use crate::fault::Code;
-use crate::fault::Exit;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Exit;
 
 use super::View;
 use super::answer;

@@ -26,10 +26,10 @@ use crate::admin;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::Sources;
-use crate::fault::Exit;
 use crate::log;
 use crate::relay;
 use crate::relay::setup::Wish;
+use walrelay_events::fault::Exit;
 
 use args::Args;
 use args::ConfigVerb;

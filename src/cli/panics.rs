@@ -9,9 +9,9 @@ use std::io::Write as _;
 use std::panic;
 use std::process;
 
-use crate::consumer::record;
-use crate::fault::Code;
-use crate::fault::Exit;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Exit;
+use walrelay_events::internal;
 
 use crate::log;
 
@@ -24,7 +24,7 @@ const NEXT: &str =
 pub(super) fn end_the_process() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if record::is_expecting_a_panic() {
+        if internal::is_expecting_a_panic() {
             return;
         }
         let trace = Backtrace::capture();

@@ -3,10 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::chain;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::chain;
 
 use super::output::Output;
 

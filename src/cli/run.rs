@@ -12,12 +12,12 @@ use crate::admin;
 use crate::config::Config;
 use crate::config::Loaded;
 use crate::config::Mistakes;
-use crate::fault::Diagnose;
-use crate::fault::chain;
 use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::Metrics;
 use crate::relay::Mode;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::chain;
 
 use super::invocation;
 use super::report::Failed;

@@ -13,7 +13,7 @@ use tracing::Level;
 use tracing::field::Field;
 use tracing::field::Visit;
 
-use crate::fault;
+use walrelay_events::fault;
 
 /// How much text of one event is kept, in bytes before escaping.
 const TEXT_BYTES_MAX: usize = 4_096;

@@ -36,11 +36,11 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::measure::Counter;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 use limit::Limit;
 use line::Content;

@@ -358,14 +358,14 @@ fn seconds(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Code;
-    use crate::fault::Diagnose;
-    use crate::fault::Exit;
-    use crate::fault::Fate;
     use crate::lsn::Lsn;
     use crate::relay::metrics::Component;
     use crate::relay::metrics::SlotView;
     use std::time::Duration;
+    use walrelay_events::fault::Code;
+    use walrelay_events::fault::Diagnose;
+    use walrelay_events::fault::Exit;
+    use walrelay_events::fault::Fate;
 
     #[derive(Debug, thiserror::Error)]
     #[error("no")]

@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::metrics::Component;
@@ -17,6 +13,10 @@ use crate::relay::record::route::BadTemplate;
 use crate::relay::retry::recurrence::Place;
 use crate::relay::stream::position;
 use crate::relay::stream::resume::Lost;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The relay cannot go on, or this connection cannot.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
 use serde_json::Value;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::support::program;
 use crate::support::program::Program;
@@ -99,7 +99,7 @@ fn three_mistakes_are_told_at_once_with_64() {
 #[test]
 fn what_is_missing_is_named_with_the_next_step() {
     let postgres = Postgres::start(Options::default()).unwrap();
-    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     let mut run = |code: i32, expected: &[&str]| {
         program.start();
@@ -139,7 +139,7 @@ fn e11_a_wrong_password_ends_with_67_after_three_tries() {
     let options = Options { hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
     let postgres = Postgres::start(options).unwrap();
     Sql::connect(&postgres.url()).run("CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'");
-    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let url = format!("postgres://relay:wrong@127.0.0.1:{}/postgres", postgres.port());
     let mut program = Program::new(&url, &broker.bootstrap(), "");
     program.start();
@@ -150,7 +150,7 @@ fn e11_a_wrong_password_ends_with_67_after_three_tries() {
 #[test]
 fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
     let postgres = Postgres::start(Options::default()).unwrap();
-    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     program.setup();
     let sql = Sql::connect(&postgres.url());
@@ -169,7 +169,7 @@ fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
 #[test]
 fn a10_after_a_dump_and_restore_the_gap_can_be_accepted_and_run_goes_on() {
     let postgres = Postgres::start(Options::default()).unwrap();
-    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     program.setup();
     // A dump brings the row of another cluster, whose log was further on.
@@ -224,7 +224,7 @@ fn the_configuration_shows_without_its_secrets_and_reads_back() {
 #[test]
 fn a_running_relay_answers_its_healthcheck_and_a_stopped_one_does_not() {
     let postgres = Postgres::start(Options::default()).unwrap();
-    let broker = walrelay::testing::Broker::start(1).unwrap();
+    let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     program.setup();
     assert_eq!(program.verb(&["healthcheck"]).code, Some(1));

@@ -8,10 +8,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
-use walrelay::testing::Broker;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Broker;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use crate::support::program;
 use crate::support::program::Program;

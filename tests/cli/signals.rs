@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use rustix::process::Pid;
 use rustix::process::kill_process;
-use walrelay::testing::Broker;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Broker;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::support::program::Program;
 use crate::support::program::signal;

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use uuid::Uuid;
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Outcome;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Outcome;
 
 use super::stage::Log;
 use super::stage::Member;

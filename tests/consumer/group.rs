@@ -3,8 +3,8 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Error;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Error;
 
 use super::stage::Effects;
 use super::stage::Log;

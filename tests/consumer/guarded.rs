@@ -7,11 +7,11 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ThreadedProducer;
-use walrelay::consumer::Config;
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Error;
-use walrelay::consumer::InboxKeeps;
-use walrelay::consumer::Outcome;
+use walrelay_events::consumer::Config;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Error;
+use walrelay_events::consumer::InboxKeeps;
+use walrelay_events::consumer::Outcome;
 
 use super::stage::Log;
 use super::stage::Member;

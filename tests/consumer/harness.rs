@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Deserialize;
 use uuid::Uuid;
-use walrelay::consumer::Handler;
-use walrelay::consumer::Outcome;
-use walrelay::consumer::Payload;
-use walrelay::consumer::Policy;
-use walrelay::consumer::Received;
-use walrelay::consumer::Record;
-use walrelay::consumer::Router;
-use walrelay::consumer::typed;
-use walrelay::testing::Harness;
-use walrelay::testing::Step;
+use walrelay_events::consumer::Handler;
+use walrelay_events::consumer::Outcome;
+use walrelay_events::consumer::Payload;
+use walrelay_events::consumer::Policy;
+use walrelay_events::consumer::Received;
+use walrelay_events::consumer::Record;
+use walrelay_events::consumer::Router;
+use walrelay_events::consumer::typed;
+use walrelay_events::testing::Harness;
+use walrelay_events::testing::Step;
 
 use super::stage::Log;
 use super::stage::Member;
@@ -136,8 +136,8 @@ fn a_harness_says_of_each_record_what_the_runtime_does_with_it() {
 
 #[test]
 fn what_is_never_done_holds_back_its_key_and_no_other() {
-    let again = |_: walrelay::consumer::Delivery| async { Outcome::Again { reason: "40001".to_owned() } };
-    let router = Router::new().on("Stuck", again).otherwise(|_: walrelay::consumer::Delivery| async {});
+    let again = |_: walrelay_events::consumer::Delivery| async { Outcome::Again { reason: "40001".to_owned() } };
+    let router = Router::new().on("Stuck", again).otherwise(|_: walrelay_events::consumer::Delivery| async {});
     let record = |key: &str, event_type: &str| {
         Record::new("t", 0, 0, Some(key.as_bytes()), None, &[("event_type", Some(event_type.as_bytes()))])
     };

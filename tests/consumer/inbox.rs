@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tokio_postgres::NoTls;
 use uuid::Uuid;
-use walrelay::consumer::inbox;
-use walrelay::consumer::inbox::Once;
+use walrelay_events::consumer::inbox;
+use walrelay_events::consumer::inbox::Once;
 
 use super::stage::Effects;
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use uuid::Uuid;
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Error;
-use walrelay::consumer::Limit;
-use walrelay::consumer::Outcome;
-use walrelay::consumer::Payload;
-use walrelay::consumer::Received;
-use walrelay::consumer::Router;
-use walrelay::consumer::typed;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Error;
+use walrelay_events::consumer::Limit;
+use walrelay_events::consumer::Outcome;
+use walrelay_events::consumer::Payload;
+use walrelay_events::consumer::Received;
+use walrelay_events::consumer::Router;
+use walrelay_events::consumer::typed;
 
 use super::stage::Log;
 use super::stage::Member;
@@ -89,7 +89,7 @@ fn i8_a_letter_may_be_as_large_as_the_topics_take() {
 #[test]
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
-    let config = walrelay::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
+    let config = walrelay_events::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
     let ended = Member::start(config, |_: Delivery| async { Outcome::Done }).join();
     assert!(matches!(&ended, Err(Error::TopicsMissing { topics }) if topics == &["i9-alone.dlq"]), "{ended:?}");
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use walrelay::consumer::Config;
-use walrelay::consumer::Delivery;
-use walrelay::consumer::Error;
-use walrelay::consumer::Observed;
-use walrelay::consumer::Observer;
+use walrelay_events::consumer::Config;
+use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::Error;
+use walrelay_events::consumer::Observed;
+use walrelay_events::consumer::Observer;
 
 use super::stage::Log;
 use super::stage::Member;

@@ -25,15 +25,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
-use walrelay::consumer::Config;
-use walrelay::consumer::Consumer;
-use walrelay::consumer::Error;
-use walrelay::consumer::Handler;
-use walrelay::consumer::Observed;
-use walrelay::consumer::Observer;
-use walrelay::consumer::inbox::INBOX_SQL;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::consumer::Config;
+use walrelay_events::consumer::Consumer;
+use walrelay_events::consumer::Error;
+use walrelay_events::consumer::Handler;
+use walrelay_events::consumer::Observed;
+use walrelay_events::consumer::Observer;
+use walrelay_events::consumer::inbox::INBOX_SQL;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::support::kafka::Kafka;
 use crate::support::program::signal;
@@ -200,7 +200,6 @@ impl Member {
     }
 
     /// Starts it where spans go to this subscriber.
-    #[cfg(feature = "otel")]
     pub fn start_traced(config: Config, handler: impl Handler, subscriber: tracing::Dispatch) -> Self {
         // The subscriber stays for as long as the thread.
         let runtime = runtime(move || std::mem::forget(tracing::dispatcher::set_default(&subscriber)));

@@ -16,16 +16,16 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
-use walrelay::consumer::Config;
-use walrelay::consumer::Consumer;
-use walrelay::consumer::Failure;
-use walrelay::consumer::Outcome;
-use walrelay::consumer::Payload;
-use walrelay::consumer::Protocol;
-use walrelay::consumer::Received;
-use walrelay::consumer::inbox;
-use walrelay::consumer::inbox::Once;
-use walrelay::consumer::typed;
+use walrelay_events::consumer::Config;
+use walrelay_events::consumer::Consumer;
+use walrelay_events::consumer::Failure;
+use walrelay_events::consumer::Outcome;
+use walrelay_events::consumer::Payload;
+use walrelay_events::consumer::Protocol;
+use walrelay_events::consumer::Received;
+use walrelay_events::consumer::inbox;
+use walrelay_events::consumer::inbox::Once;
+use walrelay_events::consumer::typed;
 
 #[derive(Deserialize)]
 #[serde(tag = "event_type")]

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use walrelay::event::Envelope;
-use walrelay::event::TraceContext;
-use walrelay::fault::Diagnose as _;
-use walrelay::fault::Fate;
-use walrelay::outbox;
-use walrelay::outbox::Columns;
-use walrelay::outbox::Error;
-use walrelay::outbox::Outbox;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::event::Envelope;
+use walrelay_events::event::TraceContext;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
+use walrelay_events::outbox;
+use walrelay_events::outbox::Columns;
+use walrelay_events::outbox::Error;
+use walrelay_events::outbox::Outbox;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::Application;
 use super::OrderEvent;
@@ -49,7 +49,7 @@ fn g2_what_the_writer_commits_arrives_as_it_was_said_and_what_it_rolls_back_does
     let created_at =
         "SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM outbox_events
                       ORDER BY id LIMIT 1";
-    assert_eq!(Some(app.sql.text(created_at)), walrelay::event::format_rfc3339(first.occurred_at));
+    assert_eq!(Some(app.sql.text(created_at)), walrelay_events::event::format_rfc3339(first.occurred_at));
     let records = app.records();
     assert_eq!(records.len(), 2, "{records:?}");
     assert_is(&records[0], &first);
@@ -121,7 +121,7 @@ fn a_refused_event_says_what_to_do_and_quotes_nothing_of_itself() {
     };
     let event = Envelope::new("Order", "geheim", created(1));
     let told = |error: Error| {
-        let text = format!("{} {}", walrelay::fault::chain(&error), error.help().unwrap());
+        let text = format!("{} {}", walrelay_events::fault::chain(&error), error.help().unwrap());
         assert!(!text.contains("geheim"), "{text}");
         (error.code().to_string(), error.fate(), text)
     };

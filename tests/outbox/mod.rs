@@ -1,9 +1,7 @@
 //! The application's writer: a real PostgreSQL, the real relay, a real Kafka.
 
 mod append;
-#[cfg(feature = "sqlx")]
 mod sqlx;
-#[cfg(feature = "otel")]
 mod trace;
 mod tree;
 
@@ -14,12 +12,12 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
-use walrelay::event;
-use walrelay::event::Decoded;
-use walrelay::event::Envelope;
-use walrelay::testing;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::event;
+use walrelay_events::event::Decoded;
+use walrelay_events::event::Envelope;
+use walrelay_events::testing;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
@@ -46,7 +44,6 @@ struct Application {
     topic: String,
     runtime: Runtime,
     client: Client,
-    #[cfg_attr(not(feature = "sqlx"), expect(dead_code, reason = "it keeps the server running"))]
     postgres: Postgres,
 }
 

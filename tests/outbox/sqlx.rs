@@ -2,11 +2,11 @@
 
 use sqlx::Connection as _;
 use sqlx::PgConnection;
-use walrelay::event::Envelope;
-use walrelay::fault::Diagnose as _;
-use walrelay::outbox;
-use walrelay::outbox::Columns;
-use walrelay::outbox::Outbox;
+use walrelay_events::event::Envelope;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::outbox;
+use walrelay_events::outbox::Columns;
+use walrelay_events::outbox::Outbox;
 
 use super::Application;
 use super::assert_is;

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::delivery;
 use super::poll;

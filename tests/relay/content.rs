@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::poll::UNPUBLISHED;
 use super::poll::await_text;

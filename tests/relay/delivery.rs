@@ -3,8 +3,8 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use walrelay::lsn::Lsn;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;

@@ -4,8 +4,8 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::shutdown::stop_fast;
 use crate::support::kafka::Kafka;

@@ -1,7 +1,7 @@
 //! The polling source refuses what is no order, and rows that it cannot see; and says how to go on.
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::poll::UNPUBLISHED;
 use super::poll::await_text;

@@ -1,8 +1,8 @@
 //! Polling through a pooler that gives each transaction whatever session is free: nothing of ours stays on it.
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use super::poll::UNPUBLISHED;
 use super::poll::await_text;

@@ -1,7 +1,7 @@
 //! A column or a table that is renamed: the WAL keeps the names of when it was written, the catalog has the new one.
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
 
 use super::contract::accept;
 use super::contract::ends;

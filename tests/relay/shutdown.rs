@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use super::delivery::prepared;
 use super::poll;

@@ -1,8 +1,8 @@
 //! What a stop says: 0 if a restart repeats nothing, 75 if it may, and then how much and why.
 
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use super::delivery::prepared;
 use super::poll;

@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use walrelay::testing::Broker;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::testing::Broker;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use crate::support::program::Program;
 use crate::support::source::Sql;

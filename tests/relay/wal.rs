@@ -14,8 +14,6 @@ use openssl::x509::X509;
 use openssl::x509::X509NameBuilder;
 use openssl::x509::extension::BasicConstraints;
 use openssl::x509::extension::SubjectAlternativeName;
-use walrelay::fault::Diagnose as _;
-use walrelay::fault::Fate;
 use walrelay::lsn::Lsn;
 use walrelay::relay::ledger::Ledger;
 use walrelay::relay::postgres::Config;
@@ -27,9 +25,11 @@ use walrelay::relay::postgres::connect_ordinary;
 use walrelay::relay::stream::feedback::Feedback;
 use walrelay::relay::stream::feedback::Pace;
 use walrelay::relay::stream::feedback::Reportable;
-use walrelay::testing::Options;
-use walrelay::testing::Postgres;
-use walrelay::testing::StopMode;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 fn target(text: &str) -> Target {
     Target::parse(text, &|_| None, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()

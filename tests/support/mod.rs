@@ -2,7 +2,6 @@
 
 pub mod kafka;
 pub mod murmur2;
-#[cfg(feature = "otel")]
 pub mod otlp;
 pub mod pooler;
 pub mod program;

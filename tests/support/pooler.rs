@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use walrelay::testing::Postgres;
+use walrelay_events::testing::Postgres;
 
 use super::kafka::free_port;
 

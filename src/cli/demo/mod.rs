@@ -15,17 +15,17 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay;
 use crate::relay::metrics::Metrics;
 use crate::relay::setup;
 use crate::relay::setup::Wish;
-use crate::testing;
-use crate::testing::Broker;
-use crate::testing::Postgres;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::testing;
+use walrelay_events::testing::Broker;
+use walrelay_events::testing::Postgres;
 
 use application::Application;
 use consumer::Consumer;

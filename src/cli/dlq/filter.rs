@@ -3,8 +3,8 @@
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::consumer::dead_letter::Letter;
-use crate::event;
+use walrelay_events::consumer::dead_letter::Letter;
+use walrelay_events::event;
 
 /// Which letters are meant; all that is given must hold.
 #[derive(Debug, clap::Args)]
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    use crate::consumer::Record;
-    use crate::consumer::dead_letter::Provenance;
+    use walrelay_events::consumer::Record;
+    use walrelay_events::consumer::dead_letter::Provenance;
 
     #[derive(clap::Parser)]
     struct Line {

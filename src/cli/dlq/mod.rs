@@ -15,15 +15,15 @@ use std::process::ExitCode;
 use rdkafka::error::KafkaError;
 
 use crate::config::Loaded;
-use crate::consumer::dead_letter;
-use crate::consumer::dead_letter::Letter;
-use crate::consumer::dead_letter::Producer;
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay;
 use crate::relay::publish;
+use walrelay_events::consumer::dead_letter;
+use walrelay_events::consumer::dead_letter::Letter;
+use walrelay_events::consumer::dead_letter::Producer;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 use super::args::DlqVerb;
 use super::args::Format;

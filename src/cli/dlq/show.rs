@@ -4,8 +4,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::consumer::dead_letter::Letter;
-use crate::event;
+use walrelay_events::consumer::dead_letter::Letter;
+use walrelay_events::event;
 
 /// How many characters of a reason a line shows.
 const REASON_SHOWN: usize = 72;
@@ -121,7 +121,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    use crate::consumer::Record;
+    use walrelay_events::consumer::Record;
 
     fn letter(value: Option<&[u8]>) -> Letter {
         let headers: [(&str, Option<&[u8]>); 2] = [("twice", Some(b"\x1b[31m")), ("twice", None)];

@@ -1,11 +1,11 @@
 //! How the contract is broken, and what a person does about it.
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::postgres;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The contract does not hold.
 #[derive(Debug, thiserror::Error)]

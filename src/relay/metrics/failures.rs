@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-use crate::fault;
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Fate;
+use walrelay_events::fault;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Fate;
 
 /// The longest text that is kept of a failure, in characters.
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -137,7 +137,7 @@ fn capped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Exit;
+    use walrelay_events::fault::Exit;
 
     #[derive(Debug, thiserror::Error)]
     #[error("send status")]

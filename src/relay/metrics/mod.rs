@@ -20,11 +20,11 @@ use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-use crate::fault::Diagnose;
 use crate::lsn::Lsn;
 use crate::measure::Counter;
 use crate::measure::Gauge;
 use crate::measure::Histogram;
+use walrelay_events::fault::Diagnose;
 
 pub use failures::Component;
 pub use failures::Failure;

@@ -1,15 +1,15 @@
 //! Why a stream cannot be followed, and what a person does about it.
 
 use crate::cursor::Malformed;
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::decode::transaction::Violation;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::add_partitions;
 use crate::relay::record::row::Mismatch;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The stream cannot be followed any further.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

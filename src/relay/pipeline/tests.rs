@@ -229,7 +229,7 @@ fn c6_c10_d12_what_cannot_be_followed_stops_with_its_place() {
     ];
     for (stream, expected) in rows {
         let error = pipeline(1 << 20).run(&stream.0, &mut Taken::default()).unwrap_err();
-        assert_eq!(crate::fault::chain(&error), expected);
+        assert_eq!(walrelay_events::fault::chain(&error), expected);
     }
     let large = [Stream::default().begin(0xAB).0, vec![b'd', 0, 1, 0, 0]].concat();
     let error = pipeline(1 << 20).run(&large, &mut Taken::default()).unwrap_err();

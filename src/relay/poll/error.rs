@@ -1,14 +1,14 @@
 //! What ends polling, and what a person does about it.
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay::catalog::quote;
 use crate::relay::postgres;
 use crate::relay::record::route::Reason;
 use crate::relay::record::row::Mismatch;
 use crate::relay::retry::recurrence::Place;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// An outbox cannot be polled any further.
 #[derive(Debug, thiserror::Error)]

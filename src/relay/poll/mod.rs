@@ -45,8 +45,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
-use crate::fault::chain;
 use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -60,6 +58,8 @@ use crate::relay::retry::patience::AfterFailure;
 use crate::relay::retry::patience::Patience;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 use choice::Appetite;
 pub use error::Error;

@@ -10,9 +10,9 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 use super::Config;
 use super::Error;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use openssl::error::ErrorStack;
 
 use crate::cursor::Malformed;
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::units::SecretError;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 use super::BadConninfo;
 use super::ServerError;

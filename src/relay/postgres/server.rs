@@ -281,7 +281,7 @@ mod tests {
         ];
         for (fields, code) in rows {
             let error = super::super::Error::from(ServerError::parse(fields.as_bytes()));
-            assert_eq!(crate::fault::Diagnose::code(&error).to_string(), code, "{fields:?}");
+            assert_eq!(walrelay_events::fault::Diagnose::code(&error).to_string(), code, "{fields:?}");
         }
         let context = Some("slot \"s\", output plugin \"pgoutput\", in the change callback");
         let missing = |routine| ServerError::new("42704", "does not exist", None, context).in_routine(routine).kind();

@@ -20,7 +20,6 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use tokio::sync::Notify;
 
-use crate::kafka::Brokers;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Reports;
 use crate::relay::ledger::Ticket;
@@ -29,6 +28,7 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::record::route::printable;
+use walrelay_events::internal::Brokers;
 
 use super::Failure;
 use super::Waiting;

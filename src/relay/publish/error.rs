@@ -3,13 +3,13 @@
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode as Kafka;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::add_partitions;
 use crate::relay::record::route::printable;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 use super::waiting::create_topic;
 

@@ -4,7 +4,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-use crate::kafka;
+use walrelay_events::internal;
 
 use super::Config;
 
@@ -53,7 +53,7 @@ pub fn check_properties(config: &Config) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (name, value) in &config.properties {
         let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
-        if let Some(why) = guarded.or_else(|| kafka::refusal(name)) {
+        if let Some(why) = guarded.or_else(|| internal::refusal(name)) {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
             wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));

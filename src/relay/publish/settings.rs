@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::kafka::is_of_connections;
+use walrelay_events::internal::is_of_connections;
 
 use super::Compression;
 use super::Config;

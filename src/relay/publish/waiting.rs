@@ -5,10 +5,10 @@ use std::fmt;
 use rdkafka::statistics::Partition;
 use rdkafka::statistics::Statistics;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The partition for records whose topic has none yet.
 const UNASSIGNED: i32 = -1;

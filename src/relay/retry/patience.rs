@@ -9,10 +9,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::relay::error::Error;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -26,6 +22,10 @@ use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::LONGEST_DOWN;
 use crate::relay::retry::backoff::LONGEST_REFUSED;
 use crate::relay::retry::recurrence::Recurrence;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 /// Credentials may just be changing: so many attempts are made before they are called wrong.
 const RIGHTS_ATTEMPTS: u32 = 3;

@@ -12,10 +12,6 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::catalog::Slot;
@@ -36,6 +32,10 @@ use crate::relay::stream::examine;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Stored;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
 
 /// The outbox table of the walrelay preset.
 pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::error::Error;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch::Watch;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 /// How long the server may take.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -13,7 +13,6 @@ use std::sync::PoisonError;
 
 use tokio_postgres::Client;
 
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::catalog::Facts;
@@ -25,6 +24,7 @@ use crate::relay::catalog::coverage::Table;
 use crate::relay::error::Error;
 use crate::relay::record::route::Route;
 use crate::relay::stream::position;
+use walrelay_events::fault::chain;
 
 /// What is watched, and how it was last found.
 #[derive(Clone, Debug)]

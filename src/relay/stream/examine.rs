@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::fault::chain;
 use crate::relay::catalog::Facts;
 use crate::relay::catalog::Slot;
 use crate::relay::error::Error;
@@ -30,6 +29,7 @@ use crate::relay::stream::resume::Stored;
 use crate::relay::stream::slot_monitor;
 use crate::relay::stream::slot_monitor::Standing;
 use crate::relay::stream::synchronous;
+use walrelay_events::fault::chain;
 
 /// How long the server may take for all the answers.
 const LIMIT: Duration = Duration::from_secs(10);

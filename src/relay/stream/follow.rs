@@ -12,9 +12,6 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::relay::error::Error;
 use crate::relay::metrics::Cause;
 use crate::relay::metrics::Loss;
@@ -38,6 +35,9 @@ use crate::relay::stream::keeper::News;
 use crate::relay::stream::noting::Noting;
 use crate::relay::stream::stall_report::StallReport;
 use crate::relay::stream::stall_report::Unproven;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 /// How long records on the way may still arrive once the server is shutting down. It waits for us meanwhile.
 const PARK_GRACE: Duration = Duration::from_secs(2);

@@ -20,9 +20,6 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Diagnose;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::relay::error::Error;
 use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
@@ -37,6 +34,9 @@ use crate::relay::stream::resume::Identity;
 use crate::relay::stream::slot_monitor;
 use crate::relay::stream::slot_monitor::Standing;
 use crate::relay::stream::synchronous;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 /// How long it waits before it opens a broken connection again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);

@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
-use crate::fault::chain;
 use crate::lsn::Lsn;
 use crate::relay::postgres;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Stored;
+use walrelay_events::fault::Code;
+use walrelay_events::fault::Diagnose;
+use walrelay_events::fault::Exit;
+use walrelay_events::fault::Fate;
+use walrelay_events::fault::chain;
 
 /// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
 const LOG_BYTES_MAX: u64 = 16 << 20;

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
-use crate::fault::chain;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::SlotView;
 use crate::relay::metrics::WalStatus;
@@ -18,6 +17,7 @@ use crate::relay::metrics::now_micros;
 use crate::relay::postgres;
 use crate::relay::postgres::Ordinary;
 use crate::relay::postgres::Target;
+use walrelay_events::fault::chain;
 
 /// How often the slot is looked at.
 pub(in crate::relay) const INTERVAL: Duration = Duration::from_secs(5);

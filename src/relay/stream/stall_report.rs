@@ -3,12 +3,12 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::fault::Diagnose as _;
 use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::publish::Cause;
 use crate::relay::publish::Stalled;
+use walrelay_events::fault::Diagnose as _;
 
 /// How often the same cause is said again.
 const INTERVAL: Duration = Duration::from_secs(60);

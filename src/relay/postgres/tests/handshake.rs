@@ -9,8 +9,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::relay::postgres::Config;
 use crate::relay::postgres::Error;
 use crate::relay::postgres::connect::SESSION;
@@ -26,6 +24,8 @@ use crate::relay::postgres::tests::fake::message;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::tests::fake::target;
 use crate::relay::postgres::transport::Transport;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 const SCRAM: &[u8] = b"SCRAM-SHA-256\0\0";
 

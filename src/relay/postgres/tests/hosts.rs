@@ -5,8 +5,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::relay::postgres::Config;
 use crate::relay::postgres::Error;
 use crate::relay::postgres::Session;
@@ -16,6 +14,8 @@ use crate::relay::postgres::tests::fake::listen;
 use crate::relay::postgres::tests::fake::message;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::tests::fake::target;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 async fn welcome(listener: TcpListener, is_standby: bool) {
     let (mut socket, _) = listener.accept().await.unwrap();

@@ -8,8 +8,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Ledger;
 use crate::relay::postgres::Config;
@@ -26,6 +24,8 @@ use crate::relay::postgres::transport::Transport;
 use crate::relay::stream::feedback::Feedback;
 use crate::relay::stream::feedback::Pace;
 use crate::relay::stream::feedback::Reportable;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -23,8 +23,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_openssl::SslStream;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::relay::postgres::Config;
 use crate::relay::postgres::Error;
 use crate::relay::postgres::Session;
@@ -34,6 +32,8 @@ use crate::relay::postgres::tests::fake::authentication;
 use crate::relay::postgres::tests::fake::listen;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::tests::fake::target;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 struct Identity {
     cert: X509,

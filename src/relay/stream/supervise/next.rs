@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::fault::Diagnose as _;
-use crate::fault::Fate;
 use crate::relay::error::Error;
 use crate::relay::metrics::State;
 use crate::relay::postgres;
 use crate::relay::publish::Verdict;
 use crate::relay::retry::patience::AfterFailure;
 use crate::relay::stream::follow::Left;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::Fate;
 
 use super::Supervisor;
 

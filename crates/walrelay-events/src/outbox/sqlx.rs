@@ -1,7 +1,7 @@
 //! The writer on sqlx: the same statement, in sqlx's transaction. Runtime and TLS of sqlx are the application's choice.
 //!
 //! ```no_run
-//! # use walrelay::{event::Envelope, outbox};
+//! # use walrelay_events::{event::Envelope, outbox};
 //! #[derive(serde::Serialize)]
 //! #[serde(tag = "event_type")]
 //! enum OrderEvent {

@@ -13,9 +13,9 @@
 //! ```
 //! use serde::Deserialize;
 //! use serde::Serialize;
-//! use walrelay::event::Decoded;
-//! use walrelay::event::decode;
-//! use walrelay::event::encode;
+//! use walrelay_events::event::Decoded;
+//! use walrelay_events::event::decode;
+//! use walrelay_events::event::encode;
 //!
 //! #[derive(Debug, Deserialize, PartialEq, Serialize)]
 //! #[serde(tag = "event_type")]
@@ -99,7 +99,7 @@ impl<E> Envelope<E> {
 
 /// The page about events; its examples are compiled.
 #[cfg(all(doctest, feature = "outbox"))]
-#[doc = include_str!("../../docs/events.md")]
+#[doc = include_str!("../../../../docs/events.md")]
 mod page {}
 
 #[cfg(test)]

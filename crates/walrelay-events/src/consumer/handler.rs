@@ -43,7 +43,7 @@ where
 /// Chooses a handler by the type of the event: its `event_type` header, else the tag in its payload.
 ///
 /// ```
-/// use walrelay::consumer::{Delivery, Failure, Outcome, Router};
+/// use walrelay_events::consumer::{Delivery, Failure, Outcome, Router};
 ///
 /// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
 ///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;

@@ -33,8 +33,8 @@ pub enum Once {
 /// waits for its end. Reject an event before this is committed, else it would have been seen when it is brought back.
 ///
 /// ```no_run
-/// # use walrelay::consumer::{Failure, Outcome};
-/// use walrelay::consumer::inbox::{Once, once};
+/// # use walrelay_events::consumer::{Failure, Outcome};
+/// use walrelay_events::consumer::inbox::{Once, once};
 ///
 /// async fn note(client: &mut tokio_postgres::Client, event_id: uuid::Uuid) -> Result<Outcome, Failure> {
 ///     let tx = client.transaction().await?;

@@ -11,7 +11,7 @@ use crate::consumer::retry::Policy;
 ///
 /// ```
 /// use std::time::Duration;
-/// use walrelay::consumer::{Config, InboxKeeps};
+/// use walrelay_events::consumer::{Config, InboxKeeps};
 ///
 /// let mut config = Config::new("kafka-1:9093,kafka-2:9093", "shipping", &["order-events"]);
 /// config.properties.insert("security.protocol".to_owned(), "ssl".to_owned());
@@ -58,7 +58,7 @@ pub struct Config {
 /// Where events go that are rejected, how they are labelled, and how many may go.
 ///
 /// ```
-/// use walrelay::consumer::{Config, Limit, dead_letter::Names};
+/// use walrelay_events::consumer::{Config, Limit, dead_letter::Names};
 ///
 /// let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
 /// assert_eq!(config.dead_letter_topic("order-events"), "order-events.dlq");

@@ -121,7 +121,7 @@ struct Tag<'a> {
 /// Reads an event out of a payload; `header_type` is the record's header `event_type`.
 ///
 /// ```
-/// # use walrelay::event::{Decoded, Unknown, decode};
+/// # use walrelay_events::event::{Decoded, Unknown, decode};
 /// #[derive(Debug, PartialEq, serde::Deserialize)]
 /// #[serde(tag = "event_type")]
 /// enum OrderEvent {
@@ -133,7 +133,7 @@ struct Tag<'a> {
 ///
 /// let broken = decode::<OrderEvent>(Some("OrderCreated"), b"{}").unwrap_err();
 /// assert_eq!(broken.to_string(), "the payload does not fit \"OrderCreated\": the field total_cents is missing");
-/// # Ok::<(), walrelay::event::DecodeError>(())
+/// # Ok::<(), walrelay_events::event::DecodeError>(())
 /// ```
 pub fn decode<E: DeserializeOwned>(header_type: Option<&str>, payload: &[u8]) -> Result<Decoded<E>, DecodeError> {
     // What has no readable tag is looked at again below, once it is known whether it matters.

@@ -15,7 +15,7 @@
 A correct producer:
 
 ```no_run
-# use walrelay::{event::Envelope, outbox};
+# use walrelay_events::{event::Envelope, outbox};
 #[derive(serde::Serialize)]
 #[serde(tag = "event_type")]
 enum OrderEvent {

@@ -26,7 +26,7 @@ mod observe;
 mod outcome;
 pub mod prefix;
 mod preflight;
-pub(crate) mod record;
+mod record;
 pub mod retry;
 mod typed;
 pub(crate) mod verdict;
@@ -61,6 +61,8 @@ pub use outcome::IntoOutcome;
 pub use outcome::Outcome;
 pub use record::Record;
 pub use record::Timestamp;
+#[doc(hidden)]
+pub use record::is_expecting_a_panic;
 pub use retry::Policy;
 pub use runtime::Consumer;
 pub use typed::Payload;

@@ -52,7 +52,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Takes events from Kafka to a handler.
 ///
 /// ```no_run
-/// use walrelay::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
+/// use walrelay_events::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(tag = "event_type")]
@@ -68,7 +68,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), walrelay::consumer::Error> {
+/// # async fn main() -> Result<(), walrelay_events::consumer::Error> {
 /// let config = Config::new("localhost:9092", "telling", &["order-events"]);
 /// let stop = async { drop(tokio::signal::ctrl_c().await) };
 /// Consumer::new(config, typed(tell)).run(stop).await

@@ -38,9 +38,9 @@ const UNCOUNTED_MAX: usize = 100;
 /// Runs a handler over records, as a consumer does.
 ///
 /// ```
-/// use walrelay::consumer::{Outcome, Payload, Received, typed};
-/// use walrelay::event::Envelope;
-/// use walrelay::testing::{Harness, record};
+/// use walrelay_events::consumer::{Outcome, Payload, Received, typed};
+/// use walrelay_events::event::Envelope;
+/// use walrelay_events::testing::{Harness, record};
 ///
 /// #[derive(serde::Deserialize, serde::Serialize)]
 /// #[serde(tag = "event_type")]
@@ -61,7 +61,7 @@ const UNCOUNTED_MAX: usize = 100;
 /// let created = |id: &str, city: &str| {
 ///     record(&Envelope::new("Order", id, OrderEvent::OrderCreated { city: city.to_owned() }))
 /// };
-/// let broken = walrelay::consumer::Record::new("order-events", 0, 0, Some(b"o-3"), Some(b"{}"), &[]);
+/// let broken = walrelay_events::consumer::Record::new("order-events", 0, 0, Some(b"o-3"), Some(b"{}"), &[]);
 ///
 /// let became = Harness::new(typed(ship)).run([created("o-1", "Lagos")?, created("o-2", "Atlantis")?, broken]).await;
 ///

@@ -82,12 +82,12 @@ impl Outbox {
     /// quotes, as in the relay's configuration.
     ///
     /// ```
-    /// use walrelay::outbox::Columns;
-    /// use walrelay::outbox::Outbox;
+    /// use walrelay_events::outbox::Columns;
+    /// use walrelay_events::outbox::Outbox;
     ///
     /// let columns = Columns { payload: "body".to_owned(), headers: None, ..Columns::default() };
     /// let outbox = Outbox::new("shop.events", &columns)?;
-    /// # Ok::<(), walrelay::outbox::BadName>(())
+    /// # Ok::<(), walrelay_events::outbox::BadName>(())
     /// ```
     pub fn new(table: &str, columns: &Columns) -> Result<Self, BadName> {
         let (schema, table) = table.split_once('.').unwrap_or(("public", table));

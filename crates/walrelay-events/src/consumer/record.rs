@@ -21,8 +21,7 @@ thread_local! {
 }
 
 /// Says whether a panic of this thread, now, tells only of a header that cannot be read, and is caught.
-#[cfg(feature = "relay")]
-pub(crate) fn is_expecting_a_panic() -> bool {
+pub fn is_expecting_a_panic() -> bool {
     READS_HEADERS.get()
 }
 

@@ -36,7 +36,7 @@ const REFUSED: [(&str, &str); 7] = [
 const OLD: &str = "brokers taken for older than they are get records without headers, or none";
 
 /// Says why no client may have this property, if so.
-pub(crate) fn refusal(name: &str) -> Option<&'static str> {
+pub fn refusal(name: &str) -> Option<&'static str> {
     if name.starts_with("test.") {
         return Some("a mock inside this process would take the place of the brokers");
     }
@@ -44,7 +44,7 @@ pub(crate) fn refusal(name: &str) -> Option<&'static str> {
 }
 
 /// Says whether a property concerns how brokers are reached, not what is produced or consumed.
-pub(crate) fn is_of_connections(name: &str) -> bool {
+pub fn is_of_connections(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn is_of_connections(name: &str) -> bool {
 /// it means to start again from where it started, and the end of that very answer calls it off
 /// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only another client helps.
 #[derive(Debug, Default)]
-pub(crate) struct Brokers {
+pub struct Brokers {
     had_none: AtomicBool,
     are_forgotten: AtomicBool,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Brokers {
 impl Brokers {
     /// Takes note of whom the client knows. For a moment that is nobody whenever brokers change: two statistics in a row must
     /// show it.
-    pub(crate) fn note(&self, statistics: &Statistics) {
+    pub fn note(&self, statistics: &Statistics) {
         let knows = |source: &str| matches!(source, "learned" | "configured");
         let has_none = !statistics.brokers.values().any(|broker| knows(&broker.source));
         if self.had_none.swap(has_none, Relaxed) && has_none {
@@ -72,12 +72,12 @@ impl Brokers {
     }
 
     /// Counts them as forgotten: none has answered for long.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         self.are_forgotten.store(true, Relaxed);
     }
 
     /// Says whether the client has forgotten them all. It never hears of one again.
-    pub(crate) fn are_forgotten(&self) -> bool {
+    pub fn are_forgotten(&self) -> bool {
         self.are_forgotten.load(Relaxed)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use walrelay::consumer::{Delivery, Failure, Outcome};
+/// use walrelay_events::consumer::{Delivery, Failure, Outcome};
 ///
 /// async fn weigh(delivery: Delivery) -> Result<Outcome, Failure> {
 ///     let text = delivery.record.header("grams").ok_or_else(|| Failure::reject("nobody says how heavy it is"))?;

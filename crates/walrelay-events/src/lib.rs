@@ -1,0 +1,51 @@
+//! The application's half of walrelay: typed events into a transactional outbox, and out of Kafka into handlers.
+//!
+//! ```text
+//!   application                                                                     application
+//!   outbox --insert, in the caller's transaction--> table --WAL--> relay --> Kafka --> consumer --> handler + inbox
+//! ```
+//!
+//! The relay between the two is the program `walrelay`. By default the library holds events alone; each further part is a
+//! feature, and an application that only writes events builds neither librdkafka nor OpenSSL:
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `outbox` | typed events into the outbox table, on tokio-postgres |
+//! | `sqlx` | the same, on sqlx |
+//! | `consumer` | Kafka to handlers: lanes, retries, dead letters, inbox |
+//! | `otel` | the trace context of the current span into the outbox, and a linked span around each handler |
+//! | `testing` | throwaway servers and a harness, for applications' own tests |
+//! | `vendored` | OpenSSL built from source instead of the system's |
+//!
+//! The manual for applications is `docs/library.md` in the repository; `docs/events.md` says how events are defined and
+//! changed.
+
+pub mod event;
+pub mod fault;
+
+#[cfg(any(feature = "outbox", feature = "sqlx"))]
+pub mod outbox;
+
+#[cfg(feature = "consumer")]
+pub mod consumer;
+
+#[cfg(feature = "consumer")]
+mod kafka;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+/// What the program `walrelay` uses beyond the public interface. It may change with every version.
+#[cfg(feature = "consumer")]
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::consumer::is_expecting_a_panic;
+    pub use crate::kafka::Brokers;
+    pub use crate::kafka::is_of_connections;
+    pub use crate::kafka::refusal;
+}
+
+/// The page about the library; its examples are compiled, and run where they need no server.
+#[cfg(all(doctest, feature = "outbox", feature = "consumer", feature = "testing"))]
+#[doc = include_str!("../../../docs/library.md")]
+mod page {}
