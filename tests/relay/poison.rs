@@ -7,6 +7,7 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
+use super::unseen::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
@@ -247,7 +248,7 @@ fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
     // What it advises does help.
     kafka.add_partitions("no-partition", 3);
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    await_all(&sql);
     assert_eq!(reader::read_all(&kafka.bootstrap(), "no-partition").len(), 2);
 }
 
