@@ -151,7 +151,10 @@ impl Error {
 
     /// Positions are not stored.
     pub(super) fn not_stored(self) -> Self {
-        let is_gap = matches!(&self, Self::Lost(_) | Self::Contract(catalog::Error::Unseen { .. }));
+        let is_gap = matches!(
+            &self,
+            Self::Lost(_) | Self::Contract(catalog::Error::Unseen { .. } | catalog::Error::ColumnRenamed { .. })
+        );
         let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_again, source, .. }
                                    if *is_again || source.is_about_content());
         if is_gap || is_at_a_row { Self::NotStored(Box::new(self)) } else { self }
@@ -161,6 +164,12 @@ impl Error {
     fn after_a_restart(&self) -> String {
         if let Self::Raised { at, slot, .. } = self {
             return past(*at, slot, "restart");
+        }
+        if let Self::Contract(catalog::Error::ColumnRenamed { before, now, role, .. }) = self {
+            return format!(
+                "{}; or, if it is not to be sent any more, restart",
+                catalog::both_names(role, now, before)
+            );
         }
         "compare the rows of the outbox table that were committed in between with Kafka, then restart: positions are not \
          stored (source.store_position), and a restart begins where the slot stands"

@@ -204,14 +204,10 @@ impl Diagnose for Error {
                 };
                 format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
             }
-            Self::ColumnRenamed { before, now, role, .. } => {
-                let option = if role == "partition" { "" } else { "columns." };
-                format!(
-                    "set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart, for WAL that was \
-                     written before has the old name; or, if it is not to be sent any more, run \
-                     `walrelay setup --apply --accept-gap`"
-                )
-            }
+            Self::ColumnRenamed { before, now, role, .. } => format!(
+                "{}; or, if it is not to be sent any more, run `walrelay setup --apply --accept-gap`",
+                both_names(role, now, before)
+            ),
             Self::ColumnMissing { both_names, addition, role, .. } => format!(
                 "run `{addition}`, or name the column that is meant {}; if it was renamed, set {both_names} for this [[outbox]] and \
                  restart, for WAL that was written before has the old name",
@@ -225,6 +221,15 @@ impl Diagnose for Error {
             }
         })
     }
+}
+
+/// What to configure for a column that was renamed.
+pub(in crate::relay) fn both_names(role: &str, now: &str, before: &str) -> String {
+    let option = if role == "partition" { "" } else { "columns." };
+    format!(
+        "set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart, for WAL that was written before has \
+         the old name"
+    )
 }
 
 /// Where the column of a role is named.

@@ -18,6 +18,7 @@ use crate::relay::record::route::Route;
 
 pub use crate::relay::postgres::quote;
 pub use error::Error;
+pub(in crate::relay) use error::both_names;
 pub use slot::Slot;
 pub use table::columns;
 pub use table::settle;
