@@ -16,7 +16,10 @@ use serde::de::Visitor;
 
 /// `#[serde(with = "units::duration")]` for a [`Duration`] written as `"30s"`.
 pub mod duration {
-    use super::{Deserializer, Duration, Serializer, Text};
+    use super::Deserializer;
+    use super::Duration;
+    use super::Serializer;
+    use super::Text;
 
     /// Reads a duration with its unit.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -34,7 +37,9 @@ pub mod duration {
 
 /// `#[serde(with = "units::bytes")]` for a size in bytes written as `"32MiB"`.
 pub mod bytes {
-    use super::{Deserializer, Serializer, Text};
+    use super::Deserializer;
+    use super::Serializer;
+    use super::Text;
 
     /// Reads a size with its unit.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -19,7 +19,7 @@ use rdkafka::producer::ThreadedProducer;
 use walrelay::lsn::Lsn;
 use walrelay::relay::decode::frame;
 use walrelay::relay::decode::frame::Frame;
-use walrelay::relay::decode::frame::Next;
+use walrelay::relay::decode::frame::Parsed;
 use walrelay::relay::decode::pgoutput;
 use walrelay::relay::decode::pgoutput::Cell;
 use walrelay::relay::decode::pgoutput::Message;
@@ -63,7 +63,8 @@ pub(crate) fn main(arguments: &[String]) {
         let mut sent = 0;
         while sent < events {
             let mut used = 0;
-            while let Next::Whole(frame, length) = frame::next(&stream.buffer()[used..], stream.frame_max()).unwrap() {
+            while let Parsed::Whole(frame, length) = frame::next(&stream.buffer()[used..], stream.max_frame()).unwrap()
+            {
                 if let Frame::Data { message, .. } = frame
                     && let Message::Insert { row, .. } = pgoutput::decode(message).unwrap()
                 {

@@ -8,7 +8,7 @@
 //! everything held that is guaranteed. Durations are told and not judged.
 //!
 //! `cargo bench --bench endure -- [transaction] [outage] [shutdown] [return] [--rows 1000000] [--outage 600s] [--rate 500]
-//! [--by kill|freeze] [--stall-release 30s] [--trials 20]`
+//! [--by kill|freeze] [--disconnect-on-stall-after 30s] [--trials 20]`
 
 #![expect(
     clippy::unwrap_used,
@@ -44,61 +44,61 @@ const SHUTDOWNS: usize = 5;
 const RETURNS: usize = 20;
 
 /// What is asked for on the command line.
-struct Wish {
+struct EndureOptions {
     runs: Vec<String>,
     rows: u64,
     outage: Duration,
     events_per_second: u32,
     by: Break,
-    stall_release: String,
+    disconnect_on_stall_after: String,
     trials: Option<usize>,
 }
 
 fn main() {
-    let wish = read(std::env::args().skip(1).filter(|argument| argument != "--bench"));
-    let wants = |what: &str| wish.runs.is_empty() || wish.runs.iter().any(|run| run == what);
+    let options = read(std::env::args().skip(1).filter(|argument| argument != "--bench"));
+    let wants = |what: &str| options.runs.is_empty() || options.runs.iter().any(|run| run == what);
     if wants("transaction") {
-        transaction::run(wish.rows);
+        transaction::run(options.rows);
     }
     if wants("outage") {
-        outage::run(&wish);
+        outage::run(&options);
     }
     if wants("shutdown") {
-        shutdown::run(wish.trials.unwrap_or(SHUTDOWNS));
+        shutdown::run(options.trials.unwrap_or(SHUTDOWNS));
     }
     if wants("return") {
-        comeback::run(wish.trials.unwrap_or(RETURNS));
+        comeback::run(options.trials.unwrap_or(RETURNS));
     }
 }
 
-fn read(mut arguments: impl Iterator<Item = String>) -> Wish {
-    let mut wish = Wish {
+fn read(mut arguments: impl Iterator<Item = String>) -> EndureOptions {
+    let mut options = EndureOptions {
         runs: Vec::new(),
         rows: 1_000_000,
         outage: Duration::from_secs(600),
         events_per_second: 500,
         by: Break::Kill,
-        stall_release: "30s".to_owned(),
+        disconnect_on_stall_after: "30s".to_owned(),
         trials: None,
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
-            "transaction" | "outage" | "shutdown" | "return" => wish.runs.push(argument),
-            "--rows" => wish.rows = value().parse().unwrap(),
-            "--outage" => wish.outage = humantime::parse_duration(&value()).unwrap(),
-            "--rate" => wish.events_per_second = value().parse().unwrap(),
+            "transaction" | "outage" | "shutdown" | "return" => options.runs.push(argument),
+            "--rows" => options.rows = value().parse().unwrap(),
+            "--outage" => options.outage = humantime::parse_duration(&value()).unwrap(),
+            "--rate" => options.events_per_second = value().parse().unwrap(),
             "--by" => {
-                wish.by = match value().as_str() {
+                options.by = match value().as_str() {
                     "kill" => Break::Kill,
                     "freeze" => Break::Freeze,
                     other => panic!("--by {other}: neither kill nor freeze"),
                 }
             }
-            "--stall-release" => wish.stall_release = value(),
-            "--trials" => wish.trials = Some(value().parse().unwrap()),
+            "--disconnect-on-stall-after" => options.disconnect_on_stall_after = value(),
+            "--trials" => options.trials = Some(value().parse().unwrap()),
             _ => panic!("{argument}: see the head of benches/endure/main.rs"),
         }
     }
-    wish
+    options
 }

@@ -10,8 +10,8 @@ use serde_json::json;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
+use crate::EndureOptions;
 use crate::MEMORY_LIMIT_MIB;
-use crate::Wish;
 use crate::memory;
 use crate::memory::Watch;
 use crate::support::kafka::Kafka;
@@ -49,14 +49,14 @@ struct Seen {
     states: Vec<String>,
 }
 
-pub(crate) fn run(wish: &Wish) {
-    let rate = wish.events_per_second;
-    eprintln!("Kafka away for {:?} ({:?}) at {rate} events/s", wish.outage, wish.by);
+pub(crate) fn run(options: &EndureOptions) {
+    let rate = options.events_per_second;
+    eprintln!("Kafka away for {:?} ({:?}) at {rate} events/s", options.outage, options.by);
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic(TOPIC, PARTITIONS);
     let text = format!(
-        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{TOPIC}\"\n\n[source]\nstall_release_after = \"{}\"\n",
-        wish.stall_release
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{TOPIC}\"\n\n[source]\ndisconnect_on_stall_after = \"{}\"\n",
+        options.disconnect_on_stall_after
     );
     let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &text);
     program.setup();
@@ -71,14 +71,14 @@ pub(crate) fn run(wish: &Wish) {
     assert_eq!(program.get("/readyz").unwrap().0, 200);
     let _ = writer.slowest();
 
-    match wish.by {
+    match options.by {
         Break::Kill => kafka.kill(0),
         Break::Freeze => kafka.freeze(0),
     }
     let written_before = writer.written();
-    let seen = during(wish.outage, &mut program, &sql, &relay, &writer);
+    let seen = during(options.outage, &mut program, &sql, &relay, &writer);
     let backlog = writer.written() - written_before;
-    match wish.by {
+    match options.by {
         Break::Kill => kafka.resume(0),
         Break::Freeze => kafka.thaw(0),
     }
@@ -94,7 +94,7 @@ pub(crate) fn run(wish: &Wish) {
     println!(
         "{}",
         json!({
-            "endure": "outage", "by": format!("{:?}", wish.by).to_lowercase(), "outage_seconds": wish.outage.as_secs_f64(),
+            "endure": "outage", "by": format!("{:?}", options.by).to_lowercase(), "outage_seconds": options.outage.as_secs_f64(),
             "events_per_second": rate, "written": written, "repeated": verdict.repeated, "backlog": backlog,
             "catching_up_seconds": catching_up_seconds, "before_mib": before_mib, "during_mib": seen.most_mib,
             "after_mib": after_mib, "retained_wal_bytes": seen.retained_bytes,

@@ -148,7 +148,7 @@ fn full(scene: &mut Scene) -> Vec<JoinHandle<()>> {
     Sql::connect(&scene.postgres.url())
         .run(&format!("SELECT emit('k' || i % 1000) FROM generate_series(1, {FULL_ROWS}) AS i"));
     scene.program.await_that("the budget to be used up", |program| {
-        program.metric("walrelay_inflight_bytes").is_some_and(|bytes| bytes > 1_000_000.0)
+        program.metric("walrelay_in_flight_bytes").is_some_and(|bytes| bytes > 1_000_000.0)
     });
     vec![lock]
 }

@@ -1,4 +1,4 @@
-//! From a request to an answer.
+//! Answers a request.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use hyper::header;
 use hyper::header::HeaderValue;
 
 use crate::metrics;
-use crate::relay::metrics::POSITION_WAIT_MAX;
+use crate::relay::metrics::MAX_POSITION_WAIT;
 
 use super::Status;
 use super::View;
 use super::page;
 use super::status::LastError;
 
-/// How long the relay's loop may stand still before the relay counts as dead. It goes round at least once a second.
-const STANDSTILL_MAX: Duration = Duration::from_secs(30);
+/// Without a tick for so long the relay counts as dead. Its loop ticks at least once a second.
+const MAX_STANDSTILL: Duration = Duration::from_secs(30);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// The page needs its own style and nothing else, so a browser need not allow anything else.
+/// The page needs its own style and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 struct Answer {
@@ -42,7 +42,7 @@ pub(super) fn to<B: Body>(request: &Request<B>, view: &dyn View) -> Response<Ful
     let answer = if request.method() != Method::GET {
         Answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: only GET\n")
     } else if !request.body().is_end_stream() {
-        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "no request body is read here\n")
+        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "request bodies are not accepted\n")
     } else {
         route(request.uri().path(), request.uri().query().unwrap_or_default(), view)
     };
@@ -63,10 +63,10 @@ fn route(path: &str, query: &str, view: &dyn View) -> Answer {
 
 fn live(since_tick: Duration) -> Answer {
     let seconds = since_tick.as_secs_f64();
-    if since_tick < STANDSTILL_MAX {
-        return Answer::text(StatusCode::OK, &format!("alive: the loop went round {seconds:.1} s ago\n"));
+    if since_tick < MAX_STANDSTILL {
+        return Answer::text(StatusCode::OK, &format!("alive: last tick {seconds:.1} s ago\n"));
     }
-    let body = format!("not alive: the loop has not gone round for {seconds:.0} s\n");
+    let body = format!("not alive: no tick for {seconds:.0} s\n");
     Answer::text(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
@@ -83,12 +83,12 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
             let word = if is_up { "connected" } else { "not connected" };
             let _ = writeln!(body, "{} {peer}: {word} ({why})", mark(is_up));
         }
-        if let Some(seconds) = status.position_waits_seconds {
-            let is_met = seconds < POSITION_WAIT_MAX.as_secs_f64();
-            let limit = POSITION_WAIT_MAX.as_secs();
+        if let Some(seconds) = status.position_wait_seconds {
+            let is_met = seconds < MAX_POSITION_WAIT.as_secs_f64();
+            let limit = MAX_POSITION_WAIT.as_secs();
             let _ = writeln!(
                 body,
-                "{} position: waits to be stored for {seconds:.0} s (required: less than {limit} s)",
+                "{} position: waiting to be stored for {seconds:.0} s (required: less than {limit} s)",
                 mark(is_met)
             );
         }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alive_ends_when_the_loop_has_stood_still_for_thirty_seconds() {
+    fn the_relay_is_not_alive_after_thirty_seconds_without_a_tick() {
         for (since_tick, expected) in [(0, StatusCode::OK), (29, StatusCode::OK), (30, StatusCode::SERVICE_UNAVAILABLE)]
         {
             assert_eq!(live(Duration::from_secs(since_tick)).status, expected, "{since_tick} s");

@@ -9,7 +9,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address to listen on. Anyone who can reach it can read topic names, lag and log positions.
+    /// The address to listen on. Anyone who can reach it can read topic names, lag and WAL positions.
     pub listen: SocketAddr,
 }
 

@@ -1,12 +1,11 @@
 //! `/metrics`, `/livez`, `/readyz`, `/status` and one small page, on a thread of their own.
 //!
 //! ```text
-//! accept -> connection (at most 64, the oldest gives way) -> request (GET, no body) -> answer, from what a View shows
+//! accept -> connection (at most 64, the oldest is closed) -> request (GET, no body) -> answer, from a View
 //! ```
 //!
-//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client costs no
-//! one but itself. It has its own thread and runtime, so it answers while the relay is busy, and says so when the relay
-//! hangs.
+//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client slows down
+//! nobody else. It has its own thread and runtime, so that it answers while the relay is busy, and reports when the relay hangs.
 
 mod answer;
 mod config;
@@ -34,32 +33,32 @@ use walrelay_events::fault::Fate;
 pub use config::Config;
 pub use status::Status;
 
-/// What can be seen from outside. Every answer is made from one of these, at the moment of the question.
+/// What the endpoints show, read for each request.
 pub trait View: Send + Sync + 'static {
-    /// The time since the relay's loop last went round.
+    /// The time since the last tick of the relay's loop.
     fn since_tick(&self) -> Duration;
 
     /// All series, in Prometheus' text format.
     fn exposition(&self) -> String;
 
-    /// Everything else.
+    /// The relay's state.
     fn status(&self) -> Status;
 }
 
-/// Why there are no endpoints.
+/// The endpoints cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
-    #[error("listen on {address}")]
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// There is no thread or no event loop to serve them.
-    #[error("start the thread that serves http")]
+    /// The thread or its runtime cannot be started.
+    #[error("cannot start the HTTP thread")]
     Start(#[source] io::Error),
 }
 
@@ -78,7 +77,7 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Listen { address, .. } => Some(format!(
-                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows who holds this one",
+                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows which process uses this one",
                 address.port()
             )),
             Self::Start(_) => None,
@@ -93,7 +92,7 @@ pub struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts to listen and to answer.
+/// Starts the endpoints.
 pub fn start(config: &Config, view: Arc<dyn View>) -> Result<Running, Error> {
     let refused = |source| Error::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
@@ -109,13 +108,13 @@ pub fn start(config: &Config, view: Arc<dyn View>) -> Result<Running, Error> {
 }
 
 impl Running {
-    /// Gives the address that is listened on, with the port the system chose if the configuration left that open.
+    /// Gives the address, with the port that the system chose if the configured one is 0.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it: no further answer, all connections closed.
+    /// Stops the endpoints and closes all connections.
     pub fn stop(self) {
         drop(self);
     }
@@ -125,7 +124,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported by the panic hook; there is nothing to add.
+            // The panic hook has reported a panic of that thread.
             let _ = thread.join();
         }
     }

@@ -1,6 +1,6 @@
-//! The one page for people: what the relay does, how far behind it is, what went wrong last.
+//! The page at `/`: the relay's state, its lag and its last error.
 //!
-//! It needs no script and nothing from elsewhere, follows the reader's light or dark, and fits a phone.
+//! It needs no script and no other file, follows the reader's light or dark mode, and fits a phone.
 
 use std::fmt::Write;
 
@@ -13,8 +13,8 @@ const STYLE: &str = ":root{color-scheme:light dark}\
     th{font-weight:normal;opacity:.7;width:40%}\
     .good{border-left:.4rem solid #2a8f4b;padding-left:.6rem}.bad{border-left:.4rem solid #c4372c;padding-left:.6rem}";
 
-/// The most topics that are listed; `/status` has them all.
-const TOPICS_MAX: usize = 20;
+/// The number of topics on the page; `/status` has all.
+const MAX_TOPICS: usize = 20;
 
 /// Writes the page.
 pub(super) fn write(status: &Status) -> String {
@@ -51,10 +51,10 @@ fn overview(html: &mut String, status: &Status) {
     let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let peer = |is_up| if is_up { "connected" } else { "not connected" };
     let lag = &status.lag;
-    let of_the_log = [
-        ("Log not confirmed", text(lag.deliver_bytes.map(size))),
+    let of_wal = [
+        ("WAL not confirmed", text(lag.deliver_bytes.map(size))),
         ("Confirmed", text(status.confirmed_lsn.map(|lsn| lsn.to_string()))),
-        ("Server's log ends", text(status.server_wal_end_lsn.map(|lsn| lsn.to_string()))),
+        ("End of WAL", text(status.server_wal_end_lsn.map(|lsn| lsn.to_string()))),
     ];
     let rows = [
         ("Since", text(status.state_since.clone())),
@@ -62,18 +62,18 @@ fn overview(html: &mut String, status: &Status) {
         ("PostgreSQL", peer(status.connected.postgres).to_owned()),
         ("Kafka", peer(status.connected.kafka).to_owned()),
         ("Lag", text(lag.deliver_seconds.map(|seconds| format!("{seconds:.1} s")))),
-        ("On the way", format!("{} events, {}", status.in_flight.messages, size(status.in_flight.bytes))),
-        ("Last delivery", text(status.last_delivery.clone())),
+        ("In flight", format!("{} records, {}", status.in_flight.records, size(status.in_flight.bytes))),
+        ("Last acknowledgement", text(status.last_delivery.clone())),
     ];
     for (name, value) in rows {
         row(html, name, &value);
     }
     match &status.slot {
         Some(name) => {
-            of_the_log.iter().for_each(|(name, value)| row(html, name, value));
+            of_wal.iter().for_each(|(name, value)| row(html, name, value));
             row(html, "Slot", &slot(name, status));
         }
-        None => row(html, "Not published", &text(status.unpublished.map(|count| format!("{count} events")))),
+        None => row(html, "Unpublished", &text(status.unpublished.map(|count| format!("{count} events")))),
     }
 }
 
@@ -81,7 +81,7 @@ fn slot(name: &str, status: &Status) -> String {
     let Some(view) = &status.slot_view else { return name.to_owned() };
     let word = view.wal_status.unwrap_or("unknown");
     let held = if view.active { "active" } else { "not active" };
-    format!("{name}: {held}, log {word}, {} kept", size(view.retained_wal_bytes))
+    format!("{name}: {held}, WAL {word}, {} retained", size(view.retained_wal_bytes))
 }
 
 fn topics(html: &mut String, status: &Status) {
@@ -89,10 +89,10 @@ fn topics(html: &mut String, status: &Status) {
         return;
     }
     html.push_str("<h2>Published since the start</h2><table>");
-    for (topic, published) in status.published.iter().take(TOPICS_MAX) {
+    for (topic, published) in status.published.iter().take(MAX_TOPICS) {
         row(html, topic, &format!("{} events, {}", published.events, size(published.bytes)));
     }
-    if let Some(more @ 1..) = status.published.len().checked_sub(TOPICS_MAX) {
+    if let Some(more @ 1..) = status.published.len().checked_sub(MAX_TOPICS) {
         row(html, "further topics", &more.to_string());
     }
     html.push_str("</table>");

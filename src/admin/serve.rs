@@ -1,4 +1,4 @@
-//! Connections: accepting them, and the limits they live under.
+//! Accepts connections and enforces their limits.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,36 +28,36 @@ use walrelay_events::fault::Exit;
 use super::View;
 use super::answer;
 
-/// The most connections at a time.
-const CONNECTIONS_MAX: usize = 64;
+/// The number of open connections.
+const MAX_CONNECTIONS: usize = 64;
 
-/// How long a request may take to arrive; also how long an idle connection is kept.
+/// The time for a request's head to arrive, and the idle timeout of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How large the head of a request may be.
-const HEADER_BYTES_MAX: usize = 8 << 10;
+/// The size of a request's head.
+const MAX_HEADER_BYTES: usize = 8 << 10;
 
-/// How many headers it may have.
-const HEADERS_MAX: usize = 64;
+/// The number of its headers.
+const MAX_HEADERS: usize = 64;
 
-/// How long a connection may live, however busy; a client that never reads its answer ends here.
-const LIFETIME_MAX: Duration = Duration::from_secs(60);
+/// The lifetime of a connection, however busy: it ends a client that never reads its answer.
+const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long a connection at the end of its life may take to finish its last answer.
-const FAREWELL_MAX: Duration = Duration::from_secs(5);
+/// The time for the last answer at the end of that lifetime.
+const MAX_SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// How long accepting rests after it failed, for instance for want of file descriptors.
+/// The pause after a failed accept, for instance without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 const NOT_SERVING: Code = Code::new(Exit::Internal, 41);
 const NOT_ACCEPTED: Code = Code::new(Exit::Unavailable, 40);
 
-/// Serves until it is told to stop, or until whoever could tell it is gone.
+/// Serves until it is stopped, or until the sender of `stopped` is dropped.
 pub(super) async fn run(listener: net::TcpListener, view: Arc<dyn View>, mut stopped: oneshot::Receiver<()>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            error!(code = %NOT_SERVING, %error, "no http endpoints");
+            error!(code = %NOT_SERVING, %error, "http endpoints failed");
             return;
         }
     };
@@ -77,8 +77,8 @@ pub(super) async fn run(listener: net::TcpListener, view: Arc<dyn View>, mut sto
     }
 }
 
-/// The open connections, oldest first. When there are too many the oldest gives way, since a scrape is short and what has
-/// been here longest is what hangs. Dropping this closes them all.
+/// The open connections, oldest first. At the limit the oldest is closed: a scrape is short, so the oldest is the one that
+/// hangs. Dropping this closes all.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
@@ -89,29 +89,29 @@ impl Connections {
     fn add(&mut self, stream: TcpStream, view: Arc<dyn View>) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
-        if self.oldest_first.len() >= CONNECTIONS_MAX
+        if self.oldest_first.len() >= MAX_CONNECTIONS
             && let Some(oldest) = self.oldest_first.pop_front()
         {
             oldest.abort();
         }
-        self.oldest_first.push_back(self.tasks.spawn(talk(stream, view)));
+        self.oldest_first.push_back(self.tasks.spawn(serve(stream, view)));
     }
 }
 
-/// Answers one client. What goes wrong on its connection is its own affair.
-async fn talk(stream: TcpStream, view: Arc<dyn View>) {
+/// Serves one client. An error on its connection concerns only that client.
+async fn serve(stream: TcpStream, view: Arc<dyn View>) {
     let service = service_fn(move |request| ready(Ok::<_, Infallible>(answer::to(&request, view.as_ref()))));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(HEADER_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(2 * HEADER_BYTES_MAX)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(2 * MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = sleep(LIFETIME_MAX) => connection.as_mut().graceful_shutdown(),
+        () = sleep(MAX_LIFETIME) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = timeout(FAREWELL_MAX, connection).await;
+    let _ = timeout(MAX_SHUTDOWN, connection).await;
 }

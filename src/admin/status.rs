@@ -1,4 +1,4 @@
-//! The state of the relay as `/status` tells it. Field names are a contract with whoever reads the JSON.
+//! The relay's state as `/status` gives it. Field names are stable.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,89 +20,89 @@ use crate::relay::metrics::unsigned;
 
 use super::View;
 
-/// The relay at one moment. What is not known is `null`.
+/// The relay at one moment. An unknown value is `null`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// The name of the relay.
     pub name: String,
     /// The version of walrelay.
     pub version: &'static str,
-    /// All that was built into it.
+    /// The versions of the program and its libraries.
     pub build: Build,
-    /// What it is doing.
+    /// Its state.
     pub state: &'static str,
-    /// Since when, RFC 3339.
+    /// When it entered that state, RFC 3339.
     pub state_since: Option<String>,
-    /// Whether it does its duty.
+    /// Whether `/readyz` answers 200.
     pub ready: bool,
     /// `active` or `standby`.
     pub role: Option<&'static str>,
     /// `wal` or `poll`.
     pub mode: &'static str,
-    /// The slot it is configured for; none where it polls.
+    /// The configured slot; none in mode `poll`.
     pub slot: Option<String>,
-    /// The publication it is configured for; none where it polls.
+    /// The configured publication; none in mode `poll`.
     pub publication: Option<String>,
-    /// Which peers are there.
+    /// Which peers are connected.
     pub connected: Connected,
-    /// Up to where the log has been received.
+    /// The WAL position received so far.
     pub received_lsn: Option<Lsn>,
-    /// Up to where it has been confirmed.
+    /// The WAL position confirmed to the server.
     pub confirmed_lsn: Option<Lsn>,
     /// How long a position has been waiting to be stored, if one is.
-    pub position_waits_seconds: Option<f64>,
-    /// Where it ends.
+    pub position_wait_seconds: Option<f64>,
+    /// The end of the server's WAL.
     pub server_wal_end_lsn: Option<Lsn>,
-    /// How far behind the server the relay is.
+    /// The relay's lag.
     pub lag: Lag,
-    /// Rows not published, where it polls.
+    /// Unpublished rows, in mode `poll`.
     pub unpublished: Option<u64>,
-    /// What is on its way to Kafka.
+    /// What is in flight.
     pub in_flight: InFlight,
     /// When a broker last acknowledged an event.
     pub last_delivery: Option<String>,
-    /// What was published, by topic.
+    /// Acknowledged events by topic.
     pub published: BTreeMap<String, Published>,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<LastError>,
-    /// The slot as the server shows it.
+    /// The slot's state.
     pub slot_view: Option<Slot>,
 }
 
-/// Which peers are there.
+/// Which peers are connected.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Connected {
-    /// The walsender.
+    /// PostgreSQL.
     pub postgres: bool,
-    /// The brokers.
+    /// Kafka.
     pub kafka: bool,
 }
 
-/// How far behind the server the relay is.
+/// The relay's lag.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lag {
-    /// Log not received.
+    /// WAL not received.
     pub receive_bytes: Option<u64>,
-    /// Log not confirmed.
+    /// WAL not confirmed.
     pub deliver_bytes: Option<u64>,
-    /// How late the last transaction arrived.
+    /// The age of the last transaction when it was received.
     pub receive_seconds: Option<f64>,
-    /// How long the oldest undelivered event has waited.
+    /// The age of the oldest event that is not acknowledged.
     pub deliver_seconds: Option<f64>,
 }
 
-/// What is on its way to Kafka.
+/// What is enqueued in librdkafka and not acknowledged.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct InFlight {
-    /// Events.
-    pub messages: u64,
+    /// Records.
+    pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The most bytes that may be.
-    pub limit_bytes: u64,
+    /// The limit of those bytes.
+    pub max_bytes: u64,
 }
 
-/// What was published to one topic.
+/// Acknowledged events of one topic.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Published {
     /// Events acknowledged by a broker.
@@ -111,12 +111,12 @@ pub struct Published {
     pub bytes: u64,
 }
 
-/// What went wrong last.
+/// The last error.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastError {
     /// The stable code.
     pub code: String,
-    /// What happened.
+    /// The error with its causes.
     pub text: String,
     /// The next step.
     pub help: Option<String>,
@@ -124,26 +124,26 @@ pub struct LastError {
     pub at: Option<String>,
 }
 
-/// The slot as the server shows it.
+/// The slot's state in `pg_replication_slots`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Slot {
-    /// When it was polled.
+    /// When it was queried.
     pub polled_at: Option<String>,
     /// Whether a walsender uses it.
     pub active: bool,
     /// The process of that walsender.
     pub active_pid: Option<i32>,
-    /// From where the log is kept.
+    /// The server retains WAL from here.
     pub restart_lsn: Option<Lsn>,
-    /// What the server believes to be confirmed.
+    /// The position that the slot has confirmed.
     pub confirmed_flush_lsn: Option<Lsn>,
-    /// The log kept because of it.
+    /// The WAL retained because of it.
     pub retained_wal_bytes: u64,
-    /// The log that may still be written before it is in danger.
+    /// WAL that can be written before it may be lost.
     pub safe_wal_bytes: Option<i64>,
-    /// How much of the limit is used.
+    /// The used share of max_slot_wal_keep_size.
     pub wal_limit_used_ratio: Option<f64>,
-    /// How safe its log is.
+    /// PostgreSQL's `wal_status`.
     pub wal_status: Option<&'static str>,
 }
 
@@ -173,14 +173,14 @@ impl View for Sources {
             connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
             received_lsn: position(&relay.received_lsn),
             confirmed_lsn: position(&relay.flushed_lsn),
-            position_waits_seconds: Some(relay.position_wait().as_secs_f64()).filter(|seconds| *seconds > 0.0),
+            position_wait_seconds: Some(relay.position_wait().as_secs_f64()).filter(|seconds| *seconds > 0.0),
             server_wal_end_lsn: position(&relay.server_wal_end_lsn),
             lag: lag(relay),
             unpublished: (unsigned(&relay.unpublished_counted_micros) != 0).then(|| unsigned(&relay.unpublished)),
             in_flight: InFlight {
-                messages: unsigned(&relay.inflight_messages),
-                bytes: unsigned(&relay.inflight_bytes),
-                limit_bytes: unsigned(&relay.inflight_limit_bytes),
+                records: unsigned(&relay.in_flight_records),
+                bytes: unsigned(&relay.in_flight_bytes),
+                max_bytes: unsigned(&relay.max_in_flight_bytes),
             },
             last_delivery: time(unsigned(&relay.last_delivery_micros)),
             published: published(relay),
@@ -225,7 +225,7 @@ fn position(gauge: &Gauge) -> Option<Lsn> {
     Some(relay::metrics::lsn(gauge)).filter(|lsn| !lsn.is_zero())
 }
 
-/// Writes a time; 0 is no time, and neither is what lies beyond the calendar.
+/// Formats a time; none for 0 and for a year above 9999.
 fn time(micros: u64) -> Option<String> {
     const YEAR_10_000_MICROS: u64 = 253_402_300_800_000_000;
     if micros == 0 || YEAR_10_000_MICROS <= micros {
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_tells_what_is_known_and_null_for_the_rest() {
+    fn the_json_has_null_for_unknown_values() {
         let sources = Sources::new("orders", "s", "p", relay::Metrics::default());
         let json = serde_json::to_value(sources.status()).unwrap();
         assert_eq!((&json["state"], &json["role"]), (&"starting".into(), &serde_json::Value::Null));

@@ -18,10 +18,10 @@ use std::time::Instant;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How much of an answer is read.
-const ANSWER_BYTES_MAX: usize = 4_096;
+const MAX_ANSWER_BYTES: usize = 4_096;
 
 /// How much of the answer's text is shown, in characters.
-const SHOWN_CHARS_MAX: usize = 200;
+const MAX_SHOWN_CHARS: usize = 200;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -102,7 +102,7 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 fn read_answer(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut part = [0; 1_024];
-    while answer.len() < ANSWER_BYTES_MAX {
+    while answer.len() < MAX_ANSWER_BYTES {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -129,7 +129,7 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
     }
     let status = status_line.next()?.parse().ok()?;
     let first = body.lines().next().unwrap_or_default();
-    let shown = first.chars().filter(|character| !character.is_control()).take(SHOWN_CHARS_MAX);
+    let shown = first.chars().filter(|character| !character.is_control()).take(MAX_SHOWN_CHARS);
     Some((status, shown.collect()))
 }
 

@@ -28,7 +28,7 @@ use crate::config::Loaded;
 use crate::config::Sources;
 use crate::log;
 use crate::relay;
-use crate::relay::setup::Wish;
+use crate::relay::setup::SetupOptions;
 use walrelay_events::fault::Exit;
 
 use args::Args;
@@ -72,8 +72,8 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         // Its warnings and its mistakes are lines of the log.
         Verb::Run => run::run(config::load(&sources), signals.stop()),
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
-            let wish = Wish { with_outbox, role, accept_gap };
-            setup::setup(&load(&sources, output)?, &wish, apply.then(|| signals.stop()), output)
+            let setup_options = SetupOptions { with_outbox, role, accept_gap };
+            setup::setup(&load(&sources, output)?, &setup_options, apply.then(|| signals.stop()), output)
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Loaded;
 use crate::relay;
 use crate::relay::setup;
-use crate::relay::setup::Wish;
+use crate::relay::setup::SetupOptions;
 
 use super::output::Output;
 use super::report::Failed;
@@ -16,13 +16,13 @@ use super::signals;
 /// Prints the SQL; with a token runs it, until the token is cancelled.
 pub(super) fn setup(
     loaded: &Loaded,
-    wish: &Wish,
+    options: &SetupOptions,
     applies: Option<CancellationToken>,
     output: &mut Output,
 ) -> Result<ExitCode, Failed> {
     let settings = loaded.config.relay_settings();
     let Some(stop) = applies else {
-        output.text(&setup::script(&settings, wish).map_err(Failed::new)?)?;
+        output.text(&setup::script(&settings, options).map_err(Failed::new)?)?;
         output.hint("nothing was changed: run this SQL, or `walrelay setup --apply`");
         return Ok(ExitCode::SUCCESS);
     };
@@ -30,7 +30,7 @@ pub(super) fn setup(
     let runtime = runtime.map_err(Failed::new)?;
     let applied = runtime.block_on(async {
         let mut tell = |step: &str| output.note(&format!("* {step}"));
-        let work = setup::apply(&settings, wish, &mut tell);
+        let work = setup::apply(&settings, options, &mut tell);
         tokio::select! {
             applied = Box::pin(work) => Some(applied),
             // A slot that is being created is dropped by the server when its connection ends.

@@ -17,7 +17,7 @@ use super::Mistake;
 use super::layers::Leaves;
 
 /// The most rows that one transaction of the polling source may hold.
-const BATCH_MAX: u32 = 10_000;
+const MAX_BATCH_ROWS: u32 = 10_000;
 
 pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake>) {
     let mut wrong = |path: &str, text: String| {
@@ -98,7 +98,7 @@ fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if kafka.brokers.is_empty() || kafka.brokers.iter().any(|broker| !broker.contains(':')) {
         wrong("kafka.brokers", "there must be at least one broker, each host:port".to_owned());
     }
-    if let Some(text) = publish::refuses_plaintext(kafka) {
+    if let Some(text) = publish::plaintext_error(kafka) {
         wrong("kafka.brokers", text);
     }
     if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
@@ -114,7 +114,7 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let durations = [
         ("postgres.connect_timeout", config.postgres.connect_timeout, second / 10),
         ("postgres.wal_sender_timeout", config.postgres.wal_sender_timeout, second),
-        ("source.stall_release_after", config.source.stall_release_after, second),
+        ("source.disconnect_on_stall_after", config.source.disconnect_on_stall_after, second),
         ("source.takeover_delay", config.source.takeover_delay, Duration::ZERO),
         ("source.poll.interval", config.source.poll.interval, second / 1_000),
         ("source.poll.batch_timeout", config.source.poll.batch_timeout, second),
@@ -125,8 +125,8 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
             wrong(path, format!("must be at least {}", humantime::format_duration(least)));
         }
     }
-    if !(1..=BATCH_MAX).contains(&config.source.poll.batch_max) {
-        wrong("source.poll.batch_max", format!("must be from 1 to {BATCH_MAX}"));
+    if !(1..=MAX_BATCH_ROWS).contains(&config.source.poll.max_batch_rows) {
+        wrong("source.poll.max_batch_rows", format!("must be from 1 to {MAX_BATCH_ROWS}"));
     }
     for (path, value) in [
         ("delivery.max_in_flight_bytes", config.delivery.max_in_flight_bytes),
@@ -144,10 +144,10 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     if let Some(path) = holds_password.filter(|path| is_open(path)) {
         warnings.push(format!("{} holds a password and others can read it: chmod 600 it", path.display()));
     }
-    let (stall, silence) = (config.source.stall_release_after, config.postgres.wal_sender_timeout);
+    let (stall, silence) = (config.source.disconnect_on_stall_after, config.postgres.wal_sender_timeout);
     if stall > silence {
         warnings.push(format!(
-            "source.stall_release_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL may give the slot to \
+            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL may give the slot to \
              another relay",
             humantime::format_duration(stall),
             humantime::format_duration(silence)

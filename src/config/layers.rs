@@ -14,6 +14,7 @@ use crate::log;
 use super::Config;
 use super::Mistake;
 use super::mistake;
+use super::renamed;
 use super::show;
 use super::variables;
 use super::variables::Variable;
@@ -117,11 +118,14 @@ impl Leaves {
             let error = error.to_string();
             // That others are missing beside it is seen when all are together.
             let is_wrong = !error.starts_with("missing field");
-            if is_wrong {
+            if is_wrong && let Some(message) = renamed::message(keys, &leaf.value, &leaf.origin) {
+                mistakes.push(Mistake::new(leaf.origin.clone(), message));
+            } else if is_wrong {
                 let keys = keys.join(".");
                 let may_be_secret = mistake::may_hold_secret(&keys);
-                let told = if may_be_secret { mistake::told_without_value(&error) } else { mistake::told(&error) };
-                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {told}")));
+                let message =
+                    if may_be_secret { mistake::describe_without_value(&error) } else { mistake::describe(&error) };
+                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {message}")));
             }
             !is_wrong
         });
@@ -136,9 +140,9 @@ impl Leaves {
             let text = error.to_string();
             let within = text.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
             let near = within.and_then(|within| self.origin_under(within));
-            let told = mistake::told(&text);
-            let told = within.map_or_else(|| told.clone(), |within| format!("{within}: {told}"));
-            near.map_or_else(|| Mistake::plain(told.clone()), |origin| Mistake::new(origin.clone(), told.clone()))
+            let message = mistake::describe(&text);
+            let message = within.map_or_else(|| message.clone(), |within| format!("{within}: {message}"));
+            near.map_or_else(|| Mistake::plain(message.clone()), |origin| Mistake::new(origin.clone(), message.clone()))
         })
     }
 

@@ -116,17 +116,17 @@ pub(super) fn may_hold_secret(text: &str) -> bool {
 }
 
 /// The same for the value of an option that may be a secret: nothing of the value.
-pub(super) fn told_without_value(error: &str) -> String {
-    let told = told(error);
-    if told.starts_with("unknown option") || told.starts_with("missing field") {
-        return told;
+pub(super) fn describe_without_value(error: &str) -> String {
+    let message = describe(error);
+    if message.starts_with("unknown option") || message.starts_with("missing field") {
+        return message;
     }
     "not a value of its kind (not shown: it may be secret); a password is { env = \"NAME\" } or { file = \"PATH\" }"
         .to_owned()
 }
 
 /// Turns what serde says into what a person needs: the nearest known name, or what is allowed.
-pub(super) fn told(error: &str) -> String {
+pub(super) fn describe(error: &str) -> String {
     let first = error.lines().next().unwrap_or_default();
     let Some((what, expected)) = first.split_once(", expected ") else { return first.to_owned() };
     let names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();

@@ -11,6 +11,7 @@
 mod check;
 mod layers;
 mod mistake;
+mod renamed;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -50,19 +51,19 @@ pub struct Config {
     /// `[postgres]`
     pub postgres: postgres::Config,
     /// `[source]`
-    pub source: relay::Source,
+    pub source: relay::SourceOptions,
     /// `[[outbox]]`
     pub outbox: Vec<route::Config>,
     /// `[kafka]`
     pub kafka: publish::Config,
     /// `[delivery]`
-    pub delivery: relay::Delivery,
+    pub delivery: relay::DeliveryOptions,
     /// `[http]`
     pub http: admin::Config,
     /// `[log]`
     pub log: log::Config,
     /// `[shutdown]`
-    pub shutdown: relay::Shutdown,
+    pub shutdown: relay::ShutdownOptions,
 }
 
 impl Default for Config {
@@ -70,13 +71,13 @@ impl Default for Config {
         Self {
             relay: relay::Config::default(),
             postgres: postgres::Config::default(),
-            source: relay::Source::default(),
+            source: relay::SourceOptions::default(),
             outbox: vec![route::Config::default()],
             kafka: publish::Config::default(),
-            delivery: relay::Delivery::default(),
+            delivery: relay::DeliveryOptions::default(),
             http: admin::Config::default(),
             log: log::Config::default(),
-            shutdown: relay::Shutdown::default(),
+            shutdown: relay::ShutdownOptions::default(),
         }
     }
 }

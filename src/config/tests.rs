@@ -20,9 +20,10 @@ fn loaded(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Loade
 }
 
 fn mistakes(text: &str) -> String {
-    let told = loaded(text, &[], &[]).unwrap_err().to_string();
+    let message = loaded(text, &[], &[]).unwrap_err().to_string();
     // Without the folder, which differs each time.
-    told.lines()
+    message
+        .lines()
         .map(|line| line.split_once("walrelay.toml:").map_or(line, |(_, rest)| rest).to_owned() + "\n")
         .collect()
 }
@@ -84,34 +85,34 @@ fn the_later_source_wins_and_each_value_knows_its_own() {
 }
 
 #[test]
-fn a_file_from_windows_is_read_and_its_places_are_right() {
+fn a_file_from_windows_is_read_and_its_positions_are_right() {
     let text = format!("\u{feff}{WITH_USER}[shutdown]\ndrian = \"20s\"\n").replace('\n', "\r\n");
-    let told = mistakes(&text);
-    assert!(told.contains("4:1: shutdown.drian") && told.contains("  4 | drian = \"20s\"\n"), "{told}");
+    let message = mistakes(&text);
+    assert!(message.contains("4:1: shutdown.drian") && message.contains("  4 | drian = \"20s\"\n"), "{message}");
     assert!(loaded(&text.replace("drian", "drain"), &[], &[]).is_ok());
 }
 
 #[test]
-fn every_mistake_is_told_at_once_with_its_place() {
+fn every_mistake_is_reported_at_once_with_its_position() {
     let text = format!(
-        "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\nstall_release_after = 30\nslot = \"A b\"\n[kafak]\n"
+        "{WITH_USER}[shutdown]\ndrian = \"20s\"\n[source]\ndisconnect_on_stall_after = 30\nslot = \"A b\"\n[kafak]\n"
     );
-    let told = mistakes(&text);
+    let message = mistakes(&text);
     let expected = [
         "4:1: shutdown.drian: unknown option `drian`, did you mean `drain`?",
         "  4 | drian = \"20s\"",
         "    | ^^^^^",
-        "6:1: source.stall_release_after: invalid type: integer `30`, expected a duration with its unit",
+        "6:1: source.disconnect_on_stall_after: invalid type: integer `30`, expected a duration with its unit",
         "7:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _",
         "kafak: unknown option `kafak`, did you mean `kafka`?",
     ];
     for line in expected {
-        assert!(told.contains(line), "{line:?} in {told}");
+        assert!(message.contains(line), "{line:?} in {message}");
     }
 }
 
 #[test]
-fn what_does_not_fit_together_is_told_with_its_place() {
+fn what_does_not_fit_together_is_reported_with_its_position() {
     let rows = [
         ("[log]\nlevel = \"infoo\"\n", "4:1: log.level: expected a log level (off, error, warn, info, debug, trace)"),
         ("[source]\nslot = \"A b\"\n", "4:1: source.slot: a slot's name is 1 to 63 of a-z 0-9 _"),
@@ -127,8 +128,8 @@ fn what_does_not_fit_together_is_told_with_its_place() {
         ("[shutdown\n", "3:10:"),
     ];
     for (text, expected) in rows {
-        let told = mistakes(&format!("{WITH_USER}{text}"));
-        assert!(told.contains(expected), "{expected:?} in {told}");
+        let message = mistakes(&format!("{WITH_USER}{text}"));
+        assert!(message.contains(expected), "{expected:?} in {message}");
     }
 }
 
@@ -155,7 +156,7 @@ fn what_is_shown_reads_back_and_holds_no_secret() {
 }
 
 #[test]
-fn a_mistake_in_a_secret_is_told_without_it() {
+fn a_mistake_in_a_secret_is_reported_without_it() {
     let texts = [
         "[postgres]\npassword = \"hunter2\"\n",
         "[postgres]\npasswrod = \"hunter2\"\n",
@@ -167,23 +168,44 @@ fn a_mistake_in_a_secret_is_told_without_it() {
         "[kafka.properties]\nsasl.password = \"hunter2\"\n",
     ];
     for text in texts {
-        let told = loaded(text, &[], &[]).unwrap_err().to_string();
-        assert!(!told.contains("hunter2"), "{told}");
+        let message = loaded(text, &[], &[]).unwrap_err().to_string();
+        assert!(!message.contains("hunter2"), "{message}");
     }
     let sets = ["password=hunter2", "postgres.password=hunter2", "kafka.sasl.password=hunter2"];
-    let told = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &sets).unwrap_err().to_string();
-    assert!(!told.contains("hunter2") && told.contains("a password is { env"), "{told}");
+    let message = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &sets).unwrap_err().to_string();
+    assert!(!message.contains("hunter2") && message.contains("a password is { env"), "{message}");
 }
 
 #[test]
 fn an_unknown_variable_of_ours_is_a_mistake() {
-    let told = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s")], &["nonsense"]);
-    let told = told.unwrap_err().to_string();
+    let message = loaded(WITH_USER, &[("WALRELAY_SHUTDOWN__DRIAN", "2s")], &["nonsense"]);
+    let message = message.unwrap_err().to_string();
     assert!(
-        told.contains("WALRELAY_SHUTDOWN__DRIAN: shutdown.drian: unknown option `drian`, did you mean `drain`?"),
-        "{told}"
+        message.contains("WALRELAY_SHUTDOWN__DRIAN: shutdown.drian: unknown option `drian`, did you mean `drain`?"),
+        "{message}"
     );
-    assert!(told.contains("--set nonsense: not of the form section.key=value"), "{told}");
+    assert!(message.contains("--set nonsense: not of the form section.key=value"), "{message}");
+}
+
+#[test]
+fn a_renamed_option_is_refused_with_its_new_name_wherever_it_is_given() {
+    for (old, new) in renamed::RENAMED {
+        let (section, key) = old.rsplit_once('.').unwrap();
+        let variable = |path: &str| format!("WALRELAY_{}", path.replace('.', "__").to_uppercase());
+        let renamed = format!("{old}: this option was renamed to `{new}`");
+        for text in [format!("[{section}]\n{key} = 1\n"), format!("{section} = {{ {key} = 1 }}\n")] {
+            let message = loaded(&format!("{text}{WITH_USER}"), &[], &[]).unwrap_err().to_string();
+            assert!(message.contains(&renamed), "{message}");
+        }
+        let message = loaded(WITH_USER, &[], &[&format!("{old}=1")]).unwrap_err().to_string();
+        assert!(message.contains(&format!("--set {old}: {renamed}")), "{message}");
+        let message = loaded(WITH_USER, &[(&variable(old), "1")], &[]).unwrap_err().to_string();
+        let renamed = format!("{}: {old}: this option was renamed to `{}`", variable(old), variable(new));
+        assert!(message.contains(&renamed), "{message}");
+        let path = format!("/{}", new.replace('.', "/"));
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        assert!(defaults.pointer(&path).is_some(), "{new} is an option");
+    }
 }
 
 #[test]
@@ -213,10 +235,13 @@ fn that_a_file_holds_a_password_is_said_only_when_it_does() {
 #[test]
 fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
     let warnings = |options: &str| loaded(&format!("{WITH_USER}{options}"), &[], &[]).unwrap().warnings;
-    assert_eq!(warnings("[source]\nstall_release_after = \"1m\"\n"), [""; 0]);
-    for options in ["[source]\nstall_release_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
-        let told = warnings(options);
-        assert!(told.len() == 1 && told[0].contains("counts as postgres.wal_sender_timeout"), "{options}: {told:?}");
+    assert_eq!(warnings("[source]\ndisconnect_on_stall_after = \"1m\"\n"), [""; 0]);
+    for options in ["[source]\ndisconnect_on_stall_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
+        let message = warnings(options);
+        assert!(
+            message.len() == 1 && message[0].contains("counts as postgres.wal_sender_timeout"),
+            "{options}: {message:?}"
+        );
     }
 }
 
@@ -226,10 +251,14 @@ fn what_weakens_tls_is_said_or_refused() {
         "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\
          [kafka.properties]\nenable.ssl.certificate.verification = false\nssl.endpoint.identification.algorithm = \"none\"\n"
     );
-    let told = loaded(&text, &[], &[]).unwrap().warnings;
-    assert_eq!(told.iter().filter(|line| line.contains("the private key /proc/self/status")).count(), 2, "{told:?}");
-    assert!(told.iter().any(|line| line.contains("anybody can pose as a broker")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("identification.algorithm is none")), "{told:?}");
+    let message = loaded(&text, &[], &[]).unwrap().warnings;
+    assert_eq!(
+        message.iter().filter(|line| line.contains("the private key /proc/self/status")).count(),
+        2,
+        "{message:?}"
+    );
+    assert!(message.iter().any(|line| line.contains("anybody can pose as a broker")), "{message:?}");
+    assert!(message.iter().any(|line| line.contains("identification.algorithm is none")), "{message:?}");
     for (query, roots, is_fit) in [
         ("sslmode=verify-ca", "system", false),
         ("sslmode=verify-ca&sslrootcert=system", "system", false),
@@ -241,7 +270,7 @@ fn what_weakens_tls_is_said_or_refused() {
     ] {
         let text =
             format!("[postgres]\nurl = \"postgres://app@db/shop?{query}\"\n[postgres.tls]\nroot_cert = \"{roots}\"\n");
-        let told = loaded(&text, &[], &[]);
-        assert_eq!(told.is_ok(), is_fit, "{query} {roots}: {told:?}");
+        let message = loaded(&text, &[], &[]);
+        assert_eq!(message.is_ok(), is_fit, "{query} {roots}: {message:?}");
     }
 }

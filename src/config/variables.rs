@@ -80,7 +80,7 @@ mod tests {
 
     fn unknown(name: &str) -> String {
         match look_at(name, "1") {
-            Variable::Unknown(told) => told,
+            Variable::Unknown(message) => message,
             other @ (Variable::Option(_) | Variable::Foreign) => panic!("{name}: {other:?}"),
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_section_that_exists_makes_an_option_and_the_nearest_name_is_told() {
+    fn only_a_section_that_exists_makes_an_option_and_the_nearest_name_is_given() {
         let keys = |name| look_at(name, "1");
         assert_eq!(keys("WALRELAY_LOG__LEVEL"), Variable::Option(vec!["log".into(), "level".into()]));
         assert_eq!(keys("WALRELAY_LOG__LEVLE"), Variable::Option(vec!["log".into(), "levle".into()]));

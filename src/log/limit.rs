@@ -15,13 +15,13 @@ use tracing::Level;
 use tracing::callsite::Identifier;
 
 /// How often a line is shown within [`WINDOW`].
-const SHOWN_MAX: u32 = 5;
+const MAX_SHOWN: u32 = 5;
 
 /// How long a line's place in the code is watched from its first appearance.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// The most places that are watched at a time; what is beyond is shown.
-const PLACES_MAX: usize = 1_024;
+const MAX_PLACES: usize = 1_024;
 
 /// What has been shown and held back lately.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Limit {
         let mut hasher = DefaultHasher::new();
         kind.hash(&mut hasher);
         let key = (metadata.callsite(), hasher.finish());
-        if !self.places.contains_key(&key) && self.places.len() >= PLACES_MAX {
+        if !self.places.contains_key(&key) && self.places.len() >= MAX_PLACES {
             return true;
         }
         let place = self.places.entry(key).or_insert_with(|| Place {
@@ -79,7 +79,7 @@ impl Limit {
             code: code.map(str::to_owned),
             message: message.to_owned(),
         });
-        if place.shown < SHOWN_MAX {
+        if place.shown < MAX_SHOWN {
             place.shown += 1;
             return true;
         }
@@ -159,7 +159,7 @@ mod tests {
         for number in 0..5_000 {
             assert!(limit.admits(metadata(0), [Some(&number.to_string()), None], "failed", now));
         }
-        assert_eq!(limit.places.len(), PLACES_MAX);
+        assert_eq!(limit.places.len(), MAX_PLACES);
         limit.finish();
         assert_eq!(limit.places.len(), 0);
     }

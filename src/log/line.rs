@@ -16,7 +16,7 @@ use tracing::field::Visit;
 use walrelay_events::fault;
 
 /// How much text of one event is kept, in bytes before escaping.
-const TEXT_BYTES_MAX: usize = 4_096;
+const MAX_TEXT_BYTES: usize = 4_096;
 
 /// How a line looks, after `auto` has been decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,7 +64,7 @@ pub(super) fn write(look: Look, time: SystemTime, level: Level, target: &str, co
 impl Content {
     /// Collects what an event says.
     pub(super) fn of(event: &Event<'_>) -> Self {
-        let mut content = Self { message: String::new(), fields: Vec::new(), bytes_left: TEXT_BYTES_MAX };
+        let mut content = Self { message: String::new(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         event.record(&mut content);
         content
     }
@@ -78,7 +78,7 @@ impl Content {
 
     /// Makes the content of a line that is no event of tracing.
     pub(super) fn of_texts(message: &str, fields: &[(&'static str, &str)]) -> Self {
-        let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: TEXT_BYTES_MAX };
+        let mut content = Self { message: message.to_owned(), fields: Vec::new(), bytes_left: MAX_TEXT_BYTES };
         for (name, text) in fields {
             let text = content.completed(name, text);
             content.fields.push((name, Value::Text(text)));

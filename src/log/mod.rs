@@ -48,7 +48,7 @@ use line::Look;
 use writer::Order;
 
 /// The most lines that wait for the output. With the longest lines this is a few MiB.
-const WAITING_MAX: usize = 512;
+const MAX_WAITING: usize = 512;
 
 /// How the commands in a next step are completed, if they are.
 static COMPLETE: OnceLock<fn(&str) -> String> = OnceLock::new();
@@ -57,7 +57,7 @@ static COMPLETE: OnceLock<fn(&str) -> String> = OnceLock::new();
 static LOOK: OnceLock<Look> = OnceLock::new();
 
 /// How long the end of the program waits for the last lines.
-const FLUSH_MAX: Duration = Duration::from_secs(1);
+const MAX_FLUSH: Duration = Duration::from_secs(1);
 
 /// What is logged, and how it looks.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -208,7 +208,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let deadline = Instant::now() + FLUSH_MAX;
+        let deadline = Instant::now() + MAX_FLUSH;
         let (done, ended) = mpsc::sync_channel(1);
         let mut end = Order::End(done);
         while let Err(TrySendError::Full(order)) = self.orders.try_send(end) {
@@ -244,7 +244,7 @@ fn subscriber(
     out: Box<dyn Write + Send>,
 ) -> Result<(impl Subscriber + Send + Sync + 'static, Guard), Error> {
     let targets = filter::parse(&config.level)?;
-    let (orders, received) = mpsc::sync_channel(WAITING_MAX);
+    let (orders, received) = mpsc::sync_channel(MAX_WAITING);
     let shared =
         Arc::new(Shared { look, limit: Mutex::default(), dropped: Counter::default(), suppressed: Counter::default() });
     let theirs = Arc::clone(&shared);
@@ -371,7 +371,7 @@ mod tests {
         assert!(dropped.value() > 10_000, "{}", dropped.value());
         let start = Instant::now();
         drop(guard);
-        assert!(start.elapsed() < FLUSH_MAX * 3, "{:?}", start.elapsed());
+        assert!(start.elapsed() < MAX_FLUSH * 3, "{:?}", start.elapsed());
         // Then somebody reads again: the writer goes on and tells what was lost.
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();

@@ -1,8 +1,8 @@
 //! The names under which the rooms' numbers are exposed to Prometheus.
 //!
-//! The rooms know nothing of names, units and labels; this module reads their numbers at each scrape. Every `walrelay_`
-//! series carries the relay's name as `relay`. Labels come from enums, with two exceptions that are both bounded by their
-//! room: topic and error code. A series whose value is not known is absent rather than 0.
+//! The rooms know no names, units or labels: this module reads their numbers at each scrape. Every `walrelay_` series has the
+//! relay's name as the label `relay`. Label values come from enums, with two exceptions whose number the room bounds: topic and
+//! error code. A series without a value is absent; it is not 0.
 
 mod page;
 mod process;
@@ -32,30 +32,30 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Sources {
     /// The name of the relay.
     pub name: String,
-    /// The slot it reads; none where it polls.
+    /// The replication slot; none in mode `poll`.
     pub slot: Option<String>,
-    /// The publication it reads; none where it polls.
+    /// The publication; none in mode `poll`.
     pub publication: Option<String>,
-    /// What was built into this program.
+    /// The version of the program and of the libraries in it.
     pub build: Build,
-    /// What the relay measures.
+    /// The relay's counters and gauges.
     pub relay: relay::Metrics,
-    /// Whether librdkafka's own numbers are exposed.
+    /// Whether librdkafka's own statistics are exposed.
     pub with_producer: bool,
-    /// Log lines that standard error did not take in time.
+    /// Log lines dropped because standard error was too slow.
     pub log_dropped: Counter,
-    /// Log lines that were held back as repetitions.
+    /// Log lines suppressed as repetitions.
     pub log_suppressed: Counter,
     /// Completes the commands in a next step, so that they can be run as they stand.
     pub complete_help: fn(&str) -> String,
 }
 
-/// What was built into this program.
+/// The version of the program and of the libraries in it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Build {
     /// The version of walrelay.
     pub version: &'static str,
-    /// The source revision; empty if the build did not say.
+    /// The source revision; empty if the build was not given one.
     pub revision: &'static str,
     /// The version of librdkafka.
     pub librdkafka: String,
@@ -64,7 +64,7 @@ pub struct Build {
 }
 
 impl Sources {
-    /// Gathers what the relay of these names measures; nothing is known of the log yet.
+    /// Collects the metrics of a relay that reads the WAL. The counters of log lines start at 0.
     #[must_use]
     pub fn new(name: &str, slot: &str, publication: &str, relay: relay::Metrics) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Sources {
         }
     }
 
-    /// Gathers what a relay measures that polls its outbox: it has no slot and no publication.
+    /// Collects the metrics of a relay that polls its outbox and has no slot and no publication.
     #[must_use]
     pub fn of_polling(name: &str, relay: relay::Metrics) -> Self {
         Self { slot: None, publication: None, ..Self::new(name, "", "", relay) }
@@ -126,21 +126,36 @@ pub fn exposition(sources: &Sources) -> String {
 fn about(page: &mut Page, sources: &Sources) {
     let Build { version, revision, librdkafka, openssl } = &sources.build;
     let build = [("version", *version), ("revision", *revision), ("librdkafka", librdkafka), ("openssl", *openssl)];
-    page.rows(Level, "walrelay_build_info", "What this program was built from.", [(build.to_vec(), 1.0)]);
+    page.rows(
+        Level,
+        "walrelay_build_info",
+        "Versions of this program and of the libraries in it; always 1.",
+        [(build.to_vec(), 1.0)],
+    );
 
     let state = sources.relay.state.load();
     let states = State::ALL.map(|each| (vec![("state", each.word())], flag(each == state)));
-    page.rows(Level, "walrelay_state", "1 for what the relay is doing now, 0 for all other states.", states);
+    page.rows(Level, "walrelay_state", "1 for the current state of the relay, 0 for the others.", states);
     let roles = Role::ALL.map(|each| (vec![("role", each.word())], flag(Some(each) == state.role())));
-    page.rows(Level, "walrelay_role", "1 for the role of this relay among those of its slot; all 0 if unknown.", roles);
+    page.rows(
+        Level,
+        "walrelay_role",
+        "1 for the role of this relay among the relays of its slot; all 0 while it is unknown.",
+        roles,
+    );
 
     let peers = [("postgres", &sources.relay.postgres), ("kafka", &sources.relay.kafka)];
     let up = peers.map(|(peer, link)| (vec![("peer", peer)], flag(link.is_up())));
-    page.rows(Level, "walrelay_connected", "Whether the peer is connected.", up);
-    let again = peers.iter().flat_map(|(peer, link)| {
+    page.rows(Level, "walrelay_connected", "1 while the peer is connected, 0 while it is not.", up);
+    let reconnects = peers.iter().flat_map(|(peer, link)| {
         Loss::ALL.map(|loss| (vec![("peer", *peer), ("reason", loss.word())], float(link.reconnects(loss))))
     });
-    page.rows(Count, "walrelay_reconnects_total", "Times the peer was found again, by what it was lost to.", again);
+    page.rows(
+        Count,
+        "walrelay_reconnects_total",
+        "Connections that were established again, by the reason of the loss.",
+        reconnects,
+    );
 
     let counts = sources.relay.failures.counts();
     let counts: Vec<_> = counts.iter().map(|each| (each, each.code.to_string(), each.retryable.to_string())).collect();
@@ -148,19 +163,23 @@ fn about(page: &mut Page, sources: &Sources) {
         let labels = vec![("component", each.component.word()), ("code", code), ("retryable", retryable)];
         (labels, float(each.count))
     });
-    page.rows(Count, "walrelay_errors_total", "Failures by room and code, and whether trying again may help.", rows);
+    page.rows(Count, "walrelay_errors_total", "Errors by component and code, and whether a retry may help.", rows);
 
     let dropped = float(sources.log_dropped.value());
-    page.count("walrelay_log_lines_dropped_total", "Log lines that standard error did not take in time.", dropped);
+    page.count("walrelay_log_lines_dropped_total", "Log lines dropped because standard error was too slow.", dropped);
     let suppressed = float(sources.log_suppressed.value());
-    page.count("walrelay_log_lines_suppressed_total", "Log lines held back as repetitions.", suppressed);
+    page.count("walrelay_log_lines_suppressed_total", "Log lines suppressed as repetitions.", suppressed);
 }
 
 fn position(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, gauge) in [
-        ("walrelay_received_lsn_bytes", "Up to where the log has been received.", &relay.received_lsn),
-        ("walrelay_flushed_lsn_bytes", "Up to where the log has been confirmed to the server.", &relay.flushed_lsn),
-        ("walrelay_server_wal_end_lsn_bytes", "The end of the server's log, as last heard.", &relay.server_wal_end_lsn),
+        ("walrelay_received_lsn_bytes", "The WAL position received so far.", &relay.received_lsn),
+        ("walrelay_flushed_lsn_bytes", "The WAL position confirmed to the server (flush).", &relay.flushed_lsn),
+        (
+            "walrelay_server_wal_end_lsn_bytes",
+            "The end of the server's WAL, as last reported.",
+            &relay.server_wal_end_lsn,
+        ),
     ] {
         let position = lsn(gauge);
         page.level_if(name, help, (!position.is_zero()).then(|| float(position.to_wire())));
@@ -170,14 +189,15 @@ fn position(page: &mut Page, relay: &relay::Metrics) {
     page.rows(
         Level,
         "walrelay_lag_bytes",
-        "Log that the server has and the relay has not received, or not confirmed.",
+        "WAL that the server has written and the relay has not received (receive) or not confirmed (deliver).",
         stages.iter().filter_map(|(stage, bytes)| Some((vec![("stage", *stage)], float((*bytes)?)))),
     );
     let stages = [("receive", lag.receive_seconds), ("deliver", lag.deliver_seconds)];
     page.rows(
         Level,
         "walrelay_lag_seconds",
-        "How late the last transaction arrived, or how long the oldest undelivered event has waited, by the server's clock.",
+        "Age of the last transaction when it was received (receive), or of the oldest unacknowledged event (deliver), by the \
+         server's clock.",
         stages.iter().filter_map(|(stage, seconds)| Some((vec![("stage", *stage)], (*seconds)?))),
     );
 }
@@ -185,28 +205,28 @@ fn position(page: &mut Page, relay: &relay::Metrics) {
 fn times(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, gauge) in [
         (
-            "walrelay_oldest_inflight_timestamp_seconds",
-            "When the oldest event on its way to Kafka was committed; absent if none is.",
-            &relay.oldest_inflight_micros,
+            "walrelay_oldest_in_flight_timestamp_seconds",
+            "Commit time of the oldest event in flight; absent if none is.",
+            &relay.oldest_in_flight_micros,
         ),
         (
             "walrelay_last_event_commit_timestamp_seconds",
-            "When the last event received was committed.",
+            "Commit time of the last event received.",
             &relay.last_event_commit_micros,
         ),
         (
             "walrelay_last_delivery_timestamp_seconds",
-            "When a broker last acknowledged an event.",
+            "Time of the last acknowledgement by a broker.",
             &relay.last_delivery_micros,
         ),
         (
             "walrelay_last_server_message_timestamp_seconds",
-            "When PostgreSQL's last message arrived.",
+            "Time of the last message from PostgreSQL.",
             &relay.last_server_message_micros,
         ),
         (
             "walrelay_state_since_timestamp_seconds",
-            "When the relay began to do what it is doing.",
+            "Time at which the relay entered its current state.",
             &relay.state_since_micros,
         ),
     ] {
@@ -217,42 +237,46 @@ fn times(page: &mut Page, relay: &relay::Metrics) {
 
 fn slot(page: &mut Page, relay: &relay::Metrics) {
     let errors = float(relay.slot_poll_errors.value());
-    page.count("walrelay_slot_poll_errors_total", "Polls of the slot that failed.", errors);
+    page.count("walrelay_slot_poll_errors_total", "Queries of the slot's state that failed.", errors);
     let Some(slot) = relay.slot.load() else { return };
-    page.level("walrelay_slot_active", "Whether a walsender uses the slot.", flag(slot.active));
-    page.level("walrelay_slot_polled_timestamp_seconds", "When the slot was polled.", seconds(slot.polled_micros));
+    page.level("walrelay_slot_active", "1 while a walsender uses the slot.", flag(slot.active));
+    page.level(
+        "walrelay_slot_polled_timestamp_seconds",
+        "Time of the last query of the slot's state.",
+        seconds(slot.polled_micros),
+    );
     let retained = float(slot.retained_wal_bytes);
-    page.level("walrelay_slot_retained_wal_bytes", "Log that the server keeps because of the slot.", retained);
+    page.level("walrelay_slot_retained_wal_bytes", "WAL that the server retains because of the slot.", retained);
     page.level_if(
         "walrelay_slot_safe_wal_bytes",
-        "Log that may still be written before the slot is in danger; absent without a limit.",
+        "WAL that can be written before the slot may be lost (safe_wal_size); absent without max_slot_wal_keep_size.",
         slot.safe_wal_bytes.map(signed_float),
     );
     page.level_if(
         "walrelay_slot_wal_limit_used_ratio",
-        "How much of max_slot_wal_keep_size is used; absent without a limit.",
+        "Used share of max_slot_wal_keep_size; absent without that setting.",
         slot.limit_used_ratio(),
     );
     page.level_if(
         "walrelay_slot_catalog_xmin_age_transactions",
-        "For how many transactions the slot has kept rows of the catalogue from vacuum.",
+        "Age of the slot's catalog_xmin: VACUUM cannot remove catalog rows deleted later.",
         slot.catalog_xmin_age.map(float),
     );
     page.rows(
         Count,
         "walrelay_slot_spilled_bytes_total",
-        "Bytes that decoding has written to the server's disk beyond logical_decoding_work_mem.",
+        "Bytes that decoding has spilled to the server's disk beyond logical_decoding_work_mem.",
         slot.spilled_bytes.map(|bytes| (Vec::new(), float(bytes))),
     );
     let status = WalStatus::ALL.map(|each| (vec![("status", each.word())], flag(Some(each) == slot.wal_status)));
-    page.rows(Level, "walrelay_slot_wal_status", "1 for how safe the log is that the slot needs.", status);
+    page.rows(Level, "walrelay_slot_wal_status", "1 for the slot's wal_status, 0 for the others.", status);
 }
 
 fn backlog(page: &mut Page, relay: &relay::Metrics) {
     let is_known = unsigned(&relay.unpublished_counted_micros) != 0;
     page.level_if(
         "walrelay_unpublished_events",
-        "Rows of the outbox that are not published, counted up to 10000 a table; absent unless it is polled.",
+        "Unpublished rows of the outbox, counted up to 10000 per table; only in mode poll.",
         is_known.then(|| float(unsigned(&relay.unpublished))),
     );
 }
@@ -260,22 +284,18 @@ fn backlog(page: &mut Page, relay: &relay::Metrics) {
 fn flow(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, counter) in [
         ("walrelay_events_received_total", "Events read from the source.", &relay.events_received),
-        ("walrelay_transactions_total", "Transactions with events, read to their end.", &relay.transactions),
+        ("walrelay_transactions_total", "Transactions with events that were read completely.", &relay.transactions),
         ("walrelay_keepalives_total", "Keepalives received from PostgreSQL.", &relay.keepalives),
-        ("walrelay_messages_skipped_total", "Irrelevant messages of PostgreSQL passed over.", &relay.messages_skipped),
-        (
-            "walrelay_produce_retries_total",
-            "Requests to brokers that librdkafka has sent again.",
-            &relay.produce_retries,
-        ),
+        ("walrelay_messages_skipped_total", "Messages from PostgreSQL without an event.", &relay.messages_skipped),
+        ("walrelay_produce_retries_total", "Requests to brokers that librdkafka has retried.", &relay.produce_retries),
         (
             "walrelay_timestamps_replaced_total",
-            "Records sent with the time of sending, because their topic refuses timestamps like theirs.",
+            "Records sent with the current time because their topic rejects the commit time.",
             &relay.timestamps_replaced,
         ),
         (
             "walrelay_position_store_errors_total",
-            "Failed reads and writes of the stored position.",
+            "Reads and writes of the stored position that failed.",
             &relay.position_store_errors,
         ),
     ] {
@@ -293,7 +313,7 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
     );
     page.histogram(
         "walrelay_publish_duration_seconds",
-        "From the hand-over of a transaction's last event to the acknowledgement that completes it.",
+        "From the enqueueing of a transaction's last event in librdkafka to the acknowledgement that completes it.",
         &relay.publish_duration.distribution(),
     );
 }
@@ -301,14 +321,14 @@ fn flow(page: &mut Page, relay: &relay::Metrics) {
 fn replayed(page: &mut Page, relay: &relay::Metrics) {
     page.count(
         "walrelay_events_replayed_total",
-        "Events of transactions that had been handed over whole to a producer that was given up.",
+        "Events read again of transactions that an earlier producer of this process had enqueued completely.",
         float(relay.events_replayed.value()),
     );
     let ages = relay.outbox_age.distribution();
     if ages.counts.iter().any(|count| *count > 0) {
         page.histogram(
             "walrelay_outbox_age_seconds",
-            "From the making of a row to its arrival here, by the server's clock; only with timestamp = \"created_at\".",
+            "From a row's created_at to its reception, by the server's clock; only with timestamp = \"created_at\".",
             &ages,
         );
     }
@@ -316,23 +336,22 @@ fn replayed(page: &mut Page, relay: &relay::Metrics) {
 
 fn throttle(page: &mut Page, relay: &relay::Metrics) {
     for (name, help, gauge) in [
-        ("walrelay_inflight_messages", "Events on their way to Kafka.", &relay.inflight_messages),
-        ("walrelay_inflight_bytes", "Bytes on their way to Kafka.", &relay.inflight_bytes),
-        ("walrelay_inflight_limit_bytes", "The most bytes that may be on their way.", &relay.inflight_limit_bytes),
+        (
+            "walrelay_in_flight_records",
+            "Records in flight: enqueued in librdkafka and not acknowledged.",
+            &relay.in_flight_records,
+        ),
+        ("walrelay_in_flight_bytes", "Bytes of the records in flight.", &relay.in_flight_bytes),
+        ("walrelay_max_in_flight_bytes", "The limit delivery.max_in_flight_bytes.", &relay.max_in_flight_bytes),
     ] {
         page.level(name, help, float(unsigned(gauge)));
     }
-    let limit = unsigned(&relay.inflight_limit_messages);
-    page.level_if(
-        "walrelay_inflight_limit_messages",
-        "The most events that may be on their way; absent if only bytes are limited.",
-        (limit != 0).then(|| float(limit)),
-    );
-    let causes = [("kafka", &relay.backpressure_kafka_micros), ("inflight", &relay.backpressure_inflight_micros)];
+
+    let causes = [("kafka", &relay.backpressure_kafka_micros), ("in_flight", &relay.backpressure_in_flight_micros)];
     page.rows(
         Count,
         "walrelay_backpressure_seconds_total",
-        "Time in which the log was not read, by cause.",
+        "Time in which the WAL was not read, by cause.",
         causes.map(|(cause, micros)| (vec![("cause", cause)], seconds(micros.value()))),
     );
 }
@@ -389,15 +408,15 @@ mod tests {
         let sources = sources();
         let relay = &sources.relay;
         relay.postgres.connected();
-        relay.postgres.lost(Loss::ServerLeft);
+        relay.postgres.lost(Loss::ServerShutdown);
         relay.postgres.connected();
         relay.enter(State::Streaming);
         relay.heard(Lsn::from_wire(100), Lsn::from_wire(150), 3, 4);
         relay.begun(1, 3);
         relay.in_flight(2, 64, Some(1));
         relay.delivered(relay.topics.index("orders-events").index, 10, 1, 2_000_001);
-        relay.held_back(relay::metrics::Cause::Kafka, Duration::from_millis(1_500));
-        relay.failed(Component::Wal, &Refused);
+        relay.held_back(relay::metrics::Backpressure::Kafka, Duration::from_millis(1_500));
+        relay.failed(Component::Postgres, &Refused);
         relay.produce_retries.add(3);
         relay.outbox_age.observe(Duration::from_millis(7));
         relay.slot.set(Some(SlotView {
@@ -416,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_under_their_names() {
+    fn each_value_has_its_name_and_labels() {
         let text = exposition(&busy());
         let relay = "relay=\"or\\\"de\\nrs\\\\\"";
         for line in [
@@ -425,9 +444,9 @@ mod tests {
             format!("walrelay_role{{{relay},role=\"active\"}} 1"),
             format!("walrelay_lag_bytes{{{relay},stage=\"receive\"}} 50"),
             format!("walrelay_connected{{{relay},peer=\"postgres\"}} 1"),
-            format!("walrelay_reconnects_total{{{relay},peer=\"postgres\",reason=\"server_left\"}} 1"),
+            format!("walrelay_reconnects_total{{{relay},peer=\"postgres\",reason=\"server_shutdown\"}} 1"),
             format!("walrelay_reconnects_total{{{relay},peer=\"kafka\",reason=\"failed\"}} 0"),
-            format!("walrelay_errors_total{{{relay},component=\"wal\",code=\"WR-6901\",retryable=\"true\"}} 1"),
+            format!("walrelay_errors_total{{{relay},component=\"postgres\",code=\"WR-6901\",retryable=\"true\"}} 1"),
             format!("walrelay_events_published_total{{{relay},topic=\"orders-events\"}} 1"),
             format!("walrelay_backpressure_seconds_total{{{relay},cause=\"kafka\"}} 1.5"),
             format!("walrelay_slot_wal_limit_used_ratio{{{relay}}} 0.25"),
@@ -448,20 +467,20 @@ mod tests {
     }
 
     #[test]
-    fn the_producers_numbers_are_there_where_they_are_asked_for() {
+    fn librdkafka_statistics_are_exposed_by_option() {
         let mut sources = sources();
         let quantiles = relay::metrics::Quantiles { p50_micros: 1_500, p99_micros: 2_000_000 };
         let broker =
             relay::metrics::BrokerView { number: 3, is_up: true, round_trip: Some(quantiles), ..Default::default() };
-        let view = relay::metrics::ProducerView { queued_messages: 9, queued_bytes: 900, brokers: vec![broker] };
+        let view = relay::metrics::ProducerView { queued_records: 9, queued_bytes: 900, brokers: vec![broker] };
         sources.relay.producer.set(Some(view));
-        assert!(!exposition(&sources).contains("walrelay_kafka_"), "nobody asked");
+        assert!(!exposition(&sources).contains("walrelay_kafka_"), "off by default");
         sources.with_producer = true;
         let text = exposition(&sources);
         let relay = "relay=\"or\\\"de\\nrs\\\\\"";
         for line in [
-            format!("walrelay_kafka_queue_messages{{{relay}}} 9"),
-            format!("walrelay_kafka_broker_up{{{relay},broker=\"3\"}} 1"),
+            format!("walrelay_kafka_queue_records{{{relay}}} 9"),
+            format!("walrelay_kafka_broker_connected{{{relay},broker=\"3\"}} 1"),
             format!("walrelay_kafka_broker_requests_total{{{relay},broker=\"3\"}} 0"),
             format!("walrelay_kafka_broker_round_trip_seconds{{{relay},broker=\"3\",quantile=\"0.99\"}} 2"),
         ] {
@@ -471,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_polls_there_is_a_backlog_and_no_slot() {
+    fn polling_exposes_unpublished_rows_and_no_slot() {
         let relay = relay::Metrics::default();
         relay.unpublished.set(7);
         relay.unpublished_counted_micros.set(1);
@@ -481,13 +500,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_absent() {
+    fn a_series_without_a_value_is_absent() {
         let text = exposition(&sources());
         for name in [
             "walrelay_slot_active",
             "walrelay_unpublished",
             "walrelay_lag_",
-            "walrelay_oldest_inflight",
+            "walrelay_oldest_in_flight",
             "walrelay_errors_total",
             "walrelay_outbox_age",
         ] {

@@ -1,4 +1,4 @@
-//! One exposition in the making; the only file that knows the Prometheus crate.
+//! Builds one exposition; the only file that uses the Prometheus crate.
 
 use prometheus::TextEncoder;
 use prometheus::proto;
@@ -9,9 +9,9 @@ use crate::measure::Distribution;
 /// What kind of number a series is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
-    /// It only grows.
+    /// A counter.
     Count,
-    /// It goes up and down.
+    /// A gauge.
     Level,
 }
 
@@ -26,27 +26,27 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Begins a page for the relay of this name.
+    /// Starts a page for the relay of this name.
     pub(super) fn new(relay: &str) -> Self {
         Self { relay: relay.to_owned(), families: Vec::new() }
     }
 
-    /// Writes a number that only grows.
+    /// Writes a counter without labels of its own.
     pub(super) fn count(&mut self, name: &str, help: &str, value: f64) {
         self.rows(Kind::Count, name, help, [(Vec::new(), value)]);
     }
 
-    /// Writes a number that goes up and down.
+    /// Writes a gauge without labels of its own.
     pub(super) fn level(&mut self, name: &str, help: &str, value: f64) {
         self.rows(Kind::Level, name, help, [(Vec::new(), value)]);
     }
 
-    /// Writes a number that goes up and down, if it is known.
+    /// Writes a gauge if it has a value.
     pub(super) fn level_if(&mut self, name: &str, help: &str, value: Option<f64>) {
         self.rows(Kind::Level, name, help, value.map(|value| (Vec::new(), value)));
     }
 
-    /// Writes one series per row; nothing at all if there is no row.
+    /// Writes one series per row; without rows, not even the name and the help.
     pub(super) fn rows<'a>(&mut self, kind: Kind, name: &str, help: &str, rows: impl IntoIterator<Item = Row<'a>>) {
         let mut metrics = Vec::new();
         for (labels, value) in rows {
@@ -95,7 +95,7 @@ impl Page {
         self.family(proto::MetricType::HISTOGRAM, name, help, vec![metric]);
     }
 
-    /// Ends the page. The encoder can only refuse an empty family or an empty name, and `family` lets neither in.
+    /// Encodes the page. The encoder rejects only an empty family or an empty name, and `family` writes neither.
     pub(super) fn into_text(self) -> String {
         TextEncoder::new().encode_to_string(&self.families).unwrap_or_default()
     }
@@ -113,7 +113,7 @@ impl Page {
         self.families.push(family);
     }
 
-    /// Series of the process carry no name of a relay: every exporter has them under the same labels.
+    /// Series of the process have no label `relay`: every exporter has them under the same labels.
     fn labels(&self, name: &str, labels: &[(&'static str, &str)]) -> Vec<proto::LabelPair> {
         let relay = name.starts_with("walrelay_").then_some(("relay", self.relay.as_str()));
         relay.into_iter().chain(labels.iter().copied()).map(|(name, value)| label(name, value)).collect()

@@ -24,9 +24,9 @@ pub(super) fn write(page: &mut Page) {
     page.level_if("process_virtual_memory_bytes", "Virtual memory.", virtual_memory);
     page.level_if("process_threads", "Threads.", stat_field(&stat, 20));
     page.level_if("process_open_fds", "Open file descriptors.", open_fds());
-    page.level_if("process_max_fds", "The most file descriptors that may be open.", max_fds());
+    page.level_if("process_max_fds", "The limit of open file descriptors.", max_fds());
     let start = boot_seconds().zip(stat_field(&stat, 22)).map(|(boot, ticks)| boot + ticks / TICKS_PER_SECOND);
-    page.level_if("process_start_time_seconds", "When the process started, in seconds since 1970.", start);
+    page.level_if("process_start_time_seconds", "Start time of the process, in seconds since 1970.", start);
 }
 
 fn read(path: &str) -> String {

@@ -1,4 +1,4 @@
-//! `walrelay_kafka_*`: librdkafka's own view of its queue and of each broker. Only where `kafka.metrics` asks for it.
+//! `walrelay_kafka_*`: librdkafka's statistics of its queue and of each broker, with `kafka.metrics = true`.
 
 use crate::relay::metrics::BrokerView;
 use crate::relay::metrics::ProducerView;
@@ -11,44 +11,45 @@ use super::page::Kind::Level;
 use super::page::Page;
 use super::seconds;
 
-/// A series for each broker: its kind, name, help and number.
+/// A series per broker: kind, name, help and value.
 type OfBroker = (Kind, &'static str, &'static str, fn(&BrokerView) -> f64);
-/// Two quantiles for each broker: name, help and numbers.
+/// Two quantiles per broker: name, help and values.
 type TimesOfBroker = (&'static str, &'static str, fn(&BrokerView) -> Option<Quantiles>);
 
 const OF_BROKER: [OfBroker; 5] = [
-    (Level, "walrelay_kafka_broker_up", "Whether a connection to the broker stands.", |broker| {
-        super::flag(broker.is_up)
-    }),
+    (
+        Level,
+        "walrelay_kafka_broker_connected",
+        "1 while a connection to the broker is up, 0 while it is not.",
+        |broker| super::flag(broker.is_up),
+    ),
     (Count, "walrelay_kafka_broker_requests_total", "Requests sent to the broker.", |broker| float(broker.requests)),
     (Count, "walrelay_kafka_broker_sent_bytes_total", "Bytes sent to the broker.", |broker| float(broker.bytes)),
-    (Count, "walrelay_kafka_broker_errors_total", "Requests that failed to be sent.", |broker| float(broker.errors)),
-    (Count, "walrelay_kafka_broker_timeouts_total", "Requests without an answer in time.", |broker| {
-        float(broker.timeouts)
-    }),
+    (Count, "walrelay_kafka_broker_errors_total", "Requests that could not be sent.", |broker| float(broker.errors)),
+    (Count, "walrelay_kafka_broker_timeouts_total", "Requests that timed out.", |broker| float(broker.timeouts)),
 ];
 
 const TIMES_OF_BROKER: [TimesOfBroker; 3] = [
     (
         "walrelay_kafka_broker_round_trip_seconds",
-        "From a request to its answer, over the last 5 s; absent without one.",
+        "From a request to its response, over the last 5 s; absent without one.",
         |broker| broker.round_trip,
     ),
     (
         "walrelay_kafka_broker_queue_seconds",
-        "What a record waits in librdkafka's queue, over the last 5 s; absent without one.",
+        "Time of a record in librdkafka's queue, over the last 5 s; absent without one.",
         |broker| broker.queue_wait,
     ),
     (
         "walrelay_kafka_broker_throttle_seconds",
-        "For how long the broker's quota holds requests back, over the last 5 s; absent without one.",
+        "Throttling by the broker's quota, over the last 5 s; absent without one.",
         |broker| broker.throttle,
     ),
 ];
 
 pub(super) fn write(page: &mut Page, producer: &ProducerView) {
-    let messages = "Records in librdkafka's queue and on their way.";
-    page.level("walrelay_kafka_queue_messages", messages, float(producer.queued_messages));
+    let records = "Records in librdkafka's queue and in flight.";
+    page.level("walrelay_kafka_queue_records", records, float(producer.queued_records));
     page.level("walrelay_kafka_queue_bytes", "Bytes of those records.", float(producer.queued_bytes));
     let brokers: Vec<_> = producer.brokers.iter().map(|broker| (broker.number.to_string(), broker)).collect();
     for (kind, name, help, number) in OF_BROKER {

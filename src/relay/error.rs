@@ -1,4 +1,4 @@
-//! Everything that can end a connection or the relay, and what is known of it.
+//! Errors that end a connection or the relay.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::relay::poll::error as poll;
 use crate::relay::postgres;
 use crate::relay::publish;
 use crate::relay::record::route::BadTemplate;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::stream::position;
 use crate::relay::stream::resume::Lost;
 use walrelay_events::fault::Code;
@@ -18,197 +18,197 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The relay cannot go on, or this connection cannot.
+/// The relay must stop, or this connection must end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An `[[outbox]]` cannot be used.
-    #[error("read the [[outbox]] of table {table}")]
+    #[error("cannot use the [[outbox]] of table {table}")]
     Outbox {
         /// Its table.
         table: String,
-        /// What is wrong.
+        /// The mistake.
         #[source]
         source: BadTemplate,
     },
-    /// PostgreSQL.
-    #[error("{action}")]
-    Wal {
-        /// What was tried.
+    /// A connection to PostgreSQL or a query failed.
+    #[error("cannot {action}")]
+    Postgres {
+        /// The attempt, as in "connect to PostgreSQL".
         action: &'static str,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: postgres::Error,
     },
-    /// The server fails while it sends the log.
-    #[error("follow the log: PostgreSQL failed {}", at_row(*at, *row))]
+    /// The server ended the replication stream with an error.
+    #[error("replication failed {}", at_row(*at, *row))]
     Raised {
         /// The commit of the transaction, or the end of the last one.
         at: Lsn,
-        /// How many rows of it came before.
+        /// The number of its rows that were received.
         row: Option<u64>,
         /// The slot.
         slot: String,
-        /// It has failed there before, in the same way.
-        is_again: bool,
-        /// What it says.
+        /// The same error came at the same position before.
+        is_recurring: bool,
+        /// The server's error.
         #[source]
         source: Box<postgres::Error>,
     },
-    /// The contract does not hold.
+    /// The catalog check failed.
     #[error(transparent)]
-    Contract(#[from] catalog::Error),
+    Catalog(#[from] catalog::Error),
     /// The stored position.
     #[error(transparent)]
     Position(#[from] position::Error),
-    /// Going on would leave a gap.
+    /// Events may be missing if the relay starts.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// The stream cannot be followed.
+    /// The replication stream cannot be decoded or routed.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
     /// The outbox cannot be polled.
     #[error(transparent)]
     Poll(#[from] poll::Error),
-    /// A producer cannot be made.
+    /// A producer cannot be created.
     #[error(transparent)]
     Publish(#[from] publish::Error),
-    /// Kafka did not take a record.
+    /// A record was not delivered, or the producer failed.
     #[error(transparent)]
     Failure(#[from] publish::Failure),
-    /// Commits of the application would wait for us.
+    /// Commits of the application would wait for the relay.
     #[error(
-        "this relay would count as a synchronous standby, and commits of the application would wait for Kafka: \
-         synchronous_standby_names = '{names}'"
+        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and commits \
+         would wait for Kafka"
     )]
     Synchronous {
         /// The setting.
         names: String,
     },
-    /// The server has been silent for too long.
-    #[error("the server has said nothing for {} s", limit.as_secs())]
+    /// The server sent nothing for too long.
+    #[error("connection timed out: no message from the server for {} s", limit.as_secs())]
     Silent {
         /// The limit.
         limit: Duration,
     },
-    /// A stop took too long.
-    #[error("Kafka had not acknowledged {records} records when the drain deadline of {} s passed", limit.as_secs())]
+    /// Records were not acknowledged before the shutdown timeout.
+    #[error("shutdown timed out after {} s: {records} records are not acknowledged", limit.as_secs())]
     DrainTimeout {
-        /// How many.
+        /// Their number.
         records: u64,
         /// The limit.
         limit: Duration,
     },
-    /// A stop came without a connection to PostgreSQL: what Kafka acknowledged now could not be confirmed.
-    #[error("stopped with {records} records that Kafka has not acknowledged; further events may wait in PostgreSQL")]
+    /// The relay stopped without a connection to PostgreSQL: an acknowledgement could not be confirmed.
+    #[error("stopped while {records} records are not acknowledged; further events may remain in PostgreSQL")]
     Unacknowledged {
-        /// How many.
+        /// Their number.
         records: u64,
     },
-    /// A stop took too long for another reason than Kafka.
-    #[error("Kafka has acknowledged every record, but {what} within the drain deadline of {} s", limit.as_secs())]
+    /// The shutdown timed out for another reason than Kafka.
+    #[error("shutdown timed out after {} s: {what}, although every record is acknowledged", limit.as_secs())]
     Undrained {
-        /// What did not come to its end.
+        /// What was not finished.
         what: &'static str,
         /// The limit.
         limit: Duration,
     },
     /// A thread cannot be started.
-    #[error("start a thread")]
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
-    /// Where positions are not stored: nothing is kept that a gap would have to be accepted for.
+    /// The same where positions are not stored, so that there is no gap to accept.
     #[error(transparent)]
     NotStored(Box<Self>),
 }
 
 impl Error {
-    /// Says what was being done, for an error of PostgreSQL's client or of ours on top of it.
-    pub(super) fn wal<E: Into<postgres::Error>>(action: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self::Wal { action, source: error.into() }
+    /// Adds what was tried to an error of a connection or a query.
+    pub(super) fn postgres<E: Into<postgres::Error>>(action: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Postgres { action, source: error.into() }
     }
 
-    /// Says whether a file with a secret or a key is absent or unfit, which it may be for a moment while it is replaced.
+    /// Says whether a file with a secret or a key is missing or invalid: it may be while it is being replaced.
     #[must_use]
     pub fn is_about_files(&self) -> bool {
-        let of_postgres = matches!(self, Self::Wal { source, .. } if source.is_about_files());
+        let of_postgres = matches!(self, Self::Postgres { source, .. } if source.is_about_files());
         of_postgres || matches!(self, Self::Publish(error) if error.is_about_files())
     }
 
-    /// A drain has not come to its end, with so many records in flight and perhaps an open transaction.
+    /// Gives the error of a drain that timed out with these records in flight, perhaps in an open transaction.
     pub(super) const fn undrained(records: u64, is_within_transaction: bool, limit: Duration) -> Self {
         match records {
             0 if is_within_transaction => {
-                Self::Undrained { what: "the open transaction could not be read to its end", limit }
+                Self::Undrained { what: "the open transaction was not read completely", limit }
             }
-            0 => Self::Undrained { what: "the last position could not be stored", limit },
+            0 => Self::Undrained { what: "the last position was not stored", limit },
             records => Self::DrainTimeout { records, limit },
         }
     }
 
-    /// Names the role that asked, if it lacks a right on the stored position.
+    /// Adds the role, if it lacks a privilege on the stored position.
     pub(super) fn of_role(self, role: &str) -> Self {
         if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
     }
 
-    /// Positions are not stored.
+    /// Replaces the help where positions are not stored: there is no gap to accept.
     pub(super) fn not_stored(self) -> Self {
         let is_gap = matches!(
             &self,
-            Self::Lost(_) | Self::Contract(catalog::Error::Unseen { .. } | catalog::Error::ColumnRenamed { .. })
+            Self::Lost(_) | Self::Catalog(catalog::Error::Unseen { .. } | catalog::Error::ColumnRenamed { .. })
         );
-        let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_again, source, .. }
-                                   if *is_again || source.is_about_content());
+        let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_recurring, source, .. }
+                                   if *is_recurring || source.is_about_content());
         if is_gap || is_at_a_row { Self::NotStored(Box::new(self)) } else { self }
     }
 
-    /// What to do where only a restart is needed to go on.
-    fn after_a_restart(&self) -> String {
+    /// The next step where a restart is enough.
+    fn restart(&self) -> String {
         if let Self::Raised { at, slot, .. } = self {
             return past(*at, slot, "restart");
         }
-        if let Self::Contract(catalog::Error::ColumnRenamed { before, now, role, .. }) = self {
+        if let Self::Catalog(catalog::Error::ColumnRenamed { before, now, role, .. }) = self {
             return format!(
-                "{}; or, if it is not to be sent any more, restart",
+                "{}; or restart, if events need its values no longer",
                 catalog::both_names(role, now, before)
             );
         }
-        "compare the rows of the outbox table that were committed in between with Kafka, then restart: positions are not \
-         stored (source.store_position), and a restart begins where the slot stands"
+        "compare the outbox table with Kafka, then restart: positions are not stored (source.store_position), and a restart \
+         starts at the slot's position"
             .to_owned()
     }
 
-    /// Gives what failed and where, if the server failed at a place of the source and not on the way to it.
-    pub(super) fn place(&self) -> Option<(&str, Place)> {
+    /// Gives the SQLSTATE and the position, if the server failed at a position of the source.
+    pub(super) fn failure_position(&self) -> Option<(&str, FailurePosition)> {
         if let Self::Poll(error) = self {
-            return error.place();
+            return error.failure_position();
         }
         let Self::Raised { at, row, source, .. } = self else { return None };
-        source.stays_at_its_place().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
+        source.recurs_at_position().then_some((source.state()?, (at.to_wire(), row.unwrap_or_default())))
     }
 
-    /// It has come again at the same place: trying again does not help.
-    pub(super) fn come_again(mut self) -> Self {
-        if let Self::Raised { is_again, .. } = &mut self {
-            *is_again = true;
+    /// Marks it as recurring at the same position: a retry does not help.
+    pub(super) fn mark_recurring(mut self) -> Self {
+        if let Self::Raised { is_recurring, .. } = &mut self {
+            *is_recurring = true;
         } else if let Self::Poll(error) = &mut self {
-            error.come_again();
+            error.mark_recurring();
         }
         self
     }
 
-    /// Gives what the connection to PostgreSQL says, if that is what failed.
-    pub(super) fn into_wal(self) -> Option<postgres::Error> {
-        if let Self::Wal { source, .. } | Self::Contract(catalog::Error::Query(source)) = self {
+    /// Gives the error of the connection to PostgreSQL, if that is the cause.
+    pub(super) fn into_postgres(self) -> Option<postgres::Error> {
+        if let Self::Postgres { source, .. } | Self::Catalog(catalog::Error::Query(source)) = self {
             return Some(source);
         }
         None
     }
 
-    /// Gives the room it comes from.
+    /// Gives the part of the relay that failed.
     #[must_use]
     pub const fn component(&self) -> Component {
         match self {
-            Self::Wal { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Wal,
-            Self::Contract(_) | Self::Synchronous { .. } => Component::Contract,
+            Self::Postgres { .. } | Self::Raised { .. } | Self::Silent { .. } => Component::Postgres,
+            Self::Catalog(_) | Self::Synchronous { .. } => Component::Catalog,
             Self::Position(_) | Self::Lost(_) => Component::Position,
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
@@ -227,12 +227,12 @@ impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
             Self::Outbox { .. } => Code::new(Exit::Configuration, 41),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
-            Self::Wal { source, .. } => source.code(),
+            Self::Postgres { source, .. } => source.code(),
             Self::Raised { source, .. } => source.code(),
-            Self::Contract(error) => error.code(),
+            Self::Catalog(error) => error.code(),
             Self::Position(error) => error.code(),
             Self::Lost(lost) => match lost {
                 Lost::OtherSystem { .. } => Code::new(Exit::PositionLost, 10),
@@ -262,10 +262,10 @@ impl Diagnose for Error {
             | Self::Unacknowledged { .. }
             | Self::Undrained { .. }
             | Self::Thread(_) => Fate::Fatal,
-            Self::Raised { is_again: true, .. } => Fate::Fatal,
-            Self::Wal { source, .. } => source.fate(),
+            Self::Raised { is_recurring: true, .. } => Fate::Fatal,
+            Self::Postgres { source, .. } => source.fate(),
             Self::Raised { source, .. } => source.fate(),
-            Self::Contract(error) => error.fate(),
+            Self::Catalog(error) => error.fate(),
             Self::Position(error) => error.fate(),
             Self::Pipeline(error) => error.fate(),
             Self::Poll(error) => error.fate(),
@@ -278,20 +278,20 @@ impl Diagnose for Error {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Outbox { .. } => Some("mend [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_again, source } if *is_again || source.is_about_content() => {
+            Self::Outbox { .. } => Some("correct this [[outbox]] in the configuration".to_owned()),
+            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
                 Some(past(*at, slot, "`walrelay setup --apply --accept-gap`"))
             }
-            Self::Raised { is_again: true, source, .. } if source.help().is_none() => Some(
-                "the server fails there whenever it is asked: its log says more; nothing was confirmed past this place".to_owned(),
+            Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
+                "the server fails at this position each time: see its log; nothing after it was confirmed".to_owned(),
             ),
-            Self::Wal { source, .. } => source.help(),
+            Self::Postgres { source, .. } => source.help(),
             Self::Raised { source, .. } => source.help(),
-            Self::Contract(error) => error.help(),
+            Self::Catalog(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
-                "events between the two positions may be missing in Kafka: compare the outbox table; then accept the gap \
-                 with `walrelay setup --apply --accept-gap`, which starts at the slot's position"
+                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then run \
+                 `walrelay setup --apply --accept-gap`, which starts at the slot's position"
                     .to_owned(),
             ),
             Self::Pipeline(error) => error.help(),
@@ -299,43 +299,42 @@ impl Diagnose for Error {
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Synchronous { .. } => Some(
-                "list the standbys by their names instead, and not the name of this relay (relay.name), for example with `ALTER SYSTEM \
-                 SET synchronous_standby_names = 'FIRST 1 (standby1)'` and `SELECT pg_reload_conf()`"
+                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET synchronous_standby_names = \
+                 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
                     .to_owned(),
             ),
             Self::Silent { .. } => None,
             Self::DrainTimeout { .. } => {
-                Some("nothing is lost: restart, and they are published again; raise shutdown.drain for more time".to_owned())
+                Some("nothing is lost: a restart publishes them again; raise shutdown.drain to wait longer".to_owned())
             }
             Self::Unacknowledged { .. } => {
-                Some("nothing is lost: restart once Kafka is up, and they are published again".to_owned())
+                Some("nothing is lost: restart when Kafka is up; the records are published again".to_owned())
             }
             Self::Undrained { .. } => Some(
-                "nothing is lost: restart, and events since the stored position are published again; raise shutdown.drain for \
-                 more time, and see whether another session locks walrelay.position"
+                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain to wait \
+                 longer, and check whether another session locks walrelay.position"
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
-            Self::NotStored(error) => Some(error.after_a_restart()),
+            Self::NotStored(error) => Some(error.restart()),
         }
     }
 }
 
 fn at_row(at: Lsn, row: Option<u64>) -> String {
     row.map_or_else(
-        || format!("behind {at}"),
+        || format!("after {at}"),
         |row| format!("at row {} of the transaction that commits at {at}", row + 1),
     )
 }
 
-/// How to go on behind a transaction that the server cannot send. What the log has is there for good: a correction of the row
-/// does not reach it.
+/// How to skip a transaction that the server cannot send. A correction of the row in the table does not change the WAL.
 fn past(at: Lsn, slot: &str, then: &str) -> String {
-    let behind = Lsn::from_wire(at.to_wire() + 1);
+    let after = Lsn::from_wire(at.to_wire() + 1);
     format!(
-        "what comes before is delivered, and the log keeps the row as it was written, whatever becomes of it in the \
-         table: run `SELECT pg_replication_slot_advance('{}', '{behind}')`, then {then}; this leaves out the whole \
-         transaction: insert its events anew, with the value corrected",
+        "earlier events are delivered; a correction of the row in the table does not change the WAL: run `SELECT \
+         pg_replication_slot_advance('{}', '{after}')`, then {then}; this skips the whole transaction: insert its events \
+         again with a correct value",
         slot.replace('\'', "''")
     )
 }

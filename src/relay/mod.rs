@@ -9,11 +9,11 @@
 //!   position (keeper's own thread and connection): persist, then flush
 //! ```
 //!
-//! Where the right to replicate is refused, `poll` reads the table itself, and shares record, publish and retry.
+//! For a role without REPLICATION, `poll` reads the table itself, and uses the same record, publish and retry.
 //!
-//! `stream/follow` is the loop over one connection, the only place where reading, deciding and publishing meet;
-//! `stream/supervise` says what comes after a connection: wait, start again, park, or stop with an error that a person must
-//! act on. `run` creates nothing in either server and skips nothing.
+//! `stream/follow` is the loop over one connection, where reading, deciding and publishing meet; `stream/supervise` decides what
+//! follows a connection: wait, connect again, or stop with an error that an operator must act on. `run` creates nothing in either
+//! server and skips nothing.
 
 // In the order in which data meets them.
 pub mod postgres;
@@ -47,17 +47,17 @@ pub use error::Error;
 pub use metrics::Metrics;
 pub use metrics::State;
 pub use settings::Config;
-pub use settings::Delivery;
+pub use settings::DeliveryOptions;
 pub use settings::Failover;
 pub use settings::Mode;
 pub use settings::OnPoison;
-pub use settings::Poll;
+pub use settings::PollOptions;
 pub use settings::Settings;
-pub use settings::Shutdown;
-pub use settings::Source;
+pub use settings::ShutdownOptions;
+pub use settings::SourceOptions;
 
-/// Relays until `stop` is cancelled and everything on the way has been delivered and confirmed, or until an error that a
-/// person must act on. Everything else is waited for.
+/// Relays until `stop` is cancelled and everything in flight is acknowledged and confirmed, or until a fatal error. Transient errors
+/// are retried.
 pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
     match settings.source.mode {
         Mode::Wal => Box::pin(stream::supervise::run(settings, metrics, stop)).await,

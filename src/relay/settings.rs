@@ -18,7 +18,7 @@ pub struct Settings {
     /// `[relay]`
     pub relay: Config,
     /// `[source]`
-    pub source: Source,
+    pub source: SourceOptions,
     /// `[postgres]`
     pub postgres: postgres::Config,
     /// `[[outbox]]`
@@ -26,13 +26,13 @@ pub struct Settings {
     /// `[kafka]`
     pub kafka: publish::Config,
     /// `[delivery]`
-    pub delivery: Delivery,
+    pub delivery: DeliveryOptions,
     /// `[shutdown]`
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownOptions,
 }
 
 impl Settings {
-    /// Makes the routes of all outbox tables.
+    /// Creates the routes of all outbox tables.
     pub fn routes(&self) -> Result<Vec<Route>, Error> {
         let make = match self.source.mode {
             Mode::Wal => Route::new,
@@ -45,50 +45,50 @@ impl Settings {
     }
 }
 
-/// Who this relay is.
+/// The identity of this relay.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The name of this relay: Kafka's `client.id`, PostgreSQL's `application_name`, and a label of its metrics.
+    /// The relay's name: Kafka's `client.id`, PostgreSQL's `application_name`, and a label of its metrics.
     pub name: String,
 }
 
-/// Where events come from.
+/// The source of events.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Source {
+pub struct SourceOptions {
     /// How the outbox is read.
     pub mode: Mode,
     /// The replication slot. `setup` creates it, `run` never does.
     pub slot: String,
     /// The publication. `setup` creates it, `run` never does.
     pub publication: String,
-    /// Whether `setup` creates a slot that a standby keeps (PostgreSQL 17 and later).
+    /// Whether `setup` creates a failover slot (PostgreSQL 17 and later).
     pub failover: Failover,
-    /// How long Kafka may make no progress before the relay lets go of PostgreSQL, so that a shutdown never waits for it; at most
-    /// `wal_sender_timeout`.
+    /// The time without an acknowledgement from Kafka after which the relay disconnects from PostgreSQL, so that a shutdown of the
+    /// server does not wait for it; at most `wal_sender_timeout`.
     #[serde(with = "units::duration")]
-    pub stall_release_after: Duration,
-    /// How long a relay waits before it publishes after one that did not end in order: what that one has sent must be written
-    /// by then, or a key reads an old record behind newer ones.
+    pub disconnect_on_stall_after: Duration,
+    /// How long a relay waits before it publishes after another one without an orderly stop: requests of that one must be answered
+    /// by then, or an old record of a key could follow newer ones.
     #[serde(with = "units::duration")]
     pub takeover_delay: Duration,
-    /// Keep the confirmed position in a row of the source database.
+    /// Store the confirmed position in a row of the source database.
     pub store_position: bool,
-    /// How an outbox is polled; mode `poll` alone looks here.
-    pub poll: Poll,
+    /// The options of mode `poll`.
+    pub poll: PollOptions,
 }
 
-/// How an outbox is polled.
+/// The options of mode `poll`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Poll {
-    /// How long an outbox without further rows is left alone.
+pub struct PollOptions {
+    /// The pause between two polls without further rows.
     #[serde(with = "units::duration")]
     pub interval: Duration,
-    /// The most rows of one batch, which is one transaction.
-    pub batch_max: u32,
-    /// How long Kafka may take for a batch before the transaction is given up.
+    /// The number of rows of one batch, which is one transaction.
+    pub max_batch_rows: u32,
+    /// The timeout of the acknowledgement of a batch, after which its transaction is rolled back.
     #[serde(with = "units::duration")]
     pub batch_timeout: Duration,
 }
@@ -100,7 +100,7 @@ pub enum Mode {
     /// From the write-ahead log, by logical replication.
     #[default]
     Wal,
-    /// From the table, by queries, where the right to replicate is refused.
+    /// From the table, by queries, for roles without REPLICATION.
     Poll,
 }
 
@@ -108,7 +108,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Failover {
-    /// Where the server can.
+    /// If the server supports it.
     #[default]
     Auto,
     /// Always; an older server is an error.
@@ -117,11 +117,11 @@ pub enum Failover {
     Off,
 }
 
-/// How much may be on the way, and what happens to an event that cannot become a record.
+/// The in-flight limit, and what happens to an event that cannot become a record.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Delivery {
-    /// The memory for events on their way to Kafka. Beyond it the log is not read.
+pub struct DeliveryOptions {
+    /// The memory of records in flight. At this limit the WAL is not read.
     #[serde(with = "units::bytes")]
     pub max_in_flight_bytes: u64,
     /// What happens to an event that cannot become a record.
@@ -140,8 +140,8 @@ pub enum OnPoison {
 /// How the relay stops.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
-    /// How long a stop may wait for events on their way. Then it leaves with exit code 75.
+pub struct ShutdownOptions {
+    /// How long a stop may wait for acknowledgements. After it the exit code is 75.
     #[serde(with = "units::duration")]
     pub drain: Duration,
 }
@@ -152,34 +152,34 @@ impl Default for Config {
     }
 }
 
-impl Default for Source {
+impl Default for SourceOptions {
     fn default() -> Self {
         Self {
             mode: Mode::default(),
             slot: "walrelay".to_owned(),
             publication: "walrelay".to_owned(),
             failover: Failover::default(),
-            stall_release_after: Duration::from_secs(30),
+            disconnect_on_stall_after: Duration::from_secs(30),
             takeover_delay: Duration::from_secs(4),
             store_position: true,
-            poll: Poll::default(),
+            poll: PollOptions::default(),
         }
     }
 }
 
-impl Default for Poll {
+impl Default for PollOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_millis(100), batch_max: 1_000, batch_timeout: Duration::from_secs(10) }
+        Self { interval: Duration::from_millis(100), max_batch_rows: 1_000, batch_timeout: Duration::from_secs(10) }
     }
 }
 
-impl Default for Delivery {
+impl Default for DeliveryOptions {
     fn default() -> Self {
         Self { max_in_flight_bytes: 32 << 20, on_poison: OnPoison::default() }
     }
 }
 
-impl Default for Shutdown {
+impl Default for ShutdownOptions {
     fn default() -> Self {
         Self { drain: Duration::from_secs(20) }
     }

@@ -88,7 +88,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 
 #[test]
 fn three_mistakes_are_told_at_once_with_64() {
-    let more = "[shutdown]\ndrian = \"20s\"\n\n[source]\nstall_release_after = 30\n\n[log]\nformat = \"jsno\"\n";
+    let more = "[shutdown]\ndrian = \"20s\"\n\n[source]\ndisconnect_on_stall_after = 30\n\n[log]\nformat = \"jsno\"\n";
     let ended = program("postgres://postgres@127.0.0.1:1/postgres", more).verb(&["run"]);
     assert_eq!(ended.code, Some(64));
     for expected in ["did you mean `drain`?", "a duration with its unit", "did you mean `json`?", "config.toml:12:1"] {

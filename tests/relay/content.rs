@@ -53,7 +53,7 @@ fn g2_text_of_a_database_without_an_encoding_is_sent_byte_for_byte_from_either_s
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "SQL_ASCII");
     let mut log = program(&url, kafka, "ascii-log", "");
-    let mut poll = program(&url, kafka, "ascii-poll", "mode = \"poll\"\n[source.poll]\nbatch_max = 2");
+    let mut poll = program(&url, kafka, "ascii-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 2");
     log.start_streaming();
     poll.start_streaming();
     // In the key, the payload and a column that nobody maps.
@@ -107,7 +107,7 @@ fn d_text_that_utf8_does_not_have_stops_with_68_after_what_comes_before_and_is_p
 fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and_a_correction_lets_it_go() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "WIN1252");
-    let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nbatch_max = 3");
+    let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 3");
     // In a column that nobody maps it is not even read; in the key itself the row is named all the same.
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
                      ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), 'E', '5', NULL)"));

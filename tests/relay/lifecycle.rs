@@ -6,9 +6,9 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 use walrelay_events::testing::StopMode;
 
-use super::contract::accept;
-use super::contract::ends;
-use super::contract::has_lists;
+use super::catalog_check::accept;
+use super::catalog_check::ends;
+use super::catalog_check::has_lists;
 use super::delivery::prepared;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;

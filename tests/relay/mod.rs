@@ -1,11 +1,12 @@
 //! The relay against real servers.
 
 mod both_ends;
+mod catalog_check;
 mod codes;
 mod content;
-mod contract;
 mod delivery;
 mod failover;
+mod gaps;
 mod lifecycle;
 mod order;
 mod poison;
@@ -18,5 +19,4 @@ mod shutdown;
 mod stall;
 mod stop;
 mod tls;
-mod unseen;
 mod wal;

@@ -38,7 +38,7 @@ fn held_back(more: &str) -> Stage {
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
     proxy.hold();
     emit(&sql, 4);
-    program.await_that("records on the way", |program| program.metric("walrelay_inflight_messages") == Some(4.0));
+    program.await_that("records on the way", |program| program.metric("walrelay_in_flight_records") == Some(4.0));
     Stage { postgres, kafka, proxy, program, sql }
 }
 
@@ -54,7 +54,7 @@ fn release(stage: &Stage) {
 
 #[test]
 fn g3_records_of_a_stalled_producer_are_written_before_their_successors_and_once() {
-    let mut stage = held_back("[source]\nstall_release_after = \"2s\"\n");
+    let mut stage = held_back("[source]\ndisconnect_on_stall_after = \"2s\"\n");
     stage.program.await_state("sink_blocked");
     emit(&stage.sql, 4);
     release(&stage);

@@ -7,7 +7,7 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
-use super::unseen::await_all;
+use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;

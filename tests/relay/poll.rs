@@ -125,7 +125,7 @@ fn d8_transactions_that_commit_later_than_their_numbers_say_are_not_missed_nor_s
 fn g4_g9_two_instances_share_the_work_and_one_that_is_killed_again_and_again_costs_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-two", PARTITIONS);
-    let more = "interval = \"5ms\"\nbatch_max = 50";
+    let more = "interval = \"5ms\"\nmax_batch_rows = 50";
     let (mut first, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-two", more);
     let mut second = polling(&postgres.url(), &kafka.bootstrap(), "poll-two", more);
     first.start_streaming();
@@ -155,7 +155,7 @@ fn a_row_that_somebody_else_has_locked_is_not_overtaken_by_its_key_and_holds_up_
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-lock", 1);
     // So few rows that the blocked ones alone fill a batch.
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-lock", "batch_max = 4");
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-lock", "max_batch_rows = 4");
     sql.run("SELECT emit('k1'); SELECT emit('k2'); SELECT emit('k1')");
     let operator = Sql::connect(&postgres.url());
     operator.run(
@@ -202,7 +202,7 @@ fn f1_with_kafka_away_no_transaction_stays_open_and_everything_comes_afterwards(
 fn e1_e3_it_waits_for_postgres_and_comes_back_to_it() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-postgres", 3);
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-postgres", "batch_max = 100");
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-postgres", "max_batch_rows = 100");
     program.start_streaming();
     let writers = source::writers(&postgres.url(), 2, 200_000, 100);
     let ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walrelay'";

@@ -54,7 +54,7 @@ fn g8_rows_that_a_policy_hides_are_an_error_at_the_start_and_while_running() {
 fn g3_a_sequence_that_started_over_behind_its_rows_stops_before_any_of_them_and_the_printed_sql_orders_them() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-restart", 1);
-    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-restart", "batch_max = 2");
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-restart", "max_batch_rows = 2");
     sql.run("ALTER TABLE outbox_events ALTER COLUMN sequence RESTART WITH 1000");
     (0..5).for_each(|_| sql.run("SELECT emit('k1')"));
     sql.run("ALTER TABLE outbox_events ALTER COLUMN sequence RESTART WITH 1; SELECT emit('k1'); SELECT emit('k1')");

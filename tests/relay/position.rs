@@ -71,7 +71,7 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
 fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_lock() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("stop-full", 3);
-    let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n\n[source]\nstall_release_after = \"10m\"\n";
+    let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n\n[source]\ndisconnect_on_stall_after = \"10m\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-full", more);
     program.start_streaming();
     sql.run("SELECT emit('k1')");
@@ -81,7 +81,7 @@ fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_
     await_text(&mut program, &sql, WAITS, "1");
     kafka.freeze(0);
     source::writers(&postgres.url(), 1, 10_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
-    program.await_that("a full relay", |program| program.metric("walrelay_inflight_bytes") > Some(900_000.0));
+    program.await_that("a full relay", |program| program.metric("walrelay_in_flight_bytes") > Some(900_000.0));
     await_text(&mut program, &sql, WAITS, "1");
     drop((sql, other));
     stop_fast(&postgres, &program);

@@ -125,7 +125,7 @@ fn a_stop_in_the_middle_of_a_large_transaction_reaches_its_end_and_repeats_nothi
 fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("parked", 3);
-    let more = "[source]\nstall_release_after = \"2s\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "parked", more);
     program.start_streaming();
     kafka.kill(0);
@@ -145,7 +145,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     assert_eq!(verdict.repeated, 0, "what was handed over once stays with its producer: {}", program.log());
     program.await_that("librdkafka's own numbers", |program| {
         program.metric("walrelay_kafka_broker_requests_total") > Some(0.0)
-            && program.metric("walrelay_kafka_queue_messages") == Some(0.0)
+            && program.metric("walrelay_kafka_queue_records") == Some(0.0)
     });
 }
 
@@ -153,7 +153,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
 fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("frozen", 3);
-    let more = "[source]\nstall_release_after = \"1h\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"1h\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "frozen", more);
     program.start_streaming();
     kafka.freeze(0);
@@ -175,7 +175,7 @@ fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
 fn f22_a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("nameless", 3);
-    let more = "[source]\nstall_release_after = \"1h\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"1h\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "nameless", more);
     program.start_streaming();
     sql.run("SELECT emit('k1')");
@@ -228,7 +228,7 @@ fn stop_without_kafka(mut kafka: Kafka, topic: &str, mut program: Program, sql: 
 
 pub(super) fn await_a_record_on_the_way(program: &mut Program) {
     program.await_that("a record on the way", |program| {
-        program.metric("walrelay_inflight_messages").is_some_and(|count| count > 0.0)
+        program.metric("walrelay_in_flight_records").is_some_and(|count| count > 0.0)
     });
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
-use super::contract::accept;
+use super::catalog_check::accept;
 use super::delivery::prepared;
-use super::unseen::CREATE;
-use super::unseen::await_all;
+use super::gaps::CREATE;
+use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::raw;
@@ -54,7 +54,7 @@ fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
 fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_open_transaction() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
     kafka.create_topic_without_replicas("one-away", 6);
-    let more = "[source]\nstall_release_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "one-away", more);
     program.start_streaming();
     source::writers(&postgres.url(), 1, 500, 200).into_iter().for_each(|writer| writer.join().unwrap());
@@ -89,7 +89,7 @@ fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
         (false, 0, &again, 66, "WR-6603", ""),
         (true, 0, "SELECT pg_drop_replication_slot('walrelay')", 66, "WR-6601", ""),
     ] {
-        let more = format!("[source]\nstall_release_after = \"2s\"\nstore_position = {store_position}\n");
+        let more = format!("[source]\ndisconnect_on_stall_after = \"2s\"\nstore_position = {store_position}\n");
         let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "outage", &more);
         program.start_streaming();
         sql.run("SELECT emit('k1')");
@@ -116,7 +116,7 @@ fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
 fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("full", 1);
-    let more = "[source]\nstall_release_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "full", more);
     program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"3s\"\n");
     program.start_streaming();

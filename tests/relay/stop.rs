@@ -22,7 +22,7 @@ fn stopped(program: &mut Program, code: i32) -> String {
 fn await_published(program: &mut Program, count: f64) {
     program.await_that(&format!("{count} events"), |program| {
         program.metric("walrelay_events_published_total").is_some_and(|published| published >= count)
-            && program.metric("walrelay_inflight_messages") == Some(0.0)
+            && program.metric("walrelay_in_flight_records") == Some(0.0)
     });
 }
 
@@ -30,7 +30,7 @@ fn await_published(program: &mut Program, count: f64) {
 fn g2_a_stop_while_kafka_is_down_is_0_with_nothing_in_flight_and_75_with_the_number_of_records_otherwise() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("stop-number", 3);
-    let more = "[source]\nstall_release_after = \"2s\"\n[shutdown]\ndrain = \"1s\"\n";
+    let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n[shutdown]\ndrain = \"1s\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-number", more);
     program.start_streaming();
     sql.run("SELECT emit('k1')");

@@ -68,7 +68,7 @@ fn scram_binds_to_rsassa_pss_and_a_client_key_that_is_being_replaced_is_waited_f
     fs::remove_file(&key).unwrap();
     Sql::connect(&postgres.url()).run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'relay'");
     // Credentials are tried three times; a file is waited for.
-    let failures = "walrelay_errors_total{relay=\"walrelay\",component=\"wal\",code=\"WR-6422\"";
+    let failures = "walrelay_errors_total{relay=\"walrelay\",component=\"postgres\",code=\"WR-6422\"";
     program.await_that("four attempts", |program| program.metric(failures).is_some_and(|count| count >= 4.0));
     let (status, cause) = program.get("/readyz").unwrap();
     assert!(status == 503 && cause.contains("WR-6422") && cause.contains("client.key"), "{cause}");

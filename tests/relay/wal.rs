@@ -42,7 +42,7 @@ fn config() -> Config {
 /// What the relay makes of a position once it is stored.
 fn stored(position: Lsn) -> Reportable {
     let (limit, confirmed) = (Duration::from_secs(60), Ledger::new(position).settle());
-    let pace = Pace { wal_sender_timeout: limit, silence_max: limit, stall_release_after: limit };
+    let pace = Pace { wal_sender_timeout: limit, max_silence: limit, disconnect_on_stall_after: limit };
     let mut feedback = Feedback::new(pace, confirmed, Instant::now());
     feedback.persisted(confirmed);
     feedback.reportable().unwrap()

@@ -35,15 +35,9 @@ mod kafka;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// What the program `walrelay` uses beyond the public interface. It may change with every version.
 #[cfg(feature = "consumer")]
 #[doc(hidden)]
-pub mod internal {
-    pub use crate::consumer::is_expecting_a_panic;
-    pub use crate::kafka::Brokers;
-    pub use crate::kafka::is_of_connections;
-    pub use crate::kafka::refusal;
-}
+pub mod internal;
 
 /// The page about the library; its examples are compiled, and run where they need no server.
 #[cfg(all(doctest, feature = "outbox", feature = "consumer", feature = "testing"))]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::relay;
 use crate::relay::metrics::Metrics;
 use crate::relay::setup;
-use crate::relay::setup::Wish;
+use crate::relay::setup::SetupOptions;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
@@ -136,9 +136,9 @@ pub fn run(
     let settings = settings(&postgres, &broker);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let wish = Wish { with_outbox: true, ..Wish::default() };
+    let setup_options = SetupOptions { with_outbox: true, ..SetupOptions::default() };
     let mut steps = Vec::new();
-    runtime.block_on(setup::apply(&settings, &wish, &mut |step| steps.push(step.to_owned())))?;
+    runtime.block_on(setup::apply(&settings, &setup_options, &mut |step| steps.push(step.to_owned())))?;
     for step in steps {
         show.note(&step)?;
     }
@@ -215,11 +215,11 @@ impl Relaying {
 fn settings(postgres: &Postgres, broker: &Broker) -> relay::Settings {
     relay::Settings {
         relay: relay::Config { name: "demo".to_owned() },
-        source: relay::Source::default(),
+        source: relay::SourceOptions::default(),
         postgres: relay::postgres::Config { url: postgres.url(), ..relay::postgres::Config::default() },
         outboxes: vec![relay::record::route::Config::default()],
         kafka: relay::publish::Config { brokers: vec![broker.bootstrap()], ..relay::publish::Config::default() },
-        delivery: relay::Delivery::default(),
-        shutdown: relay::Shutdown::default(),
+        delivery: relay::DeliveryOptions::default(),
+        shutdown: relay::ShutdownOptions::default(),
     }
 }

@@ -1,8 +1,8 @@
-//! What the catalog says of how the outbox tables are published, and whether it was the same all the time.
+//! How the outbox tables are published, according to the catalog, and whether that has changed.
 //!
-//! The oid and the row version (xmin) of a catalog row tell that it was created anew or changed, also when it reads the same
-//! again. A table is covered as long as one of the ways in which it is published stood unchanged. What is not known to have
-//! been harmless is named: events may have passed unseen meanwhile.
+//! The OID and the row version (xmin) of a catalog row show that it was recreated or changed, even if its values are the same
+//! again. A table is covered as long as one of its ways into the publication is unchanged. Any other change is reported: events may
+//! have been omitted meanwhile.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -13,22 +13,22 @@ use serde::Serialize;
 /// The publication and the tables of the configuration, as the catalog shows them at one moment.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Coverage {
-    /// The publication's name; empty where it was not noted.
+    /// The publication's name; empty if it was not stored.
     #[serde(default)]
     pub name: String,
     /// The publication's catalog row.
     pub publication: RowVersion,
     /// The tables, by schema and name.
     pub tables: BTreeMap<String, Table>,
-    /// What was seen that leaves no trace in the catalog once it is undone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub doubt: Option<String>,
+    /// A failed check that leaves no trace in the catalog after it is fixed.
+    #[serde(default, alias = "doubt", skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<String>,
 }
 
-/// Which version of which row of the catalog.
+/// A version of a catalog row.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RowVersion {
-    /// The object's oid.
+    /// The object's OID.
     pub oid: i64,
     /// The transaction that wrote this version.
     pub xmin: String,
@@ -37,11 +37,11 @@ pub struct RowVersion {
 /// How one table is published.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Table {
-    /// The table's oid.
+    /// The table's OID.
     pub oid: i64,
-    /// The versions of the catalog rows that make it published: by name, by schema, or as one of all tables.
+    /// The ways into the publication: by name, by schema, or as one of all tables, each with the versions of its catalog rows.
     pub ways: BTreeSet<String>,
-    /// Whether its rows are logged, and how many tables inherit from it.
+    /// Whether its rows are WAL-logged, and how many tables inherit from it.
     pub shape: String,
     /// The columns, by their number, which a new name does not change.
     #[serde(default)]
@@ -77,27 +77,27 @@ pub struct Renamed {
 }
 
 impl Coverage {
-    /// Reads what was stored.
+    /// Parses the stored form.
     pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Writes it for storing.
+    /// Gives the stored form.
     #[must_use]
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Says what may have let events pass unseen between this moment and a later one. A table that is new to the
-    /// configuration begins with the later one.
+    /// Gives the change between this state and a later one that may have omitted events. A table that is new in the configuration
+    /// starts with the later one.
     #[must_use]
     pub fn unseen(&self, later: &Self) -> Option<String> {
-        if let Some(doubt) = &self.doubt {
-            return Some(doubt.clone());
+        if let Some(failed_check) = &self.failed_check {
+            return Some(failed_check.clone());
         }
         if !self.name.is_empty() && self.name != later.name && self.publication.oid != later.publication.oid {
-            // What the other one has published meanwhile, nobody has seen.
-            return Some(format!("source.publication was {:?} and is {:?}", self.name, later.name));
+            // Nothing is known about the other publication before.
+            return Some(format!("source.publication was changed from {:?} to {:?}", self.name, later.name));
         }
         if self.publication.oid != later.publication.oid {
             return Some("the publication was dropped and created again".to_owned());
@@ -106,7 +106,7 @@ impl Coverage {
             return Some("the publication was altered".to_owned());
         }
         later.tables.iter().find_map(|(name, table)| {
-            // By oid first: a table that was renamed is the same table.
+            // By OID first: a renamed table is the same table.
             let same = self.tables.values().find(|earlier| earlier.oid == table.oid);
             let earlier = same.or_else(|| self.tables.get(name))?;
             if !earlier.ways.is_disjoint(&table.ways) {
@@ -116,17 +116,14 @@ impl Coverage {
                 });
             }
             Some(if earlier.oid == table.oid {
-                format!(
-                    "table {name} was taken out of the publication and added again, or published otherwise meanwhile"
-                )
+                format!("table {name} was removed from the publication and added again, or published in another way")
             } else {
                 format!("table {name} was dropped and created again (oid {}, then {})", earlier.oid, table.oid)
             })
         })
     }
 
-    /// Gives a mapped column that has another name in a later moment, where nothing plays its role: its values would be
-    /// missing from the events.
+    /// Gives a mapped column that was renamed since, where no other column has its role: events would lack its values.
     #[must_use]
     pub fn renamed(&self, later: &Self) -> Option<Renamed> {
         later.tables.iter().find_map(|(name, table)| {
@@ -134,14 +131,14 @@ impl Coverage {
             earlier.columns.iter().find_map(|(number, before)| {
                 let role = before.role.clone()?;
                 let now = table.columns.get(number).filter(|now| now.name != before.name)?;
-                let is_played = table.columns.values().any(|column| column.role.as_ref() == Some(&role));
+                let has_column = table.columns.values().any(|column| column.role.as_ref() == Some(&role));
                 let (before, now) = (before.name.clone(), now.name.clone());
-                (!is_played).then(|| Renamed { table: name.clone(), role, before, now })
+                (!has_column).then(|| Renamed { table: name.clone(), role, before, now })
             })
         })
     }
 
-    /// Says whether a table that is so called was covered.
+    /// Says whether the table with this name was covered.
     #[must_use]
     pub fn covers(&self, table: &str) -> bool {
         self.tables.contains_key(table)
@@ -173,20 +170,20 @@ mod tests {
             name: "p".to_owned(),
             publication: RowVersion { oid: publication.0, xmin: publication.1.to_owned() },
             tables: tables.iter().map(table).collect(),
-            doubt: None,
+            failed_check: None,
         }
     }
 
     #[test]
-    fn c3_c4_c5_only_what_stood_unchanged_is_known_to_have_seen_everything() {
+    fn c3_c4_c5_only_an_unchanged_way_covers_a_table() {
         let before = coverage((1, "7"), &[("a", 10, &["table 20/7"])]);
         let rows: [(Coverage, Option<&str>); 8] = [
             (before.clone(), None),
             (coverage((2, "7"), &[("a", 10, &["table 20/7"])]), Some("dropped and created again")),
             (coverage((1, "8"), &[("a", 10, &["table 20/7"])]), Some("altered")),
-            (coverage((1, "7"), &[("a", 10, &["table 21/8"])]), Some("taken out")),
+            (coverage((1, "7"), &[("a", 10, &["table 21/8"])]), Some("removed from")),
             (coverage((1, "7"), &[("a", 11, &["table 21/8"])]), Some("oid 10, then 11")),
-            // Published in a second way meanwhile, renamed, and one more table.
+            // Published in a second way, renamed, and one more table.
             (coverage((1, "7"), &[("a", 10, &["schema 30/9/9", "table 20/7"])]), None),
             (coverage((1, "7"), &[("b", 10, &["table 20/7"])]), None),
             (coverage((1, "7"), &[("a", 10, &["table 20/7"]), ("b", 11, &["table 21/8"])]), None),
@@ -196,21 +193,18 @@ mod tests {
             assert_eq!(found.is_some(), expected.is_some(), "{later:?}: {found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{later:?}");
         }
-        // Another publication by configuration, and the same one under another name.
+        // Another publication, and a renamed one.
         let other = Coverage { name: "q".to_owned(), ..coverage((2, "7"), &[("a", 10, &["table 20/7"])]) };
-        assert_eq!(before.unseen(&other).as_deref(), Some("source.publication was \"p\" and is \"q\""));
+        assert_eq!(before.unseen(&other).as_deref(), Some("source.publication was changed from \"p\" to \"q\""));
         let renamed = Coverage { name: "q".to_owned(), ..coverage((1, "8"), &[("a", 10, &["table 20/7"])]) };
         assert_eq!(before.unseen(&renamed).as_deref(), Some("the publication was altered"));
-        // Stored by a build that noted no name.
+        // Stored by a version without the name.
         let unnamed = Coverage { name: String::new(), ..before.clone() };
         assert_eq!(unnamed.unseen(&before), None);
         assert_eq!(Coverage::parse(&unnamed.to_text().replace("\"name\":\"\",", "")), Some(unnamed.clone()));
         let text = unnamed.to_text().replace(",\"columns\":{},\"heaps\":{}", "");
-        assert!(
-            !text.contains("heaps") && Coverage::parse(&text) == Some(unnamed),
-            "stored by a build that noted less"
-        );
-        let doubtful = Coverage { doubt: Some("x".to_owned()), ..before.clone() };
+        assert!(!text.contains("heaps") && Coverage::parse(&text) == Some(unnamed), "stored by an earlier version");
+        let doubtful = Coverage { failed_check: Some("x".to_owned()), ..before.clone() };
         assert_eq!(doubtful.unseen(&before).as_deref(), Some("x"));
         assert_eq!(Coverage::parse(&doubtful.to_text()), Some(doubtful));
     }

@@ -1,4 +1,4 @@
-//! How the contract is broken, and what a person does about it.
+//! What the catalog check finds wrong, and the next step.
 
 use crate::lsn::Lsn;
 use crate::relay::postgres;
@@ -7,11 +7,11 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The contract does not hold.
+/// The slot, the publication or a table is not what the relay needs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The catalogue cannot be read.
-    #[error("read the catalogue")]
+    /// The catalog cannot be read.
+    #[error("cannot read the catalog")]
     Query(#[source] postgres::Error),
     /// There is no such slot.
     #[error("replication slot {slot:?} does not exist")]
@@ -19,15 +19,15 @@ pub enum Error {
         /// Its name.
         slot: String,
     },
-    /// The server has removed log that the slot still needed.
-    #[error("replication slot {slot:?} is lost: the server removed log that it still needed ({reason})")]
+    /// The server has removed WAL that the slot needed.
+    #[error("replication slot {slot:?} is lost: the server removed WAL that it needed ({reason})")]
     SlotLost {
         /// Its name.
         slot: String,
-        /// Why, if the server says.
+        /// The server's reason.
         reason: String,
     },
-    /// The slot is not one that this relay can use.
+    /// The slot is of another kind or database.
     #[error("replication slot {slot:?} {what}")]
     SlotUnusable {
         /// Its name.
@@ -41,17 +41,17 @@ pub enum Error {
         /// Its name.
         publication: String,
     },
-    /// The publication is not made for an outbox.
+    /// The publication would omit rows or columns.
     #[error("publication {publication:?} {what}")]
     PublicationUnfit {
         /// Its name.
         publication: String,
         /// How it differs.
         what: String,
-        /// The statement that mends it.
+        /// The statement that fixes it.
         remedy: String,
     },
-    /// A table would hide rows or columns from the WAL.
+    /// Rows or columns of a table are not in the WAL.
     #[error("table {table} {what}")]
     TableUnfit {
         /// Its name.
@@ -61,14 +61,14 @@ pub enum Error {
         /// The statement that fixes it.
         remedy: String,
     },
-    /// The catalog was changed, and events may have passed unseen.
+    /// The catalog was changed, and events may have been omitted meanwhile.
     #[error("{what}: events committed between {from} and {to} may be missing in Kafka")]
     Unseen {
-        /// What was changed.
+        /// The change.
         what: String,
-        /// The last position that is known to be complete.
+        /// The last position up to which nothing is missing.
         from: Lsn,
-        /// The end of the WAL when the change was seen.
+        /// The end of the WAL when the change was noticed.
         to: Lsn,
     },
     /// A table is missing.
@@ -76,7 +76,7 @@ pub enum Error {
     TableMissing {
         /// The names that it may have.
         names: Vec<String>,
-        /// Tables of publications that it may be, by another name.
+        /// Tables of publications that it may be after a rename.
         published: Vec<String>,
     },
     /// A column that the table need not have has another name: events would go on without its values.
@@ -92,35 +92,35 @@ pub enum Error {
         role: String,
     },
     /// A table lacks a column.
-    #[error("in the catalog, table {table} has no column {column}, which is mapped as {role}")]
+    #[error("table {table} has no column {column} in the catalog, which is mapped as {role}")]
     ColumnMissing {
         /// Its name.
         table: String,
         /// The names that the column may have.
         column: String,
-        /// What it should be.
+        /// Its role.
         role: &'static str,
-        /// The option that would find it, if it was renamed.
+        /// The option to set if it was renamed.
         both_names: String,
         /// The statement that adds it.
         addition: String,
     },
-    /// Of two names, only one may be there.
+    /// Two tables or columns exist, of which only one can be the right one.
     #[error("table {table} {what}")]
     Ambiguous {
         /// Its name.
         table: String,
-        /// What is there twice.
+        /// The two.
         what: String,
     },
-    /// A table has a column of a type that cannot be used.
+    /// A column has a type that its role cannot have.
     #[error("table {table} {what}")]
     Column {
         /// Its name.
         table: String,
         /// How it differs.
         what: String,
-        /// What it should be.
+        /// Its role.
         role: &'static str,
         /// The statement that fixes it.
         remedy: String,
@@ -167,29 +167,29 @@ impl Diagnose for Error {
         Some(match self {
             Self::Query(error) => return error.help(),
             Self::SlotMissing { .. } => {
-                "on a new installation run `walrelay setup --apply`; where the slot existed before, the log since then is \
-                 gone and events may be missing in Kafka: compare the outbox table before you make a new slot with \
+                "on a new installation run `walrelay setup --apply`; if the slot existed before, WAL since then may be gone and \
+                 events may be missing in Kafka: compare the outbox table with Kafka, then create a new slot with \
                  `walrelay setup --apply --accept-gap`"
                     .to_owned()
             }
             Self::SlotLost { slot, .. } => format!(
-                "events may be missing in Kafka: compare the outbox table, drop the slot with `SELECT \
+                "events may be missing in Kafka: compare the outbox table with Kafka, drop the slot with `SELECT \
                  pg_drop_replication_slot('{slot}')`, raise max_slot_wal_keep_size, then run `walrelay setup --apply \
                  --accept-gap`"
             ),
             Self::SlotUnusable { slot, .. } => format!(
-                "name another slot under source.slot; or drop this one, if nobody else uses it: run `SELECT \
-                 pg_drop_replication_slot('{slot}')`, then `walrelay setup --apply --accept-gap`"
+                "set source.slot to another slot; or, if nobody else uses this one, drop it with `SELECT \
+                 pg_drop_replication_slot('{slot}')` and run `walrelay setup --apply --accept-gap`"
             ),
             Self::PublicationMissing { .. } => {
-                "run `walrelay setup --apply`; events of transactions before that are not in the log for us".to_owned()
+                "run `walrelay setup --apply`; events of earlier transactions are not published".to_owned()
             }
             Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
             Self::TableUnfit { remedy, .. } => {
-                format!("run `{remedy}`; events that were committed until then may be missing in Kafka: compare the rows")
+                format!("run `{remedy}`; events committed before that may be missing in Kafka: compare the rows with Kafka")
             }
-            Self::Unseen { .. } => "compare the rows of the outbox table that were committed in between with Kafka; then \
-                                    accept the gap with `walrelay setup --apply --accept-gap`"
+            Self::Unseen { .. } => "compare the rows of the outbox table that were committed between the two positions with Kafka, \
+                                    then run `walrelay setup --apply --accept-gap`"
                 .to_owned(),
             Self::TableMissing { names, published } => {
                 let renamed = if published.is_empty() {
@@ -198,7 +198,7 @@ impl Diagnose for Error {
                     let old: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
                     let (old, published) = (old.join(", "), published.join(", "));
                     format!(
-                        "; if it was renamed, set outbox.table to its new name (published are {published}) and \
+                        "; if it was renamed, set outbox.table to its new name (published tables: {published}) and \
                          outbox.renamed_from = [{old}]"
                     )
                 };
@@ -209,30 +209,27 @@ impl Diagnose for Error {
                 both_names(role, now, before)
             ),
             Self::ColumnMissing { both_names, addition, role, .. } => format!(
-                "run `{addition}`, or name the column that is meant {}; if it was renamed, set {both_names} for this [[outbox]] and \
-                 restart, for WAL that was written before has the old name",
+                "run `{addition}`, or name the right column {}; if it was renamed, set {both_names} for this [[outbox]] and restart: \
+                 older WAL has the old name",
                 option(role)
             ),
             Self::Ambiguous { .. } => {
-                "drop or rename the one that is not meant, or name only the other in this [[outbox]]".to_owned()
+                "drop or rename the wrong one, or name only the right one in this [[outbox]]".to_owned()
             }
             Self::Column { remedy, role, .. } => {
-                format!("run `{remedy}`, or name the column that is meant {}", option(role))
+                format!("run `{remedy}`, or name the right column {}", option(role))
             }
         })
     }
 }
 
-/// What to configure for a column that was renamed.
+/// What to configure for a renamed column.
 pub(in crate::relay) fn both_names(role: &str, now: &str, before: &str) -> String {
     let option = if role == "partition" { "" } else { "columns." };
-    format!(
-        "set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart, for WAL that was written before has \
-         the old name"
-    )
+    format!("set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart: older WAL has the old name")
 }
 
-/// Where the column of a role is named.
+/// The option that names the column of a role.
 fn option(role: &str) -> &'static str {
     if role == "partition" { "as partition of this [[outbox]]" } else { "under [outbox.columns]" }
 }

@@ -1,15 +1,15 @@
-//! The publication: which tables, which rows and which columns it publishes.
+//! Checks the publication: its tables, rows and columns.
 
 use tokio_postgres::Client;
 
+use crate::relay::postgres::quote;
+use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Role;
 
-use super::Error;
-use super::get;
-use super::query;
-use super::quote;
-use super::quote_table;
+use super::error::Error;
+use super::row::get;
+use super::row::query;
 
 pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
     let sql =
@@ -24,7 +24,8 @@ pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[R
     };
     let quoted = quote(name);
     if !get::<bool>(&row, 0)? || get::<bool>(&row, 1)? {
-        let what = "publishes more or less than inserts; updates and deletes in it break the application's own";
+        let what =
+            "does not publish exactly inserts: with updates or deletes the application's own statements may fail";
         return Err(unfit(what, format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")));
     }
     if !get::<bool>(&row, 2)? {
@@ -47,9 +48,9 @@ pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[R
         };
         if get::<bool>(&row, 0)? {
             return Err(unfit(
-                &format!("has a row filter on table {schema}.{table}, so events would be left out"),
-                // Not SET TABLE, which would take all other tables out; and in one transaction, or what is committed in between is
-                // never published.
+                &format!("has a row filter on table {schema}.{table}, which omits events"),
+                // Not SET TABLE, which would remove all other tables; and in one transaction, or events committed in between would
+                // not be published.
                 format!(
                     "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; COMMIT"
                 ),
@@ -60,7 +61,7 @@ pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[R
     Ok(())
 }
 
-/// A column list leaves columns out, and before 18 every publication leaves generated columns out.
+/// A column list omits columns, and before 18 every publication omits generated columns.
 async fn check_columns(client: &Client, name: &str, version: u32, route: &Route) -> Result<(), Error> {
     let (schema, table) = route.table();
     let is_published = match version {
@@ -105,13 +106,13 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
     Ok(())
 }
 
-/// Only a change of the table helps, which the publication's catalog rows do not show.
+/// The error of a generated column: only a change of the table helps.
 fn unpublished(route: &Route, column: &str, role: &str, generated: &str, kind: &str) -> Error {
     let (full, quoted) = (quote_table(route.table()), quote(column));
     let remedy = if generated == "s" {
         format!("ALTER TABLE {full} ALTER COLUMN {quoted} DROP EXPRESSION")
     } else {
-        // Nothing of it is stored.
+        // A virtual column is not stored.
         format!("ALTER TABLE {full} DROP COLUMN {quoted}, ADD COLUMN {quoted} {kind}")
     };
     let what = format!("has the generated column {column:?}, which is mapped as {role} and cannot be published");

@@ -1,20 +1,20 @@
-//! The replication slot: that this relay can use it, and what it has confirmed.
+//! Checks the replication slot, and reads its confirmed position.
 
 use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 
-use super::Error;
-use super::get;
-use super::lsn;
-use super::query;
+use super::error::Error;
+use super::row::get;
+use super::row::lsn;
+use super::row::query;
 
 /// A slot that this relay can use.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// What it has confirmed.
+    /// Its confirmed position.
     pub confirmed: Lsn,
-    /// It was copied here from the primary, before this server was promoted.
+    /// It was synchronized from the primary before this server was promoted.
     pub is_synced: bool,
 }
 

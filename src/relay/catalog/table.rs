@@ -1,26 +1,26 @@
-//! The outbox table: its columns and their types.
+//! Checks the outbox table: its columns and their types.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::relay::postgres::quote;
+use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Kind;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::both_names;
 use crate::relay::record::row::listed;
 
-use super::Error;
-use super::get;
-use super::query;
-use super::quote;
-use super::quote_table;
-use super::u32_of;
+use super::error::Error;
+use super::row::get;
+use super::row::query;
+use super::row::u32_of;
 
-/// Checks the columns of a table. Says whether its payload wants the binary form.
+/// Checks the columns of a table. Says whether the payload should be requested in binary form.
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     let (schema, name) = route.table();
     let table = format!("{schema}.{name}");
-    // A domain counts as the type it rests on, at the bottom of however many.
+    // A domain counts as its base type, also if it is a domain over a domain.
     let sql = "SELECT a.attname::text,
                       (WITH RECURSIVE base (id, below) AS (
                            SELECT t.oid, CASE WHEN t.typtype = 'd' THEN t.typbasetype END
@@ -33,7 +33,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                JOIN pg_type t ON t.oid = a.atttypid
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
-    // Without a name, for a pooler may give the next statement another session.
+    // No prepared statement: a pooler may run the next one on another session.
     let rows = client.query_typed(sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)]).await.map_err(query)?;
     if rows.is_empty() {
         return Err(missing(client, route).await?);
@@ -71,7 +71,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     Ok(wants_binary)
 }
 
-/// The statement that adds a column for a role. The application must fill it, but for the id.
+/// The statement that adds a column for a role.
 fn add_column(route: &Route, role: Role) -> String {
     let kind = match role {
         Role::Id => "uuid DEFAULT gen_random_uuid()",
@@ -83,7 +83,7 @@ fn add_column(route: &Route, role: Role) -> String {
     format!("ALTER TABLE {} ADD COLUMN {} {kind}", quote_table(route.table()), quote(route.column(role)))
 }
 
-/// The statement that gives a column a type that its role can use, whatever type it has.
+/// The statement that changes a column to a type that its role can have.
 fn change_type(route: &Route, role: Role, column: &str) -> String {
     let column = quote(column);
     let (kind, converted) = match role {
@@ -97,7 +97,7 @@ fn change_type(route: &Route, role: Role, column: &str) -> String {
     format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {kind} USING {converted}", quote_table(route.table()))
 }
 
-/// Says which table is missing, and which of those that are there it may be, by another name.
+/// Gives the error of a missing table, with published tables that may be the renamed one.
 async fn missing(client: &Client, route: &Route) -> Result<Error, Error> {
     let sql = "SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
@@ -111,7 +111,7 @@ async fn missing(client: &Client, route: &Route) -> Result<Error, Error> {
     Ok(Error::TableMissing { names, published })
 }
 
-/// Gives the tables by the names that they have now: of the names of each, one is there.
+/// Gives the routes with the current names of their tables.
 pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Error> {
     let mut settled = Vec::new();
     for route in routes {
@@ -136,7 +136,7 @@ pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Err
             [(schema, name)] => settled.push(route.named(schema, name)),
             [(schema, name), (other_schema, other), ..] => {
                 let what = format!(
-                    "is there beside {other_schema}.{other}, and only one of them can be the outbox: see renamed_from"
+                    "exists beside {other_schema}.{other}, and only one of them can be the outbox: see renamed_from"
                 );
                 return Err(Error::Ambiguous { table: format!("{schema}.{name}"), what });
             }
@@ -145,8 +145,8 @@ pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Err
     Ok(settled)
 }
 
-/// Checks that every row of the table is a row of it in the WAL: it is logged and no foreign table, and rows of tables that inherit from it have an
-/// outbox of their own.
+/// Checks that every row of the table is in the WAL as a row of this table: it is logged and not a foreign table, and tables that
+/// inherit from it have an outbox of their own.
 pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
     let (schema, name) = route.table();
     let sql = "WITH RECURSIVE below (id) AS (

@@ -1,72 +1,72 @@
-//! The outer layer of the stream: CopyBoth messages, and what a CopyData message carries.
+//! The outer layer of the stream: CopyBoth messages, and the content of CopyData messages.
 //!
-//! `next` looks at the front of the read buffer and gives one whole frame as borrowed slices, or says how many bytes it
-//! needs. It holds nothing and copies nothing. A frame above the limit is refused by its header alone, before its body is
-//! read. Layouts: PostgreSQL manual, "Message Formats" and "Streaming Replication Protocol".
+//! `next` parses the first frame of the read buffer as borrowed slices, or gives the number of bytes that it needs. It copies
+//! nothing. A frame above the limit is rejected by its header, before its body is received. Layouts: PostgreSQL manual, "Message
+//! Formats" and "Streaming Replication Protocol".
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 use crate::lsn::Lsn;
 
-/// The tag and the length in front of every message.
+/// The size of the tag and the length in front of every message.
 const HEADER: usize = 5;
 
 /// One message of the stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Frame<'a> {
-    /// A piece of the log: one pgoutput message.
+    /// XLogData: one pgoutput message.
     Data {
-        /// When the server sent it, by its own clock.
+        /// When the server sent it, by the server's clock.
         sent_at: i64,
         /// The pgoutput message.
         message: &'a [u8],
     },
-    /// The server has nothing before `wal_end` that it has not sent.
+    /// A keepalive: the server has sent everything before `wal_end`.
     Keepalive {
         /// The position.
         wal_end: Lsn,
-        /// When the server sent it, by its own clock.
+        /// When the server sent it, by the server's clock.
         sent_at: i64,
-        /// The server wants a status update now.
+        /// The server requests a status update now.
         reply_requested: bool,
     },
-    /// The server ends the stream with an error; the fields of an ErrorResponse.
+    /// An ErrorResponse, with its fields: the server ends the stream.
     Error(&'a [u8]),
     /// The server ends the stream.
     End,
-    /// A notice, a changed parameter, or a CopyData kind of a newer server: legal, and nothing to us.
-    Aside(u8),
+    /// A notice, a changed parameter, or a CopyData kind of a newer server: legal and ignored.
+    Ignored(u8),
 }
 
-/// What stands at the front of the buffer.
+/// The first frame of a buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Next<'a> {
-    /// A whole frame and its length in the buffer.
+pub enum Parsed<'a> {
+    /// A complete frame and its length.
     Whole(Frame<'a>, usize),
-    /// A frame that is not there yet; its whole length, as far as it is known.
+    /// An incomplete frame; its total length, as far as it is known.
     Partial(usize),
 }
 
-/// A frame cannot be used.
+/// A frame cannot be parsed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The bytes are not what the protocol says.
+    /// The bytes violate the protocol.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The frame is larger than a row may be.
-    #[error("a message of {length} bytes is larger than the {limit} bytes a row may have")]
+    /// The frame is larger than the limit of a row.
+    #[error("a message of {length} bytes is larger than the limit of {limit} bytes")]
     TooLarge {
-        /// The length the header announces.
+        /// The length in the header.
         length: usize,
         /// The limit.
         limit: usize,
     },
 }
 
-/// Looks at the front of `buffer`.
-pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
+/// Parses the first frame of `buffer`.
+pub fn next(buffer: &[u8], limit: usize) -> Result<Parsed<'_>, Error> {
     let Some((header, _)) = buffer.split_first_chunk::<HEADER>() else {
-        return Ok(Next::Partial(HEADER));
+        return Ok(Parsed::Partial(HEADER));
     };
     let mut cursor = Cursor::new(header);
     let tag = cursor.u8("message tag")?;
@@ -80,17 +80,17 @@ pub fn next(buffer: &[u8], limit: usize) -> Result<Next<'_>, Error> {
         return Err(Error::TooLarge { length, limit });
     }
     let Some(body) = buffer.get(HEADER..length) else {
-        return Ok(Next::Partial(length));
+        return Ok(Parsed::Partial(length));
     };
     let frame = match tag {
         b'd' => copy_data(body)?,
         b'E' => Frame::Error(body),
-        // CopyDone, CommandComplete, ReadyForQuery: the stream is over.
+        // CopyDone, CommandComplete, ReadyForQuery: the end of the stream.
         b'c' | b'C' | b'Z' => Frame::End,
-        b'N' | b'S' => Frame::Aside(tag),
+        b'N' | b'S' => Frame::Ignored(tag),
         kind => return Err(Malformed::UnknownKind { what: "message in the stream", kind }.into()),
     };
-    Ok(Next::Whole(frame, length))
+    Ok(Parsed::Whole(frame, length))
 }
 
 fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
@@ -110,7 +110,7 @@ fn copy_data(body: &[u8]) -> Result<Frame<'_>, Malformed> {
             cursor.finish("keepalive")?;
             Ok(Frame::Keepalive { wal_end, sent_at, reply_requested })
         }
-        kind => Ok(Frame::Aside(kind)),
+        kind => Ok(Frame::Ignored(kind)),
     }
 }
 
@@ -131,26 +131,26 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_given_only_when_it_is_whole() {
+    fn only_a_complete_frame_is_parsed() {
         let bytes = keepalive(0x10, 1);
         for end in 0..bytes.len() {
             let needs = if end < HEADER { HEADER } else { bytes.len() };
-            assert_eq!(next(&bytes[..end], LIMIT), Ok(Next::Partial(needs)), "after {end} bytes");
+            assert_eq!(next(&bytes[..end], LIMIT), Ok(Parsed::Partial(needs)), "after {end} bytes");
         }
         let whole = Frame::Keepalive { wal_end: Lsn::from_wire(0x10), sent_at: 0, reply_requested: true };
-        assert_eq!(next(&bytes, LIMIT), Ok(Next::Whole(whole, bytes.len())));
+        assert_eq!(next(&bytes, LIMIT), Ok(Parsed::Whole(whole, bytes.len())));
     }
 
     #[test]
-    fn d12_a_frame_above_the_limit_is_refused_by_its_header() {
+    fn d12_a_frame_above_the_limit_is_rejected_by_its_header() {
         let header = [b'd', 0x10, 0, 0, 0];
         assert_eq!(next(&header, LIMIT), Err(Error::TooLarge { length: 0x1000_0001, limit: LIMIT }));
     }
 
     #[test]
-    fn e22_a_notice_and_a_changed_parameter_are_nothing_to_us() {
-        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Next::Whole(Frame::Aside(b'N'), 6)));
-        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Next::Whole(Frame::Aside(b'S'), 5)));
+    fn e22_a_notice_and_a_changed_parameter_are_ignored() {
+        assert_eq!(next(&[b'N', 0, 0, 0, 5, 0], LIMIT), Ok(Parsed::Whole(Frame::Ignored(b'N'), 6)));
+        assert_eq!(next(&[b'S', 0, 0, 0, 4], LIMIT), Ok(Parsed::Whole(Frame::Ignored(b'S'), 5)));
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn j1_any_bytes_give_a_frame_or_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(Next::Whole(_, length)) = next(&bytes, LIMIT) {
+            if let Ok(Parsed::Whole(_, length)) = next(&bytes, LIMIT) {
                 prop_assert!(length <= bytes.len());
             }
         }

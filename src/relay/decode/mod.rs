@@ -1,6 +1,6 @@
-//! What the replication stream says: CopyBoth frames, pgoutput messages, and where in a transaction we are.
+//! Decodes the replication stream: CopyBoth frames, pgoutput messages, and the state of the transaction.
 //!
-//! Pure: borrowed slices in, messages or a named failure out.
+//! Pure: borrowed slices in, messages or errors out.
 
 pub mod frame;
 pub mod pgoutput;

@@ -1,14 +1,14 @@
-//! Where in the stream we are: between transactions, or within one.
+//! The state of the stream: between transactions, or within one.
 //!
-//! A transaction that begins here has already committed, so its rows may be published as they come. BEGIN's facts exist
-//! exactly while a transaction is open; a stream that breaks its own protocol can only be returned as a [`Violation`].
+//! A transaction that begins here has already committed, so its rows may be published as they come. The fields of Begin exist
+//! only while a transaction is open; a stream that violates the protocol gives a [`Violation`].
 
 use std::mem;
 
 use crate::lsn::Lsn;
 use crate::relay::decode::pgoutput::Micros;
 
-/// The facts of the transaction that is being received.
+/// The fields of Begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Begun {
     /// Where its commit record starts.
@@ -19,80 +19,80 @@ pub struct Begun {
     pub xid: u32,
 }
 
-/// Where in the stream we are.
+/// The state of the stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Place {
+pub enum TransactionState {
     /// No transaction is open.
     #[default]
     Between,
-    /// Rows of this transaction come.
+    /// This transaction is open.
     Within(Begun),
-    /// Rows of this transaction come, which was taken whole before the connection broke: they are skipped.
+    /// This transaction is open, and its rows are skipped: it was enqueued completely before the connection was lost.
     Skipping(Begun),
 }
 
-/// The stream breaks the rules of its own protocol.
+/// The stream violates the protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Violation {
-    /// A transaction begins inside another.
-    #[error("transaction {xid} begins inside another")]
+    /// Begin within a transaction.
+    #[error("Begin of transaction {xid} within another transaction")]
     BeginInside {
         /// The second transaction.
         xid: u32,
     },
-    /// A commit without its begin.
-    #[error("a commit at {found} without a begin")]
+    /// Commit without Begin.
+    #[error("Commit at {found} without Begin")]
     CommitWithoutBegin {
-        /// Where.
+        /// Its position.
         found: Lsn,
     },
-    /// The commit is not the one that the begin announced.
-    #[error("a commit at {found} where {announced} was announced")]
+    /// Commit at another position than in Begin.
+    #[error("Commit at {found} instead of {announced}")]
     CommitElsewhere {
-        /// What BEGIN said.
+        /// The position in Begin.
         announced: Lsn,
-        /// What COMMIT says.
+        /// The position in Commit.
         found: Lsn,
     },
-    /// A commit ends before it starts.
-    #[error("a commit at {commit} that ends before it, at {end}")]
+    /// The commit record ends before it starts.
+    #[error("Commit at {commit} with its end before it, at {end}")]
     EndBeforeCommit {
         /// Its start.
         commit: Lsn,
         /// Its end.
         end: Lsn,
     },
-    /// A transaction committed before the one received earlier.
-    #[error("a transaction that ends at {found} after one that ends at {earlier}")]
+    /// Transactions out of commit order.
+    #[error("transaction that ends at {found} after one that ends at {earlier}")]
     BackwardCommit {
         /// The end of the earlier one.
         earlier: Lsn,
         /// The end of this one.
         found: Lsn,
     },
-    /// A row outside any transaction.
-    #[error("a row outside any transaction")]
+    /// A row outside a transaction.
+    #[error("row outside a transaction")]
     RowOutside,
-    /// A row of a table whose shape was not sent.
-    #[error("a row of table {relation} whose shape was not sent")]
+    /// A row without a Relation message of its table.
+    #[error("row of relation {relation} without its Relation message")]
     UnknownRelation {
-        /// The table's id.
+        /// The table's OID.
         relation: u32,
     },
 }
 
-impl Place {
-    /// Enters a transaction whose rows are taken.
+impl TransactionState {
+    /// Enters a transaction.
     pub fn enter(&mut self, begun: Begun) -> Result<(), Violation> {
         self.open(begun, Self::Within(begun))
     }
 
-    /// Enters a transaction whose rows are skipped.
+    /// Enters a transaction that is skipped.
     pub fn skip(&mut self, begun: Begun) -> Result<(), Violation> {
         self.open(begun, Self::Skipping(begun))
     }
 
-    /// Leaves the transaction whose commit record starts at `found` and ends at `end`. Gives where it was.
+    /// Leaves the transaction whose commit record starts at `found` and ends at `end`. Gives the state before.
     pub fn leave(&mut self, found: Lsn, end: Lsn) -> Result<Self, Violation> {
         match mem::take(self) {
             Self::Within(begun) | Self::Skipping(begun) if begun.commit_lsn != found => {
@@ -133,29 +133,30 @@ mod tests {
 
     #[test]
     fn a_transaction_is_entered_and_left() {
-        let mut place = Place::default();
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.within(), Ok(begun(10)));
-        assert_eq!(place.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(Place::Within(begun(10))));
-        assert_eq!(place, Place::Between);
-        place.skip(begun(20)).unwrap();
-        assert_eq!((place.within(), place.enter(begun(30))), (Ok(begun(20)), Err(Violation::BeginInside { xid: 7 })));
-        assert_eq!(place.leave(Lsn::from_wire(20), Lsn::from_wire(22)), Ok(Place::Skipping(begun(20))));
+        let mut state = TransactionState::default();
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.within(), Ok(begun(10)));
+        let left = state.leave(Lsn::from_wire(10), Lsn::from_wire(12));
+        assert_eq!((left, state), (Ok(TransactionState::Within(begun(10))), TransactionState::Between));
+        state.skip(begun(20)).unwrap();
+        assert_eq!((state.within(), state.enter(begun(30))), (Ok(begun(20)), Err(Violation::BeginInside { xid: 7 })));
+        let left = state.leave(Lsn::from_wire(20), Lsn::from_wire(22));
+        assert_eq!(left, Ok(TransactionState::Skipping(begun(20))));
     }
 
     #[test]
-    fn j3_j4_a_broken_protocol_has_a_name_for_each_breach() {
+    fn j3_j4_each_violation_of_the_protocol_has_its_own_error() {
         let lsn = Lsn::from_wire;
-        let mut place = Place::default();
-        assert_eq!(place.within(), Err(Violation::RowOutside));
-        assert_eq!(place.leave(lsn(1), lsn(2)), Err(Violation::CommitWithoutBegin { found: lsn(1) }));
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.enter(begun(20)), Err(Violation::BeginInside { xid: 7 }));
+        let mut state = TransactionState::default();
+        assert_eq!(state.within(), Err(Violation::RowOutside));
+        assert_eq!(state.leave(lsn(1), lsn(2)), Err(Violation::CommitWithoutBegin { found: lsn(1) }));
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.enter(begun(20)), Err(Violation::BeginInside { xid: 7 }));
         assert_eq!(
-            place.leave(lsn(11), lsn(12)),
+            state.leave(lsn(11), lsn(12)),
             Err(Violation::CommitElsewhere { announced: lsn(10), found: lsn(11) })
         );
-        place.enter(begun(10)).unwrap();
-        assert_eq!(place.leave(lsn(10), lsn(10)), Err(Violation::EndBeforeCommit { commit: lsn(10), end: lsn(10) }));
+        state.enter(begun(10)).unwrap();
+        assert_eq!(state.leave(lsn(10), lsn(10)), Err(Violation::EndBeforeCommit { commit: lsn(10), end: lsn(10) }));
     }
 }

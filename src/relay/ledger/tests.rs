@@ -20,7 +20,7 @@ fn ledger_with(transactions: &[(u64, usize)]) -> (Ledger, Vec<Vec<Ticket>>) {
 }
 
 #[test]
-fn a_late_delivery_holds_back_everything_after_it() {
+fn a_late_acknowledgement_holds_back_every_later_position() {
     let (mut ledger, tickets) = ledger_with(&[(10, 1), (20, 1)]);
     ledger.reports().delivered(tickets[1][0]);
     assert_eq!(ledger.settle().lsn(), lsn(1));
@@ -38,7 +38,7 @@ fn a3_keepalive_in_flight_is_not_confirmed() {
 }
 
 #[test]
-fn a12_a_keepalive_with_nothing_on_the_way_is_confirmed_at_once() {
+fn a12_a_keepalive_with_nothing_in_flight_is_confirmed_at_once() {
     let mut ledger = Ledger::new(lsn(1));
     ledger.idle(lsn(50));
     assert_eq!(ledger.settle().lsn(), lsn(50));
@@ -46,7 +46,7 @@ fn a12_a_keepalive_with_nothing_on_the_way_is_confirmed_at_once() {
 }
 
 #[test]
-fn a_keepalive_inside_a_transaction_counts_for_nothing() {
+fn a_keepalive_within_a_transaction_has_no_effect() {
     let mut ledger = Ledger::new(lsn(1));
     ledger.open(1);
     ledger.idle(lsn(50));
@@ -56,7 +56,7 @@ fn a_keepalive_inside_a_transaction_counts_for_nothing() {
 }
 
 #[test]
-fn keepalives_behind_a_stuck_record_take_one_entry() {
+fn keepalives_after_an_unacknowledged_record_use_one_entry() {
     let (mut ledger, tickets) = ledger_with(&[(10, 1)]);
     for position in 0..10 * CAPACITY as u64 {
         ledger.idle(lsn(100 + position));
@@ -79,7 +79,7 @@ fn a5_a_failed_record_is_never_passed() {
 }
 
 #[test]
-fn a_transaction_that_breaks_off_moves_no_position() {
+fn an_incomplete_transaction_advances_no_position() {
     let mut ledger = Ledger::new(lsn(1));
     ledger.open(1);
     let ticket = ledger.enter(0, 100);
@@ -88,13 +88,13 @@ fn a_transaction_that_breaks_off_moves_no_position() {
     let again = ledger.enter(0, 100);
     ledger.close(lsn(30));
     ledger.reports().delivered(again);
-    assert_eq!(ledger.settle().lsn(), lsn(1), "the records of the first try may still be on the way");
+    assert_eq!(ledger.settle().lsn(), lsn(1), "the records of the first attempt may be in flight");
     ledger.reports().delivered(ticket);
     assert_eq!(ledger.settle().lsn(), lsn(30));
 }
 
 #[test]
-fn the_last_delivery_of_a_transaction_tells_its_times_once() {
+fn the_last_acknowledgement_of_a_transaction_gives_its_times_once() {
     let mut ledger = Ledger::new(lsn(1));
     let reports = ledger.reports();
     ledger.open(77);
@@ -113,13 +113,13 @@ fn the_last_delivery_of_a_transaction_tells_its_times_once() {
 }
 
 #[test]
-fn a_waiting_relay_is_woken_once_when_half_has_arrived() {
+fn a_waiting_relay_is_woken_once_when_half_is_acknowledged() {
     let (ledger, tickets) = ledger_with(&[(10, 4)]);
     let reports = ledger.reports();
     assert!(!ledger.await_half());
     let wakes: Vec<bool> = tickets[0].iter().map(|ticket| reports.delivered(*ticket).wake).collect();
     assert_eq!(wakes, [false, true, false, false]);
-    assert!(ledger.await_half(), "nothing is on the way any more");
+    assert!(ledger.await_half(), "nothing is in flight");
 }
 
 /// What happens to a ledger, in any order.
@@ -129,7 +129,7 @@ enum Step {
     Row(u16),
     Commit,
     Keepalive,
-    /// Delivers the record at this place among those on the way.
+    /// Acknowledges the record with this index among those in flight.
     Deliver(prop::sample::Index),
     Fail(prop::sample::Index),
     Disconnect,
@@ -147,10 +147,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The plainest possible description of what a ledger may confirm.
+/// The simplest model of what a ledger may confirm.
 #[derive(Default)]
 struct Model {
-    /// Each entry: its end if it counts, and the numbers of its records that have not arrived.
+    /// Each entry: its end if it counts, and the numbers of its unacknowledged records.
     entries: VecDeque<(Option<u64>, Vec<u64>)>,
     open: bool,
     log_end: u64,
@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn g1_no_order_of_events_confirms_more_than_what_has_arrived(steps in prop::collection::vec(step(), 1..120)) {
+    fn g1_no_order_of_events_confirms_more_than_is_acknowledged(steps in prop::collection::vec(step(), 1..120)) {
         let mut ledger = Ledger::new(lsn(1));
         let mut model = Model::default();
         let mut before = lsn(0);

@@ -1,4 +1,4 @@
-//! What went wrong: how often by code, and what came last.
+//! Errors by code, and the last one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,35 +11,35 @@ use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Fate;
 
-/// The longest text that is kept of a failure, in characters.
-const TEXT_CHARS_MAX: usize = 1_000;
+/// The longest stored text of an error, in characters.
+const MAX_TEXT_CHARS: usize = 1_000;
 
-/// Where something went wrong: a room of the relay.
+/// The part of the relay that failed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Component {
-    /// The link to PostgreSQL.
-    Wal,
-    /// What the configuration promises of tables, publication and slot.
-    Contract,
+    /// A connection or query to PostgreSQL.
+    Postgres,
+    /// The check of tables, publication and slot.
+    Catalog,
     /// The stored position.
     Position,
-    /// The way from a message of the log to a record.
+    /// Decoding and routing.
     Pipeline,
-    /// The polled outbox.
+    /// Polling the outbox.
     Poll,
-    /// The way to Kafka.
+    /// Publishing to Kafka.
     Publish,
-    /// Whatever holds them together.
+    /// Anything else.
     Relay,
 }
 
 impl Component {
-    /// Gives the word for it in metrics.
+    /// Gives its name in metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Wal => "wal",
-            Self::Contract => "contract",
+            Self::Postgres => "postgres",
+            Self::Catalog => "catalog",
             Self::Position => "position",
             Self::Pipeline => "pipeline",
             Self::Poll => "poll",
@@ -49,12 +49,12 @@ impl Component {
     }
 }
 
-/// One failure, as it is told.
+/// One error, as it is reported.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
     /// Its code.
     pub code: Code,
-    /// What happened, with its causes.
+    /// The error with its causes.
     pub text: String,
     /// The next step.
     pub help: Option<String>,
@@ -62,20 +62,20 @@ pub struct Failure {
     pub at_micros: u64,
 }
 
-/// How often one kind of failure was noted.
+/// The count of one kind of error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FailureCount {
-    /// Where it was noted.
+    /// The part that failed.
     pub component: Component,
     /// The code.
     pub code: Code,
-    /// Whether trying again was worth it.
+    /// Whether a retry may help.
     pub retryable: bool,
-    /// How often.
+    /// The number of times.
     pub count: u64,
 }
 
-/// All failures of the relay. The codes are constants of the program, so there can only be so many.
+/// All errors of the relay. Codes are constants of the program, so their number is bounded.
 #[derive(Clone, Debug, Default)]
 pub struct Failures(Arc<Mutex<Notes>>);
 
@@ -86,7 +86,7 @@ struct Notes {
 }
 
 impl Failures {
-    /// Notes a failure.
+    /// Counts an error and stores it as the last one.
     pub fn note(&self, component: Component, error: &dyn Diagnose, now_micros: u64) {
         let failure = Failure {
             code: error.code(),
@@ -103,13 +103,13 @@ impl Failures {
         notes.last = Some(failure);
     }
 
-    /// Gives the last failure.
+    /// Gives the last error.
     #[must_use]
     pub fn last(&self) -> Option<Failure> {
         self.lock().last.clone()
     }
 
-    /// Gives the counts by room and code.
+    /// Gives the counts by component and code.
     #[must_use]
     pub fn counts(&self) -> Vec<FailureCount> {
         let notes = self.lock();
@@ -131,7 +131,7 @@ impl Failures {
 }
 
 fn capped(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -161,15 +161,15 @@ mod tests {
     fn failures_are_counted_and_the_last_is_kept_with_its_causes() {
         let failures = Failures::default();
         assert_eq!(failures.last(), None);
-        failures.note(Component::Wal, &Refused(std::io::Error::other("first")), 1);
-        failures.note(Component::Wal, &Refused(std::io::Error::other("second")), 2);
+        failures.note(Component::Postgres, &Refused(std::io::Error::other("first")), 1);
+        failures.note(Component::Postgres, &Refused(std::io::Error::other("second")), 2);
         let last = failures.last().unwrap();
         assert_eq!((last.text.as_str(), last.at_micros), ("send status: second", 2));
-        assert_eq!(last.help.map(|help| help.len()), Some(TEXT_CHARS_MAX));
+        assert_eq!(last.help.map(|help| help.len()), Some(MAX_TEXT_CHARS));
         assert_eq!(
             failures.counts(),
             [FailureCount {
-                component: Component::Wal,
+                component: Component::Postgres,
                 code: Code::new(Exit::Unavailable, 3),
                 retryable: true,
                 count: 2

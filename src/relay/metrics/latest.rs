@@ -1,20 +1,20 @@
-//! What was seen last, for many readers.
+//! The last value of something, shared between threads.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-/// The last view of something. A clone is another hand on it.
+/// The last value. Clones share it.
 #[derive(Debug)]
 pub struct Latest<T>(Arc<Mutex<Option<T>>>);
 
 impl<T: Clone> Latest<T> {
-    /// Replaces the view; `None` says that there is no such thing.
+    /// Replaces the value; `None` means that there is none.
     pub fn set(&self, view: Option<T>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    /// Gives the last view.
+    /// Gives the last value.
     #[must_use]
     pub fn load(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

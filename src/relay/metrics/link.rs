@@ -1,4 +1,4 @@
-//! Whether a peer is there, and how often it had to be found again, by what it was lost to.
+//! Whether a peer is connected, and the number of reconnects by the reason of the loss.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -6,75 +6,75 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::measure::Counter;
 
-/// Why a peer was lost.
+/// Why a connection was lost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Loss {
-    /// The connection broke, or an attempt at one failed.
+    /// The connection broke, or an attempt failed.
     Failed,
-    /// The peer said that it was going.
-    ServerLeft,
-    /// We let it go, since the other peer took nothing.
-    LetGo,
-    /// It is there, but takes nothing.
+    /// The server is shutting down.
+    ServerShutdown,
+    /// The relay disconnected.
+    Disconnected,
+    /// The brokers are up and acknowledge nothing.
     Stalled,
 }
 
 impl Loss {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Failed, Self::ServerLeft, Self::LetGo, Self::Stalled];
+    pub const ALL: [Self; 4] = [Self::Failed, Self::ServerShutdown, Self::Disconnected, Self::Stalled];
 
     /// Gives the word for it in metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Failed => "failed",
-            Self::ServerLeft => "server_left",
-            Self::LetGo => "let_go",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Disconnected => "disconnected",
             Self::Stalled => "stalled",
         }
     }
 }
 
-/// A peer. A clone is another hand on the same numbers.
+/// The connection to a peer. Clones share the values.
 #[derive(Clone, Debug, Default)]
 pub struct Link(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     presence: AtomicU8,
-    found_again: [Counter; Loss::ALL.len()],
+    reconnects: [Counter; Loss::ALL.len()],
 }
 
-/// It is there.
+/// Connected.
 const UP: u8 = 1;
-/// It was there, and is lost; the loss is added.
+/// Lost after a connection; the reason is added.
 const LOST: u8 = 2;
 
 impl Link {
-    /// Notes that the peer is there.
+    /// Records that the peer is connected.
     pub fn connected(&self) {
         let before = self.0.presence.swap(UP, Relaxed);
-        if let Some(counter) = before.checked_sub(LOST).and_then(|loss| self.0.found_again.get(usize::from(loss))) {
+        if let Some(counter) = before.checked_sub(LOST).and_then(|loss| self.0.reconnects.get(usize::from(loss))) {
             counter.increment();
         }
     }
 
-    /// Notes that the peer is gone. The first reason counts.
+    /// Records that the connection is lost. The first reason counts.
     pub fn lost(&self, loss: Loss) {
         let _ = self.0.presence.compare_exchange(UP, LOST + loss as u8, Relaxed, Relaxed);
     }
 
-    /// Says whether the peer is there.
+    /// Says whether the peer is connected.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.0.presence.load(Relaxed) == UP
     }
 
-    /// Counts how often the peer was found again after such a loss.
+    /// Gives the number of reconnects after a loss for this reason.
     #[must_use]
     pub fn reconnects(&self, loss: Loss) -> u64 {
-        self.0.found_again.get(loss as usize).map_or(0, Counter::value)
+        self.0.reconnects.get(loss as usize).map_or(0, Counter::value)
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
         link.connected();
         assert!(link.is_up());
         assert!(Loss::ALL.iter().all(|loss| link.reconnects(*loss) == 0), "the first connection is none");
-        link.lost(Loss::LetGo);
+        link.lost(Loss::Disconnected);
         link.lost(Loss::Failed);
         assert!(!link.is_up());
         link.connected();

@@ -1,11 +1,10 @@
-//! What the relay knows about itself, as numbers that others may read at any moment.
+//! The relay's counters and gauges, readable from any thread at any time.
 //!
-//! The relay thread writes, the scrape reads; nothing here waits for the other side for longer than a copy takes. Times are
-//! microseconds since 1970 by the clock of this machine, unless a field says that it is the server's; positions are the
-//! numbers of the log; 0 means "not yet". Ages and lags are not stored but derived when somebody asks, so that they go on
-//! growing when the relay hangs.
+//! The relay thread writes and a scrape reads; neither blocks the other for longer than a copy takes. Times are microseconds
+//! since 1970 by the clock of this machine, unless a field names the server's clock. Positions are LSNs; 0 means "not yet".
+//! Ages and lags are computed when they are read, so that they keep growing when the relay hangs.
 //!
-//! Names, labels and units of the exposition are not decided here: see the level above.
+//! Names, labels and units of the exposition belong to the level above.
 
 mod failures;
 mod latest;
@@ -45,55 +44,55 @@ pub use topics::Indexed;
 pub use topics::Published;
 pub use topics::Topics;
 
-/// A position that waits longer to be stored is a reason not to be ready: the server keeps its log, and more of it each second.
-pub const POSITION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A position that is not stored for longer makes the relay not ready: the server retains more WAL each second.
+pub const MAX_POSITION_WAIT: Duration = Duration::from_secs(30);
 
-/// Everything the relay measures. A clone is another hand on the same numbers.
+/// All metrics of the relay. Clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// What the relay is doing.
+    /// The current state.
     pub state: StateCell,
-    /// When it began to do that.
+    /// When that state was entered.
     pub state_since_micros: Gauge,
-    /// The link to PostgreSQL's walsender.
+    /// The connection to PostgreSQL.
     pub postgres: Link,
-    /// The link to Kafka.
+    /// The connection to Kafka.
     pub kafka: Link,
-    /// What went wrong, by code, and what went wrong last.
+    /// Errors by code, and the last one.
     pub failures: Failures,
 
-    /// Up to where the log has been received.
+    /// The WAL position received so far.
     pub received_lsn: Gauge,
-    /// Up to where the log has been confirmed to the server.
+    /// The WAL position confirmed to the server (flush).
     pub flushed_lsn: Gauge,
-    /// The end of the server's log, as last heard.
+    /// The end of the server's WAL, as last reported.
     pub server_wal_end_lsn: Gauge,
     /// How late the server sent the last transaction, by the server's clock alone; 0 once caught up.
     pub receive_lag_micros: Gauge,
-    /// The commit time of the oldest event on its way to Kafka, by the server's clock; 0 if none is.
-    pub oldest_inflight_micros: Gauge,
+    /// The commit time of the oldest event in flight, by the server's clock; 0 if none is.
+    pub oldest_in_flight_micros: Gauge,
     /// The commit time of the last event received, by the server's clock.
     pub last_event_commit_micros: Gauge,
     /// When a broker last acknowledged an event.
     pub last_delivery_micros: Gauge,
     /// When the server's last message arrived.
     pub last_server_message_micros: Gauge,
-    /// What the server's clock said in that message.
+    /// The server's clock in that message.
     pub server_clock_micros: Gauge,
 
-    /// The slot as last polled.
+    /// The slot's state at the last query.
     pub slot: Latest<SlotView>,
-    /// Polls of the slot that failed.
+    /// Queries of the slot's state that failed.
     pub slot_poll_errors: Counter,
 
-    /// Rows not published when they were last counted, where an outbox is polled.
+    /// Unpublished rows at the last count, in mode `poll`.
     pub unpublished: Gauge,
-    /// When they were last counted; 0 if never.
+    /// The time of that count; 0 before the first one.
     pub unpublished_counted_micros: Gauge,
 
-    /// Events read from the log.
+    /// Events read from the source.
     pub events_received: Counter,
-    /// Those of them that this process had handed to a producer before, which it had to give up.
+    /// Those of them that an earlier producer of this process had enqueued already.
     pub events_replayed: Counter,
     /// Events acknowledged by a broker, by topic.
     pub topics: Topics,
@@ -101,61 +100,59 @@ pub struct Metrics {
     pub transactions: Counter,
     /// Keepalives received.
     pub keepalives: Counter,
-    /// Messages of the protocol that are known to be irrelevant and were passed over.
+    /// Messages of the protocol without an event.
     pub messages_skipped: Counter,
-    /// Events handed to the producer and not yet acknowledged.
-    pub inflight_messages: Gauge,
-    /// The bytes of those events.
-    pub inflight_bytes: Gauge,
-    /// The most events that may be on the way; 0 if only bytes are limited.
-    pub inflight_limit_messages: Gauge,
-    /// The most bytes that may be on the way.
-    pub inflight_limit_bytes: Gauge,
-    /// Time in which the log was not read because the producer took nothing more.
+    /// Records in flight: enqueued in librdkafka and not acknowledged.
+    pub in_flight_records: Gauge,
+    /// The bytes of those records.
+    pub in_flight_bytes: Gauge,
+    /// The limit of those bytes.
+    pub max_in_flight_bytes: Gauge,
+    /// Time in which the WAL was not read because librdkafka's queue was full.
     pub backpressure_kafka_micros: Counter,
-    /// Time in which the log was not read because the in-flight budget was used up.
-    pub backpressure_inflight_micros: Counter,
-    /// Records sent with the time of sending, because their topic refuses timestamps like theirs.
+    /// Time in which the WAL was not read because the in-flight limit was reached.
+    pub backpressure_in_flight_micros: Counter,
+    /// Records sent with the current time because their topic rejects the commit time.
     pub timestamps_replaced: Counter,
-    /// Requests to brokers that librdkafka has sent again.
+    /// Requests to brokers that librdkafka has retried.
     pub produce_retries: Counter,
-    /// The producer as librdkafka's statistics showed it last.
+    /// librdkafka's last statistics.
     pub producer: Latest<ProducerView>,
-    /// Failed reads and writes of the stored position.
+    /// Reads and writes of the stored position that failed.
     pub position_store_errors: Counter,
     /// From the commit in PostgreSQL to the broker's acknowledgement.
     pub commit_to_ack: Histogram,
-    /// From the making of a row to its arrival here, by the server's clock; only where rows say when they were made.
+    /// From a row's `created_at` to its reception, by the server's clock; only if rows have that column.
     pub outbox_age: Histogram,
-    /// From the hand-over of a transaction's last event to the acknowledgement that completes it.
+    /// From the enqueueing of a transaction's last event to the acknowledgement that completes it.
     pub publish_duration: Histogram,
 
-    /// Since when a position has been waiting to be stored, as time since `epoch`; 0 if none is.
+    /// The time since `epoch` from which a position has been waiting to be stored; 0 if none is.
     position_waits_micros: Gauge,
-    /// When the loop last went round, as time since `epoch`: the wall clock may jump, this may not.
+    /// The time since `epoch` of the last tick: unlike the wall clock it does not jump.
     ticked_micros: Gauge,
     epoch: Instant,
 }
 
-/// Why the log is not being read.
+/// Why the WAL is not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Cause {
-    /// The producer's queue is full.
+pub enum Backpressure {
+    /// librdkafka's queue is full.
     Kafka,
-    /// The in-flight budget is used up.
-    Inflight,
+    /// The in-flight limit is reached.
+    InFlight,
 }
 
 /// How far the relay is behind the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
-    /// Log the server has and the relay has not received; absent before anything was received.
+    /// WAL that the server has written and the relay has not received; absent before anything was received.
     pub receive_bytes: Option<u64>,
-    /// Log the server has and the relay has not confirmed; absent before anything was confirmed.
+    /// WAL that the server has written and the relay has not confirmed; absent before anything was confirmed.
     pub deliver_bytes: Option<u64>,
-    /// How old the news is that arrives; absent while nothing was heard, or on standby.
+    /// The age of a transaction when it is received; absent before the first message, and on standby.
     pub receive_seconds: Option<f64>,
-    /// How long the oldest event that is not in Kafka has waited; absent as above.
+    /// The age of the oldest event that is not acknowledged; absent as above.
     pub deliver_seconds: Option<f64>,
 }
 
@@ -171,7 +168,7 @@ impl Default for Metrics {
             flushed_lsn: Gauge::default(),
             server_wal_end_lsn: Gauge::default(),
             receive_lag_micros: Gauge::default(),
-            oldest_inflight_micros: Gauge::default(),
+            oldest_in_flight_micros: Gauge::default(),
             last_event_commit_micros: Gauge::default(),
             last_delivery_micros: Gauge::default(),
             last_server_message_micros: Gauge::default(),
@@ -186,12 +183,11 @@ impl Default for Metrics {
             transactions: Counter::default(),
             keepalives: Counter::default(),
             messages_skipped: Counter::default(),
-            inflight_messages: Gauge::default(),
-            inflight_bytes: Gauge::default(),
-            inflight_limit_messages: Gauge::default(),
-            inflight_limit_bytes: Gauge::default(),
+            in_flight_records: Gauge::default(),
+            in_flight_bytes: Gauge::default(),
+            max_in_flight_bytes: Gauge::default(),
             backpressure_kafka_micros: Counter::default(),
-            backpressure_inflight_micros: Counter::default(),
+            backpressure_in_flight_micros: Counter::default(),
             timestamps_replaced: Counter::default(),
             produce_retries: Counter::default(),
             producer: Latest::default(),
@@ -207,19 +203,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Notes that the loop went round. To be called at least once a second, whatever PostgreSQL and Kafka do.
+    /// Shows that the loop is alive. Must be called at least once a second, whatever PostgreSQL and Kafka do.
     pub fn tick(&self) {
         self.ticked_micros.set(micros(self.epoch.elapsed()));
     }
 
-    /// Notes what the relay does from now on.
+    /// Enters a state.
     pub fn enter(&self, state: State) {
         if self.state.replace(state) != state || self.state_since_micros.value() == 0 {
             self.state_since_micros.set(now_micros());
         }
     }
 
-    /// Notes a message of the server: up to where the log has been received, where it ends, and the server's clock.
+    /// Records a message of the server: the position received, the end of the WAL, and the server's clock.
     pub fn heard(&self, received: Lsn, wal_end: Lsn, server_clock_micros: u64, now_micros: u64) {
         self.received_lsn.set(received.to_wire());
         self.wal_end(wal_end);
@@ -227,7 +223,7 @@ impl Metrics {
         self.last_server_message_micros.set(now_micros);
     }
 
-    /// Notes where the server's log ends, from whatever source; it never goes back within a run on one timeline.
+    /// Records the end of the server's WAL. It does not go back while the timeline is the same.
     pub fn wal_end(&self, wal_end: Lsn) {
         let known = self.server_wal_end_lsn.value();
         if i64::try_from(wal_end.to_wire()).unwrap_or(i64::MAX) > known {
@@ -235,57 +231,57 @@ impl Metrics {
         }
     }
 
-    /// Forgets where the log was, before another server or timeline is read.
+    /// Resets the positions before another server or timeline is read.
     pub fn forget_positions(&self) {
         for position in [&self.received_lsn, &self.flushed_lsn, &self.server_wal_end_lsn, &self.receive_lag_micros] {
             position.set(0);
         }
     }
 
-    /// Notes a transaction with events: when it was committed and when the server sent it, both by the server's clock.
+    /// Records a transaction with events: its commit time and when the server sent it, both by the server's clock.
     pub fn begun(&self, commit_micros: u64, sent_micros: u64) {
         self.last_event_commit_micros.set(commit_micros);
         self.receive_lag_micros.set(sent_micros.saturating_sub(commit_micros));
     }
 
-    /// Notes a keepalive: the server has nothing to send that it has not sent.
+    /// Records a keepalive: the server has sent everything it has.
     pub fn caught_up(&self) {
         self.keepalives.increment();
         self.receive_lag_micros.set(0);
     }
 
-    /// Notes what is on its way to Kafka, and when the oldest of it was committed.
-    pub fn in_flight(&self, messages: u64, bytes: u64, oldest_commit_micros: Option<u64>) {
-        self.inflight_messages.set(messages);
-        self.inflight_bytes.set(bytes);
-        self.oldest_inflight_micros.set(oldest_commit_micros.unwrap_or(0));
+    /// Records how much is in flight, and the commit time of the oldest event.
+    pub fn in_flight(&self, records: u64, bytes: u64, oldest_commit_micros: Option<u64>) {
+        self.in_flight_records.set(records);
+        self.in_flight_bytes.set(bytes);
+        self.oldest_in_flight_micros.set(oldest_commit_micros.unwrap_or(0));
     }
 
-    /// Notes one event acknowledged by a broker. `topic` is an index of [`Topics::index`].
+    /// Records one event acknowledged by a broker. `topic` is an index of [`Topics::index`].
     pub fn delivered(&self, topic: u16, bytes: u64, commit_micros: u64, now_micros: u64) {
         self.topics.published(topic, bytes);
         self.last_delivery_micros.set(now_micros);
         self.commit_to_ack.observe(Duration::from_micros(now_micros.saturating_sub(commit_micros)));
     }
 
-    /// Notes that the log was not read for a while.
-    pub fn held_back(&self, cause: Cause, duration: Duration) {
+    /// Records for how long the WAL was not read.
+    pub fn held_back(&self, cause: Backpressure, duration: Duration) {
         match cause {
-            Cause::Kafka => self.backpressure_kafka_micros.add(micros(duration)),
-            Cause::Inflight => self.backpressure_inflight_micros.add(micros(duration)),
+            Backpressure::Kafka => self.backpressure_kafka_micros.add(micros(duration)),
+            Backpressure::InFlight => self.backpressure_in_flight_micros.add(micros(duration)),
         }
     }
 
-    /// Notes a failure, where it is consumed.
+    /// Records an error, where it is handled.
     pub fn failed(&self, component: Component, error: &dyn Diagnose) {
         self.failures.note(component, error, now_micros());
     }
 
-    /// Says whether the relay does its duty: events flow from end to end, or it waits for its turn.
+    /// Says whether the relay is ready: it streams and Kafka is connected, or it is a standby.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self.state.load() {
-            State::Streaming => self.kafka.is_up() && self.position_wait() < POSITION_WAIT_MAX,
+            State::Streaming => self.kafka.is_up() && self.position_wait() < MAX_POSITION_WAIT,
             State::Standby => true,
             State::Starting | State::Draining | State::SinkBlocked | State::SourceReconnecting | State::Stopped => {
                 false
@@ -293,14 +289,14 @@ impl Metrics {
         }
     }
 
-    /// Notes that a position waits to be stored, unless one has been waiting already.
+    /// Starts the wait of a position to be stored, unless one is waiting already.
     pub fn position_waits(&self) {
         if self.position_waits_micros.value() == 0 {
             self.position_waits_micros.set(micros(self.epoch.elapsed()).max(1));
         }
     }
 
-    /// Notes that the position is stored that was waiting.
+    /// Ends that wait.
     pub fn position_is_stored(&self) {
         self.position_waits_micros.set(0);
     }
@@ -314,14 +310,14 @@ impl Metrics {
         }
     }
 
-    /// Gives the time since the loop last went round, or since the start if it never did.
+    /// Gives the time since the last tick, or since the start if there was none.
     #[must_use]
     pub fn since_tick(&self) -> Duration {
         let ticked = Duration::from_micros(unsigned(&self.ticked_micros));
         self.epoch.elapsed().saturating_sub(ticked)
     }
 
-    /// Derives how far the relay is behind.
+    /// Computes the lag.
     #[must_use]
     pub fn lag(&self, now_micros: u64) -> Lag {
         let behind = |position: Lsn| (!position.is_zero()).then(|| lsn(&self.server_wal_end_lsn).bytes_since(position));
@@ -334,19 +330,19 @@ impl Metrics {
         }
     }
 
-    /// While the link is down nobody knows what was committed since, so the silence itself counts.
+    /// While PostgreSQL is not connected, nothing is known about later commits: the time without a message counts as lag.
     fn receive_lag(&self, now_micros: u64) -> Option<u64> {
         let heard = unsigned(&self.last_server_message_micros);
         if heard == 0 || self.state.load() == State::Standby {
             return None;
         }
-        let told = unsigned(&self.receive_lag_micros);
-        Some(if self.postgres.is_up() { told } else { told.max(now_micros.saturating_sub(heard)) })
+        let lag = unsigned(&self.receive_lag_micros);
+        Some(if self.postgres.is_up() { lag } else { lag.max(now_micros.saturating_sub(heard)) })
     }
 
-    /// Compares the server's commit time with the server's clock, carried on by the time since it was last heard.
+    /// Compares the commit time with the server's clock, advanced by the time since its last message.
     fn oldest_wait(&self, now_micros: u64) -> u64 {
-        match unsigned(&self.oldest_inflight_micros) {
+        match unsigned(&self.oldest_in_flight_micros) {
             0 => 0,
             oldest => {
                 let silence = now_micros.saturating_sub(unsigned(&self.last_server_message_micros));

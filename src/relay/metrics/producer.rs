@@ -1,44 +1,44 @@
-//! librdkafka's producer as its statistics show it.
+//! librdkafka's producer as its statistics report it.
 
-/// The producer at one moment. A new producer counts from 0 again.
+/// One set of statistics. A new producer counts from 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProducerView {
-    /// Records in its queue and on their way.
-    pub queued_messages: u64,
+    /// Records in its queue and in flight.
+    pub queued_records: u64,
     /// The bytes of those records.
     pub queued_bytes: u64,
-    /// Each broker it knows by number.
+    /// The brokers whose number is known.
     pub brokers: Vec<BrokerView>,
 }
 
-/// One broker at that moment.
+/// One broker in it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrokerView {
-    /// Its number in the cluster.
+    /// `node.id`.
     pub number: i32,
-    /// Whether a connection stands.
+    /// Whether a connection is up.
     pub is_up: bool,
     /// Requests sent.
     pub requests: u64,
     /// Bytes sent.
     pub bytes: u64,
-    /// Requests that failed to be sent.
+    /// Requests that could not be sent.
     pub errors: u64,
-    /// Requests without an answer in time.
+    /// Requests that timed out.
     pub timeouts: u64,
-    /// From a request to its answer, over the last seconds.
+    /// From a request to its response, over the last seconds.
     pub round_trip: Option<Quantiles>,
-    /// What a record waits in the queue, over the last seconds.
+    /// The time of a record in the queue, over the last seconds.
     pub queue_wait: Option<Quantiles>,
-    /// What the broker holds requests back for by its quota, over the last seconds.
+    /// Throttling by the broker's quota, over the last seconds.
     pub throttle: Option<Quantiles>,
 }
 
-/// How long something took, in microseconds.
+/// Quantiles of a duration, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Quantiles {
-    /// Half took no longer.
+    /// The median.
     pub p50_micros: u64,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99_micros: u64,
 }

@@ -1,50 +1,50 @@
-//! The replication slot as the server shows it.
+//! The replication slot as `pg_replication_slots` shows it.
 
 use crate::lsn::Lsn;
 
-/// How safe the log is that the slot needs (`pg_replication_slots.wal_status`).
+/// `pg_replication_slots.wal_status`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WalStatus {
     /// Within `max_wal_size`.
     Reserved,
-    /// Beyond `max_wal_size`, still kept.
+    /// Beyond `max_wal_size`, still retained.
     Extended,
-    /// No longer protected: the next checkpoint may remove it.
+    /// No longer retained: the next checkpoint may remove WAL that the slot needs.
     Unreserved,
-    /// Removed: a gap is certain.
+    /// WAL that the slot needs was removed: events are missing.
     Lost,
 }
 
-/// The slot at one poll.
+/// The slot's state at one query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlotView {
-    /// When it was polled, microseconds since 1970.
+    /// The time of the query, in microseconds since 1970.
     pub polled_micros: u64,
     /// Whether a walsender uses it.
     pub active: bool,
     /// The process of that walsender.
     pub active_pid: Option<i32>,
-    /// From where the server keeps the log.
+    /// `restart_lsn`: the server retains WAL from here.
     pub restart: Option<Lsn>,
-    /// What the server believes to be confirmed.
+    /// `confirmed_flush_lsn`.
     pub confirmed: Option<Lsn>,
-    /// The log kept because of the slot.
+    /// The WAL retained because of the slot.
     pub retained_wal_bytes: u64,
-    /// The log that may still be written before the slot is in danger; absent without a limit. Below 0 when it is too late.
+    /// `safe_wal_size`: WAL that can be written before the slot may be lost; absent without a limit, negative beyond it.
     pub safe_wal_bytes: Option<i64>,
-    /// How safe the log is; absent if the server has not said.
+    /// `wal_status`; absent if the server gives none.
     pub wal_status: Option<WalStatus>,
-    /// How many transactions ago the oldest row of the catalogue was deleted that the slot keeps from vacuum.
+    /// The age of `catalog_xmin` in transactions: VACUUM cannot remove catalog rows that were deleted later.
     pub catalog_xmin_age: Option<u64>,
-    /// What decoding has written to the server's disk because it did not fit into logical_decoding_work_mem.
+    /// Bytes that decoding has spilled to the server's disk beyond `logical_decoding_work_mem`.
     pub spilled_bytes: Option<u64>,
 }
 
 impl WalStatus {
-    /// All of them, from good to bad.
+    /// All of them, from safe to lost.
     pub const ALL: [Self; 4] = [Self::Reserved, Self::Extended, Self::Unreserved, Self::Lost];
 
-    /// Gives PostgreSQL's word for it.
+    /// Gives PostgreSQL's name of it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl WalStatus {
         }
     }
 
-    /// Reads PostgreSQL's word.
+    /// Parses PostgreSQL's name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.word() == word)
@@ -63,20 +63,20 @@ impl WalStatus {
 }
 
 impl SlotView {
-    /// Derives how much of `max_slot_wal_keep_size` is used; absent without such a limit.
+    /// Computes the used share of `max_slot_wal_keep_size`; absent without such a limit.
     #[must_use]
     pub fn limit_used_ratio(&self) -> Option<f64> {
         if self.wal_status == Some(WalStatus::Lost) {
             return Some(1.0);
         }
         let safe = self.safe_wal_bytes?;
-        let left = u64::try_from(safe).unwrap_or(0);
-        let limit = self.retained_wal_bytes.saturating_add(left);
+        let remaining = u64::try_from(safe).unwrap_or(0);
+        let limit = self.retained_wal_bytes.saturating_add(remaining);
         if limit == 0 { None } else { Some(approximate(self.retained_wal_bytes) / approximate(limit)) }
     }
 }
 
-/// A ratio needs no more than the 53 bits that survive.
+/// A ratio needs no more than 53 bits.
 const fn approximate(bytes: u64) -> f64 {
     bytes as f64
 }

@@ -1,41 +1,41 @@
-//! What the relay is doing, in one word.
+//! The relay's state, as one word.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What the relay is doing.
+/// The relay's state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(u8)]
 pub enum State {
-    /// Not yet streaming for the first time.
+    /// Before the first connection.
     #[default]
     Starting,
-    /// Reading the log and publishing.
+    /// Reading the source and publishing.
     Streaming,
-    /// Asked to stop, waiting for events on their way.
+    /// Stopping: waiting for the acknowledgement of what is in flight.
     Draining,
-    /// Kafka takes nothing; the log is not read, or the stream has been let go.
+    /// Kafka acknowledges nothing: the source is not read, or the relay has disconnected from PostgreSQL.
     SinkBlocked,
-    /// PostgreSQL is away.
+    /// PostgreSQL is not connected.
     SourceReconnecting,
     /// Another relay holds the slot.
     Standby,
-    /// At the end.
+    /// Ended.
     Stopped,
 }
 
-/// Which of several relays of one slot this is.
+/// The role among the relays of one slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// The one that publishes.
+    /// It publishes.
     Active,
-    /// One that waits for the slot.
+    /// It waits for the slot.
     Standby,
 }
 
 impl State {
-    /// All states, in the order of a life.
+    /// All states, in the usual order.
     pub const ALL: [Self; 7] = [
         Self::Starting,
         Self::Streaming,
@@ -46,7 +46,7 @@ impl State {
         Self::Stopped,
     ];
 
-    /// Gives the word for it in metrics and answers.
+    /// Gives its name in metrics and in `/status`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    /// Gives the role that goes with the state; none while nobody can know.
+    /// Gives the role in this state; none while it is unknown.
     #[must_use]
     pub const fn role(self) -> Option<Role> {
         match self {
@@ -75,7 +75,7 @@ impl Role {
     /// Both roles.
     pub const ALL: [Self; 2] = [Self::Active, Self::Standby];
 
-    /// Gives the word for it in metrics and answers.
+    /// Gives its name in metrics and in `/status`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl Role {
     }
 }
 
-/// The state as it is now, for many readers.
+/// The current state, shared between threads.
 #[derive(Clone, Debug, Default)]
 pub struct StateCell(Arc<AtomicU8>);
 
@@ -96,7 +96,7 @@ impl StateCell {
         decode(self.0.load(Relaxed))
     }
 
-    /// Replaces the state and gives the one before.
+    /// Replaces the state and gives the previous one.
     pub(super) fn replace(&self, state: State) -> State {
         decode(self.0.swap(state as u8, Relaxed))
     }

@@ -1,7 +1,7 @@
-//! Events by topic, in a table that cannot grow.
+//! Events by topic, in a table of fixed size.
 //!
-//! A topic name comes out of a row, so a hostile or careless writer can make as many as he likes. The first 200 get a place
-//! of their own, all others share place 0. Counting takes no lock; only giving out a place and reading the names does.
+//! A topic name comes from a row, so a writer can create any number of them. The first 200 have an index
+//! of their own, all others share index 0. Counting takes no lock; assigning an index and reading the names does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use crate::measure::Counter;
 
 /// The most topics that are counted one by one.
-const NAMED_MAX: usize = 200;
+const MAX_NAMED: usize = 200;
 
 /// The name under which all further topics are counted.
 const OTHER: &str = "__other__";
@@ -23,7 +23,7 @@ pub struct Topics(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     cells: Box<[Cell]>,
-    names: Mutex<Names>,
+    names: Mutex<TopicNames>,
 }
 
 #[derive(Debug, Default)]
@@ -33,17 +33,17 @@ struct Cell {
 }
 
 #[derive(Debug, Default)]
-struct Names {
-    places: HashMap<String, u16>,
+struct TopicNames {
+    indexes: HashMap<String, u16>,
     overflowed: bool,
 }
 
-/// The place of a topic.
+/// The index of a topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Indexed {
-    /// What to give to [`Topics::published`].
+    /// The argument of [`Topics::published`].
     pub index: u16,
-    /// Whether this is the first topic that got no place of its own: one warning is due.
+    /// Whether this is the first topic that got no index of its own: one warning is due.
     pub is_first_overflow: bool,
 }
 
@@ -60,27 +60,27 @@ pub struct Published {
 
 impl Default for Topics {
     fn default() -> Self {
-        let cells = (0..=NAMED_MAX).map(|_| Cell::default()).collect();
+        let cells = (0..=MAX_NAMED).map(|_| Cell::default()).collect();
         Self(Arc::new(Table { cells, names: Mutex::default() }))
     }
 }
 
 impl Topics {
-    /// Gives the place of a topic, and a new one to a new topic while there are any.
+    /// Gives the index of a topic, and assigns one to a new topic while there are any.
     #[must_use]
     pub fn index(&self, topic: &str) -> Indexed {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = names.places.get(topic) {
+        if let Some(index) = names.indexes.get(topic) {
             return Indexed { index: *index, is_first_overflow: false };
         }
-        let next = names.places.len() + 1;
-        if next > NAMED_MAX {
+        let next = names.indexes.len() + 1;
+        if next > MAX_NAMED {
             let is_first_overflow = !names.overflowed;
             names.overflowed = true;
             return Indexed { index: 0, is_first_overflow };
         }
         let index = u16::try_from(next).unwrap_or(0);
-        names.places.insert(topic.to_owned(), index);
+        names.indexes.insert(topic.to_owned(), index);
         Indexed { index, is_first_overflow: false }
     }
 
@@ -97,7 +97,7 @@ impl Topics {
     pub fn published_by_topic(&self) -> Vec<Published> {
         let (mut named, overflowed): (Vec<(String, u16)>, bool) = {
             let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-            (names.places.iter().map(|(name, index)| (name.clone(), *index)).collect(), names.overflowed)
+            (names.indexes.iter().map(|(name, index)| (name.clone(), *index)).collect(), names.overflowed)
         };
         named.sort();
         if overflowed {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_keeps_its_place() {
+    fn a_topic_keeps_its_index() {
         let topics = Topics::default();
         let (orders, users) = (topics.index("orders").index, topics.index("users").index);
         assert_eq!(topics.index("orders").index, orders);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_topics_take_two_hundred_places_and_one_warning() {
+    fn a_million_topics_take_two_hundred_indexes_and_one_warning() {
         let topics = Topics::default();
         let mut warnings = 0;
         for number in 0..1_000_000 {
@@ -138,7 +138,7 @@ mod tests {
             topics.published(indexed.index, 1);
         }
         let published = topics.published_by_topic();
-        assert_eq!((published.len(), warnings), (NAMED_MAX + 1, 1));
+        assert_eq!((published.len(), warnings), (MAX_NAMED + 1, 1));
         let last = published.last().unwrap();
         assert_eq!((last.topic.as_str(), last.events), (OTHER, 1_000_000 - 200));
     }

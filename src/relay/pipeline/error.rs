@@ -1,4 +1,4 @@
-//! Why a stream cannot be followed, and what a person does about it.
+//! Errors of decoding and routing, and the next step.
 
 use crate::cursor::Malformed;
 use crate::lsn::Lsn;
@@ -11,34 +11,34 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The stream cannot be followed any further.
+/// The replication stream cannot be decoded or routed any further.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The bytes are not what the protocol says.
-    #[error("decode the stream")]
+    /// The bytes violate the protocol.
+    #[error("cannot decode the replication stream")]
     Malformed(#[from] Malformed),
-    /// The messages come in an order that the protocol does not have.
-    #[error("follow the stream")]
+    /// The order of messages violates the protocol.
+    #[error("unexpected message in the replication stream")]
     Violation(#[from] Violation),
-    /// A table is not what the configuration says.
-    #[error("in the WAL of the transaction that commits at {at}, {mismatch}")]
+    /// A table does not match the configuration.
+    #[error("{mismatch}, in the WAL of the transaction that commits at {at}")]
     Mismatch {
         /// The position of the transaction.
         at: Lsn,
-        /// How it differs.
+        /// The difference.
         mismatch: Mismatch,
     },
-    /// Rows come from a table that no outbox names.
-    #[error("rows of the transaction that commits at {at} come from table {table}, which no [[outbox]] names")]
+    /// A row comes from a table that no outbox names.
+    #[error("table {table} is in no [[outbox]], in the WAL of the transaction that commits at {at}")]
     UnknownTable {
         /// The position of the transaction.
         at: Lsn,
         /// The table.
         table: String,
     },
-    /// A row is too large to be read.
+    /// A row is larger than the limit.
     #[error(
-        "a row of {length} bytes, in the transaction that commits at {at}, is larger than the {limit} bytes of max_row_bytes"
+        "a row of {length} bytes in the transaction that commits at {at} is larger than postgres.max_row_bytes ({limit} bytes)"
     )]
     RowTooLarge {
         /// The size of its frame.
@@ -49,9 +49,7 @@ pub enum Error {
         at: Lsn,
     },
     /// A row cannot become a record.
-    #[error(
-        "event {event_id} of table {table}, in the transaction that commits at {at}, cannot be published: {reason}"
-    )]
+    #[error("cannot publish event {event_id} of table {table} in the transaction that commits at {at}: {reason}")]
     Poison {
         /// The table.
         table: String,
@@ -59,7 +57,7 @@ pub enum Error {
         event_id: String,
         /// The position of its transaction.
         at: Lsn,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
 }
@@ -83,31 +81,33 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::Malformed(_) | Self::Violation(_) => {
-                "nothing was confirmed past this point: restart; if it comes again, check for a proxy between walrelay and \
-                 PostgreSQL and report it"
+                "nothing after this point was confirmed: restart; if it recurs, check for a proxy between walrelay and \
+                 PostgreSQL, and report it"
                     .to_owned()
             }
             Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, .. } } => format!(
-                "the WAL keeps the names of when it was written, and the catalog has the column that is mapped: if it was renamed since, \
-                 set {remedy} for this [[outbox]] and restart; the old name may go once everything up to {at} is confirmed"
+                "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] and restart; \
+                 remove the old name when everything up to {at} is confirmed"
             ),
             Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
-                "if it was renamed, set {remedy} for this [[outbox]] and restart; the old name may go once everything up \
-                 to {at} is confirmed; if it was dropped, restart: events go on without it"
+                "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything up to \
+                 {at} is confirmed; if it was dropped, restart: later events lack its values"
             ),
-            Self::Mismatch { .. } => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
-                "if the table of an [[outbox]] was so called when the WAL was written, set renamed_from = [{table:?}] there and restart; \
-                 it may go once everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, or take the table out \
-                 of the publication"
+                "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, and remove it \
+                 when everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, or remove the table from \
+                 the publication"
             ),
             Self::RowTooLarge { .. } => {
-                "raise postgres.max_row_bytes if the memory is there; walrelay does not skip the row".to_owned()
+                "raise postgres.max_row_bytes if there is enough memory; walrelay does not skip the row".to_owned()
             }
             Self::Poison { table, event_id, reason, .. } => match reason {
-                Reason::TooLarge { .. } => "raise message.max.bytes under [kafka.properties] and max.message.bytes of the \
+                Reason::TooLarge { .. } => {
+                    "raise message.max.bytes under [kafka.properties] and max.message.bytes of the \
                                             topic; walrelay does not skip the event"
-                    .to_owned(),
+                        .to_owned()
+                }
                 Reason::NoPartition { topic, partition, .. } => add_partitions(topic, *partition),
                 Reason::Null(_)
                 | Reason::Illegal { .. }
@@ -115,7 +115,7 @@ impl Diagnose for Error {
                 | Reason::TopicNotAllowed(_)
                 | Reason::Headers(_)
                 | Reason::Partition(_) => format!(
-                    "the row stays in {table} (id {event_id}) and in the log: mend the routing options if they are wrong, \
+                    "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are wrong, \
                      then restart; walrelay does not skip the event"
                 ),
             },

@@ -1,16 +1,16 @@
-//! What happens to the log: frames in, records out, positions earned.
+//! Processes the WAL: frames in, records out, confirmed positions.
 //!
-//! `run` walks every complete frame of a buffer and hands each row to the sink as borrowed slices, under a ticket of the
-//! ledger. No channel, task or allocation per event stands between the socket and the producer. Invariants:
+//! `run` processes every complete frame of a buffer and passes each row to the sink as borrowed slices, with a ticket of the
+//! ledger. There is no channel, task or allocation per event between the socket and the producer. Invariants:
 //!
-//! - **Nothing lost.** A row is entered into the ledger before it is handed over; what is not handed over is offered again.
-//! - **Whole transactions.** Rows go out as they come, since a transaction that begins here has already committed; its
-//!   position counts at its end.
-//! - **Bounded.** Beyond the budget no frame is taken, whatever the size of a transaction. One record may always be on the
-//!   way, or a record larger than the budget would never leave.
-//! - **No filter by position,** with one exception: a transaction that this same pipeline has already handed over whole.
+//! - **Nothing lost.** A row is entered into the ledger before it is enqueued; a record that the sink rejects is offered again.
+//! - **Whole transactions.** Rows are published as they come, since a transaction that begins here has already committed; its
+//!   position is confirmed at its end.
+//! - **Bounded.** At the in-flight limit no frame is processed, whatever the size of a transaction. One record may always be in
+//!   flight, or a record above the limit would never be sent.
+//! - **No filter by position,** with one exception: a transaction that this same pipeline has already enqueued completely.
 //!
-//! It has no clock, no socket and no producer: `Sink` is the seam, a `Vec` implements it in tests.
+//! It has no clock, no socket and no producer: the producer implements `Sink`, and so does a `Vec` in tests.
 
 mod error;
 mod sink;
@@ -25,13 +25,13 @@ use std::time::Duration;
 use crate::lsn::Lsn;
 use crate::relay::decode::frame;
 use crate::relay::decode::frame::Frame;
-use crate::relay::decode::frame::Next;
+use crate::relay::decode::frame::Parsed;
 use crate::relay::decode::pgoutput;
 use crate::relay::decode::pgoutput::Message;
 use crate::relay::decode::pgoutput::Relation;
 use crate::relay::decode::pgoutput::Tuple;
 use crate::relay::decode::transaction::Begun;
-use crate::relay::decode::transaction::Place;
+use crate::relay::decode::transaction::TransactionState;
 use crate::relay::decode::transaction::Violation;
 use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
@@ -49,22 +49,22 @@ pub use sink::Sink;
 pub use tally::Clock;
 pub use tally::Tally;
 
-/// What a record costs besides its bytes, in the producer's queues and allocator.
+/// The overhead of a record in librdkafka's queues and allocator.
 pub(super) const RECORD_OVERHEAD: usize = 448;
 
-/// What is read, and how much may be on the way.
+/// The limits of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The budget for records on the way.
+    /// The limit of the records in flight.
     pub in_flight_bytes: u64,
     /// The largest frame.
     pub frame_bytes: usize,
 }
 
-/// How far `run` came.
+/// The result of `run`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ran<'b> {
-    /// How many bytes of the buffer are done with.
+    /// The number of bytes that were processed.
     pub used: usize,
     /// Why it stopped.
     pub stopped: Stopped<'b>,
@@ -73,45 +73,45 @@ pub struct Ran<'b> {
 /// Why `run` stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stopped<'b> {
-    /// No whole frame is left; the next one has this many bytes, as far as is known.
+    /// No complete frame remains; the next one has this many bytes, as far as is known.
     Drained(usize),
-    /// The budget or the ledger is full. The rest is offered again when something has been delivered.
+    /// The in-flight limit or the ledger's capacity is reached. The rest is offered again after an acknowledgement.
     Full,
-    /// So is the sink.
+    /// The sink is full.
     SinkFull,
     /// The sink is broken.
     SinkBroken,
-    /// A stop was asked for, and the last transaction is whole.
+    /// The pipeline is stopping, and the last transaction is complete.
     AtBorder,
-    /// The server ends the stream with an error.
+    /// The server ended the stream with an error.
     ServerError(&'b [u8]),
-    /// The server ends the stream.
+    /// The server ended the stream.
     Ended,
 }
 
 /// A table of the stream.
 #[derive(Debug)]
 enum Shape {
-    /// An outbox: the number of its route, and how to walk its rows.
+    /// An outbox: the index of its route, and the plan of its rows.
     Outbox(usize, Plan),
-    /// Some other table, such as a partition whose rows come under its root.
+    /// Another table, such as a partition whose rows come under its root.
     Foreign(String),
 }
 
-/// The pure half of the relay.
+/// The pure part of the relay.
 #[derive(Debug)]
 pub struct Pipeline {
     routes: Vec<Route>,
     limits: Limits,
     shapes: HashMap<u32, Shape>,
-    /// The built-in types that domains rest on: columns carry a domain's own id.
+    /// The built-in base types of domains: columns have the domain's OID.
     domains: HashMap<u32, u32>,
-    place: Place,
-    /// The commit end of the last transaction handed over whole.
+    state: TransactionState,
+    /// The commit end of the last transaction that was enqueued completely.
     handed_over: Lsn,
-    /// The commit end received last on this connection.
+    /// The last commit end received on this connection.
     last_end: Lsn,
-    /// How many rows of the open transaction have been taken.
+    /// The number of processed rows of the open transaction.
     rows: u64,
     ledger: Ledger,
     scratch: Scratch,
@@ -119,14 +119,14 @@ pub struct Pipeline {
     reply_requested: bool,
     is_stopping: bool,
     cautious_until: Option<Lsn>,
-    /// An earlier pipeline has handed over whatever ends before.
+    /// An earlier pipeline has enqueued every transaction that ends before.
     handed_before: Lsn,
     clock: Clock,
     tally: Tally,
 }
 
 impl Pipeline {
-    /// Starts at a position up to which everything is known to be delivered.
+    /// Starts at a position up to which everything is delivered.
     #[must_use]
     pub fn new(routes: Vec<Route>, limits: Limits, start: Lsn) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Pipeline {
             limits,
             shapes: HashMap::new(),
             domains: HashMap::new(),
-            place: Place::Between,
+            state: TransactionState::Between,
             handed_over: Lsn::ZERO,
             last_end: Lsn::ZERO,
             rows: 0,
@@ -150,17 +150,17 @@ impl Pipeline {
         }
     }
 
-    /// Walks every complete frame of `buffer`.
+    /// Processes every complete frame of `buffer`.
     pub fn run<'b>(&mut self, buffer: &'b [u8], sink: &mut impl Sink) -> Result<Ran<'b>, Error> {
         let mut used = 0;
         loop {
-            if self.is_stopping && self.place == Place::Between {
+            if self.is_stopping && self.state == TransactionState::Between {
                 return Ok(Ran { used, stopped: Stopped::AtBorder });
             }
             let rest = buffer.get(used..).unwrap_or_default();
             let (frame, length) = match frame::next(rest, self.limits.frame_bytes) {
-                Ok(Next::Whole(frame, length)) => (frame, length),
-                Ok(Next::Partial(needs)) => return Ok(Ran { used, stopped: Stopped::Drained(needs) }),
+                Ok(Parsed::Whole(frame, length)) => (frame, length),
+                Ok(Parsed::Partial(needs)) => return Ok(Ran { used, stopped: Stopped::Drained(needs) }),
                 Err(error) => return Err(self.unreadable(error)),
             };
             let stopped = match frame {
@@ -177,8 +177,8 @@ impl Pipeline {
                     self.ledger.idle(wal_end);
                     None
                 }
-                Frame::Aside(_) => {
-                    self.tally.asides += 1;
+                Frame::Ignored(_) => {
+                    self.tally.ignored += 1;
                     None
                 }
                 Frame::Error(fields) => Some(Stopped::ServerError(fields)),
@@ -192,33 +192,32 @@ impl Pipeline {
         }
     }
 
-    /// A new connection of the same server follows, from the confirmed position: what was half received comes again.
+    /// Prepares for a new connection to the same server, from the confirmed position: an incomplete transaction comes again.
     pub fn reconnect(&mut self) {
         self.shapes.clear();
         self.domains.clear();
-        self.place = Place::Between;
+        self.state = TransactionState::Between;
         self.last_end = Lsn::ZERO;
         self.reply_requested = false;
         self.ledger.abandon();
     }
 
-    /// Takes no transaction any more; the one that is open is taken to its end.
+    /// Starts no further transaction; the open one is processed to its end.
     pub fn stop(&mut self) {
         self.is_stopping = true;
     }
 
-    /// Keeps at most one record on the way until the confirmed position lies behind this one, so that a failure names its
-    /// record.
+    /// Keeps at most one record in flight until the confirmed position has passed this one, so that a failure names its record.
     pub fn be_cautious(&mut self, until: Lsn) {
         self.cautious_until = Some(until);
     }
 
-    /// Counts events up to this position as handed over before: whatever became of them, they come again.
+    /// Counts events up to this position as replayed: an earlier pipeline has enqueued them.
     pub const fn follow(&mut self, handed_before: Lsn) {
         self.handed_before = handed_before;
     }
 
-    /// Takes note of what has been delivered.
+    /// Settles the ledger, and gives the confirmed position.
     pub fn confirmation(&mut self) -> Confirmed {
         let confirmed = self.ledger.settle();
         if self.cautious_until.is_some_and(|until| confirmed.lsn() >= until) {
@@ -227,85 +226,85 @@ impl Pipeline {
         confirmed
     }
 
-    /// Says whether at most one record is on the way.
+    /// Says whether at most one record may be in flight.
     #[must_use]
     pub const fn is_cautious(&self) -> bool {
         self.cautious_until.is_some()
     }
 
-    /// Says once whether the server has asked for a status update.
+    /// Says once whether the server has requested a status update.
     pub fn take_reply_request(&mut self) -> bool {
         std::mem::take(&mut self.reply_requested)
     }
 
-    /// Says whether everything taken has been delivered, and no transaction is open.
+    /// Says whether every record is acknowledged and no transaction is open.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.place == Place::Between && self.ledger.is_empty()
+        self.state == TransactionState::Between && self.ledger.is_empty()
     }
 
     /// Says whether a transaction is open.
     #[must_use]
     pub fn is_within_transaction(&self) -> bool {
-        self.place != Place::Between
+        self.state != TransactionState::Between
     }
 
-    /// Says whether a stop has come to the end of the last transaction.
+    /// Says whether the pipeline is stopping and the last transaction is complete.
     #[must_use]
     pub fn is_at_border(&self) -> bool {
-        self.is_stopping && self.place == Place::Between
+        self.is_stopping && self.state == TransactionState::Between
     }
 
-    /// Gives what is on the way.
+    /// Gives the ledger.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Gives the side of the delivery reports.
+    /// Gives the part of the delivery reports.
     #[must_use]
     pub fn reports(&self) -> Arc<Reports> {
         self.ledger.reports()
     }
 
-    /// Gives what has been seen so far.
+    /// Gives the counts.
     #[must_use]
     pub const fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Gives the last position that the server has told of.
+    /// Gives the last position that the server has reported.
     #[must_use]
     pub const fn server_end(&self) -> Lsn {
         self.server_end
     }
 
-    /// Gives the position up to which the log has been received on this connection.
+    /// Gives the position up to which WAL was received on this connection.
     #[must_use]
     pub fn received_end(&self) -> Lsn {
-        if self.place == Place::Between { self.server_end } else { self.last_end.max(self.handed_over) }
+        if self.state == TransactionState::Between { self.server_end } else { self.last_end.max(self.handed_over) }
     }
 
-    /// Gives the end of the last transaction handed over whole.
+    /// Gives the end of the last transaction that was enqueued completely.
     #[must_use]
     pub const fn handed_over(&self) -> Lsn {
         self.handed_over
     }
 
-    /// Gives a position that lies behind everything handed over so far, the open transaction included.
+    /// Gives a position after everything enqueued so far, including the open transaction.
     #[must_use]
     pub fn frontier(&self) -> Lsn {
-        self.place.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
+        self.state.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
-    /// Gives where the stream stands: the commit of the open transaction and how many of its rows have been taken, or the end
-    /// of the last transaction handed over.
+    /// Gives the position of the stream: the commit of the open transaction and the number of its processed rows, or the end of the
+    /// last transaction.
     #[must_use]
     pub fn stands_at(&self) -> (Lsn, Option<u64>) {
-        self.place.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))
+        self.state.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))
     }
 
-    /// Gives what the server's clock said last.
+    /// Gives the times of the server.
     #[must_use]
     pub const fn clock(&self) -> Clock {
         self.clock
@@ -320,26 +319,26 @@ impl Pipeline {
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn, sink)?,
             Message::Relation(relation) => self.relation(relation)?,
             Message::Type { id, schema: "", name } => {
-                self.tally.asides += 1;
+                self.tally.ignored += 1;
                 self.domains.extend(row::type_id(name).map(|type_id| (id, type_id)));
             }
             Message::Update { .. } | Message::Delete { .. } | Message::Truncate => self.tally.unexpected += 1,
-            Message::Origin | Message::Type { .. } | Message::Logical => self.tally.asides += 1,
+            Message::Origin | Message::Type { .. } | Message::Logical => self.tally.ignored += 1,
         }
         Ok(None)
     }
 
     fn begin<'b>(&mut self, begun: Begun) -> Result<Option<Stopped<'b>>, Error> {
-        // Its commit record starts before the end of one that was handed over, so it ends no later than that one.
+        // Its commit record starts before the end of an enqueued one, so it ends no later than that one.
         if begun.commit_lsn < self.handed_over {
-            self.place.skip(begun)?;
+            self.state.skip(begun)?;
             self.rows = 0;
             return Ok(None);
         }
         if !self.ledger.has_room() {
             return Ok(Some(Stopped::Full));
         }
-        self.place.enter(begun)?;
+        self.state.enter(begun)?;
         self.rows = 0;
         let committed = route::unix_micros(begun.committed_at);
         self.clock.committed_micros = committed;
@@ -349,13 +348,13 @@ impl Pipeline {
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end: Lsn, sink: &mut impl Sink) -> Result<(), Error> {
-        let left = self.place.leave(commit_lsn, end)?;
+        let left = self.state.leave(commit_lsn, end)?;
         if end <= self.last_end {
             return Err(Violation::BackwardCommit { earlier: self.last_end, found: end }.into());
         }
         self.last_end = end;
         self.server_end = self.server_end.max(end);
-        if matches!(left, Place::Skipping(_)) {
+        if matches!(left, TransactionState::Skipping(_)) {
             self.tally.skipped_transactions += 1;
             return Ok(());
         }
@@ -377,7 +376,7 @@ impl Pipeline {
             Some((number, route)) => {
                 let plan = Plan::new(&relation, route.names()).map_err(misfit)?;
                 if let Some(Shape::Outbox(_, earlier)) = self.shapes.get(&relation.id) {
-                    plan.insist_on(earlier, &relation, route.names()).map_err(misfit)?;
+                    plan.require_roles_of(earlier, &relation, route.names()).map_err(misfit)?;
                 }
                 Shape::Outbox(number, plan)
             }
@@ -393,7 +392,7 @@ impl Pipeline {
         tuple: Tuple<'_>,
         sink: &mut impl Sink,
     ) -> Result<Option<Stopped<'b>>, Error> {
-        let begun = self.place.within()?;
+        let begun = self.state.within()?;
         let (route, plan) = match self.shapes.get(&relation) {
             Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
             Some(Shape::Foreign(table)) => {
@@ -402,7 +401,7 @@ impl Pipeline {
             None => return Err(Violation::UnknownRelation { relation }.into()),
         };
         let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };
-        if matches!(self.place, Place::Skipping(_)) {
+        if matches!(self.state, TransactionState::Skipping(_)) {
             return Ok(None);
         }
         let row = plan.read(tuple)?;
@@ -435,7 +434,7 @@ impl Pipeline {
                 self.ledger.withdraw(ticket);
                 match refused {
                     Refused::Full => Ok(Some(Stopped::SinkFull)),
-                    // Asked anew for this one record, the brokers still say so.
+                    // The brokers were asked again for this one record.
                     Refused::NoPartition(number) if self.cautious_until.is_some() => {
                         Err(poison(record.no_partition(number)))
                     }
@@ -450,7 +449,7 @@ impl Pipeline {
         match error {
             frame::Error::Malformed(malformed) => Error::Malformed(malformed),
             frame::Error::TooLarge { length, limit } => {
-                let at = self.place.within().map_or(Lsn::ZERO, |begun| begun.commit_lsn);
+                let at = self.state.within().map_or(Lsn::ZERO, |begun| begun.commit_lsn);
                 Error::RowTooLarge { length, limit, at }
             }
         }

@@ -1,40 +1,40 @@
-//! The seam towards whoever takes records.
+//! The interface of the producer.
 
 use std::time::Duration;
 
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
-/// Where records go.
+/// Accepts records.
 pub trait Sink {
     /// Gives the index under which a topic is counted.
     fn topic_index(&mut self, topic: &str) -> u16;
 
-    /// Takes a record, or says why not. A record that is taken is reported under its ticket, sooner or later.
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
+    /// Accepts a record, or gives the reason why not. An accepted record is reported with its ticket eventually.
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused>;
 
-    /// Learns that a transaction is complete, whose last record arrived before its end was read.
+    /// Observes a transaction whose last record was acknowledged before its end was read.
     fn completed(&mut self, completed: Completed);
 
     /// Learns how old the row of a record that was taken is, where its table says when rows are made.
     fn aged(&mut self, age: Duration);
 }
 
-/// Why a sink does not take a record.
+/// Why a sink rejects a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// Not now: offer it again when something has been delivered.
+    /// The queue is full: offer it again after an acknowledgement.
     Full,
-    /// Never.
+    /// It is too large.
     TooLarge {
         /// The record's size.
         size: usize,
         /// The limit.
         limit: usize,
     },
-    /// The topic has no partition of this number, as far as the sink knows; and it is broken, for a new one to look again.
+    /// The topic has no partition with this number, as far as the sink knows. The sink is broken: a new one asks the brokers again.
     NoPartition(i32),
-    /// The sink is broken; its owner knows why.
+    /// The sink is broken; its owner knows the failure.
     Broken,
 }

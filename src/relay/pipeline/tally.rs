@@ -1,24 +1,24 @@
-//! What the pipeline has seen: counts, and the server's clock.
+//! The pipeline's counts and the server's times.
 
-/// What has been seen so far.
+/// The counts since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     /// Frames of any kind.
     pub frames: u64,
     /// Rows of outbox tables.
     pub events: u64,
-    /// Those of them that an earlier pipeline has handed over already.
+    /// Those of them that an earlier pipeline has enqueued.
     pub replayed: u64,
     /// Keepalives.
     pub keepalives: u64,
-    /// Transactions with at least their begin and commit.
+    /// Transactions from Begin to Commit.
     pub transactions: u64,
-    /// Transactions skipped because this pipeline had already handed them over.
+    /// Transactions skipped because this pipeline had enqueued them already.
     pub skipped_transactions: u64,
     /// Updates, deletes and truncates, which an outbox does not publish.
     pub unexpected: u64,
-    /// Frames that mean nothing to us.
-    pub asides: u64,
+    /// Ignored frames.
+    pub ignored: u64,
 }
 
 /// Times of the server, by its own clock, in microseconds of the Unix clock; 0 before the first.
@@ -28,6 +28,6 @@ pub struct Clock {
     pub server_micros: i64,
     /// When the last transaction committed.
     pub committed_micros: i64,
-    /// How long after its commit the last transaction was sent; 0 once the server has nothing more.
+    /// The time from the last commit to its transmission; 0 when the server has sent everything.
     pub lag_micros: i64,
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 /// A stream of frames as a server would send it.
 #[derive(Clone, Default)]
@@ -54,7 +54,7 @@ impl Stream {
     }
 }
 
-/// A sink that remembers what it took.
+/// A sink that stores what it accepts.
 #[derive(Default)]
 struct Taken {
     records: Vec<(String, String, Ticket)>,
@@ -66,7 +66,7 @@ impl Sink for Taken {
         0
     }
 
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
         if self.room == Some(0) {
             return Err(Refused::Full);
         }
@@ -98,7 +98,7 @@ fn confirmed(pipeline: &mut Pipeline) -> u64 {
 }
 
 #[test]
-fn a_transaction_counts_when_its_rows_have_arrived_and_its_end_was_received() {
+fn a_transaction_is_confirmed_when_its_rows_are_acknowledged_and_its_end_is_received() {
     let stream = Stream::default().begin(100).relation(1, "outbox_events").row(1, "a", "k").row(1, "b", "k");
     let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken::default());
     let ran = pipeline.run(&stream.0, &mut sink).unwrap();
@@ -120,7 +120,7 @@ fn a7_the_confirmed_position_is_the_end_of_the_commit_not_its_start() {
 }
 
 #[test]
-fn g6_beyond_the_budget_the_log_is_not_read() {
+fn g6_at_the_in_flight_limit_the_wal_is_not_read() {
     let mut stream = Stream::default().begin(100).relation(1, "outbox_events");
     for number in 0..100 {
         stream = stream.row(1, &number.to_string(), "k");
@@ -154,7 +154,7 @@ fn f21_a_full_sink_loses_nothing_and_repeats_nothing() {
 }
 
 #[test]
-fn what_was_handed_over_whole_is_passed_over_after_a_reconnect_and_the_rest_comes_again() {
+fn an_enqueued_transaction_is_skipped_after_a_reconnect_and_an_incomplete_one_is_not() {
     let whole = Stream::default().begin(100).relation(1, "outbox_events").row(1, "a", "k").commit(100, 130);
     let half = Stream::default().begin(200).row(1, "b", "k");
     let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken::default());
@@ -178,7 +178,7 @@ fn what_was_handed_over_whole_is_passed_over_after_a_reconnect_and_the_rest_come
 }
 
 #[test]
-fn what_an_earlier_pipeline_handed_over_is_counted_as_replayed() {
+fn events_that_an_earlier_pipeline_enqueued_count_as_replayed() {
     let stream = Stream::default()
         .begin(100)
         .relation(1, "outbox_events")
@@ -195,7 +195,7 @@ fn what_an_earlier_pipeline_handed_over_is_counted_as_replayed() {
 }
 
 #[test]
-fn g1_a_stop_takes_the_open_transaction_to_its_end_and_no_other() {
+fn g1_a_stop_completes_the_open_transaction_and_starts_no_other() {
     let stream = Stream::default()
         .begin(100)
         .relation(1, "outbox_events")
@@ -215,17 +215,17 @@ fn g1_a_stop_takes_the_open_transaction_to_its_end_and_no_other() {
 }
 
 #[test]
-fn c6_c10_d12_what_cannot_be_followed_stops_with_its_place() {
+fn c6_c10_d12_an_error_of_the_stream_has_its_position() {
     let other = Stream::default().begin(100).relation(2, "renamed").row(2, "a", "k");
     let unknown = Stream::default().begin(100).row(9, "a", "k");
     let backward = Stream::default().begin(100).commit(100, 130).begin(90).commit(90, 120);
     let rows = [
+        (other, "table public.renamed is in no [[outbox]], in the WAL of the transaction that commits at 0/64"),
+        (unknown, "unexpected message in the replication stream: row of relation 9 without its Relation message"),
         (
-            other,
-            "rows of the transaction that commits at 0/64 come from table public.renamed, which no [[outbox]] names",
+            backward,
+            "unexpected message in the replication stream: transaction that ends at 0/78 after one that ends at 0/82",
         ),
-        (unknown, "follow the stream: a row of table 9 whose shape was not sent"),
-        (backward, "follow the stream: a transaction that ends at 0/78 after one that ends at 0/82"),
     ];
     for (stream, expected) in rows {
         let error = pipeline(1 << 20).run(&stream.0, &mut Taken::default()).unwrap_err();
@@ -237,7 +237,7 @@ fn c6_c10_d12_what_cannot_be_followed_stops_with_its_place() {
 }
 
 #[test]
-fn in_caution_one_record_at_a_time_is_on_the_way() {
+fn in_caution_one_record_at_a_time_is_in_flight() {
     let stream = Stream::default().begin(100).relation(1, "outbox_events").row(1, "a", "k").row(1, "b", "k");
     let (mut pipeline, mut sink) = (pipeline(1 << 20), Taken::default());
     pipeline.be_cautious(Lsn::from_wire(100));
@@ -248,9 +248,9 @@ fn in_caution_one_record_at_a_time_is_on_the_way() {
 /// What happens to a pipeline, in any order.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The next bytes of the log arrive, up to this many.
+    /// The next bytes of the WAL arrive, up to this many.
     Receive(usize),
-    /// The report of one of the records on the way arrives.
+    /// One of the records in flight is acknowledged.
     Deliver(usize),
     Reconnect,
     Room(Option<usize>),
@@ -270,7 +270,7 @@ type Piece = (u64, Vec<u8>);
 /// The end of a transaction, and the ids of its rows.
 type Truth = (u64, Vec<String>);
 
-/// A log: transactions of so many rows, each followed by a keepalive if asked.
+/// A WAL: transactions of so many rows, each followed by a keepalive if requested.
 fn log(transactions: &[(usize, bool)]) -> (Vec<Piece>, Vec<Truth>) {
     let mut pieces = Vec::new();
     let mut truth = Vec::new();
@@ -308,7 +308,7 @@ proptest! {
         let mut delivered: BTreeMap<String, usize> = BTreeMap::new();
         let mut before = 0;
         let mut everything = steps;
-        // In the end the sink has room, all is received and all is delivered.
+        // At the end the sink has room, everything is received and acknowledged.
         everything.push(Step::Room(None));
         for _ in 0..60 {
             everything.push(Step::Receive(usize::MAX));
@@ -350,7 +350,7 @@ proptest! {
         let all: Vec<&String> = truth.iter().flat_map(|(_, names)| names).collect();
         prop_assert!(all.iter().all(|name| delivered.contains_key(*name)), "not everything was delivered");
         prop_assert!(before >= truth.last().unwrap().0);
-        // First occurrences come in the order of the log: a rewind is allowed, a swap is not.
+        // First occurrences are in the order of the WAL: a repetition is allowed, a swap is not.
         let mut seen = Vec::new();
         for id in ids(&sink) {
             if !seen.contains(&id) {

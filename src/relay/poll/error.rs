@@ -1,70 +1,70 @@
-//! What ends polling, and what a person does about it.
+//! Errors of polling, and the next step.
 
 use crate::relay::catalog::quote;
 use crate::relay::postgres;
 use crate::relay::record::route::Reason;
 use crate::relay::record::row::Mismatch;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recurrence::FailurePosition;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// An outbox cannot be polled any further.
+/// The outbox cannot be polled any further.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The table is not made for polling.
+    /// The table does not fit for polling.
     #[error("table {table} {what}")]
     Unfit {
         /// The table.
         table: String,
-        /// How it differs.
+        /// The difference.
         what: String,
-        /// What mends it.
+        /// The next step.
         remedy: String,
     },
-    /// A right is missing.
-    #[error("the role {role:?} may not {what} table {table}")]
+    /// A privilege is missing.
+    #[error("permission denied: role {role:?} cannot {what} table {table}")]
     Rights {
-        /// Who we are.
+        /// The role.
         role: String,
-        /// What it may not do.
+        /// What it cannot do.
         what: &'static str,
         /// The table.
         table: String,
-        /// The statement that mends it.
+        /// The statement that fixes it.
         grant: String,
     },
-    /// A mapped column is missing or has a type that cannot be used.
+    /// A mapped column is missing or has a wrong type.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// Policies hide rows from us.
-    #[error("row level security hides rows of table {table} from the role {role:?} ({policies})")]
+    /// Row-level security hides rows.
+    #[error("row-level security hides rows of table {table} from role {role:?} ({policies})")]
     Hidden {
         /// The table.
         table: String,
-        /// Who we are.
+        /// The role.
         role: String,
-        /// By which policies.
+        /// The policies.
         policies: String,
     },
-    /// Rows are unpublished that have higher numbers than what the sequence draws now.
+    /// The sequence is behind the numbers of unpublished rows.
     #[error(
-        "sequence {sequence} of table {table} has started over: it has drawn {last}, and an unpublished row has {highest}"
+        "sequence {sequence} of table {table} was reset: its last value is {last}, and an unpublished row has {highest}"
     )]
     StartedOver {
         /// The table.
         table: String,
         /// The sequence, quoted.
         sequence: String,
-        /// What it has drawn last.
+        /// Its last value.
         last: String,
         /// The highest number of an unpublished row.
         highest: String,
-        /// The statements that mend it.
+        /// The statements that fix it.
         remedy: String,
     },
-    /// Two events of a key cannot be told apart.
+    /// The order of two events of a key is unknown.
     #[error(
         "event {event_id} of table {table} has the same {column} ({sequence}) as another unpublished event of its key"
     )]
@@ -78,17 +78,17 @@ pub enum Error {
         /// The number.
         sequence: i64,
     },
-    /// The server cannot send a row, after so many others of a batch.
-    #[error("read the outbox")]
+    /// The server cannot send a row of a batch.
+    #[error("cannot read the outbox")]
     Unsendable {
-        /// How many came before.
+        /// The number of rows before it.
         before: usize,
-        /// What it says.
+        /// The server's error.
         #[source]
         source: Box<postgres::Error>,
     },
-    /// The server cannot send a row.
-    #[error("event {event_id} of table {table}, with {column} {sequence}, cannot be read")]
+    /// The server cannot send this row.
+    #[error("cannot read event {event_id} of table {table}, with {column} {sequence}")]
     Unreadable {
         /// The table.
         table: String,
@@ -100,67 +100,67 @@ pub enum Error {
         sequence: i64,
         /// The bucket of its key.
         bucket: i32,
-        /// What the server says.
+        /// The server's error.
         #[source]
         source: Box<postgres::Error>,
     },
-    /// The server fails at a statement on the table.
-    #[error("table {table}: {action}")]
+    /// A statement on the table failed.
+    #[error("cannot {action} (table {table})")]
     Raised {
         /// The table.
         table: String,
-        /// Its id, and how many rows had been marked before.
-        place: Place,
-        /// What was tried.
+        /// The table's id, and the number of rows marked before.
+        position: FailurePosition,
+        /// The attempt.
         action: &'static str,
-        /// It has failed there before, in the same way.
-        is_again: bool,
-        /// What it says.
+        /// The same error came at the same position before.
+        is_recurring: bool,
+        /// The server's error.
         #[source]
         source: Box<postgres::Error>,
     },
     /// A row cannot become a record.
-    #[error("event {event_id} of table {table} cannot be published: {reason}")]
+    #[error("cannot publish event {event_id} of table {table}: {reason}")]
     Poison {
         /// The table.
         table: String,
         /// The event.
         event_id: String,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// Rows stay unpublished although they were marked.
-    #[error("{marked} of {published} rows of table {table} could be marked as published")]
+    /// The UPDATE marked fewer rows than were published.
+    #[error("marked only {marked} of {published} published rows of table {table}")]
     NotMarked {
         /// The table.
         table: String,
-        /// How many were marked.
+        /// The number of rows that the UPDATE reported.
         marked: u64,
-        /// How many should have been.
+        /// The number of rows that were published.
         published: u64,
     },
-    /// A statement of `setup` fails.
-    #[error("{what}")]
+    /// A statement of `setup` failed.
+    #[error("cannot {what}")]
     Setup {
-        /// What it should do.
+        /// The attempt.
         what: String,
-        /// Why it fails.
+        /// The server's error.
         #[source]
         source: postgres::Error,
     },
 }
 
 impl Error {
-    /// Gives what failed and where, if it was the server, at a statement on a table.
-    pub(in crate::relay) fn place(&self) -> Option<(&str, Place)> {
-        let Self::Raised { place, source, .. } = self else { return None };
-        source.stays_at_its_place().then_some((source.state()?, *place))
+    /// Gives the SQLSTATE and the position of an error of the server at a statement on a table.
+    pub(in crate::relay) fn failure_position(&self) -> Option<(&str, FailurePosition)> {
+        let Self::Raised { position, source, .. } = self else { return None };
+        source.recurs_at_position().then_some((source.state()?, *position))
     }
 
-    /// It has come again at the same place.
-    pub(in crate::relay) const fn come_again(&mut self) {
-        if let Self::Raised { is_again, .. } = self {
-            *is_again = true;
+    /// Marks it as recurring at the same position.
+    pub(in crate::relay) const fn mark_recurring(&mut self) {
+        if let Self::Raised { is_recurring, .. } = self {
+            *is_recurring = true;
         }
     }
 }
@@ -173,7 +173,7 @@ impl Diagnose for Error {
             Self::Hidden { .. } => Code::new(Exit::Rights, 21),
             Self::StartedOver { .. } => Code::new(Exit::Contract, 22),
             Self::Tie { .. } => Code::new(Exit::Contract, 23),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Contract, 24)
             }
             Self::Unsendable { source, .. } | Self::Unreadable { source, .. } | Self::Raised { source, .. } => {
@@ -188,7 +188,7 @@ impl Diagnose for Error {
 
     fn fate(&self) -> Fate {
         match self {
-            Self::Raised { is_again: true, .. } => Fate::Fatal,
+            Self::Raised { is_recurring: true, .. } => Fate::Fatal,
             Self::Unsendable { source, .. } | Self::Raised { source, .. } => source.fate(),
             Self::Hidden { .. }
             | Self::StartedOver { .. }
@@ -208,23 +208,22 @@ impl Diagnose for Error {
             Self::Unfit { remedy, .. } => remedy.clone(),
             Self::Rights { grant, .. } => format!("run `{grant}`"),
             Self::Mismatch(Mismatch::Missing { remedy, .. }) => {
-                format!("if it was renamed, set {remedy} for this [[outbox]], else mend the table")
+                format!("if it was renamed, set {remedy} for this [[outbox]], else correct the table")
             }
             Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
             Self::Hidden { role, .. } => format!("run `ALTER ROLE {} BYPASSRLS`", quote(role)),
             Self::StartedOver { remedy, .. } => {
-                format!("run `{remedy}`, which puts the rows that were written since behind those from before")
+                format!("run `{remedy}`, which numbers the later rows after the earlier ones")
             }
             Self::Tie { column, .. } => format!(
-                "their order is unknown: give the later of the two a higher {column}, and see that numbers are drawn from one \
-                 sequence"
+                "their order is unknown: set a higher {column} for the later one, and draw all numbers from one sequence"
             ),
             Self::Unreadable { table, column, sequence, .. } => format!(
-                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}): a column has a character that \
-                 UTF-8 does not have; then restart; walrelay does not skip the event"
+                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}), which cannot be converted to \
+                 UTF-8, then restart; walrelay does not skip the event"
             ),
-            Self::Raised { is_again: true, source, .. } if source.fate() == Fate::Transient => {
-                "the server fails whenever it is asked: look for a trigger, a constraint or a damaged row that the message names"
+            Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
+                "the server fails each time: look for the trigger, constraint or damaged row that the message names"
                     .to_owned()
             }
             Self::Unsendable { source, .. } | Self::Raised { source, .. } => return source.help(),
@@ -234,7 +233,7 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Poison { table, event_id, .. } => format!(
-                "the row stays in {table} (id {event_id}): mend it, or the routing options if they are wrong, then restart; \
+                "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then restart; \
                  walrelay does not skip the event"
             ),
             Self::NotMarked { .. } => {
@@ -243,7 +242,7 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Setup { .. } => {
-                "run setup as the owner of the outbox table (--set postgres.url=...), or have the printed SQL run by it"
+                "run setup as the owner of the outbox table (--set postgres.url=...), or run the printed SQL as its owner"
                     .to_owned()
             }
         })

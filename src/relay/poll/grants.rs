@@ -1,12 +1,12 @@
-//! The rights that polling needs, as statements.
+//! The privileges that polling needs, as statements.
 
 use crate::relay::catalog::quote;
 use crate::relay::postgres::literal;
 
 use super::outbox::Outbox;
-use super::sql::Names;
+use super::sql::TableColumns;
 
-/// The rights that polling needs on a table.
+/// The privileges that polling needs on a table.
 pub(in crate::relay) fn grants(outbox: &Outbox, role: &str) -> String {
     let (schema, _) = outbox.route.table();
     format!(
@@ -18,14 +18,14 @@ pub(in crate::relay) fn grants(outbox: &Outbox, role: &str) -> String {
     )
 }
 
-/// The right to see how far a sequence has come.
+/// The privilege to read the last value of a sequence.
 pub(in crate::relay) fn grant_on_sequence(sequence: &str, role: &str) -> String {
     format!("GRANT SELECT ON SEQUENCE {sequence} TO {}", quote(role))
 }
 
-/// The same for the sequences that the column of the order draws from, by whatever name.
+/// The same for every sequence of the column `sequence`.
 pub(in crate::relay) fn grants_on_sequences(outbox: &Outbox, role: &str) -> String {
-    let Names { table, sequence, .. } = &outbox.names;
+    let TableColumns { table, sequence, .. } = &outbox.names;
     format!(
         "DO $walrelay$ DECLARE drawn regclass; BEGIN\n    FOR drawn IN SELECT s.oid FROM pg_catalog.pg_class s WHERE s.relkind = 'S' \
          AND (s.oid = pg_catalog.pg_get_serial_sequence({table}, {column})::regclass\n        OR s.oid IN (SELECT d.refobjid FROM \

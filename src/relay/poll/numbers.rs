@@ -1,36 +1,36 @@
-//! Whether the numbers of a sequence are still an order: it must not start over behind its rows, nor come to its end unseen.
+//! Checks the numbers of a sequence: it must not be reset below its rows, and must not reach its end unnoticed.
 
 use crate::relay::catalog::quote;
 
 use super::error::Error;
-use super::sql::Names;
+use super::sql::TableColumns;
 
-/// From this share of its numbers on, in percent, a sequence is told of.
+/// From this used percentage on there is a warning.
 const WARN_PERCENT: u64 = 80;
 
-/// A sequence that the numbers of an outbox are drawn from.
+/// A sequence of an outbox.
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
-    /// Its id.
+    /// Its OID.
     pub(super) id: u32,
     /// Its name, quoted, with its schema.
     pub(super) name: String,
-    /// The last number that it, or the column, can have.
+    /// Its highest number, or the column's.
     pub(super) end: i64,
 }
 
-/// How far a sequence has come.
+/// The last value of a sequence, and the highest unpublished one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drawn {
     /// The highest number of an unpublished row.
     pub(super) highest: Option<i64>,
-    /// The number drawn last; none if none has been, or was since it started over.
+    /// The last value; none before the first, or after a reset.
     pub(super) last: Option<i64>,
 }
 
 impl Drawn {
-    /// Insists that no row is ahead of the sequence: rows to come would stand before it.
-    pub(super) fn check(&self, table: &str, names: &Names, sequence: &Sequence) -> Result<(), Error> {
+    /// Checks that no row is ahead of the sequence: later rows would get lower numbers.
+    pub(super) fn check(&self, table: &str, names: &TableColumns, sequence: &Sequence) -> Result<(), Error> {
         match (self.highest, self.last) {
             (Some(highest), Some(last)) if last < highest => {
                 let (highest, last) = (highest.to_string(), last.to_string());
@@ -42,7 +42,7 @@ impl Drawn {
         }
     }
 
-    /// Gives how many percent of its numbers a sequence has used, once that is worth telling.
+    /// Gives the used percentage of a sequence, from [`WARN_PERCENT`] on.
     pub(super) fn percent_used(&self, sequence: &Sequence) -> Option<u64> {
         let last = u64::try_from(self.last?).ok()?;
         let end = u64::try_from(sequence.end).ok().filter(|end| *end > 0)?;
@@ -51,8 +51,8 @@ impl Drawn {
     }
 }
 
-/// Moves the rows that were written since behind those from before, and the sequence behind both.
-fn renumber(names: &Names, sequence: &str) -> String {
+/// The statements that number the later rows after the earlier ones, and set the sequence after both.
+fn renumber(names: &TableColumns, sequence: &str) -> String {
     let (column, published_at) = (quote(&names.sequence), quote(&names.published_at));
     format!(
         "BEGIN; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; UPDATE {table} SET {column} = {column} + (SELECT max({column}) \
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_that_nears_its_end_is_told_of_in_time() {
+    fn a_sequence_near_its_end_gives_a_warning() {
         let int4 = Sequence { id: 1, name: "s".to_owned(), end: i32::MAX.into() };
         let int8 = Sequence { end: i64::MAX, ..int4.clone() };
         let drawn = |last| Drawn { highest: None, last };

@@ -1,4 +1,4 @@
-//! A table to be polled, and what its columns are called.
+//! A table to poll, and the names of its columns.
 
 use crate::relay::error::Error as RelayError;
 use crate::relay::record::route;
@@ -7,17 +7,17 @@ use crate::relay::record::route::configured;
 use crate::relay::record::row::Role;
 use crate::relay::settings::Settings;
 
-use super::sql::Names;
+use super::sql::TableColumns;
 
 /// One outbox table.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Outbox {
     pub(in crate::relay) route: Route,
-    pub(in crate::relay) names: Names,
+    pub(in crate::relay) names: TableColumns,
     pub(super) own: Own,
 }
 
-/// The names that our own columns may have.
+/// The possible names of the columns that only polling uses.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub(super) sequence: Vec<String>,
@@ -26,15 +26,15 @@ pub(super) struct Own {
 }
 
 impl Outbox {
-    /// Takes of several names the first one, until the catalog says which is there.
+    /// Uses the first of several names, until the catalog shows which one exists.
     pub(super) fn new(route: Route, own: Own) -> Self {
         let first = |names: &[String]| names.first().cloned().unwrap_or_default();
         let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
-        Self { names: Names::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+        Self { names: TableColumns::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
     }
 }
 
-/// Gathers the tables and what their columns are called.
+/// Collects the tables and the names of their columns.
 pub(in crate::relay) fn outboxes(settings: &Settings) -> Result<Vec<Outbox>, RelayError> {
     let outbox = |(route, config): (Route, &route::Config)| {
         let columns = &config.columns;

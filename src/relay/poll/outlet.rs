@@ -1,31 +1,31 @@
-//! The way out: one producer, and the ledger that its delivery reports are counted in.
+//! One producer and the ledger of its delivery reports.
 //!
-//! Each event is an entry of its own, and its position is its number: a batch has arrived when the ledger confirms the
-//! number of its last event. There is no other way to learn it.
+//! Each event is an entry of its own, and its position is its number: a batch is acknowledged when the ledger confirms the number of
+//! its last event.
 
 use crate::lsn::Lsn;
 use crate::relay::ledger::Ledger;
 use crate::relay::pipeline::RECORD_OVERHEAD;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 /// One producer and its ledger; they go together.
 #[derive(Debug)]
 pub(super) struct Outlet<S> {
     pub(super) ledger: Ledger,
     pub(super) sink: S,
-    /// How many events were handed over; the number of the last one.
-    handed: u64,
+    /// The number of enqueued events, which is the number of the last one.
+    enqueued: u64,
 }
 
 impl<S: Sink> Outlet<S> {
     pub(super) const fn new(ledger: Ledger, sink: S) -> Self {
-        Self { ledger, sink, handed: 0 }
+        Self { ledger, sink, enqueued: 0 }
     }
 
-    /// Hands a record over that was written at this time, in microseconds of the Unix clock.
-    pub(super) fn hand(&mut self, record: &Record<'_>, written_micros: i64) -> Result<(), Refused> {
+    /// BatchPublisher a record over that was written at this time, in microseconds of the Unix clock.
+    pub(super) fn enqueue(&mut self, record: &ProducerRecord<'_>, written_micros: i64) -> Result<(), Refused> {
         self.ledger.settle();
         if !self.ledger.has_room() {
             return Err(Refused::Full);
@@ -37,16 +37,16 @@ impl<S: Sink> Outlet<S> {
             self.ledger.abandon();
             return Err(refused);
         }
-        self.handed += 1;
-        if let Some(completed) = self.ledger.close(Lsn::from_wire(self.handed)) {
+        self.enqueued += 1;
+        if let Some(completed) = self.ledger.close(Lsn::from_wire(self.enqueued)) {
             self.sink.completed(completed);
         }
         Ok(())
     }
 
-    /// Says whether everything that was handed over has arrived.
-    pub(super) fn has_delivered_all(&mut self) -> bool {
-        self.ledger.settle().lsn() >= Lsn::from_wire(self.handed)
+    /// Says whether every record is acknowledged.
+    pub(super) fn is_all_acked(&mut self) -> bool {
+        self.ledger.settle().lsn() >= Lsn::from_wire(self.enqueued)
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
             0
         }
 
-        fn accept(&mut self, _: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+        fn accept(&mut self, _: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
             if self.is_full {
                 return Err(Refused::Full);
             }
@@ -84,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn g1_a_batch_has_arrived_only_when_each_of_its_records_has() {
+    fn g1_a_batch_is_acknowledged_only_when_each_of_its_records_is() {
         let headers = Headers::default();
-        let record = Record {
+        let record = ProducerRecord {
             topic: "t",
             key: None,
             value: Some(b"v"),
@@ -96,21 +96,21 @@ mod tests {
         };
         let mut outlet = Outlet::new(Ledger::new(Lsn::ZERO), Taken::default());
         let reports = outlet.ledger.reports();
-        assert!(outlet.has_delivered_all(), "nothing was handed over");
+        assert!(outlet.is_all_acked(), "nothing was enqueued over");
         for _ in 0..3 {
-            outlet.hand(&record, 7).unwrap();
+            outlet.enqueue(&record, 7).unwrap();
         }
         outlet.sink.is_full = true;
-        assert_eq!(outlet.hand(&record, 7), Err(Refused::Full));
-        for place in [2, 0, 1] {
-            assert!(!outlet.has_delivered_all());
-            reports.delivered(outlet.sink.tickets[place]);
+        assert_eq!(outlet.enqueue(&record, 7), Err(Refused::Full));
+        for index in [2, 0, 1] {
+            assert!(!outlet.is_all_acked());
+            reports.delivered(outlet.sink.tickets[index]);
         }
-        assert!(outlet.has_delivered_all(), "what was refused is not waited for");
+        assert!(outlet.is_all_acked(), "a rejected record is not waited for");
         assert_eq!(outlet.ledger.records(), 0);
         outlet.sink.is_full = false;
-        outlet.hand(&record, 7).unwrap();
+        outlet.enqueue(&record, 7).unwrap();
         reports.failed();
-        assert!(!outlet.has_delivered_all());
+        assert!(!outlet.is_all_acked());
     }
 }

@@ -1,8 +1,7 @@
 //! One connection and its statements: claim, fetch, mark.
 //!
-//! Everything of a batch happens in one transaction, and the transaction is the batch's only memory: when the connection
-//! ends, however it ends, the buckets are free and the rows are unpublished again. So nothing is rolled back by hand, except to
-//! look closer at a row that the server cannot send.
+//! A batch is one transaction, which is its only memory: when the connection ends in any way, the buckets are free and the rows
+//! unpublished. So there is no explicit rollback, except after a row that the server cannot send.
 
 use futures_core::Stream as _;
 use tokio_postgres::Client;
@@ -19,28 +18,28 @@ use crate::relay::postgres;
 use crate::relay::postgres::Ended;
 use crate::relay::postgres::Ordinary;
 use crate::relay::record::row;
-use crate::relay::record::row::Names as RoleNames;
 use crate::relay::record::row::Plan;
+use crate::relay::record::row::RoleNames;
 
-use super::choice;
-use super::choice::Appetite;
-use super::choice::Blocked;
-use super::choice::may_go;
 use super::error::Error;
 use super::numbers::Drawn;
 use super::numbers::Sequence;
 use super::outbox::Outbox;
+use super::selection;
+use super::selection::BatchSize;
+use super::selection::Blocked;
+use super::selection::may_publish;
 use super::sql;
-use super::sql::Names;
 use super::sql::OWN_COLUMNS;
+use super::sql::TableColumns;
 use super::value::Key;
 use super::value::Raw;
 use super::verify::Found;
 
-/// How often rows are looked for behind keys that are blocked.
-const LOOKS_MAX: u32 = 4;
+/// The attempts to find rows of keys that are not blocked.
+const MAX_ATTEMPTS: u32 = 4;
 
-/// A connection, ready for every outbox.
+/// A connection for all outboxes.
 pub(super) struct Source {
     client: Client,
     /// Resolves when the connection ends.
@@ -54,10 +53,10 @@ pub(super) struct Source {
 pub(super) struct Table {
     schema: String,
     name: String,
-    /// The table's id: the class of its advisory locks.
+    /// The table's OID: the class of its advisory locks.
     class: u32,
     roles: RoleNames,
-    names: Names,
+    names: TableColumns,
     sequences: Vec<Sequence>,
     claim: String,
     fetch: String,
@@ -68,12 +67,12 @@ pub(super) struct Table {
     drawn: String,
 }
 
-/// A row in hand: locked, unpublished, and with no earlier one of its key elsewhere.
+/// A locked and unpublished row without an earlier one of its key elsewhere.
 #[derive(Debug)]
-pub(super) struct InHand {
+pub(super) struct LockedRow {
     row: Row,
-    part: u32,
-    place: String,
+    tableoid: u32,
+    ctid: String,
     pub(super) sequence: i64,
     key: Key,
     pub(super) bucket: i32,
@@ -82,13 +81,13 @@ pub(super) struct InHand {
 /// The rows of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) rows: Vec<InHand>,
+    pub(super) rows: Vec<LockedRow>,
     plan: Option<Plan>,
-    /// There were as many as were asked for: there may be more.
+    /// There may be more rows.
     pub(super) is_full: bool,
 }
 
-/// What has not been published.
+/// The unpublished rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backlog {
     pub(super) events: u64,
@@ -97,7 +96,7 @@ pub(super) struct Backlog {
 }
 
 impl Source {
-    /// Takes over a connection whose tables are fit.
+    /// Uses a connection whose tables are checked.
     pub(super) fn new(ordinary: Ordinary, begin: String, found: Vec<Found>) -> Self {
         let Ordinary { client, ended, .. } = ordinary;
         let tables = found.into_iter().map(Table::new).collect();
@@ -132,22 +131,23 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
-    /// Gives the table's id.
+    /// Gives the table's OID.
     pub(super) const fn class(&self) -> u32 {
         self.class
     }
 
-    /// Warns of a sequence that nears its end, once for each further percent.
-    pub(super) fn tell_of_the_end(&self, drawn: &[Drawn], told: &mut u64) {
+    /// Warns of a sequence near its end, once for each further percent.
+    pub(super) fn warn_of_exhaustion(&self, drawn: &[Drawn], warned: &mut u64) {
         let used = drawn
             .iter()
             .zip(&self.sequences)
             .filter_map(|(drawn, sequence)| Some((drawn.percent_used(sequence)?, sequence)));
-        let Some((percent, sequence)) = used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > told)
+        let Some((percent, sequence)) =
+            used.max_by_key(|(percent, _)| *percent).filter(|(percent, _)| percent > warned)
         else {
             return;
         };
-        *told = percent;
+        *warned = percent;
         let (table, sequence, column) = (&self.names.table, &sequence.name, quote(&self.names.sequence));
         tracing::warn!(
             code = "WR-6525",
@@ -155,11 +155,11 @@ impl Table {
             percent,
             next =
                 format!("ALTER SEQUENCE {sequence} AS bigint; ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint"),
-            "the numbers of a sequence run out: at its end the application can insert no event any more"
+            "sequence near its end: then the application cannot insert events any more"
         );
     }
 
-    /// Says how its rows are walked, by the columns that came.
+    /// Creates the plan of its rows from the columns of the result.
     fn plan(&self, row: &Row) -> Result<Plan, Error> {
         let columns = row.columns().get(OWN_COLUMNS..).unwrap_or_default().iter();
         let columns = columns.map(|column| Column { name: column.name(), type_id: column.type_().oid() }).collect();
@@ -169,53 +169,53 @@ impl Table {
 }
 
 impl Batch {
-    /// None, although there are some.
+    /// An empty batch, although there are rows.
     pub(super) const fn with_more() -> Self {
         Self { rows: Vec::new(), plan: None, is_full: true }
     }
 
-    /// Reads a row by the roles of its columns.
-    pub(super) fn row<'r>(&self, in_hand: &'r InHand) -> Option<row::Row<'r>> {
-        let cells = OWN_COLUMNS..in_hand.row.len();
-        let cells = cells.map(|column| in_hand.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
+    /// Maps a row to roles.
+    pub(super) fn row<'r>(&self, locked: &'r LockedRow) -> Option<row::Row<'r>> {
+        let cells = OWN_COLUMNS..locked.row.len();
+        let cells = cells.map(|column| locked.row.try_get::<_, Raw<'r>>(column).map_or(Cell::Null, |raw| raw.0));
         self.plan.as_ref().map(|plan| plan.row(cells))
     }
 }
 
 impl Source {
-    /// Begins a transaction and claims buckets among these.
+    /// Begins a transaction and claims some of these buckets.
     pub(super) async fn begin(&self, table: &Table, candidates: &[i32]) -> Result<Vec<i32>, RelayError> {
         let class = table.class.cast_signed();
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&class, Type::INT4), (&candidates, Type::INT4_ARRAY)];
         let begin = self.client.batch_execute(&self.begin);
-        // Sent together; the lock comes before the snapshot of whatever is read next.
+        // Sent together; the lock is taken before the snapshot of the next query.
         let (begun, claimed) = tokio::join!(begin, self.client.query_typed(&table.claim, &values));
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let rows = claimed.map_err(RelayError::wal("claim buckets"))?;
-        rows.iter().map(|row| row.try_get(0).map_err(RelayError::wal("claim buckets"))).collect()
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let rows = claimed.map_err(RelayError::postgres("claim buckets"))?;
+        rows.iter().map(|row| row.try_get(0).map_err(RelayError::postgres("claim buckets"))).collect()
     }
 
     /// Ends the transaction.
     pub(super) async fn commit(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("COMMIT").await.map_err(RelayError::wal("commit the batch"))
+        self.client.batch_execute("COMMIT").await.map_err(RelayError::postgres("commit the batch"))
     }
 
-    /// Ends the transaction, and whatever happened in it has not.
+    /// Rolls the transaction back.
     pub(super) async fn roll_back(&self) -> Result<(), RelayError> {
-        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::wal("give the batch up"))
+        self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("roll back the batch"))
     }
 
-    /// Takes the first unpublished rows of these buckets into the hand, as far as none overtakes an earlier one of its key.
+    /// Locks and reads the first unpublished rows of these buckets, without those that would overtake an earlier one of their key.
     pub(super) async fn fetch(
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
-        appetite: &mut Appetite,
+        max_rows: i64,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let mut without: Vec<Key> = Vec::new();
-        for _ in 0..LOOKS_MAX {
-            let mut batch = self.lock(table, buckets, rows_max, &without, appetite).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut batch = self.lock(table, buckets, max_rows, &without, batch_size).await?;
             let Some(last) = batch.rows.last().map(|row| row.sequence) else { return Ok(batch) };
             let (blocked, drawn) =
                 tokio::join!(self.blocked(table, buckets, last, &without, &batch.rows), self.drawn(table));
@@ -224,32 +224,32 @@ impl Source {
                 drawn.check(&table.name(), &table.names, sequence)?;
             }
             let keys = batch.rows.iter().map(|row| (row.key.0.as_slice(), row.sequence));
-            if let Some(row) = choice::tie(keys, &blocked).and_then(|place| batch.rows.get(place)) {
+            if let Some(row) = selection::tie(keys, &blocked).and_then(|index| batch.rows.get(index)) {
                 return Err(batch.tie(table, row).into());
             }
-            batch.rows.retain(|row| may_go(&row.key.0, row.sequence, &blocked));
+            batch.rows.retain(|row| may_publish(&row.key.0, row.sequence, &blocked));
             if !batch.rows.is_empty() {
                 return Ok(batch);
             }
-            // All of them wait for a row that somebody else holds: look behind their keys.
+            // All of them are blocked by a row locked elsewhere: exclude their keys.
             without.extend(blocked.into_keys().map(Key));
         }
         Ok(Batch::default())
     }
 
-    /// Locks and reads rows, in order, leaving out those that others have locked.
+    /// Locks and reads rows in order, and skips those that others have locked.
     async fn lock(
         &self,
         table: &Table,
         buckets: &[i32],
-        rows_max: i64,
+        max_rows: i64,
         without: &[Key],
-        appetite: &mut Appetite,
+        batch_size: &mut BatchSize,
     ) -> Result<Batch, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&buckets, Type::INT4_ARRAY), (&rows_max, Type::INT8), (&without, Type::TEXT_ARRAY)];
+            [(&buckets, Type::INT4_ARRAY), (&max_rows, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let rows =
-            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::wal("read the outbox"))?;
+            self.client.query_typed_raw(&table.fetch, values).await.map_err(RelayError::postgres("read the outbox"))?;
         let mut rows = std::pin::pin!(rows);
         let mut batch = Batch::default();
         let mut bytes = 0;
@@ -259,27 +259,27 @@ impl Source {
                 Err(source) if source.is_about_content() => {
                     return Err(Error::Unsendable { before: batch.rows.len(), source: Box::new(source) }.into());
                 }
-                Err(source) => return Err(RelayError::Wal { action: "read the outbox", source }),
+                Err(source) => return Err(RelayError::Postgres { action: "read the outbox", source }),
             };
             bytes += row.raw_size_bytes() as u64;
-            if bytes > appetite.bytes() && !batch.rows.is_empty() {
-                // The rest is locked for nothing, and read in the next batch; it is not kept in memory.
+            if bytes > batch_size.bytes() && !batch.rows.is_empty() {
+                // The other rows are locked in vain, and read again in the next batch.
                 batch.is_full = true;
                 break;
             }
             if batch.plan.is_none() {
                 batch.plan = Some(table.plan(&row)?);
             }
-            batch.rows.push(InHand::new(row).map_err(RelayError::wal("read the outbox"))?);
+            batch.rows.push(LockedRow::new(row).map_err(RelayError::postgres("read the outbox"))?);
         }
-        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= rows_max;
+        batch.is_full |= i64::try_from(batch.rows.len()).unwrap_or(i64::MAX) >= max_rows;
         if !batch.rows.is_empty() {
-            appetite.took(batch.rows.len(), bytes);
+            batch_size.observe(batch.rows.len(), bytes);
         }
         Ok(batch)
     }
 
-    /// Names the first row of these buckets, which the server cannot send.
+    /// Identifies the first row of these buckets, which the server cannot send.
     pub(super) async fn name_first(
         &self,
         table: &Table,
@@ -290,77 +290,81 @@ impl Source {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&1_i64, Type::INT8), (&without, Type::TEXT_ARRAY)];
         let row = self.client.query_typed_opt(&table.names.first(), &values).await;
-        let Some(row) = row.map_err(RelayError::wal("look for the row"))? else { return Ok(None) };
-        let id: Option<String> = row.try_get(0).map_err(RelayError::wal("look for the row"))?;
+        let Some(row) = row.map_err(RelayError::postgres("find the row"))? else { return Ok(None) };
+        let id: Option<String> = row.try_get(0).map_err(RelayError::postgres("find the row"))?;
         let id = id.unwrap_or_else(|| "(no id)".to_owned());
         Ok(Some(Error::Unreadable {
             table: table.name(),
             event_id: id.chars().take(64).flat_map(char::escape_default).collect(),
-            sequence: row.try_get(1).map_err(RelayError::wal("look for the row"))?,
+            sequence: row.try_get(1).map_err(RelayError::postgres("find the row"))?,
             column: table.names.sequence.clone(),
-            bucket: row.try_get(2).map_err(RelayError::wal("look for the row"))?,
+            bucket: row.try_get(2).map_err(RelayError::postgres("find the row"))?,
             source,
         }))
     }
 
-    /// Finds the keys that have an unpublished row up to `last` which is not in hand.
+    /// Finds the keys that have an unpublished row up to `last` which is not locked here.
     async fn blocked(
         &self,
         table: &Table,
         buckets: &[i32],
         last: i64,
         without: &[Key],
-        rows: &[InHand],
+        rows: &[LockedRow],
     ) -> Result<Blocked, RelayError> {
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&buckets, Type::INT4_ARRAY), (&last, Type::INT8), (&without, Type::TEXT_ARRAY)];
-        let row =
-            self.client.query_typed_one(&table.count, &values).await.map_err(RelayError::wal("count the outbox"))?;
-        let count: i64 = row.try_get(0).map_err(RelayError::wal("count the outbox"))?;
+        let row = self
+            .client
+            .query_typed_one(&table.count, &values)
+            .await
+            .map_err(RelayError::postgres("count the rows of the outbox"))?;
+        let count: i64 = row.try_get(0).map_err(RelayError::postgres("count the rows of the outbox"))?;
         if usize::try_from(count).is_ok_and(|count| count == rows.len()) {
             return Ok(Blocked::new());
         }
-        let parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+        let tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        let ctids: Vec<&str> = rows.iter().map(|row| row.ctid.as_str()).collect();
         let values: [(&(dyn ToSql + Sync), Type); 5] = [
             (&buckets, Type::INT4_ARRAY),
             (&last, Type::INT8),
             (&without, Type::TEXT_ARRAY),
-            (&parts, Type::OID_ARRAY),
-            (&places, Type::TEXT_ARRAY),
+            (&tableoids, Type::OID_ARRAY),
+            (&ctids, Type::TEXT_ARRAY),
         ];
         let rows =
-            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::wal("look for locked rows"))?;
+            self.client.query_typed(&table.blocked, &values).await.map_err(RelayError::postgres("find locked rows"))?;
         let key = |row: &Row| Ok((row.try_get::<_, Key>(0)?.0, row.try_get(1)?));
         rows.iter()
             .map(key)
             .collect::<Result<Blocked, _>>()
-            .map_err(RelayError::wal::<tokio_postgres::Error>("look for locked rows"))
+            .map_err(RelayError::postgres::<tokio_postgres::Error>("find locked rows"))
     }
 
-    /// Looks at how far the sequences have come, and the rows.
+    /// Reads the last values of the sequences, and the highest unpublished one.
     pub(super) async fn drawn(&self, table: &Table) -> Result<Vec<Drawn>, RelayError> {
         let mut all = Vec::new();
         for sequence in &table.sequences {
             let row = self.client.query_typed_one(&table.drawn, &[(&sequence.id, Type::OID)]).await;
-            let row = row.map_err(RelayError::wal("look at the sequence"))?;
-            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::wal("look at the sequence"));
+            let row = row.map_err(RelayError::postgres("read the sequence"))?;
+            let get = |column| row.try_get::<_, Option<i64>>(column).map_err(RelayError::postgres("read the sequence"));
             all.push(Drawn { highest: get(0)?, last: get(1)? });
         }
         Ok(all)
     }
 
-    /// Marks the rows in hand as published.
-    pub(super) async fn mark(&self, table: &Table, rows: &[InHand]) -> Result<(), RelayError> {
-        let mut parts: Vec<u32> = rows.iter().map(|row| row.part).collect();
-        parts.sort_unstable();
-        parts.dedup();
+    /// Marks the rows as published.
+    pub(super) async fn mark(&self, table: &Table, rows: &[LockedRow]) -> Result<(), RelayError> {
+        let mut tableoids: Vec<u32> = rows.iter().map(|row| row.tableoid).collect();
+        tableoids.sort_unstable();
+        tableoids.dedup();
         let mut marked = 0;
-        for part in parts {
-            let places: Vec<&str> = rows.iter().filter(|row| row.part == part).map(|row| row.place.as_str()).collect();
-            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&places, Type::TEXT_ARRAY), (&part, Type::OID)];
+        for tableoid in tableoids {
+            let ctids: Vec<&str> =
+                rows.iter().filter(|row| row.tableoid == tableoid).map(|row| row.ctid.as_str()).collect();
+            let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ctids, Type::TEXT_ARRAY), (&tableoid, Type::OID)];
             let executed = self.client.execute_typed(&table.mark, &values).await;
-            marked += executed.map_err(RelayError::wal("mark rows as published"))?;
+            marked += executed.map_err(RelayError::postgres("mark rows as published"))?;
         }
         let published = rows.len() as u64;
         if marked == published {
@@ -370,7 +374,7 @@ impl Source {
         }
     }
 
-    /// Looks at what is unpublished, in a transaction of its own. Gives how far the sequences have come as well.
+    /// Counts unpublished rows and reads the sequences, in a transaction of its own.
     pub(super) async fn backlog(&self, table: &Table) -> Result<(Backlog, Vec<Drawn>), RelayError> {
         let (begun, row, drawn, ended) = tokio::join!(
             self.client.batch_execute(&self.begin),
@@ -378,11 +382,11 @@ impl Source {
             self.drawn(table),
             self.commit(),
         );
-        begun.map_err(RelayError::wal("begin a transaction"))?;
-        let row = row.map_err(RelayError::wal("look at the backlog"))?;
+        begun.map_err(RelayError::postgres("begin a transaction"))?;
+        let row = row.map_err(RelayError::postgres("count unpublished rows"))?;
         let drawn = drawn?;
         ended?;
-        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::wal("look at the backlog"));
+        let get = |column| row.try_get::<_, i64>(column).map_err(RelayError::postgres("count unpublished rows"));
         let positive = |value: i64| u64::try_from(value).unwrap_or_default();
         let backlog =
             Backlog { events: positive(get(0)?), oldest_micros: positive(get(1)?), server_micros: positive(get(2)?) };
@@ -391,18 +395,18 @@ impl Source {
 }
 
 impl Batch {
-    /// Tells of two rows that share a number.
-    fn tie(&self, table: &Table, row: &InHand) -> Error {
+    /// Gives the error of two rows with the same sequence.
+    fn tie(&self, table: &Table, row: &LockedRow) -> Error {
         let event_id = self.row(row).map_or_else(String::new, |row| crate::relay::record::route::event_id(&row));
         Error::Tie { table: table.name(), event_id, column: table.names.sequence.clone(), sequence: row.sequence }
     }
 }
 
-impl InHand {
+impl LockedRow {
     fn new(row: Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
-            part: row.try_get(0)?,
-            place: row.try_get(1)?,
+            tableoid: row.try_get(0)?,
+            ctid: row.try_get(1)?,
             sequence: row.try_get(2)?,
             key: row.try_get(3)?,
             bucket: row.try_get(4)?,

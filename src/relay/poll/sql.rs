@@ -1,11 +1,10 @@
 //! The statements of the polling source, for one outbox table.
 //!
-//! Rows are found by not being published, never by a remembered number: numbers are not drawn in commit order, so a row may
-//! become visible behind one that was seen before. The order of a key's rows is the column `sequence`. A row is marked by
-//! where it lies (`ctid`), which stands still while it is locked: it is marked if and only if it is the one that was read.
+//! Rows are selected because they are unpublished, not by a last number: numbers are not assigned in commit order, so a row may
+//! become visible after one with a higher number. The order of a key's rows is the column `sequence`. A row is marked by its `ctid`,
+//! which does not change while it is locked: exactly the row that was read is marked.
 //!
-//! Behind a pooler the session belongs to somebody else before and after each transaction. So what a session needs is set for
-//! one transaction, and no statement has a name.
+//! With a pooler each transaction may use another session. So settings are for one transaction, and no statement is prepared.
 
 use std::time::Duration;
 
@@ -14,20 +13,20 @@ use crate::relay::catalog::quote_table;
 use crate::relay::record::route::Route;
 
 use super::sweep::BUCKETS;
-use super::sweep::CLAIM_MAX;
+use super::sweep::MAX_CLAIM;
 
-/// How many columns of `fetch` come before the mapped ones: the table's id, the row's place, its sequence, its key and bucket.
+/// The number of columns of `fetch` before the mapped ones: `tableoid`, `ctid`, sequence, key and bucket.
 pub(super) const OWN_COLUMNS: usize = 5;
-/// Beyond so many rows it is not counted how many are unpublished.
-pub(super) const COUNT_MAX: u32 = 10_000;
-/// How long a lock on a whole table is waited for.
+/// The maximum count of unpublished rows.
+pub(super) const MAX_COUNT: u32 = 10_000;
+/// The timeout of a lock on a table.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction under settings of its own: names mean what they say, rows that a policy would hide are an error, and a
-/// mark that a crash of the server forgets is a repetition, no more than the last moments have. A transaction that is left
-/// alone for longer than `idle_limit` is ended by the server: a relay that hangs must not hold its rows, nor hold back vacuum.
+/// Begins a transaction with its own settings. Unqualified names are PostgreSQL's. Rows hidden by a policy are an error. A crash of
+/// the server may lose the last marks, which repeats those events. The server terminates a transaction that is idle for longer than
+/// `idle_limit`: a hanging relay must not hold its locks, or hold back VACUUM.
 pub(super) fn begin(idle_limit: Duration, stores_any_bytes: bool) -> String {
-    // In a database without an encoding text is asked for as it is stored.
+    // In a SQL_ASCII database text is requested without conversion.
     let encoding = if stores_any_bytes { "; SET LOCAL client_encoding = 'SQL_ASCII'" } else { "" };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; \
@@ -38,31 +37,31 @@ pub(super) fn begin(idle_limit: Duration, stores_any_bytes: bool) -> String {
     )
 }
 
-/// Claims buckets of table `$1` among `$2`, in this order, until the transaction ends.
+/// Claims buckets `$2` of table `$1`, in this order, until the transaction ends.
 pub(super) fn claim() -> String {
-    format!("SELECT bucket FROM unnest($2) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {CLAIM_MAX}")
+    format!("SELECT bucket FROM unnest($2) AS bucket WHERE pg_try_advisory_xact_lock($1, bucket) LIMIT {MAX_CLAIM}")
 }
 
-/// Where a table is and what its columns are called.
+/// A table and the names of its columns.
 #[derive(Clone, Debug)]
-pub(in crate::relay) struct Names {
+pub(in crate::relay) struct TableColumns {
     /// The table, quoted, with its schema.
     pub(in crate::relay) table: String,
-    /// The column of the order.
+    /// The column `sequence`.
     pub(in crate::relay) sequence: String,
-    /// The column that says when a row was published.
+    /// The column `published_at`.
     pub(in crate::relay) published_at: String,
-    /// The column that becomes the key.
+    /// The column of the key.
     pub(in crate::relay) key: String,
-    /// The column that is the event's id.
+    /// The column of the event's id.
     pub(in crate::relay) id: String,
-    /// The column that says when a row was written.
+    /// The column `created_at`.
     pub(in crate::relay) created_at: String,
     /// The columns that the route reads.
     pub(in crate::relay) read: Vec<String>,
 }
 
-impl Names {
+impl TableColumns {
     pub(super) fn new(route: &Route, sequence: &str, published_at: &str, created_at: &str) -> Self {
         let mut read: Vec<String> = Vec::new();
         for name in route.names().0.iter().flatten() {
@@ -97,7 +96,7 @@ impl Names {
         )
     }
 
-    /// Names the first row that `fetch` would read, in nothing but ASCII: its id, its sequence and its bucket.
+    /// Gives id, sequence and bucket of the first row that `fetch` would read, as ASCII.
     pub(super) fn first(&self) -> String {
         format!(
             "SELECT encode(convert_to(t.{id}::text, getdatabaseencoding()), 'escape'), t.{sequence}::int8, {bucket}
@@ -111,16 +110,16 @@ impl Names {
         )
     }
 
-    /// Counts what is unpublished up to sequence `$2`, in the buckets `$1`, without the keys `$3`.
+    /// Counts unpublished rows up to sequence `$2`, in the buckets `$1`, without the keys `$3`.
     pub(super) fn count(&self) -> String {
         format!("SELECT count(*) FROM {}", self.up_to())
     }
 
-    /// Gives, by key, the first unpublished row up to sequence `$2` that is not one of the tables `$4` and places `$5`.
+    /// Gives, by key, the first unpublished row up to sequence `$2` that is not among the `tableoid`s `$4` and `ctid`s `$5`.
     pub(super) fn blocked(&self) -> String {
         format!(
             "SELECT {key}, min(t.{sequence})::int8 FROM {up_to} AND NOT EXISTS (SELECT FROM
-             unnest($4, $5) AS mine (part, place) WHERE mine.part = t.tableoid AND mine.place::tid = t.ctid)
+             unnest($4, $5) AS mine (tableoid, ctid) WHERE mine.tableoid = t.tableoid AND mine.ctid::tid = t.ctid)
              GROUP BY 1",
             key = self.key(),
             sequence = quote(&self.sequence),
@@ -128,7 +127,7 @@ impl Names {
         )
     }
 
-    /// Marks the rows at the places `$1` of the table, or part of it, `$2`.
+    /// Marks the rows with the `ctid`s `$1` in the table or partition `$2`.
     pub(super) fn mark(&self) -> String {
         format!(
             "UPDATE {} AS t SET {} = now() WHERE t.ctid = ANY ($1::tid[]) AND t.tableoid = $2",
@@ -137,10 +136,10 @@ impl Names {
         )
     }
 
-    /// Counts what is unpublished, up to a limit; gives the age of the first of it and the server's clock, in microseconds.
+    /// Counts unpublished rows up to a limit; gives the age of the first one and the server's clock, in microseconds.
     pub(super) fn backlog(&self) -> String {
         format!(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {COUNT_MAX}) AS counted),
+            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {MAX_COUNT}) AS counted),
                     coalesce((SELECT CASE WHEN isfinite(first.at)
                               THEN (extract(epoch FROM clock_timestamp() - first.at) * 1000000)::int8 END
                               FROM (SELECT t.{created} AS at FROM {table} AS t WHERE t.{published} IS NULL
@@ -153,8 +152,8 @@ impl Names {
         )
     }
 
-    /// Gives the highest number that is unpublished, and then the one that sequence `$1` has drawn last. In this order: the rows
-    /// are those of when the statement began, and a sequence that went on since is no less than they are.
+    /// Gives the highest unpublished number, then the last value of sequence `$1`. In this order: the rows are from the snapshot, and
+    /// the sequence may only have advanced since.
     pub(super) fn drawn(&self) -> String {
         format!(
             "SELECT (SELECT max(t.{sequence})::int8 FROM {table} AS t WHERE t.{published} IS NULL), pg_sequence_last_value($1::oid)",
@@ -177,7 +176,7 @@ impl Names {
         format!("(hashtext({}) & {})", self.key(), BUCKETS - 1)
     }
 
-    /// The key as text; none is the empty one, so that its rows fall into a bucket as well.
+    /// The key as text; NULL becomes the empty key, so that its rows have a bucket too.
     fn key(&self) -> String {
         format!("coalesce(t.{}::text COLLATE \"C\", '')", quote(&self.key))
     }

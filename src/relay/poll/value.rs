@@ -1,4 +1,4 @@
-//! Values as the server sends and takes them, without a look at what they mean: text is bytes in whatever encoding.
+//! Values as the server sends and receives them, without interpretation: text is bytes of any encoding.
 
 use tokio_postgres::types::FromSql;
 use tokio_postgres::types::IsNull;
@@ -8,11 +8,11 @@ use tokio_postgres::types::private::BytesMut;
 
 use crate::relay::decode::pgoutput::Cell;
 
-use super::choice;
+use super::selection;
 
 /// A key as it is stored.
 #[derive(Debug)]
-pub(super) struct Key(pub(super) choice::Key);
+pub(super) struct Key(pub(super) selection::Key);
 
 impl<'a> FromSql<'a> for Key {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {

@@ -1,4 +1,4 @@
-//! What a table must be before it is polled. Nothing is created and nothing is changed.
+//! The check of a table before it is polled. Nothing is created and nothing is changed.
 
 use tokio_postgres::Client;
 use tokio_postgres::Row;
@@ -14,25 +14,25 @@ use super::numbers::Sequence;
 use super::outbox::Outbox;
 use super::outbox::Own;
 
-/// A table that is fit.
+/// A table that passed the check.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Found {
-    /// The outbox, by the names that its table and columns have.
+    /// The outbox, with the current names of its table and columns.
     pub(super) outbox: Outbox,
-    /// Its id.
+    /// Its OID.
     pub(super) id: u32,
-    /// Its columns; some that the route reads need not be there.
+    /// Its columns; the route may read optional ones that do not exist.
     pub(super) columns: Vec<String>,
-    /// The sequences that its numbers are drawn from; none if they come from elsewhere.
+    /// The sequences of its numbers; none if the application assigns them.
     pub(super) sequences: Vec<Sequence>,
 }
 
-/// Checks one outbox: its columns, the sequence and our rights.
+/// Checks one outbox: its columns, its sequences and the role's privileges.
 pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result<Found, RelayError> {
-    let settled = settle(client, outbox).await?;
-    let (schema, name) = settled.route.table();
+    let resolved = resolve(client, outbox).await?;
+    let (schema, name) = resolved.route.table();
     catalog::columns(client, &outbox.route.named(schema, name)).await?;
-    let outbox = &settled;
+    let outbox = &resolved;
     let names = &outbox.names;
     let sql =
         "SELECT c.oid, current_user::text, has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
@@ -55,7 +55,7 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
     let unfit = |what: String, remedy: String| Error::Unfit { table: table.clone(), what, remedy };
     let missing = |column: &str, kind: &str| {
         unfit(
-            format!("has no column {column:?} that is {kind}, which polling needs"),
+            format!("has no column {column:?} that is {kind}, which mode poll needs"),
             "run `walrelay setup --apply`, or name the column under [outbox.columns]".to_owned(),
         )
     };
@@ -82,20 +82,19 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
     if !row.try_get::<_, bool>(8).map_err(failed)? {
         tracing::warn!(
             table,
-            "there is no index on the sequence of unpublished rows: each poll reads the whole table; `walrelay setup` \
-             prints it"
+            "no index on unpublished rows: each poll reads the whole table; `walrelay setup` prints the statement"
         );
     }
     Ok(Found {
-        outbox: settled,
+        outbox: resolved,
         id: row.try_get(0).map_err(failed)?,
         columns: row.try_get(9).map_err(failed)?,
         sequences,
     })
 }
 
-/// Gives an outbox by the names that its table and its columns have now.
-pub(in crate::relay) async fn settle(client: &Client, outbox: &Outbox) -> Result<Outbox, RelayError> {
+/// Gives an outbox with the current names of its table and columns.
+pub(in crate::relay) async fn resolve(client: &Client, outbox: &Outbox) -> Result<Outbox, RelayError> {
     let routes = catalog::settle(client, std::slice::from_ref(&outbox.route)).await?;
     let Some(route) = routes.into_iter().next() else { return Ok(outbox.clone()) };
     let (schema, name) = route.table();
@@ -124,10 +123,10 @@ pub(in crate::relay) async fn settle(client: &Client, outbox: &Outbox) -> Result
     Ok(Outbox::new(route.settled(&columns), own))
 }
 
-/// Finds and checks the sequences that the column of the order draws from: its own, and those of its default.
+/// Finds and checks the sequences of the column `sequence`: its own, and those in its default.
 async fn sequences(client: &Client, outbox: &Outbox) -> Result<Vec<Sequence>, RelayError> {
     let (schema, name) = outbox.route.table();
-    // By what depends on the column, and on what its default depends: that needs no right on anything.
+    // By the dependencies of the column and of its default: that needs no privilege.
     let sql = "SELECT q.seqrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname), q.seqcache, q.seqincrement, q.seqcycle,
                       least(q.seqmax, CASE a.atttypid WHEN 21 THEN 32767 WHEN 23 THEN 2147483647 ELSE q.seqmax END),
                       has_sequence_privilege(q.seqrelid, 'USAGE') OR has_sequence_privilege(q.seqrelid, 'SELECT'),
@@ -157,25 +156,25 @@ fn sequence(outbox: &Outbox, row: &Row) -> Result<Sequence, RelayError> {
         remedy: format!("run `ALTER SEQUENCE {sequence} {change}`"),
     };
     if let cache @ 2.. = row.try_get::<_, i64>(2).map_err(failed)? {
-        let what = format!("draws {column} {cache} numbers at a time, so they are not in the order of commits");
+        let what = format!("has a sequence of {column} with CACHE {cache}, so numbers are not in commit order");
         return Err(unfit(what, "CACHE 1").into());
     }
     if row.try_get::<_, i64>(3).map_err(failed)? < 0 {
-        let what = format!("draws {column} downwards, so that later events come before earlier ones");
+        let what = format!("has a descending sequence of {column}, so later events would come first");
         return Err(unfit(what, "INCREMENT 1").into());
     }
     if row.try_get::<_, bool>(4).map_err(failed)? {
-        let what = format!("draws {column} from a sequence that starts over at its end");
+        let what = format!("has a sequence of {column} with CYCLE, which starts again at its end");
         return Err(unfit(what, "NO CYCLE").into());
     }
     if !row.try_get::<_, bool>(6).map_err(failed)? {
         let role: String = row.try_get(7).map_err(failed)?;
         let grant = grants::grant_on_sequence(&sequence, &role);
-        return Err(Error::Rights { role, what: "look at the sequence of", table, grant }.into());
+        return Err(Error::Rights { role, what: "read the sequence of", table, grant }.into());
     }
     Ok(Sequence { id: row.try_get(0).map_err(failed)?, end: row.try_get(5).map_err(failed)?, name: sequence })
 }
 
 fn failed(error: tokio_postgres::Error) -> RelayError {
-    RelayError::wal("read the catalogue")(error)
+    RelayError::postgres("read the catalog")(error)
 }

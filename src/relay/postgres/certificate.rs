@@ -1,4 +1,4 @@
-//! Which digest a certificate was signed with, where its algorithm does not say: RSASSA-PSS has it among its parameters
+//! The digest of a certificate's signature where the algorithm's name does not include it: RSASSA-PSS has it in its parameters
 //! (RFC 4055, section 3.1).
 //!
 //! ```text
@@ -19,8 +19,7 @@ const SHA_2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
 /// 1.3.14.3.2.26
 const SHA_1: &[u8] = &[0x2B, 0x0E, 0x03, 0x02, 0x1A];
 
-/// Gives the digest for channel binding to a certificate that is signed with RSASSA-PSS. SHA-1 becomes SHA-256, as RFC 5929
-/// says.
+/// Gives the digest for channel binding with a certificate signed with RSASSA-PSS. SHA-1 becomes SHA-256 (RFC 5929).
 pub(super) fn pss_digest(certificate: &[u8]) -> Option<MessageDigest> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (_to_be_signed, rest) = element(certificate, SEQUENCE)?;
@@ -44,14 +43,14 @@ pub(super) fn pss_digest(certificate: &[u8]) -> Option<MessageDigest> {
     }
 }
 
-/// Reads one element of this tag: its content, and what follows it.
+/// Reads one element with this tag: its content and the bytes after it.
 fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, rest) = bytes.split_first()?;
     if *found != tag {
         return None;
     }
     let (first, rest) = rest.split_first()?;
-    // Below 128 it is the length itself, else the number of bytes that the length has.
+    // Below 128 it is the length, else the number of bytes of the length.
     let (length, rest) = if *first < 0x80 {
         (usize::from(*first), rest)
     } else {
@@ -67,7 +66,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// A certificate of nothing but its algorithm.
+    /// A certificate that has only an algorithm.
     fn signed(algorithm: &[u8]) -> Vec<u8> {
         let sequence = |content: &[u8]| [&[SEQUENCE, u8::try_from(content.len()).unwrap()], content].concat();
         sequence(&[sequence(b""), sequence(algorithm)].concat())
@@ -90,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_no_reason_to_panic(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             pss_digest(&bytes);
         }
     }

@@ -9,33 +9,36 @@ use serde::Serialize;
 use crate::units;
 use crate::units::SecretRef;
 
-/// How to reach PostgreSQL.
+/// The value of `root_cert` for the certificate authorities that this machine trusts.
+pub(super) const SYSTEM: &str = "system";
+
+/// The connection to PostgreSQL.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A libpq connection URI or key/value string. What it leaves out comes from the `PG*` variables, then from libpq's defaults.
+    /// A libpq connection URI or key/value string. Missing parameters come from the `PG*` variables, then from libpq's defaults.
     pub url: String,
-    /// Where the password comes from, if it is not in the URL, `PGPASSWORD` or the password file. Read again at each connect.
+    /// The source of the password, if it is not in the URL, `PGPASSWORD` or the password file. It is read at each connect.
     pub password: Option<SecretRef>,
-    /// How long one attempt to connect and authenticate may take.
+    /// The timeout for connecting and authenticating.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
-    /// The walsender gives up a connection that is silent for this long.
+    /// The walsender terminates a connection that sends nothing for this long.
     #[serde(with = "units::duration")]
     pub wal_sender_timeout: Duration,
-    /// The memory the walsender may use for one transaction before it spills to its disk.
+    /// The memory of the walsender for decoding before it spills to disk.
     #[serde(with = "units::bytes")]
     pub logical_decoding_work_mem: u64,
-    /// Accept a server that asks for the password in clear text or as MD5.
+    /// Accept a server that requests the password in clear text or as MD5.
     pub allow_weak_auth: bool,
-    /// The largest row the relay reads.
+    /// The largest row.
     #[serde(with = "units::bytes")]
     pub max_row_bytes: u64,
-    /// TLS towards PostgreSQL.
+    /// TLS to PostgreSQL.
     pub tls: Tls,
 }
 
-/// TLS towards PostgreSQL; `sslmode` stands in the URL, as everywhere else.
+/// TLS to PostgreSQL; `sslmode` is part of the URL, as in libpq.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
@@ -57,7 +60,7 @@ pub enum ChannelBinding {
     Disable,
     /// Whenever the server offers it.
     Prefer,
-    /// Always when the password travels by SCRAM over TLS: the default.
+    /// Always, for SCRAM over TLS: the default.
     #[default]
     Require,
 }
@@ -79,6 +82,6 @@ impl Default for Config {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { root_cert: "system".to_owned(), cert: None, key: None, channel_binding: ChannelBinding::default() }
+        Self { root_cert: SYSTEM.to_owned(), cert: None, key: None, channel_binding: ChannelBinding::default() }
     }
 }

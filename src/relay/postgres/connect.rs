@@ -1,7 +1,7 @@
-//! The one door: from a target to a connection that is authenticated and idle.
+//! Connects to a target: the result is authenticated and idle.
 //!
-//! Hosts are tried in turn. Each gets an equal share of what is left of `connect_timeout`, so one that does not answer
-//! leaves time for the next. As in libpq, a host that refuses our credentials ends the search.
+//! Hosts are tried in turn. Each gets an equal share of the rest of `connect_timeout`, so that a host that does not answer
+//! leaves time for the next one. As in libpq, a host that rejects the credentials ends the attempt.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-use super::Config;
-use super::Error;
-use super::Found;
-use super::Host;
-use super::SslMode;
-use super::Target;
 use super::auth;
 use super::auth::Login;
+use super::config::Config;
+use super::error::Error;
 use super::message::Answer;
 use super::message::Messages;
+use super::target::Found;
+use super::target::Host;
+use super::target::SslMode;
+use super::target::Target;
 use super::tls::Connector;
 use super::transport::Transport;
 
-/// What a connection is for.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Purpose {
-    /// Commands of the replication protocol, then the stream.
+    /// Replication commands, then the stream.
     Replication,
     /// Ordinary queries.
     Queries,
-    /// Ordinary queries on a session that may be another one in the next transaction: nothing is set on it.
+    /// Ordinary queries through a pooler: each transaction may use another session, so nothing is set on it.
     Shared,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Purpose {
 pub(super) struct Connected {
     /// The connection.
     pub(super) messages: Messages,
-    /// What the server said of itself and of the session.
+    /// The ParameterStatus messages.
     pub(super) parameters: Vec<(String, String)>,
     /// The body of BackendKeyData.
     pub(super) key: Option<Vec<u8>>,
@@ -51,7 +51,7 @@ pub(super) struct Connected {
     pub(super) found: Found,
 }
 
-/// An attempt: who wants to connect, and how.
+/// One attempt to connect.
 struct Attempt<'a> {
     target: &'a Target,
     config: &'a Config,
@@ -60,27 +60,27 @@ struct Attempt<'a> {
     purpose: Purpose,
 }
 
-/// A place to connect to: a host has several if its name has several addresses.
-enum Place {
+/// A host has several endpoints if its name has several addresses.
+enum Endpoint {
     Socket(std::path::PathBuf),
     Address(SocketAddr),
 }
 
-/// Why a server does not let us in.
-enum Shut {
-    /// TLS does not come about, or `pg_hba.conf` wants none of us over it.
-    OverTls(Error),
-    /// Without TLS it would be the same.
-    Anyway(Error),
+/// The server or TLS rejected the connection.
+enum Rejection {
+    /// TLS failed, or `pg_hba.conf` rejects the connection with TLS.
+    WithTls(Error),
+    /// It would be rejected without TLS as well.
+    Always(Error),
 }
 
-impl From<Error> for Shut {
+impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
-        if matches!(error, Error::Tls { .. }) { Self::OverTls(error) } else { Self::Anyway(error) }
+        if matches!(error, Error::Tls { .. }) { Self::WithTls(error) } else { Self::Always(error) }
     }
 }
 
-/// Connects to the first server of the list that will do.
+/// Connects to the first server of the list that is suitable.
 pub(super) async fn connect(
     target: &Target,
     config: &Config,
@@ -94,8 +94,8 @@ pub(super) async fn connect(
         if has_tcp && target.ssl_mode != SslMode::Disable { Some(Connector::new(target, &config.tls)?) } else { None };
     let attempt = Attempt { target, config, connector, application_name, purpose };
     let mut failures = Vec::new();
-    for (place, host) in target.hosts.iter().enumerate() {
-        let left = target.hosts.len() - place;
+    for (index, host) in target.hosts.iter().enumerate() {
+        let left = target.hosts.len() - index;
         match within(share(deadline, left), host, attempt.host(host, deadline, left)).await {
             Ok(connected) => return Ok(connected),
             Err(error) if is_refusal(&error) => return Err(error),
@@ -117,7 +117,7 @@ async fn within<T>(limit: Duration, host: &Host, attempt: impl Future<Output = R
     }
 }
 
-/// Says whether the server knows who we are and does not want us; another host would say the same.
+/// Says whether the server rejected the credentials: another host would do the same.
 fn is_refusal(error: &Error) -> bool {
     let is_server = matches!(error, Error::Server(_) | Error::Authentication { .. } | Error::Secret(_));
     is_server && error.fate() == Fate::Fatal && error.code().exit() == Exit::Rights
@@ -136,51 +136,56 @@ fn combine(mut failures: Vec<Error>) -> Error {
 
 impl Attempt<'_> {
     async fn host(&self, host: &Host, deadline: Instant, hosts_left: usize) -> Result<Connected, Error> {
-        let places = self.places(host).await?;
+        let endpoints = self.endpoints(host).await?;
         let mut failures = Vec::new();
-        for (index, place) in places.iter().enumerate() {
-            let left = places.len() - index + hosts_left - 1;
-            match within(share(deadline, left), host, self.place(host, place)).await {
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let left = endpoints.len() - index + hosts_left - 1;
+            match within(share(deadline, left), host, self.connect_to(host, endpoint)).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
-        // The addresses of one name are one server to the reader: the last reason stands for all.
+        // The addresses of one name belong to one server: the last error is reported.
         Err(failures.pop().unwrap_or(Error::Closed))
     }
 
-    async fn places(&self, host: &Host) -> Result<Vec<Place>, Error> {
+    async fn endpoints(&self, host: &Host) -> Result<Vec<Endpoint>, Error> {
         Ok(match host {
-            Host::Unix { directory, port } => vec![Place::Socket(directory.join(format!(".s.PGSQL.{port}")))],
-            Host::Tcp { address: Some(address), port, .. } => vec![Place::Address(SocketAddr::new(*address, *port))],
+            Host::Unix { directory, port } => vec![Endpoint::Socket(directory.join(format!(".s.PGSQL.{port}")))],
+            Host::Tcp { address: Some(address), port, .. } => vec![Endpoint::Address(SocketAddr::new(*address, *port))],
             Host::Tcp { name, port, .. } => {
                 let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-                found.map_err(Error::io(format!("find the address of {name}")))?.map(Place::Address).collect()
+                found
+                    .map_err(Error::io(format!("could not translate host name {name:?} to address")))?
+                    .map(Endpoint::Address)
+                    .collect()
             }
         })
     }
 
-    async fn place(&self, host: &Host, place: &Place) -> Result<Connected, Error> {
+    async fn connect_to(&self, host: &Host, endpoint: &Endpoint) -> Result<Connected, Error> {
         let mode = self.target.ssl_mode;
-        let messages = match self.enter(host, place, mode).await {
+        let messages = match self.log_in(host, endpoint, mode).await {
             Ok(messages) => messages,
-            // libpq's meaning of "prefer": with TLS if that works, and else without.
-            Err(Shut::OverTls(error)) if mode == SslMode::Prefer => {
-                match self.enter(host, place, SslMode::Disable).await {
+            // As in libpq, "prefer" retries without TLS.
+            Err(Rejection::WithTls(error)) if mode == SslMode::Prefer => {
+                match self.log_in(host, endpoint, SslMode::Disable).await {
                     Ok(messages) => messages,
-                    Err(Shut::OverTls(plain) | Shut::Anyway(plain)) => return Err(Error::NoHost(vec![error, plain])),
+                    Err(Rejection::WithTls(plain) | Rejection::Always(plain)) => {
+                        return Err(Error::NoHost(vec![error, plain]));
+                    }
                 }
             }
-            Err(Shut::OverTls(error) | Shut::Anyway(error)) => return Err(error),
+            Err(Rejection::WithTls(error) | Rejection::Always(error)) => return Err(error),
         };
-        let address = match place {
-            Place::Socket(_) => None,
-            Place::Address(address) => Some(address.ip()),
+        let address = match endpoint {
+            Endpoint::Socket(_) => None,
+            Endpoint::Address(address) => Some(address.ip()),
         };
         let mut connected = Connected::greet(messages, Found { host: host.clone(), address }).await?;
         if self.target.needs_read_write {
-            // Unlike libpq, which also passes over a server whose sessions are read-only by default: ours ask for writes.
+            // libpq also skips a server whose sessions are read-only by default. These sessions override that setting.
             let rows = connected.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
             let refuses = rows.first().and_then(|row| row.first()).is_none_or(|cell| cell.as_deref() != Some("f"));
             if refuses {
@@ -196,18 +201,18 @@ impl Attempt<'_> {
         Ok(connected)
     }
 
-    /// Goes as far as the server knows who we are.
-    async fn enter(&self, host: &Host, place: &Place, mode: SslMode) -> Result<Messages, Shut> {
-        let transport = match place {
-            Place::Socket(path) => Transport::unix(host, path).await?,
-            Place::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
+    /// Connects and authenticates.
+    async fn log_in(&self, host: &Host, endpoint: &Endpoint, mode: SslMode) -> Result<Messages, Rejection> {
+        let transport = match endpoint {
+            Endpoint::Socket(path) => Transport::unix(host, path).await?,
+            Endpoint::Address(address) => Transport::tcp(host, *address, mode, self.connector.as_ref()).await?,
         };
         let mut messages = Messages::new(transport);
         messages.send(&self.startup()?).await?;
         let login = Login::new(self.target, host, self.config);
         match auth::authenticate(&mut messages, &login).await {
             Ok(()) => Ok(messages),
-            Err(error) if messages.transport.is_tls() && error.is_refused_by_rules() => Err(Shut::OverTls(error)),
+            Err(error) if messages.transport.is_tls() && error.is_refused_by_rules() => Err(Rejection::WithTls(error)),
             Err(error) => Err(error.into()),
         }
     }
@@ -215,7 +220,7 @@ impl Attempt<'_> {
     fn startup(&self) -> Result<BytesMut, Error> {
         let given = self.target.options.as_deref().unwrap_or_default();
         let options = match self.purpose {
-            // Ours come last and win.
+            // The last one of a setting wins.
             Purpose::Replication => format!("{given} {}", replication_options(self.config)),
             Purpose::Queries | Purpose::Shared => given.to_owned(),
         };
@@ -232,30 +237,31 @@ impl Attempt<'_> {
             parameters.push(("options", options.trim()));
         }
         let mut message = BytesMut::new();
-        frontend::startup_message(parameters, &mut message).map_err(Error::io("write the startup message"))?;
+        frontend::startup_message(parameters, &mut message)
+            .map_err(Error::io("could not build the startup message"))?;
         Ok(message)
     }
 }
 
-/// Names mean what they say, whatever the role's settings are. And what is written, such as a position, is on this server's disk
-/// when the write returns: neither later, or a crash would leave it behind the slot, nor only when a standby has it, which may
-/// be dead. Sessions that are read-only by default are what an operator or a vendor sets on a full disk: only a position that is
-/// written frees WAL there.
+/// Independent of the role's settings: an unqualified name is PostgreSQL's own. A write, such as a position, is on this server's
+/// disk when it returns: not later, or a crash would leave the position behind the slot, and not only when a standby has it,
+/// which may be down. `default_transaction_read_only` is set by operators and vendors on a full disk: only a stored position
+/// frees WAL there.
 pub(super) const SESSION: &str =
     "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
-/// In a database of this encoding no byte means a character, so none can be converted: under any other client encoding the
-/// server would only refuse what is not legal in that one.
+/// A database with this encoding converts nothing: under any other client encoding the server would only reject bytes that are
+/// invalid in that one.
 const SQL_ASCII: &str = "SQL_ASCII";
 const STORED_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
-/// What the session needs without any change of the server: its limits, and a text form that no setting changes.
+/// The settings of the session: limits, and output formats that do not depend on the role or the database.
 fn replication_options(config: &Config) -> String {
     format!(
         "-c wal_sender_timeout={}ms -c logical_decoding_work_mem={}kB -c DateStyle=ISO -c IntervalStyle=iso_8601 \
          -c TimeZone=UTC -c extra_float_digits=3 -c bytea_output=hex",
         config.wal_sender_timeout.as_millis(),
-        // The server takes no less than 64 kB.
+        // The server's minimum is 64 kB.
         (config.logical_decoding_work_mem >> 10).clamp(64, i32::MAX.unsigned_abs().into()),
     )
 }
@@ -268,7 +274,7 @@ impl Connected {
                 Answer::Ready => return Ok(connected),
                 Answer::Parameter(name, value) => connected.parameters.push((name, value)),
                 Answer::Key(key) => connected.key = Some(key),
-                Answer::Aside => {}
+                Answer::Ignored => {}
                 other @ (Answer::Authentication(..)
                 | Answer::RowDescription
                 | Answer::Row(_)
@@ -278,12 +284,12 @@ impl Connected {
         }
     }
 
-    /// Gives a setting as the server reported it.
+    /// Gives a setting from the last ParameterStatus.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Says whether the database takes any bytes for text, and so must be asked for them as they are stored.
+    /// Says whether the database stores any bytes as text, so that they must be requested without conversion.
     pub(super) fn stores_any_bytes(&self) -> bool {
         self.parameter("server_encoding") == Some(SQL_ASCII)
     }
@@ -291,11 +297,11 @@ impl Connected {
     /// Sends a command.
     pub(super) async fn command(&mut self, sql: &str) -> Result<(), Error> {
         let mut message = BytesMut::new();
-        frontend::query(sql, &mut message).map_err(Error::io("write a command"))?;
+        frontend::query(sql, &mut message).map_err(Error::io("could not build a query"))?;
         self.messages.send(&message).await
     }
 
-    /// Runs a command and gives its rows, in text. After an error of the server the next command may come.
+    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next command.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
         self.command(sql).await?;
         let mut rows = Vec::new();
@@ -305,12 +311,12 @@ impl Connected {
                 Ok(Answer::Row(row)) => rows.push(row),
                 Ok(Answer::Ready) => return refusal.map_or(Ok(rows), Err),
                 Ok(Answer::Parameter(name, value)) => self.parameters.push((name, value)),
-                Ok(Answer::RowDescription | Answer::Complete | Answer::Aside) => {}
+                Ok(Answer::RowDescription | Answer::Complete | Answer::Ignored) => {}
                 Ok(other @ (Answer::Authentication(..) | Answer::Key(_) | Answer::CopyBoth)) => {
                     return Err(other.unexpected("answer to a query"));
                 }
                 Err(error @ Error::Server(_)) => refusal = Some(error),
-                // After a fatal error the server closes without another word.
+                // After a fatal error the server closes the connection.
                 Err(error) => return Err(refusal.unwrap_or(error)),
             }
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with PostgreSQL, sorted by what happens next.
+//! Errors of connections to PostgreSQL, classified by what happens next.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,128 +14,128 @@ use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 use walrelay_events::fault::chain;
 
-use super::BadConninfo;
-use super::ServerError;
+use super::params::BadConninfo;
 use super::server::Kind;
+use super::server::ServerError;
 
-/// A connection to PostgreSQL cannot be made, used or kept.
+/// A connection to PostgreSQL failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection string cannot be used.
-    #[error("read postgres.url")]
+    #[error("cannot parse postgres.url")]
     Conninfo(#[from] BadConninfo),
     /// The password cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The network or the server is away.
+    /// The operating system or the network failed.
     #[error("{action}")]
     Io {
-        /// What was tried.
+        /// What failed, as in "could not connect to db:5432".
         action: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The attempt took too long.
-    #[error("{host} did not let us in within {limit:.1?}")]
+    /// The connection was not established in time.
+    #[error("connection to {host} timed out after {limit:.1?}")]
     Timeout {
         /// The server.
         host: String,
         /// The limit.
         limit: Duration,
     },
-    /// A server that has let us in does not answer.
-    #[error("the server did not answer within {limit:.1?}")]
+    /// A query on an established connection took too long.
+    #[error("query timed out after {limit:.1?}")]
     NoAnswer {
         /// The limit.
         limit: Duration,
     },
-    /// None of several hosts will do.
-    #[error("no host will do: {}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
+    /// Every host failed.
+    #[error("connection to every host failed: {}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     NoHost(Vec<Error>),
     /// A certificate or key cannot be read.
-    #[error("read {}", path.display())]
+    #[error("could not read file {}", path.display())]
     TlsFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// TLS cannot be set up as asked.
+    /// TLS cannot be configured.
     #[error("{what}")]
     TlsSetup {
-        /// What was tried.
+        /// What failed.
         what: String,
-        /// What OpenSSL says.
+        /// OpenSSL's error.
         #[source]
         source: ErrorStack,
     },
     /// The TLS handshake failed.
-    #[error("TLS with {host}: {reason}")]
+    #[error("TLS handshake with {host} failed: {reason}")]
     Tls {
         /// The server.
         host: String,
-        /// Which check failed.
+        /// The check that failed.
         reason: String,
     },
-    /// The server speaks no TLS.
-    #[error("{host} refuses TLS, which sslmode requires")]
+    /// The server does not support TLS.
+    #[error("{host} does not support SSL, but SSL was required")]
     TlsRefused {
         /// The server.
         host: String,
     },
-    /// The server wants to authenticate us in a way that we do not accept.
-    #[error("authenticate: {reason}")]
+    /// The server's authentication method is not accepted.
+    #[error("authentication failed: {reason}")]
     Authentication {
-        /// What is not accepted.
+        /// The reason.
         reason: String,
         /// The next step.
         next: &'static str,
     },
-    /// The server is a standby: slot and stored position are the primary's.
-    #[error("{host} is in recovery, so it is a standby or not yet the primary")]
+    /// The server is a standby: the slot and the stored position are the primary's.
+    #[error("{host} is in recovery: it is a standby, or not yet the primary")]
     ReadOnly {
         /// The server.
         host: String,
     },
-    /// The server says no.
+    /// The server reported an error.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The connection ended without a word.
-    #[error("the server closed the connection")]
+    /// The connection was closed without an error message.
+    #[error("server closed the connection unexpectedly")]
     Closed,
-    /// The server did not end the stream in time; what was confirmed last may come again.
-    #[error("the server did not end the stream within {limit:.1?}")]
+    /// The server did not end the stream in time: events after an older confirmed position may be sent again.
+    #[error("end of replication timed out after {limit:.1?}")]
     NoEnd {
         /// The limit.
         limit: Duration,
     },
     /// A server of this version has no failover slots.
-    #[error("PostgreSQL {version} has no slots that a standby keeps; 17 is the first that has")]
+    #[error("PostgreSQL {version} does not support failover slots, which need PostgreSQL 17")]
     NoFailover {
         /// The major version.
         version: u32,
     },
-    /// An answer lacks what it must have, or comes where it has no business.
-    #[error("the server sent no usable {field}")]
+    /// A message lacks a field or has an invalid one, or was not expected.
+    #[error("invalid or missing {field} in a message of the server")]
     Answer {
-        /// What was expected.
+        /// The field.
         field: &'static str,
     },
-    /// The server's bytes are not its protocol.
-    #[error("read the server's answer")]
+    /// A message violates the protocol.
+    #[error("cannot parse a message of the server")]
     Malformed(#[from] Malformed),
-    /// A frame is larger than may be read.
-    #[error("a message of {length} bytes is larger than the {limit} that may be read")]
+    /// A message is larger than the limit.
+    #[error("a message of {length} bytes is larger than the limit of {limit} bytes")]
     TooLarge {
         /// Its length.
         length: usize,
         /// The limit.
         limit: usize,
     },
-    /// An ordinary query failed for a reason that is not the server's.
-    #[error("query PostgreSQL")]
+    /// An ordinary query failed in the client.
+    #[error("query failed")]
     Query(#[source] Box<tokio_postgres::Error>),
 }
 
@@ -149,8 +149,8 @@ impl Error {
         Malformed::UnknownKind { what, kind }.into()
     }
 
-    /// Says whether the server ends connections or takes no new ones: it shuts down or restarts, or an administrator ended
-    /// this one. On a connection that stands it is 57P01 or 57P02; to one that is being made it is 57P03.
+    /// Says whether the server is shutting down or restarting, or an administrator terminated this connection. An established
+    /// connection gets 57P01 or 57P02, a new one 57P03.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
         if let Self::NoHost(failures) = self {
@@ -159,7 +159,7 @@ impl Error {
         matches!(self, Self::Server(error) if matches!(error.state.as_str(), "57P01" | "57P02" | "57P03"))
     }
 
-    /// Says whether this is the end of the connection on which it came, or may as well be.
+    /// Says whether the connection must be closed after this error.
     #[must_use]
     pub fn ends(&self, client: &tokio_postgres::Client) -> bool {
         self.is_shutdown() || !matches!(self, Self::Server(_)) || client.is_closed()
@@ -171,32 +171,32 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "55006")
     }
 
-    /// Says whether `pg_hba.conf` does not let us in.
+    /// Says whether `pg_hba.conf` rejects the connection.
     #[must_use]
     pub fn is_refused_by_rules(&self) -> bool {
         matches!(self, Self::Server(error) if error.state == "28000")
     }
 
-    /// Says whether the server met it in what it reads: a value that it cannot send.
+    /// Says whether it is about a value that the server cannot send.
     #[must_use]
     pub fn is_about_content(&self) -> bool {
         matches!(self, Self::Server(error) if error.is_about_content())
     }
 
-    /// Says whether the server fails at the place where it stands, and will fail there again if it has done so twice. What
-    /// time or an operator makes pass is no such failure, nor is a connection that is lost.
+    /// Says whether the error would come again at the same position. An error that passes with time or by an operator's action
+    /// would not, and neither would a lost connection.
     #[must_use]
-    pub fn stays_at_its_place(&self) -> bool {
+    pub fn recurs_at_position(&self) -> bool {
         matches!(self, Self::Server(error) if !error.may_pass())
     }
 
-    /// Gives the SQLSTATE, if the server says one.
+    /// Gives the SQLSTATE of an error of the server.
     #[must_use]
     pub fn state(&self) -> Option<&str> {
         if let Self::Server(error) = self { Some(&error.state) } else { None }
     }
 
-    /// Says whether a table is not there.
+    /// Says whether a table does not exist.
     #[must_use]
     pub fn is_missing_table(&self) -> bool {
         matches!(self, Self::Server(error) if error.state == "42P01")
@@ -208,27 +208,27 @@ impl Error {
         matches!(self, Self::Server(error) if matches!(error.kind(), Kind::SlotOlder))
     }
 
-    /// Says whether a right is missing that a grant would give.
+    /// Says whether a privilege is missing.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Server(error) if error.state == "42501")
     }
 
-    /// Gives what helps if the server itself must be changed, whoever asks it.
+    /// Gives the next step if the server must be changed, independently of the statement.
     #[must_use]
     pub fn remedy(&self) -> Option<&'static str> {
         let Self::Server(error) = self else { return None };
         matches!(error.kind(), Kind::WalLevel | Kind::NoSlot | Kind::NoDatabase).then(|| error.kind().help())?
     }
 
-    /// Gives the process that holds the slot, if another connection holds it.
+    /// Gives the PID of the process that holds the slot.
     #[must_use]
     pub fn slot_holder(&self) -> Option<u32> {
         let Self::Server(ServerError { state, message, .. }) = self else { return None };
         if state == "55006" { message.rsplit_once(' ')?.1.parse().ok() } else { None }
     }
 
-    /// Says whether a file of TLS is absent or unfit, which it may be for a moment while it is replaced.
+    /// Says whether a file for TLS is missing or invalid: it may be while it is being replaced.
     #[must_use]
     pub fn is_about_files(&self) -> bool {
         let of_one_host =
@@ -236,7 +236,7 @@ impl Error {
         of_one_host || matches!(self, Self::TlsFile { .. } | Self::TlsSetup { .. } | Self::Secret(_))
     }
 
-    /// Says whether the connection cannot be made because of credentials or rights, which may just be changing.
+    /// Says whether credentials or privileges are wrong: they may be while they are being changed.
     #[must_use]
     pub fn is_about_rights(&self) -> bool {
         self.code().exit() == Exit::Rights
@@ -333,7 +333,7 @@ impl Diagnose for Error {
 
     fn help(&self) -> Option<String> {
         let text = match self {
-            Self::Conninfo(_) => "mend postgres.url",
+            Self::Conninfo(_) => "correct postgres.url",
             Self::Secret(error) => return Some(error.help()),
             Self::TlsSetup { .. } | Self::TlsFile { .. } => "check the files under [postgres.tls]",
             Self::NoHost(failures) => return decisive(failures)?.help(),
@@ -341,13 +341,13 @@ impl Diagnose for Error {
                 "check postgres.tls.root_cert, and the host name in postgres.url against the names in the certificate"
             }
             Self::TlsRefused { .. } => {
-                "set ssl = on in postgresql.conf, or put sslmode=disable into postgres.url if the way there is private"
+                "set ssl = on in postgresql.conf, or sslmode=disable in postgres.url if the network is trusted"
             }
             Self::Authentication { next, .. } => next,
             Self::NoFailover { .. } => "set source.failover = \"auto\" or \"off\"",
             Self::Server(error) => error.kind().help()?,
             Self::Malformed(_) | Self::Answer { .. } => {
-                "check that postgres.url leads to a PostgreSQL server itself and not to something between"
+                "check that postgres.url names a PostgreSQL server and no proxy"
             }
             Self::TooLarge { .. } => "raise postgres.max_row_bytes",
             Self::Io { .. }
@@ -362,7 +362,7 @@ impl Diagnose for Error {
     }
 }
 
-/// Of several hosts one that may come back decides: as long as there is one, waiting can help.
+/// Gives the error that decides for several hosts: a transient one, since a retry can then help.
 fn decisive(failures: &[Error]) -> Option<&Error> {
     failures.iter().find(|error| error.fate() == Fate::Transient).or(failures.last())
 }
@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_error_is_sorted_by_its_sqlstate() {
+    fn a_server_error_is_classified_by_its_sqlstate() {
         let rows = [
             ("28P01", "password authentication failed", None, "WR-6704", Fate::Fatal),
             ("42501", "permission denied", None, "WR-6704", Fate::Fatal),
@@ -418,11 +418,11 @@ mod tests {
     }
 
     #[test]
-    fn while_one_host_may_come_back_waiting_helps() {
+    fn several_hosts_are_transient_while_one_of_them_is() {
         let refused = || Error::TlsRefused { host: "a".to_owned() };
         assert_eq!(Error::NoHost(vec![refused(), Error::Closed, refused()]).fate(), Fate::Transient);
         let all = Error::NoHost(vec![refused(), refused()]);
         assert_eq!((all.fate(), all.code().to_string().as_str()), (Fate::Fatal, "WR-6702"));
-        assert_eq!(all.to_string().matches("refuses TLS").count(), 2);
+        assert_eq!(all.to_string().matches("does not support SSL").count(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of the handshake and of commands: few, small, and not on the hot path.
+//! The messages of authentication and of commands: few and small.
 
 use std::future::poll_fn;
 
@@ -7,48 +7,48 @@ use tokio::io::AsyncWriteExt as _;
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 
-use super::Error;
-use super::ServerError;
-use super::inbox::Inbox;
+use super::error::Error;
+use super::read_buffer::ReadBuffer;
+use super::server::ServerError;
 use super::transport::Transport;
 
-/// Before the stream no honest message is larger.
-const LENGTH_MAX: i32 = 1 << 20;
-/// The room for one.
-const ROOM_MAX: usize = (1 << 20) + 1;
+/// The largest message before the stream.
+const MAX_LENGTH: i32 = 1 << 20;
+/// The buffer for one.
+const MAX_ROOM: usize = (1 << 20) + 1;
 
 /// A message of the server, outside the stream.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// How to authenticate, and the data that goes with it.
+    /// An authentication request and its data.
     Authentication(i32, Vec<u8>),
     /// A setting of the session.
     Parameter(String, String),
-    /// What would cancel a query on this connection.
+    /// BackendKeyData.
     Key(Vec<u8>),
-    /// The columns of the rows that follow; their names are not needed.
+    /// The description of the rows that follow; not used.
     RowDescription,
-    /// A row, in text.
+    /// A row as text.
     Row(Vec<Option<String>>),
-    /// A command is done.
+    /// The command is complete.
     Complete,
-    /// The stream begins.
+    /// The stream starts.
     CopyBoth,
-    /// The next command may come.
+    /// Ready for the next command.
     Ready,
-    /// Nothing that concerns us.
-    Aside,
+    /// A message that needs no action.
+    Ignored,
 }
 
 /// A connection that exchanges whole messages.
 #[derive(Debug)]
 pub(super) struct Messages {
     pub(super) transport: Transport,
-    pub(super) inbox: Inbox,
+    pub(super) read_buffer: ReadBuffer,
 }
 
 impl Answer {
-    /// Complains about a message that has no business here.
+    /// Gives the error for a message that is not expected here.
     pub(super) const fn unexpected(&self, field: &'static str) -> Error {
         Error::Answer { field }
     }
@@ -56,35 +56,35 @@ impl Answer {
 
 impl Messages {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, inbox: Inbox::new(ROOM_MAX) }
+        Self { transport, read_buffer: ReadBuffer::new(MAX_ROOM) }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.transport.write_all(bytes).await.map_err(Error::io("send to PostgreSQL"))?;
-        self.transport.flush().await.map_err(Error::io("send to PostgreSQL"))
+        self.transport.write_all(bytes).await.map_err(Error::io("could not send data to server"))?;
+        self.transport.flush().await.map_err(Error::io("could not send data to server"))
     }
 
     /// Waits for the next message. An error of the server is an error here.
     pub(super) async fn next(&mut self) -> Result<Answer, Error> {
         loop {
-            let unread = self.inbox.unread();
-            if let Some((_, length)) = header(unread, LENGTH_MAX)? {
+            let unread = self.read_buffer.unread();
+            if let Some((_, length)) = header(unread, MAX_LENGTH)? {
                 if let Some(message) = unread.get(..length) {
                     let answer = parse(message);
-                    self.inbox.consume(length);
+                    self.read_buffer.consume(length);
                     return answer;
                 }
-                self.inbox.make_room(length)?;
+                self.read_buffer.make_room(length)?;
             }
-            poll_fn(|context| self.inbox.poll_fill(context, &mut self.transport)).await?;
+            poll_fn(|context| self.read_buffer.poll_fill(context, &mut self.transport)).await?;
         }
     }
 }
 
-/// The tag and the length in front of every message.
+/// The size of the tag and the length in front of every message.
 pub(super) const HEADER: usize = 5;
 
-/// Gives the tag and the whole length of the message at the front, as soon as its header is there.
+/// Gives the tag and the total length of the first message, once its header is complete.
 pub(super) fn header(unread: &[u8], limit: i32) -> Result<Option<(u8, usize)>, Malformed> {
     let mut cursor = Cursor::new(unread);
     let (Ok(tag), Ok(value)) = (cursor.u8("message tag"), cursor.i32("message length")) else { return Ok(None) };
@@ -129,7 +129,7 @@ fn parse(message: &[u8]) -> Result<Answer, Error> {
         b'C' => Answer::Complete,
         b'W' => Answer::CopyBoth,
         b'Z' => Answer::Ready,
-        b'N' | b'I' | b'A' | b'v' => Answer::Aside,
+        b'N' | b'I' | b'A' | b'v' => Answer::Ignored,
         kind => return Err(Malformed::UnknownKind { what: "message", kind }.into()),
     })
 }

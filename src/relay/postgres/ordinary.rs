@@ -1,7 +1,7 @@
-//! Ordinary queries: `tokio-postgres` on a connection that came through our own door.
+//! Ordinary queries: `tokio-postgres` on a connection that `connect` has established.
 //!
-//! `tokio-postgres` answers whatever a server asks, a password in clear text as well. So it gets a connection that is
-//! already authenticated: its own startup message goes nowhere, and the greeting it waits for is repeated to it.
+//! `tokio-postgres` would send the password in clear text if a server requested it. So it gets an authenticated connection: its
+//! startup message is dropped, and the server's messages after authentication are replayed to it.
 
 use std::fmt;
 use std::io;
@@ -22,22 +22,22 @@ use tokio_postgres::NoTls;
 
 use crate::lsn::Lsn;
 
-use super::Config;
-use super::Error;
-use super::Found;
-use super::Target;
+use super::config::Config;
 use super::connect;
 use super::connect::Connected;
 use super::connect::Purpose;
+use super::error::Error;
+use super::target::Found;
+use super::target::Target;
 use super::transport::Transport;
 
 /// An ordinary connection.
 pub struct Ordinary {
     /// Takes queries.
     pub client: Client,
-    /// Resolves when the connection ends, with the reason if there is one.
+    /// Resolves when the connection ends, with its error if there is one.
     pub ended: Ended,
-    /// The database takes any bytes for text: only under its own client encoding does it give them back.
+    /// The database stores any bytes as text: it returns them only under client encoding SQL_ASCII.
     pub stores_any_bytes: bool,
     /// Which server this is.
     pub found: Found,
@@ -67,15 +67,13 @@ impl Drop for Ended {
     }
 }
 
-/// Connects for ordinary queries through whatever stands in between: a pooler may give each transaction another session, and
-/// each session to somebody else next. So nothing is set on it, and whoever uses it sets what it needs within a transaction
-/// and prepares no statement.
+/// Connects for ordinary queries, possibly through a pooler, which may run each transaction on another session. So nothing is
+/// set on the session: the caller sets what it needs within a transaction and prepares no statement.
 pub async fn connect_shared(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
     connect_for(Purpose::Shared, target, config, application_name).await
 }
 
-/// Connects for ordinary queries. Nothing on the search path but PostgreSQL's own catalogue: names of others are written
-/// with their schema.
+/// Connects for ordinary queries. The search path is `pg_catalog`: other names need their schema.
 pub async fn connect_ordinary(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
     connect_for(Purpose::Queries, target, config, application_name).await
 }
@@ -98,7 +96,7 @@ async fn connect_for(
     Ok(Ordinary { client, ended, stores_any_bytes, found })
 }
 
-/// Runs a query with a limit of time. One that takes longer leaves its connection useless.
+/// Runs a query with a timeout, after which the connection cannot be used any more.
 pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
     match tokio::time::timeout(limit, query).await {
         Ok(answered) => answered.map_err(Into::into),
@@ -106,24 +104,24 @@ pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Outpu
     }
 }
 
-/// Reads a position of the WAL from the text of an answer. What is none is an error, and never "no position".
+/// Reads a WAL position from the text of an answer. Any other text is an error, and never the position 0/0.
 pub fn position(text: &str) -> Result<Lsn, Error> {
-    text.parse().map_err(|_| Error::Answer { field: "log position" })
+    text.parse().map_err(|_| Error::Answer { field: "WAL position" })
 }
 
-/// A connection whose handshake is over, for a client that wants to shake hands.
+/// An authenticated connection, for a client that sends a startup message first.
 struct Resumed {
     transport: Transport,
-    /// What the client is told first: the greeting once more, then what the server has sent since.
+    /// The bytes that the client reads first: the replayed messages, then those received since.
     greeting: BytesMut,
     startup: Startup,
 }
 
-/// How much of the client's startup message has been swallowed.
+/// How much of the client's startup message has been dropped.
 enum Startup {
-    /// Part of its length.
+    /// A part of its length field.
     Length(BytesMut),
-    /// The length is known; this much is left.
+    /// The length is known; these bytes remain.
     Body(usize),
     /// All of it.
     Over,
@@ -140,7 +138,7 @@ impl Resumed {
             message(&mut greeting, b'K', &[key]);
         }
         message(&mut greeting, b'Z', &[b"I"]);
-        greeting.extend_from_slice(connected.messages.inbox.unread());
+        greeting.extend_from_slice(connected.messages.read_buffer.unread());
         Self { transport: connected.messages.transport, greeting, startup: Startup::Length(BytesMut::new()) }
     }
 }
@@ -155,8 +153,8 @@ fn message(out: &mut BytesMut, tag: u8, parts: &[&[u8]]) {
 }
 
 impl Startup {
-    /// Swallows what belongs to the startup message.
-    fn swallow(&mut self, bytes: &[u8]) -> usize {
+    /// Drops bytes of the startup message. Gives their number.
+    fn drop_bytes(&mut self, bytes: &[u8]) -> usize {
         match self {
             Self::Over => 0,
             Self::Length(seen) => {
@@ -167,10 +165,10 @@ impl Startup {
                 }
                 taken
             }
-            Self::Body(left) => {
-                let taken = bytes.len().min(*left);
-                *left -= taken;
-                if *left == 0 {
+            Self::Body(remaining) => {
+                let taken = bytes.len().min(*remaining);
+                *remaining -= taken;
+                if *remaining == 0 {
                     *self = Self::Over;
                 }
                 taken
@@ -192,9 +190,9 @@ impl AsyncRead for Resumed {
 
 impl AsyncWrite for Resumed {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.startup.swallow(bytes) {
+        match self.startup.drop_bytes(bytes) {
             0 => Pin::new(&mut self.transport).poll_write(context, bytes),
-            swallowed => Poll::Ready(Ok(swallowed)),
+            dropped => Poll::Ready(Ok(dropped)),
         }
     }
 
@@ -212,26 +210,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_position_is_an_error_and_not_zero() {
+    fn a_text_that_is_no_position_is_an_error_and_not_zero() {
         assert_eq!(position("1/A0").unwrap(), Lsn::from_wire(0x1_0000_00A0));
         for text in ["", "0", "1/", "NULL", "1/A0 "] {
-            assert!(matches!(position(text), Err(Error::Answer { field: "log position" })), "{text}");
+            assert!(matches!(position(text), Err(Error::Answer { field: "WAL position" })), "{text}");
         }
     }
 
     #[test]
-    fn the_startup_message_is_swallowed_in_whatever_pieces_it_comes() {
+    fn the_startup_message_is_dropped_in_pieces_of_any_size() {
         let startup = [0, 0, 0, 9, 0, 3, 0, 0, 0];
         for piece in 1..=startup.len() {
             let mut state = Startup::Length(BytesMut::new());
             let mut bytes: &[u8] = &[&startup[..], b"Q"].concat();
             while !matches!(state, Startup::Over) {
-                let taken = state.swallow(&bytes[..piece.min(bytes.len())]);
+                let taken = state.drop_bytes(&bytes[..piece.min(bytes.len())]);
                 assert!(taken > 0);
                 bytes = &bytes[taken..];
             }
             assert_eq!(bytes, b"Q");
-            assert_eq!(state.swallow(bytes), 0);
+            assert_eq!(state.drop_bytes(bytes), 0);
         }
     }
 }

@@ -1,14 +1,38 @@
-//! The two forms of a connection string, as named parameters.
+//! Parses both forms of a connection string into named parameters.
 
 use std::collections::BTreeMap;
-
-use super::BadConninfo;
 
 /// Parameters by their names in libpq.
 pub(super) type Params = BTreeMap<String, String>;
 
-/// What is understood, then what is taken and has no effect here: our own name, encoding and socket settings stand, and
-/// there is no GSS encryption.
+/// The connection string cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadConninfo {
+    /// Its syntax is wrong.
+    #[error("{0}")]
+    Form(String),
+    /// A parameter does not exist.
+    #[error("invalid or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<&'static str>,
+    },
+    /// A value is not one of those allowed.
+    #[error("invalid {name} value: {value:?}; allowed: {allowed}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+/// The supported parameters, then those that are accepted without effect: application name, encoding and socket settings are
+/// fixed, and there is no GSS encryption.
 const KNOWN: [&str; 29] = [
     "host",
     "hostaddr",
@@ -41,26 +65,26 @@ const KNOWN: [&str; 29] = [
     "sslsni",
 ];
 
-/// The word itself is not shown: it may be a piece of a password.
-pub(super) const NO_EQUALS: &str = "a word of the connection string has no =: a URI begins with postgres:// or postgresql://, and a value \
-                         with spaces stands in single quotes";
-/// Nor is what stands where a name should.
-pub(super) const NOT_A_NAME: &str = "a connection parameter whose name is none (not shown: it may be secret); a URI begins with \
-                                     postgres:// or postgresql://, and a value with spaces stands in single quotes";
+/// The word itself is not shown: it may be a part of a password.
+pub(super) const NO_EQUALS: &str = "missing \"=\" in the connection string: a URI begins with postgres:// or postgresql://, and a \
+                                    value with spaces needs single quotes";
+/// Neither is an invalid name.
+pub(super) const NOT_A_NAME: &str = "invalid name of a connection parameter (not shown: it may be secret): a URI begins with \
+                                     postgres:// or postgresql://, and a value with spaces needs single quotes";
 
 /// Reads a connection URI or a key/value string.
 pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") { uri(text) } else { key_values(text) }
 }
 
-/// Insists that this is a parameter.
+/// Checks that this is a known parameter.
 pub(super) fn known(name: &str) -> Result<(), BadConninfo> {
     if KNOWN.contains(&name) {
         return Ok(());
     }
     let nearest = KNOWN.into_iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 3);
     let nearest = nearest.min_by_key(|known| strsim::damerau_levenshtein(known, name));
-    // What does not look like a name may be a piece of a password.
+    // What does not look like a name may be a part of a password.
     let is_name = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if !is_name {
         return Err(BadConninfo::Form(NOT_A_NAME.to_owned()));
@@ -74,9 +98,9 @@ fn uri(text: &str) -> Result<Params, BadConninfo> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
     if !authority.contains('@') && text.contains('@') {
-        // Most likely the password holds a character that ends it. The parts must not be shown.
+        // Probably the password has an unescaped character. Its parts must not be shown.
         return Err(BadConninfo::Form(
-            "an @ behind the host: write / ? # @ and : in the user's name and password as %2F %3F %23 %40 and %3A"
+            "unexpected @ after the host: write / ? # @ and : in user and password as %2F %3F %23 %40 and %3A"
                 .to_owned(),
         ));
     }
@@ -97,11 +121,11 @@ fn uri(text: &str) -> Result<Params, BadConninfo> {
             Some(bracketed) => {
                 let (name, behind) = bracketed
                     .split_once(']')
-                    .ok_or_else(|| BadConninfo::Form("an IPv6 address without its closing bracket".to_owned()))?;
+                    .ok_or_else(|| BadConninfo::Form("IPv6 address without closing bracket".to_owned()))?;
                 match behind.strip_prefix(':') {
                     Some(port) => (name, port),
                     None if behind.is_empty() => (name, ""),
-                    None => return Err(BadConninfo::Form("something between a host's ] and its port".to_owned())),
+                    None => return Err(BadConninfo::Form("unexpected character between ] and the port".to_owned())),
                 }
             }
             None => host.rsplit_once(':').unwrap_or((host, "")),
@@ -116,7 +140,7 @@ fn uri(text: &str) -> Result<Params, BadConninfo> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair
             .split_once('=')
-            .ok_or_else(|| BadConninfo::Form("a parameter without = in the connection URI".to_owned()))?;
+            .ok_or_else(|| BadConninfo::Form("missing \"=\" in a parameter of the connection URI".to_owned()))?;
         let name = match name {
             "ssl" if value == "true" => {
                 set("sslmode", "require")?;
@@ -131,7 +155,7 @@ fn uri(text: &str) -> Result<Params, BadConninfo> {
 }
 
 fn percent_decode(text: &str) -> Result<String, BadConninfo> {
-    let bad = || BadConninfo::Form("a % in the connection URI that is not followed by two hex digits".to_owned());
+    let bad = || BadConninfo::Form("invalid percent-encoded token in the connection URI".to_owned());
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -143,7 +167,8 @@ fn percent_decode(text: &str) -> Result<String, BadConninfo> {
         let value = digit()? * 16 + digit()?;
         decoded.push(u8::try_from(value).map_err(|_| bad())?);
     }
-    String::from_utf8(decoded).map_err(|_| BadConninfo::Form("the connection URI is not UTF-8 once decoded".to_owned()))
+    String::from_utf8(decoded)
+        .map_err(|_| BadConninfo::Form("the decoded connection URI is not valid UTF-8".to_owned()))
 }
 
 fn key_values(text: &str) -> Result<Params, BadConninfo> {
@@ -172,13 +197,13 @@ fn key_values(text: &str) -> Result<Params, BadConninfo> {
                 Some(char) if !is_quoted && char.is_whitespace() => break,
                 Some(char) => value.push(char),
                 None if is_quoted => {
-                    return Err(BadConninfo::Form("a value of the connection string has no closing quote".to_owned()));
+                    return Err(BadConninfo::Form("unterminated quoted string in the connection string".to_owned()));
                 }
                 None => break,
             }
         }
         if params.contains_key("password") && !KNOWN.contains(&name.as_str()) {
-            // It may be the rest of a password with spaces.
+            // It may be the second word of a password with spaces.
             return Err(BadConninfo::Form(NO_EQUALS.to_owned()));
         }
         known(&name)?;

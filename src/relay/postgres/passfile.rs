@@ -1,16 +1,16 @@
-//! What libpq takes from this machine: the password file, and the name of the user the process runs as.
+//! What libpq reads from this machine: the password file, and the name of the process's user.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::Host;
+use super::target::Host;
 
-/// Reads the password file if it is private, as libpq does.
+/// Reads the password file if only its owner can, as libpq does.
 pub(super) fn read(path: &str) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(path, "the password file is ignored: others can read it; chmod 600 it");
+        tracing::warn!(path, next = format!("chmod 600 {path}"), "password file ignored: others can read it");
         return None;
     }
     fs::read_to_string(path).ok()
@@ -47,7 +47,7 @@ pub(super) fn entry(lines: &str, host: &Host, dbname: &str, user: &str) -> Optio
     })
 }
 
-/// Gives the name of the user this process runs as; without a line for it in the user file there is none.
+/// Gives the name of this process's user; none if `/etc/passwd` has no line for it.
 pub(super) fn system_user() -> Option<String> {
     let id = fs::metadata("/proc/self").ok()?.uid().to_string();
     let users = fs::read_to_string("/etc/passwd").ok()?;

@@ -1,4 +1,4 @@
-//! What the server says when it says no, and what its SQLSTATE asks for.
+//! An error that the server reports, classified by its SQLSTATE.
 
 /// An error that the server reports.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -10,20 +10,20 @@ pub struct ServerError {
     pub message: String,
     /// The detail.
     pub detail: Option<Box<str>>,
-    /// It happened in pgoutput, while a change was decoded.
+    /// It came from pgoutput, while a change was decoded.
     is_from_plugin: bool,
-    /// The function of the server that failed: unlike the message it is the same in every language.
+    /// The server's function that failed: unlike the message, it does not depend on the language.
     routine: Box<str>,
 }
 
-/// Where a publication is looked up by name.
+/// The functions that look up a publication by name.
 const PUBLICATION_ROUTINES: [&str; 2] = ["get_publication_oid", "GetPublicationByName"];
-/// Where a slot is acquired.
+/// The functions that acquire a slot.
 const SLOT_ROUTINES: [&str; 2] = ["ReplicationSlotAcquire", "ReplicationSlotAcquireInternal"];
-/// Where a slot that lost WAL is refused, and nothing else in this state.
+/// The functions that reject a slot that lost WAL, and nothing else with this SQLSTATE.
 const LOST_SLOT_ROUTINES: [&str; 3] =
     ["StartLogicalReplication", "RaiseSlotInvalidationError", "ReplicationSlotAcquire"];
-/// Where a setting of the startup packet is read.
+/// The functions that read a setting of the startup packet.
 const SETTING_ROUTINES: [&str; 6] = [
     "find_option",
     "parse_and_validate_value",
@@ -32,18 +32,18 @@ const SETTING_ROUTINES: [&str; 6] = [
     "set_config_with_handle",
     "assignable_custom_variable_name",
 ];
-/// Where the right to replicate is checked.
+/// The functions that check the REPLICATION attribute.
 const REPLICATION_ROUTINES: [&str; 4] =
     ["InitPostgres", "CheckSlotPermissions", "check_permissions", "check_replication_permissions"];
 
 impl ServerError {
-    /// Reads the fields of an ErrorResponse.
+    /// Parses the fields of an ErrorResponse.
     #[must_use]
     pub fn parse(fields: &[u8]) -> Self {
         let mut found = Self::new("XX000", "no message", None, None);
         for field in fields.split(|byte| *byte == 0) {
             let Some((kind, text)) = field.split_first() else { continue };
-            // A server that fails before it knows the encoding sends its own.
+            // Before the server knows the client encoding it uses its own.
             let text = String::from_utf8_lossy(text);
             match kind {
                 b'C' => found.state = one_line(&text),
@@ -67,19 +67,19 @@ impl ServerError {
         }
     }
 
-    /// Notes which function of the server failed.
+    /// Adds the server's function that failed.
     pub(super) fn in_routine(mut self, routine: Option<&str>) -> Self {
         self.routine = routine.map(one_line).unwrap_or_default().into();
         self
     }
 
-    /// Says whether the server met this in what it reads, and not in its own state: it will meet it there again.
+    /// Says whether the cause is a stored value: the error comes again whenever it is read.
     pub(super) fn is_about_content(&self) -> bool {
         matches!(self.state.as_str(), "22021" | "22P05")
     }
 
-    /// Says whether time or an operator of the server makes it pass: connections, read-only nodes, conflicts, resources,
-    /// locks, the operator's own word, the server's files.
+    /// Says whether it may pass with time or by an operator's action: connections, read-only nodes, conflicts, resources, locks,
+    /// operator intervention, the server's files.
     pub(super) fn may_pass(&self) -> bool {
         ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| self.state.starts_with(class))
     }
@@ -88,14 +88,14 @@ impl ServerError {
         routines.contains(&&*self.routine)
     }
 
-    /// The detail of a broken constraint or a bad value quotes the row.
+    /// The detail, unless it may quote a row: that of a violated constraint or an invalid value does.
     fn printable_detail(&self) -> Option<&str> {
         let quotes_rows = ["22", "23", "44", "P0"].iter().any(|class| self.state.starts_with(class));
         self.detail.as_deref().filter(|_| !quotes_rows)
     }
 
-    /// What a server in this state needs: one table of SQLSTATEs and, within a state, of the server's functions. The words
-    /// differ between versions and languages: they decide only where a server (or something between) names no function.
+    /// Classifies the error: one table of SQLSTATEs and, within a state, of the server's functions. The message depends on
+    /// version and language: it decides only without a function, as from a pooler.
     pub(super) fn kind(&self) -> Kind {
         match self.state.as_str() {
             "55006" => Kind::SlotActive,
@@ -107,7 +107,7 @@ impl ServerError {
             "55000" if self.is_lost_slot() => Kind::SlotLost,
             "55000" if self.is_in(&["exec_replication_command"]) => Kind::Away,
             "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
-            // The name of a setting is never translated.
+            // Names of settings are not translated.
             "55000" if self.message.contains("wal_level") => Kind::WalLevel,
             "55000" => Kind::Contract,
             "57P01" => Kind::Shutdown,
@@ -116,8 +116,8 @@ impl ServerError {
             "3D000" => Kind::NoDatabase,
             "53400" if self.message.contains("replication slots") => Kind::NoSlot,
             "3F000" | "42P01" | "42703" => Kind::Contract,
-            // PostgreSQL's own routine complains of what we sent; a pooler says in this state whatever it has to say, and only
-            // of a connection that it never takes is that for good.
+            // From PostgreSQL it is about what the client sent. A pooler uses this state for everything, and only a rejected kind
+            // of connection is permanent.
             "08P01" if !self.routine.is_empty() => Kind::Ours,
             "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
             "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
@@ -128,8 +128,8 @@ impl ServerError {
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
             "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
             state if state.starts_with("28") => Kind::Login,
-            // Connections, resources, operators, the server's own files, read-only nodes, conflicts with recovery; and
-            // what nobody has seen yet: stopping for it would be worse than trying again.
+            // Connections, resources, operator intervention, the server's files, read-only nodes, conflicts with recovery; and
+            // anything unknown: to stop would be worse than to retry.
             _ => Kind::Away,
         }
     }
@@ -161,11 +161,11 @@ fn is_from_plugin(context: &str) -> bool {
     context.contains("output plugin")
 }
 
-/// What a peer says, fit for one line of a log.
+/// Makes a text of the server fit for one line of a log.
 fn one_line(text: &str) -> String {
-    const LENGTH_MAX: usize = 1_000;
+    const MAX_LENGTH: usize = 1_000;
     let mut line = String::new();
-    for char in text.chars().take(LENGTH_MAX) {
+    for char in text.chars().take(MAX_LENGTH) {
         if char.is_control() {
             line.extend(char.escape_default());
         } else {
@@ -175,11 +175,11 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// What to do where all slots are in use.
-pub const NO_SLOT: &str = "drop a slot that nobody needs (SELECT slot_name, active FROM pg_replication_slots), \
-                           or run `ALTER SYSTEM SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
+/// The next step where all replication slots are in use.
+pub const NO_SLOT: &str = "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM \
+                           SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
 
-/// What has happened to the server, or to us on it.
+/// What an error is about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     SlotActive,
@@ -208,45 +208,46 @@ impl Kind {
     pub(super) const fn help(self) -> Option<&'static str> {
         Some(match self {
             Self::Login => {
-                "check user and password, that the role may log in (ALTER ROLE ... LOGIN), and its line in pg_hba.conf"
+                "check user and password, that the role has LOGIN (ALTER ROLE ... LOGIN), and its line in pg_hba.conf"
             }
             Self::Replication => {
-                "let the role replicate: ALTER ROLE ... REPLICATION; where that is refused, set source.mode = \"poll\""
+                "run `ALTER ROLE ... REPLICATION` for this role; where that is not allowed, set source.mode = \"poll\""
             }
-            Self::Rights => "grant what the server names; `walrelay setup --role NAME` prints all that is needed",
+            Self::Rights => "grant the missing privilege; `walrelay setup --role NAME` prints all that are needed",
             Self::Missing => {
-                "run `walrelay setup --apply` if this is the first start; if it is not, the log since then is gone: compare the \
-                 outbox table with Kafka, then accept the gap with `walrelay setup --apply --accept-gap`"
+                "on a new installation run `walrelay setup --apply`; if the slot existed before, events may be missing in Kafka: \
+                 compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
             }
             Self::SlotLost => {
-                "the log that the slot needed is gone: compare the outbox table with Kafka, drop the slot with \
+                "WAL that the slot needed was removed: compare the outbox table with Kafka, drop the slot with \
                  pg_drop_replication_slot, raise max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`"
             }
-            Self::Contract => "mend what the server names (`walrelay setup` prints the SQL), then restart",
+            Self::Contract => {
+                "correct the object that the server names (`walrelay setup` prints the SQL), then restart"
+            }
             Self::WalLevel => {
-                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL; then go on where this stopped"
+                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL, then repeat this command"
             }
             Self::NoSlot => NO_SLOT,
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
-                "create the publication if it is missing with `walrelay setup --apply`; if it is there, it did not exist when the WAL \
-                 that comes next was written: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, \
-                 which advances the slot to where the publication exists, and says how far that is"
+                "if the publication does not exist, run `walrelay setup --apply`; if it exists, it did not when the next WAL was \
+                 written: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, which advances the \
+                 slot to the first position where the publication existed, and prints that position"
             }
-            Self::RowTooLarge => "the row is larger than the server can send; it must be dealt with by hand",
+            Self::RowTooLarge => {
+                "the row is larger than the server can send: publish it by hand and skip its transaction"
+            }
             Self::Pooler => {
-                "let postgres.url lead to PostgreSQL itself: a pooler such as PgBouncer takes no replication connection"
+                "set postgres.url to PostgreSQL itself: a pooler such as PgBouncer does not support replication connections"
             }
-            Self::Pooled => {
-                "let the pooler keep a session for as long as a client is connected (pool_mode = session), or let postgres.url \
-                 lead to PostgreSQL itself"
-            }
+            Self::Pooled => "set pool_mode = session in the pooler, or set postgres.url to PostgreSQL itself",
             Self::Content => {
-                "correct the value: it has a character that UTF-8 does not have, or bytes that are none in the encoding of the \
-                 database"
+                "correct the value: it has bytes that are invalid in the database's encoding, or a character that cannot be \
+                 converted to UTF-8"
             }
             Self::Ours => "please report this",
-            Self::Setting => "correct options= in postgres.url: it holds a setting that the server refuses",
+            Self::Setting => "correct options= in postgres.url: the server rejects a setting in it",
             Self::SlotActive | Self::Shutdown | Self::Away => return None,
         })
     }
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn b18_what_is_missing_is_told_by_the_servers_function_and_not_by_its_words() {
+    fn b18_a_missing_object_is_recognized_by_the_servers_function_and_not_by_the_message() {
         // As PostgreSQL 15 sends them under lc_messages = 'de_DE.UTF-8'.
         let rows = [
             ("C42704\0MPublikation \u{bb}p\u{ab} existiert nicht\0Rget_publication_oid\0", "WR-6505"),
@@ -275,7 +276,7 @@ mod tests {
                 "WR-6602",
             ),
             ("C42501\0Mnur Superuser oder Replikationsrolle\0RCheckSlotPermissions\0", "WR-6704"),
-            // Something between that names no function.
+            // A pooler sends no function.
             ("C42704\0Mreplication slot \"s\" does not exist\0", "WR-6601"),
             ("C42704\0Mwhatever\0", "WR-6505"),
         ];

@@ -1,13 +1,12 @@
-//! libpq's service file: connection parameters under a name.
+//! libpq's service file: named sets of connection parameters.
 
 use std::io;
 
-use super::BadConninfo;
 use super::params;
+use super::params::BadConninfo;
 use super::params::Params;
 
-/// Finds a service in the files where libpq looks for one: `PGSERVICEFILE` or `~/.pg_service.conf`, then
-/// `pg_service.conf` in `PGSYSCONFDIR`.
+/// Finds a service as libpq does: in `PGSERVICEFILE` or `~/.pg_service.conf`, then in `pg_service.conf` in `PGSYSCONFDIR`.
 pub(super) fn find(
     service: &str,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -24,14 +23,14 @@ pub(super) fn find(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(BadConninfo::Form(format!("read the service file {path}: {error}"))),
+            Err(error) => return Err(BadConninfo::Form(format!("could not read service file {path}: {error}"))),
         }
     }
-    let places: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
-    Err(BadConninfo::Form(format!("there is no service {service:?} in {}", places.join(" or "))))
+    let paths: Vec<&str> = own.iter().chain(&common).map(String::as_str).collect();
+    Err(BadConninfo::Form(format!("definition of service {service:?} not found in {}", paths.join(" or "))))
 }
 
-/// Reads the group of this name. No value in it is shown: one may be a password.
+/// Reads the section of this name. Errors include no value: one may be a password.
 fn entry(text: &str, service: &str, path: &str) -> Result<Option<Params>, BadConninfo> {
     let mut found: Option<Params> = None;
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -47,12 +46,12 @@ fn entry(text: &str, service: &str, path: &str) -> Result<Option<Params>, BadCon
         }
         let Some(params) = &mut found else { continue };
         let bad = |why: &str| BadConninfo::Form(format!("{path}:{number}: {why}"));
-        let (name, value) = line.split_once('=').ok_or_else(|| bad("a line of a service without ="))?;
+        let (name, value) = line.split_once('=').ok_or_else(|| bad("missing \"=\""))?;
         if name == "service" {
-            return Err(bad("a service cannot name another one"));
+            return Err(bad("nested service specifications are not supported"));
         }
         params::known(name).map_err(|error| match error {
-            BadConninfo::Form(_) => bad("a line whose name is no connection parameter (not shown: it may be secret)"),
+            BadConninfo::Form(_) => bad("invalid connection parameter (not shown: it may be secret)"),
             error @ (BadConninfo::Unknown { .. } | BadConninfo::Value { .. }) => error,
         })?;
         params.entry(name.to_owned()).or_insert_with(|| value.to_owned());
@@ -78,28 +77,25 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_the_group_of_its_name() {
+    fn a_service_is_the_section_of_its_name() {
         let params = found(FILE, &[("HOME", "/h")]).unwrap();
         let params: Vec<_> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(params, [("host", "db"), ("port", "6432"), ("user", "app")]);
     }
 
     #[test]
-    fn a_service_that_is_not_there_or_is_no_service_is_told_without_its_lines() {
+    fn a_missing_or_invalid_service_is_reported_without_its_values() {
         let home: &[(&str, &str)] = &[("HOME", "/h"), ("PGSYSCONFDIR", "/etc/pg")];
-        let missing = "there is no service \"shop\" in /h/.pg_service.conf or /etc/pg/pg_service.conf";
+        let missing = "definition of service \"shop\" not found in /h/.pg_service.conf or /etc/pg/pg_service.conf";
         assert_eq!(found("[a]\nhost=b\n", home).unwrap_err(), missing);
         let elsewhere: &[(&str, &str)] = &[("HOME", "/h"), ("PGSERVICEFILE", "/x")];
-        assert_eq!(found(FILE, elsewhere).unwrap_err(), "there is no service \"shop\" in /x");
+        assert_eq!(found(FILE, elsewhere).unwrap_err(), "definition of service \"shop\" not found in /x");
         let broken = found("[shop]\npassword se=cret\n", home).unwrap_err();
-        assert_eq!(
-            broken,
-            "/h/.pg_service.conf:2: a line whose name is no connection parameter (not shown: it may be secret)"
-        );
+        assert_eq!(broken, "/h/.pg_service.conf:2: invalid connection parameter (not shown: it may be secret)");
         let closed = found(FILE, &[("PGSERVICEFILE", "/closed")]).unwrap_err();
-        assert_eq!(closed, "read the service file /closed: permission denied");
+        assert_eq!(closed, "could not read service file /closed: permission denied");
         let broken = found("[shop]\nsecret\n", home).unwrap_err();
-        assert_eq!(broken, "/h/.pg_service.conf:2: a line of a service without =");
-        assert!(found("[shop]\nservice=other\n", home).unwrap_err().contains("cannot name another"));
+        assert_eq!(broken, "/h/.pg_service.conf:2: missing \"=\"");
+        assert!(found("[shop]\nservice=other\n", home).unwrap_err().contains("nested service"));
     }
 }

@@ -1,61 +1,61 @@
-//! A replication connection that takes commands.
+//! A replication connection before it streams.
 
 use crate::lsn::Lsn;
 
-use super::Config;
-use super::Error;
-use super::Stream;
-use super::Target;
+use super::config::Config;
 use super::connect;
 use super::connect::Connected;
 use super::connect::Purpose;
+use super::error::Error;
 use super::message::Answer;
 use super::sql::quote;
+use super::stream::Stream;
+use super::target::Target;
 
 /// The first version that takes options in parentheses.
 const PARENTHESES: u32 = 150_000;
-/// The first version with slots that a standby keeps.
+/// The first version with failover slots.
 const FAILOVER: u32 = 170_000;
 
-/// A replication connection that takes commands.
+/// A replication connection that accepts commands.
 #[derive(Debug)]
 pub struct Session {
     connected: Connected,
-    row_bytes_max: usize,
+    max_row_bytes: usize,
 }
 
-/// What IDENTIFY_SYSTEM says.
+/// The result of IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SystemIdentity {
     /// The system identifier.
     pub system_id: String,
     /// The timeline.
     pub timeline: u32,
-    /// The end of the flushed log. Nothing may start here: what committed before it would be skipped.
+    /// The end of the flushed WAL. The stream must not start here: earlier commits would be skipped.
     pub wal_end: Lsn,
 }
 
-/// What CREATE_REPLICATION_SLOT says.
+/// The result of CREATE_REPLICATION_SLOT.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CreatedSlot {
-    /// Every transaction that commits after this is in the slot.
+    /// The slot has every transaction that commits after this position.
     pub consistent_point: Lsn,
 }
 
 impl Session {
-    /// Connects to the first server of the list that will do, and authenticates.
+    /// Connects to the first suitable server of the list.
     pub async fn connect(target: &Target, config: &Config, application_name: &str) -> Result<Self, Error> {
         let connected = connect::connect(target, config, application_name, Purpose::Replication).await?;
-        let row_bytes_max = usize::try_from(config.max_row_bytes).unwrap_or(usize::MAX);
-        Ok(Self { connected, row_bytes_max })
+        let max_row_bytes = usize::try_from(config.max_row_bytes).unwrap_or(usize::MAX);
+        Ok(Self { connected, max_row_bytes })
     }
 
-    /// Runs a command and gives its rows, in text. After an error of the server the next command may come.
+    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next command.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
         self.connected.query(sql).await
     }
 
-    /// Asks who the server is.
+    /// Runs IDENTIFY_SYSTEM.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
         let rows = self.query("IDENTIFY_SYSTEM").await?;
         Ok(SystemIdentity {
@@ -65,13 +65,13 @@ impl Session {
         })
     }
 
-    /// Reads the history of a timeline: where each one before it ended.
+    /// Reads the history file of a timeline: the end of each earlier one.
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<String, Error> {
         let rows = self.query(&format!("TIMELINE_HISTORY {timeline}")).await?;
         cell(&rows, 1, "timeline history").map(str::to_owned)
     }
 
-    /// Creates a slot. Waits for every transaction that is running, so it has no time limit.
+    /// Creates a slot. PostgreSQL waits for every running transaction, so there is no timeout.
     pub async fn create_slot(&mut self, name: &str, failover: bool) -> Result<CreatedSlot, Error> {
         let version = self.server_version();
         if failover && version < FAILOVER {
@@ -86,12 +86,12 @@ impl Session {
         Ok(CreatedSlot { consistent_point: position(&rows, 1)? })
     }
 
-    /// Drops a slot; waits until nobody uses it.
+    /// Drops a slot, after it is no longer in use.
     pub async fn drop_slot(&mut self, name: &str) -> Result<(), Error> {
         self.query(&format!("DROP_REPLICATION_SLOT {} WAIT", quote(name))).await.map(drop)
     }
 
-    /// Starts the stream of a slot at a position. Until more is confirmed, `reported` is what the server is told.
+    /// Starts the stream of a slot at a position. Status updates report `reported` until more is confirmed.
     pub async fn start(
         mut self,
         slot: &str,
@@ -102,8 +102,8 @@ impl Session {
         self.connected.command(&start_command(slot, from, publication, binary)).await?;
         loop {
             match self.connected.messages.next().await? {
-                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, reported, self.row_bytes_max)),
-                Answer::Parameter(..) | Answer::Aside => {}
+                Answer::CopyBoth => return Ok(Stream::new(self.connected.messages, reported, self.max_row_bytes)),
+                Answer::Parameter(..) | Answer::Ignored => {}
                 other @ (Answer::Authentication(..)
                 | Answer::Key(_)
                 | Answer::RowDescription
@@ -114,20 +114,20 @@ impl Session {
         }
     }
 
-    /// Gives the server's version as `server_version_num` writes it; 0 if the server does not say.
+    /// Gives the server's version in the form of `server_version_num`; 0 if it is unknown.
     #[must_use]
     pub fn server_version(&self) -> u32 {
         self.connected.parameter("server_version").map_or(0, version_number)
     }
 
-    /// Gives the process id of the walsender; none if the server does not say.
+    /// Gives the PID of the walsender; none if it is unknown.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         let bytes = self.connected.key.as_ref()?.first_chunk()?;
         Some(u32::from_be_bytes(*bytes))
     }
 
-    /// Says whether TLS is in force.
+    /// Says whether the connection uses TLS.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.connected.messages.transport.is_tls()
@@ -135,7 +135,7 @@ impl Session {
 }
 
 fn start_command(slot: &str, from: Lsn, publication: &str, binary: bool) -> String {
-    // A list of identifiers inside a string literal: both quotings apply. The replication grammar knows no backslash.
+    // A list of identifiers inside a string literal: both kinds of quoting apply. The replication grammar has no backslash.
     let publications = quote(publication).replace('\'', "''");
     let binary = if binary { ", binary 'true'" } else { "" };
     let slot = quote(slot);
@@ -150,7 +150,7 @@ fn cell<'a>(rows: &'a [Vec<Option<String>>], column: usize, field: &'static str)
 }
 
 fn position(rows: &[Vec<Option<String>>], column: usize) -> Result<Lsn, Error> {
-    super::position(cell(rows, column, "log position")?)
+    super::ordinary::position(cell(rows, column, "WAL position")?)
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_from_whatever_the_vendor_writes() {
+    fn a_version_is_parsed_in_every_vendors_form() {
         let rows =
             [("15.18 (Debian 15.18-0+deb12u1)", 150_018), ("18beta1", 180_000), ("16.3", 160_003), ("", 0), ("é", 0)];
         for (text, expected) in rows {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn slot_and_publication_are_quoted_for_the_place_where_they_stand() {
+    fn slot_and_publication_are_quoted_for_their_context() {
         let command = start_command("a\"b", Lsn::from_wire(0x16_0000_00FF), "o'r\"d", true);
         assert_eq!(
             command,

@@ -1,7 +1,7 @@
-//! The stream: bytes of the log in, status updates out.
+//! The replication stream: WAL in, status updates out.
 //!
-//! Reading and writing may be given up at any await without losing a byte: what was read is in the buffer, what was not
-//! yet written stays queued. The position that is reported comes from the ledger and never goes back.
+//! Reading and writing can be cancelled at any await without losing a byte: received bytes are in the buffer, unsent bytes stay
+//! queued. The reported position comes from the ledger and never goes back.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -21,47 +21,47 @@ use tokio::io::AsyncWriteExt as _;
 use crate::lsn::Lsn;
 use crate::relay::stream::feedback::Reportable;
 
-use super::Error;
-use super::ServerError;
-use super::inbox::Inbox;
+use super::error::Error;
 use super::message;
 use super::message::Messages;
+use super::read_buffer::ReadBuffer;
+use super::server::ServerError;
 use super::transport::Transport;
 
-/// What a frame has besides its row.
+/// The bytes of a frame besides its row.
 const FRAME_SLACK: usize = 64 << 10;
-/// A status update on the wire: tag, length, kind, three positions, a time, a flag.
+/// The size of a status update: tag, length, kind, three positions, a time, a flag.
 const STATUS_BYTES: usize = 39;
-/// Status updates that may wait to be written: with a server that does not read, more of the same would not help.
-const QUEUED_MAX: usize = 4 * STATUS_BYTES;
-/// PostgreSQL's clock starts this long after the Unix clock, on 2000-01-01.
+/// The queue of status updates: while the server does not read, further ones are dropped.
+const MAX_QUEUED: usize = 4 * STATUS_BYTES;
+/// PostgreSQL's epoch, 2000-01-01, as time since the Unix epoch.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
-/// A stream of the log.
+/// A replication stream.
 #[derive(Debug)]
 pub struct Stream {
     transport: Transport,
-    inbox: Inbox,
+    read_buffer: ReadBuffer,
     queued: BytesMut,
     position: Lsn,
-    frame_max: usize,
-    /// Bytes that arrived together with the answer to START_REPLICATION: the caller has not seen them.
+    max_frame: usize,
+    /// Bytes that were received together with the answer to START_REPLICATION.
     unseen: usize,
 }
 
 impl Stream {
-    pub(super) fn new(messages: Messages, reported: Lsn, row_bytes_max: usize) -> Self {
-        let Messages { transport, mut inbox } = messages;
-        let frame_max = row_bytes_max.saturating_add(FRAME_SLACK);
-        inbox.set_limit(frame_max);
-        let unseen = inbox.unread().len();
-        Self { transport, inbox, queued: BytesMut::new(), position: reported, frame_max, unseen }
+    pub(super) fn new(messages: Messages, reported: Lsn, max_row_bytes: usize) -> Self {
+        let Messages { transport, mut read_buffer } = messages;
+        let max_frame = max_row_bytes.saturating_add(FRAME_SLACK);
+        read_buffer.set_limit(max_frame);
+        let unseen = read_buffer.unread().len();
+        Self { transport, read_buffer, queued: BytesMut::new(), position: reported, max_frame, unseen }
     }
 
-    /// Writes what is queued and, if `reads`, reads whatever the socket holds. Returns how much was read, which is 0 only
-    /// if there is no room. The first read returns what came with the answer to START_REPLICATION: a server that then has
-    /// nothing to add must not hide it. Without reading it returns 0 when all is written, and with nothing to write it does
-    /// not return. Cancel-safe.
+    /// Writes what is queued and, if `reads`, reads everything in the socket. Gives the number of bytes read, which is 0 only
+    /// without room. The first read gives the bytes that came with the answer to START_REPLICATION, since the server may send
+    /// nothing more. If `reads` is false, it gives 0 when everything is written, and without anything to write it does not
+    /// return. Cancel-safe.
     pub async fn exchange(&mut self, reads: bool) -> Result<usize, Error> {
         poll_fn(|context| {
             if reads && self.unseen > 0 {
@@ -71,31 +71,31 @@ impl Stream {
             let written = self.poll_write(context)?;
             match written {
                 Poll::Ready(()) if had_queued && !reads => Poll::Ready(Ok(0)),
-                Poll::Ready(()) | Poll::Pending if reads => self.inbox.poll_fill(context, &mut self.transport),
+                Poll::Ready(()) | Poll::Pending if reads => self.read_buffer.poll_fill(context, &mut self.transport),
                 Poll::Ready(()) | Poll::Pending => Poll::Pending,
             }
         })
         .await
     }
 
-    /// Lets go of the first bytes.
+    /// Removes the first bytes.
     pub fn consume(&mut self, used: usize) {
-        self.inbox.consume(used);
+        self.read_buffer.consume(used);
     }
 
-    /// Makes room for a frame of this whole length, unless it is larger than may be read.
+    /// Makes room for a frame of this total length, unless it is larger than the limit.
     pub fn make_room(&mut self, length: usize) -> Result<(), Error> {
-        self.inbox.make_room(length)
+        self.read_buffer.make_room(length)
     }
 
-    /// Raises the position that status updates report.
+    /// Advances the position in status updates.
     pub fn confirm(&mut self, stored: Reportable) {
         self.position = self.position.max(stored.lsn());
     }
 
     /// Queues a status update: write = flush = apply.
     pub fn queue_status(&mut self, wants_answer: bool) {
-        if self.queued.len() > QUEUED_MAX - STATUS_BYTES {
+        if self.queued.len() > MAX_QUEUED - STATUS_BYTES {
             return;
         }
         self.queued.put_u8(b'd');
@@ -109,16 +109,16 @@ impl Stream {
         self.queued.put_u8(u8::from(wants_answer));
     }
 
-    /// Ends the stream in order, within `limit`: a last status update, CopyDone, and the server's own end. The server
-    /// takes messages in their order, so its end proves that it has taken the last position.
+    /// Ends the stream within `limit`: a last status update, CopyDone, and the server's CopyDone. The server handles messages in
+    /// order, so its CopyDone proves that it has received the last position.
     pub async fn finish(mut self, limit: Duration) -> Result<(), Error> {
-        match tokio::time::timeout(limit, self.say_goodbye()).await {
+        match tokio::time::timeout(limit, self.end_copy()).await {
             Ok(ended) => ended,
             Err(_) => Err(Error::NoEnd { limit }),
         }
     }
 
-    /// Writes a last status update, within `limit`, and leaves. Nothing proves that the server has taken it.
+    /// Writes a last status update within `limit` and closes. Nothing proves that the server has received it.
     pub async fn abandon(mut self, limit: Duration) -> Result<(), Error> {
         self.queue_status(false);
         match tokio::time::timeout(limit, self.exchange(false)).await {
@@ -127,26 +127,26 @@ impl Stream {
         }
     }
 
-    /// Gives what was read and not consumed.
+    /// Gives the bytes that were received and not consumed.
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
-        self.inbox.unread()
+        self.read_buffer.unread()
     }
 
-    /// Gives the largest frame that may be read.
+    /// Gives the size of the largest frame.
     #[must_use]
-    pub const fn frame_max(&self) -> usize {
-        self.frame_max
+    pub const fn max_frame(&self) -> usize {
+        self.max_frame
     }
 
-    /// Gives the position that status updates report.
+    /// Gives the position in status updates.
     #[must_use]
     pub const fn position(&self) -> Lsn {
         self.position
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, Error> {
-        let failed = Error::io("send a status update");
+        let failed = Error::io("could not send a status update");
         while !self.queued.is_empty() {
             match Pin::new(&mut self.transport).poll_write(context, &self.queued) {
                 Poll::Ready(Ok(0)) => return Err(failed(ErrorKind::WriteZero.into())),
@@ -158,37 +158,37 @@ impl Stream {
         Ok(Poll::Ready(()))
     }
 
-    async fn say_goodbye(&mut self) -> Result<(), Error> {
+    async fn end_copy(&mut self) -> Result<(), Error> {
         self.queued.reserve(STATUS_BYTES);
         self.queue_status(false);
         frontend::copy_done(&mut self.queued);
-        // What the server still had on the way to us, and its own end: CopyDone, CommandComplete, ReadyForQuery.
+        // Messages that the server had sent before, then CopyDone, CommandComplete and ReadyForQuery.
         loop {
             while let Some((tag, body_start, length)) = self.front()? {
                 match tag {
                     b'Z' => return self.close().await,
                     b'E' => {
-                        let body = self.inbox.unread().get(body_start..length).unwrap_or_default();
+                        let body = self.read_buffer.unread().get(body_start..length).unwrap_or_default();
                         return Err(ServerError::parse(body).into());
                     }
-                    _ => self.inbox.consume(length),
+                    _ => self.read_buffer.consume(length),
                 }
             }
             match self.exchange(true).await {
                 Ok(_) => {}
-                // A server that shuts down closes without ReadyForQuery.
+                // A server in shutdown closes without ReadyForQuery.
                 Err(Error::Closed) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Looks at the first message if it is whole, and makes room for it if it is not.
+    /// Gives the first message if it is complete; makes room for it if it is not.
     fn front(&mut self) -> Result<Option<(u8, usize, usize)>, Error> {
-        let unread = self.inbox.unread();
+        let unread = self.read_buffer.unread();
         let Some((tag, length)) = message::header(unread, i32::MAX)? else { return Ok(None) };
         if unread.len() < length {
-            self.inbox.make_room(length)?;
+            self.read_buffer.make_room(length)?;
             return Ok(None);
         }
         Ok(Some((tag, message::HEADER, length)))
@@ -197,7 +197,7 @@ impl Stream {
     async fn close(&mut self) -> Result<(), Error> {
         frontend::terminate(&mut self.queued);
         self.exchange(false).await?;
-        // The server may be faster and be gone already.
+        // The server may have closed already.
         let _ = self.transport.shutdown().await;
         Ok(())
     }

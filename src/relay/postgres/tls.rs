@@ -24,17 +24,15 @@ use openssl::x509::store::X509StoreBuilder;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
-use super::Error;
-use super::Host;
-use super::SslMode;
-use super::Target;
-use super::Tls;
 use super::certificate;
+use super::config::SYSTEM;
+use super::config::Tls;
+use super::error::Error;
+use super::target::Host;
+use super::target::SslMode;
+use super::target::Target;
 
-/// The value of `root_cert` that stands for the authorities this machine trusts.
-pub(super) const SYSTEM: &str = "system";
-
-/// What is needed to open TLS sessions.
+/// Opens TLS sessions.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     connector: SslConnector,
@@ -42,18 +40,21 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Sets up TLS as the target's `sslmode` says. The options win over the files of the connection string.
+    /// Configures TLS for the target's `sslmode`. The options override the files of the connection string.
     pub(super) fn new(target: &Target, options: &Tls) -> Result<Self, Error> {
         let files = &target.tls_files;
         let roots = Some(options.root_cert.as_str()).filter(|roots| *roots != SYSTEM);
         let roots = roots.or(files.root_cert.as_deref());
-        let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(setup("start OpenSSL"))?;
-        builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(setup("refuse TLS before 1.2"))?;
+        let mut builder =
+            SslConnector::builder(SslMethod::tls_client()).map_err(setup("could not initialize OpenSSL"))?;
+        builder
+            .set_min_proto_version(Some(SslVersion::TLS1_2))
+            .map_err(setup("could not set the minimum TLS version"))?;
         // One system call for each read of the socket, not two for each TLS record.
         builder.set_read_ahead(true);
         let checks_server = match target.ssl_mode {
             SslMode::Disable | SslMode::Prefer => false,
-            // libpq: a root certificate that is named is also used.
+            // As in libpq, a given root certificate is used.
             SslMode::Require => roots.is_some(),
             SslMode::VerifyCa | SslMode::VerifyFull => true,
         };
@@ -80,7 +81,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
 }
 
-/// Trusts the authorities in a file and no others, or those of this machine.
+/// Trusts the certificate authorities in a file and no others, or those of this machine.
 fn trust(builder: &mut SslConnectorBuilder, roots: &str) -> Result<(), Error> {
     if roots == SYSTEM {
         // OpenSSL comes with the binary, so its compiled-in paths are not this machine's.
@@ -91,12 +92,12 @@ fn trust(builder: &mut SslConnectorBuilder, roots: &str) -> Result<(), Error> {
         }
         return builder
             .load_verify_locations(found.cert_file.as_deref(), directory)
-            .map_err(setup("load the authorities this machine trusts"));
+            .map_err(setup("could not load the certificate authorities of this machine"));
     }
-    let what = format!("load the authorities in {roots}");
+    let what = format!("could not read root certificate file {roots}");
     let authorities = X509::stack_from_pem(&read(Path::new(roots))?).map_err(setup(what.as_str()))?;
     if authorities.is_empty() {
-        return Err(Error::TlsSetup { what: format!("{what}: there is no certificate"), source: ErrorStack::get() });
+        return Err(Error::TlsSetup { what: format!("{what}: no certificate in it"), source: ErrorStack::get() });
     }
     let mut store = X509StoreBuilder::new().map_err(setup(what.as_str()))?;
     for authority in authorities {
@@ -106,24 +107,24 @@ fn trust(builder: &mut SslConnectorBuilder, roots: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Shows our own certificate.
+/// Loads the client certificate.
 fn identify(builder: &mut SslConnectorBuilder, cert: &Path, key: &Path) -> Result<(), Error> {
     read(cert)?;
-    let what = format!("load the client certificate {}", cert.display());
+    let what = format!("could not read certificate file {}", cert.display());
     builder.set_certificate_chain_file(cert).map_err(setup(what))?;
-    let what = format!("load the client key {}", key.display());
+    let what = format!("could not load private key file {}", key.display());
     // Without a callback OpenSSL would ask for a passphrase on the terminal.
     let key = PKey::private_key_from_pem_callback(&read(key)?, |_| Ok(0)).map_err(setup(what.as_str()))?;
     builder.set_private_key(&key).and_then(|()| builder.check_private_key()).map_err(setup(what))
 }
 
-/// Opens a TLS session on a socket whose server is ready for it.
+/// Opens a TLS session on a socket after the server agreed to it.
 pub(super) async fn handshake(
     connector: &Connector,
     host: &Host,
     socket: TcpStream,
 ) -> Result<SslStream<TcpStream>, Error> {
-    let what = || format!("open TLS with {host}");
+    let what = || format!("TLS handshake with {host} failed");
     let name = match host {
         Host::Tcp { name, .. } => name.as_str(),
         Host::Unix { .. } => "localhost",
@@ -137,7 +138,7 @@ pub(super) async fn handshake(
     };
     let verdict = stream.ssl().verify_result();
     if verdict != X509VerifyResult::OK {
-        let reason = format!("the server's certificate does not pass: {}", verdict.error_string());
+        let reason = format!("certificate verify failed: {}", verdict.error_string());
         return Err(Error::Tls { host: host.to_string(), reason });
     }
     let is_broken = error.code() == ErrorCode::SYSCALL || error.code() == ErrorCode::ZERO_RETURN;
@@ -153,7 +154,7 @@ pub(super) fn end_point_hash(session: &SslRef) -> Option<Vec<u8>> {
     let certificate = session.peer_certificate()?;
     let algorithm = certificate.signature_algorithm().object().nid();
     let digest = match algorithm.signature_algorithms().map(|algorithms| algorithms.digest) {
-        // The RFC replaces the two that are broken.
+        // The RFC replaces MD5 and SHA-1 by SHA-256.
         Some(Nid::MD5 | Nid::SHA1) => MessageDigest::sha256(),
         Some(digest) if digest != Nid::UNDEF => MessageDigest::from_nid(digest)?,
         Some(_) | None => certificate::pss_digest(&certificate.to_der().ok()?)?,

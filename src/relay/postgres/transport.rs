@@ -1,4 +1,4 @@
-//! A byte stream to PostgreSQL: a TCP or Unix socket, with or without TLS.
+//! A byte stream to PostgreSQL: a TCP socket with or without TLS, or a Unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,25 +20,25 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_openssl::SslStream;
 
-use super::Error;
-use super::Host;
-use super::SslMode;
+use super::error::Error;
+use super::target::Host;
+use super::target::SslMode;
 use super::tls;
 use super::tls::Connector;
 
-/// A dead peer is noticed by the kernel after idle + interval * retries seconds, whatever the relay does.
+/// The kernel detects a dead peer after idle + interval * retries.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// How long bytes of ours may stay unacknowledged before the kernel gives the connection up.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// TCP_USER_TIMEOUT: how long sent bytes may be unacknowledged before the kernel closes the connection.
+const MAX_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// The stream.
+/// The byte stream.
 #[derive(Debug)]
 pub(super) enum Transport {
     /// Plain TCP.
     Tcp(TcpStream),
-    /// A Unix socket; TLS is never used on it, as in libpq.
+    /// A Unix socket, as in libpq always without TLS.
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<SslStream<TcpStream>>),
@@ -47,33 +47,36 @@ pub(super) enum Transport {
 impl Transport {
     /// Connects to a Unix socket.
     pub(super) async fn unix(host: &Host, path: &std::path::Path) -> Result<Self, Error> {
-        let socket = UnixStream::connect(path).await.map_err(Error::io(format!("connect to {host}")))?;
+        let socket = UnixStream::connect(path).await.map_err(Error::io(format!("connection to {host} failed")))?;
         Ok(Self::Unix(socket))
     }
 
-    /// Connects to an address and agrees on TLS.
+    /// Connects to an address and negotiates TLS.
     pub(super) async fn tcp(
         host: &Host,
         address: SocketAddr,
         mode: SslMode,
         connector: Option<&Connector>,
     ) -> Result<Self, Error> {
-        let mut socket = TcpStream::connect(address).await.map_err(Error::io(format!("connect to {host}")))?;
-        tune(&socket).map_err(Error::io(format!("set up the connection to {host}")))?;
+        let mut socket =
+            TcpStream::connect(address).await.map_err(Error::io(format!("connection to {host} failed")))?;
+        tune(&socket).map_err(Error::io(format!("could not set socket options for {host}")))?;
         let Some(connector) = connector.filter(|_| mode != SslMode::Disable) else {
             return Ok(Self::Tcp(socket));
         };
-        match ask_for_tls(host, &mut socket).await? {
+        match request_tls(host, &mut socket).await? {
             b'S' => Ok(Self::Tls(Box::new(tls::handshake(connector, host, socket).await?))),
             b'N' if mode == SslMode::Prefer => Ok(Self::Tcp(socket)),
             b'N' => Err(Error::TlsRefused { host: host.to_string() }),
-            // An error message of a server that has no room for us even before TLS; nothing in it can be trusted.
-            b'E' => Err(Error::io(format!("ask {host} for TLS"))(io::ErrorKind::ConnectionRefused.into())),
-            kind => Err(Error::unknown("answer to the TLS request", kind)),
+            // An error message before TLS, for example about too many connections: its text cannot be trusted.
+            b'E' => {
+                Err(Error::io(format!("could not negotiate TLS with {host}"))(io::ErrorKind::ConnectionRefused.into()))
+            }
+            kind => Err(Error::unknown("response to the SSL negotiation request", kind)),
         }
     }
 
-    /// Gives the hash that binds an authentication to this TLS session, if there is one.
+    /// Gives the hash for channel binding with this TLS session, if there is one.
     pub(super) fn end_point_hash(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tls(stream) => tls::end_point_hash(stream.ssl()),
@@ -81,22 +84,22 @@ impl Transport {
         }
     }
 
-    /// Says whether TLS protects the stream.
+    /// Says whether the stream uses TLS.
     pub(super) const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 }
 
-/// The answer is read as a single byte straight from the socket: whatever somebody may have put behind it is then taken
-/// for TLS and fails there, instead of being believed as if it had come through TLS.
-async fn ask_for_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {
+/// Reads the response as a single byte directly from the socket: bytes that an attacker injected after it then fail in the
+/// handshake and are not taken for data of the TLS session.
+async fn request_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
-    socket.write_all(&request).await.map_err(Error::io(format!("ask {host} for TLS")))?;
-    socket.read_u8().await.map_err(Error::io(format!("ask {host} for TLS")))
+    socket.write_all(&request).await.map_err(Error::io(format!("could not negotiate TLS with {host}")))?;
+    socket.read_u8().await.map_err(Error::io(format!("could not negotiate TLS with {host}")))
 }
 
-/// The receive buffer is left to the kernel: setting it would end its autotuning, which goes further on a long link.
+/// Does not set the receive buffer: that would end the kernel's autotuning.
 fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
@@ -104,7 +107,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_user_timeout(Some(MAX_UNACKNOWLEDGED))?;
     Ok(())
 }
 

@@ -8,27 +8,27 @@ use serde::Serialize;
 
 use crate::units::SecretRef;
 
-/// How to reach Kafka.
+/// The connection to Kafka.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The brokers to start from, `host:port`.
+    /// The bootstrap servers, each `host:port`.
     pub brokers: Vec<String>,
-    /// Send to a broker that is not on this machine without TLS.
+    /// Connect without TLS to brokers on other machines.
     pub allow_plaintext: bool,
-    /// TLS towards Kafka; on as soon as the section is there.
+    /// TLS to Kafka; enabled by the section.
     pub tls: Option<Tls>,
     /// Authentication by SASL.
     pub sasl: Option<Sasl>,
-    /// How batches are compressed: `"none"`, `"gzip"`, `"snappy"`, `"lz4"` or `"zstd"`.
+    /// `"none"`, `"gzip"`, `"snappy"`, `"lz4"` or `"zstd"`.
     pub compression: Compression,
-    /// Expose librdkafka's own numbers as `walrelay_kafka_*`: a dozen series for each broker.
+    /// Expose librdkafka's statistics as `walrelay_kafka_*`: about a dozen series per broker.
     pub metrics: bool,
-    /// Any other librdkafka property. The ones that carry a guarantee are refused, with the reason.
+    /// Other librdkafka properties. Those that a guarantee depends on are rejected, with the reason.
     pub properties: BTreeMap<String, String>,
 }
 
-/// TLS towards Kafka.
+/// TLS to Kafka.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
@@ -38,7 +38,7 @@ pub struct Tls {
     pub cert: Option<PathBuf>,
     /// The client's private key, PEM.
     pub key: Option<PathBuf>,
-    /// Where the password of the key comes from.
+    /// The source of the key's password.
     pub key_password: Option<SecretRef>,
 }
 
@@ -50,14 +50,14 @@ pub struct Sasl {
     pub mechanism: Mechanism,
     /// The user.
     pub username: String,
-    /// Where the password comes from. Read again for each new producer.
+    /// The source of the password. It is read for each new producer.
     pub password: SecretRef,
 }
 
 /// A SASL mechanism.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Mechanism {
-    /// The password as it is; only over TLS.
+    /// The password in clear text; only over TLS.
     #[serde(rename = "PLAIN")]
     Plain,
     /// Challenge and response with SHA-256.

@@ -1,4 +1,4 @@
-//! What librdkafka's polling thread calls: one atomic step per report, never a wait, never a panic.
+//! The callbacks of librdkafka's polling thread: one atomic step per delivery report, no blocking, no panic.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -30,14 +30,14 @@ use crate::relay::metrics::now_micros;
 use crate::relay::record::route::printable;
 use walrelay_events::internal::Brokers;
 
-use super::Failure;
-use super::Waiting;
+use super::error::Failure;
 use super::error::is_lack_of_rights;
 use super::partitions::Changed;
 use super::partitions::Partitions;
 use super::repeats::Repeats;
 use super::statistics;
 use super::waiting;
+use super::waiting::Waiting;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -46,15 +46,15 @@ pub(super) struct Shared {
     metrics: Metrics,
     failure: Mutex<Option<Failure>>,
     repeats: Mutex<Repeats>,
-    /// It was told that all brokers are away, and not yet that one is back.
-    all_away: AtomicBool,
-    /// Whom librdkafka still knows.
+    /// All brokers are down, and none is up again yet.
+    all_down: AtomicBool,
+    /// The brokers that librdkafka knows.
     brokers: Brokers,
-    /// How many partitions topics have.
+    /// The number of partitions of each topic.
     partitions: Mutex<Partitions>,
-    /// What records wait for.
+    /// Why records are not acknowledged.
     waiting: Mutex<Option<Waiting>>,
-    /// How many requests of this producer have been counted as sent again.
+    /// The retries of this producer that are already counted.
     retries: AtomicU64,
 }
 
@@ -66,7 +66,7 @@ impl Shared {
             metrics,
             failure: Mutex::default(),
             repeats: Mutex::default(),
-            all_away: AtomicBool::default(),
+            all_down: AtomicBool::default(),
             brokers: Brokers::default(),
             partitions: Mutex::default(),
             waiting: Mutex::default(),
@@ -82,7 +82,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes the first failure; what follows it (a purged queue) says nothing new.
+    /// Records the first failure; its consequences, such as a purged queue, add nothing.
     pub(super) fn fail(&self, error: &KafkaError, topic: Option<&str>, event_id: Option<String>) {
         self.end_with(Failure::new(error, topic, event_id));
     }
@@ -99,12 +99,12 @@ impl Shared {
     pub(super) fn index_topic(&self, topic: &str) -> u16 {
         let indexed = self.metrics.topics.index(topic);
         if indexed.is_first_overflow {
-            tracing::warn!("there are so many topics that further ones are counted together");
+            tracing::warn!("too many topics: further ones are counted together as __other__");
         }
         indexed.index
     }
 
-    /// Notes when a record is handed over; before it is, for its report may come at once.
+    /// Records the time of enqueueing, before it happens: the report may come at once.
     pub(super) fn handed(&self, ticket: Ticket) {
         self.reports.handed(ticket, i64::try_from(now_micros()).unwrap_or_default());
     }
@@ -138,24 +138,24 @@ impl Shared {
                 topic,
                 before,
                 now,
-                "the number of partitions changed: keys move, and their events are in order only within each partition"
+                "number of partitions changed: keys move to other partitions, and their events are ordered only within each"
             );
         }
     }
 
-    /// No broker is there. Nothing is on the way, perhaps, and then nobody else would notice.
-    fn all_brokers_away(&self, reason: &str) {
-        if !self.all_away.swap(true, Relaxed) {
+    /// All brokers are down. If nothing is in flight, nothing else notices that.
+    fn all_brokers_down(&self, reason: &str) {
+        if !self.all_down.swap(true, Relaxed) {
             self.metrics.kafka.lost(Loss::Failed);
-            tracing::warn!(reason, "no broker of Kafka is there");
+            tracing::warn!(reason, "all brokers are down");
         }
     }
 
-    fn broker_there(&self) {
-        if self.all_away.swap(false, Relaxed) {
-            tracing::info!("a broker of Kafka is there again");
+    fn brokers_up(&self) {
+        if self.all_down.swap(false, Relaxed) {
+            tracing::info!("brokers are up");
         }
-        // One that is there and takes nothing is told by whoever waits for it.
+        // A broker that is up and acknowledges nothing is a stall, which the relay thread reports.
         if self.metrics.state.load() == State::Streaming {
             self.metrics.kafka.connected();
         }
@@ -191,15 +191,15 @@ impl Drop for Shared {
     }
 }
 
-/// Finds the event's id among the headers of a record that came back.
+/// Finds the event's id in the headers of a record that failed.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     let headers = message.headers()?;
     headers.iter().find(|header| header.key == "event_id")?.value.map(printable)
 }
 
-pub(super) struct Context(pub(super) Arc<Shared>);
+pub(super) struct PublisherContext(pub(super) Arc<Shared>);
 
-impl ProducerContext for Context {
+impl ProducerContext for PublisherContext {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, word: usize) {
@@ -207,13 +207,13 @@ impl ProducerContext for Context {
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for PublisherContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "CONFWARN" {
-            // It warns of our own settings, which are meant.
+            // It warns about settings that walrelay uses on purpose.
             return;
         }
-        // What nobody sees must not hold back what somebody should.
+        // A line that is not logged must not suppress one that is.
         if is_trouble(level) && self.0.is_news(facility, text) {
             tracing::warn!(facility, text, "librdkafka");
         } else {
@@ -221,10 +221,10 @@ impl ClientContext for Context {
         }
     }
 
-    /// Comes every few seconds: nothing else tells that a broker is back while nothing is sent.
+    /// Called every few seconds. While nothing is sent, only the statistics show that a broker is up again.
     fn stats(&self, statistics: Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.0.broker_there();
+            self.0.brokers_up();
         }
         self.0.brokers.note(&statistics);
         if self.0.brokers.are_forgotten() {
@@ -239,22 +239,22 @@ impl ClientContext for Context {
         self.0.metrics.produce_retries.add(retries.saturating_sub(counted));
     }
 
-    /// Called twice for each error event. Only a fatal one ends the publisher; librdkafka goes on trying after the others.
+    /// Called twice for each error event. Only a fatal error ends the publisher; after the others librdkafka retries.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if code == Some(RDKafkaErrorCode::Fatal) {
-            tracing::warn!(reason, "the producer met a fatal error");
+            tracing::warn!(reason, "producer failed with a fatal error");
             self.0.reports.failed();
             self.0.fail(&error, None, None);
         } else if code == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.0.all_brokers_away(reason);
+            self.0.all_brokers_down(reason);
         } else if code.is_some_and(is_lack_of_rights) && self.0.is_news("RIGHTS", reason) {
-            tracing::warn!(code = "WR-6731", reason, "a broker of Kafka does not let us in");
+            tracing::warn!(code = "WR-6731", reason, "kafka authentication failed");
         }
     }
 }
 
-/// Says whether a line of librdkafka tells of something that is wrong.
+/// Says whether a line of librdkafka is at least a warning.
 pub(super) const fn is_trouble(level: RDKafkaLogLevel) -> bool {
     match level {
         RDKafkaLogLevel::Emerg

@@ -1,4 +1,4 @@
-//! What can go wrong on the way to Kafka, and what follows from it: one table.
+//! Errors of publishing, and what follows from each: one table.
 
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode as Kafka;
@@ -13,43 +13,43 @@ use walrelay_events::fault::Fate;
 
 use super::waiting::create_topic;
 
-/// A producer cannot be made, or reaches nobody.
+/// A producer cannot be created, or no broker can be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// librdkafka refuses a property.
-    #[error("configure the Kafka producer")]
+    /// librdkafka rejects a property.
+    #[error("cannot configure the Kafka producer")]
     Configuration {
-        /// What it says.
+        /// librdkafka's error.
         #[source]
         source: KafkaError,
     },
-    /// An option of ours cannot be used.
+    /// An option is wrong.
     #[error("{0}")]
     Option(String),
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] crate::units::SecretError),
     /// No broker answers.
-    #[error("reach Kafka at {brokers}")]
+    #[error("cannot connect to Kafka at {brokers}")]
     Unreachable {
-        /// Where it was looked for.
+        /// The bootstrap servers.
         brokers: String,
-        /// What librdkafka says.
+        /// librdkafka's error.
         #[source]
         source: KafkaError,
     },
-    /// The brokers do not let us in.
-    #[error("log in to Kafka at {brokers}: {reason}")]
+    /// The brokers reject the credentials.
+    #[error("authentication at Kafka {brokers} failed: {reason}")]
     Refused {
-        /// Where.
+        /// The bootstrap servers.
         brokers: String,
-        /// What librdkafka says.
+        /// librdkafka's reason.
         reason: String,
     },
 }
 
 impl Error {
-    /// Says whether a file with a secret or a key may be absent or unfit: librdkafka reads it when a client is made.
+    /// Says whether a file with a secret or a key may be missing or invalid: librdkafka reads it when a client is created.
     pub(crate) const fn is_about_files(&self) -> bool {
         matches!(self, Self::Configuration { .. } | Self::Secret(_))
     }
@@ -76,14 +76,14 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(
             match self {
-                Self::Configuration { .. } => "mend [kafka] or [kafka.properties] in the configuration",
-                Self::Option(_) => "mend [kafka] in the configuration",
+                Self::Configuration { .. } => "correct [kafka] or [kafka.properties] in the configuration",
+                Self::Option(_) => "correct [kafka] in the configuration",
                 Self::Secret(error) => return Some(error.help()),
                 Self::Unreachable { .. } => {
                     "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
                 }
                 Self::Refused { .. } => {
-                    "check kafka.sasl.mechanism, kafka.sasl.username and its password, and what the brokers know of them"
+                    "check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password, and the user on the brokers"
                 }
             }
             .to_owned(),
@@ -91,17 +91,17 @@ impl Diagnose for Error {
     }
 }
 
-/// A record that Kafka did not take, or a producer that is done for.
+/// A record was not delivered, or its producer failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}: {text}", self.subject())]
 pub struct Failure {
     /// What follows.
     pub verdict: Verdict,
-    /// It was too large for the topic, or its batch was.
+    /// The record or its batch was too large for the topic.
     pub is_about_size: bool,
-    /// Its timestamp is further from the broker's clock than the topic takes.
+    /// Its timestamp is further from the broker's clock than the topic allows.
     pub is_about_time: bool,
-    /// It only follows from something else: the producer is done for, or its queue was purged.
+    /// It is a consequence of another failure: the producer has failed, or its queue was purged.
     is_consequence: bool,
     text: String,
     topic: Option<String>,
@@ -113,13 +113,13 @@ pub struct Failure {
 /// What follows from a failed record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// Brokers or the producer's own state: a new producer helps.
+    /// The brokers' or the producer's state: a new producer helps.
     Transient,
-    /// Kafka refuses this record (or one of its batch) whenever it is sent.
+    /// Kafka rejects this record, or one of its batch, each time.
     Record,
-    /// The topic is not there.
+    /// The topic does not exist.
     Topic,
-    /// We may not write there.
+    /// The principal is not authorized.
     Rights,
 }
 
@@ -141,14 +141,14 @@ impl Failure {
         (self.text, self.lacks) = (reason.to_string(), Some(partition));
     }
 
-    /// The producer met a fatal error, of this kind.
+    /// The producer failed with this fatal error.
     pub(super) fn of_producer(code: Kafka, reason: &str) -> Self {
         Self::without_record(verdict(code), reason.to_owned())
     }
 
-    /// The producer has nobody to ask any more, and never will.
+    /// The producer has no broker left to ask.
     pub(super) fn forgotten() -> Self {
-        let text = "an answer named no broker, and librdkafka has forgotten them all".to_owned();
+        let text = "librdkafka has no broker left: a metadata response named none".to_owned();
         Self::without_record(Verdict::Transient, text)
     }
 
@@ -157,17 +157,17 @@ impl Failure {
         Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: None, event_id: None, lacks: None }
     }
 
-    /// Says whether something else caused it, which the producer may know.
+    /// Says whether it is a consequence of another failure, which the producer may know.
     pub(super) const fn is_consequence(&self) -> bool {
         self.is_consequence
     }
 
-    /// A purged record or a fatal state tells less than what caused it.
+    /// Says whether the other failure says more: a purged record says less than its cause.
     pub(super) fn is_vaguer_than(&self, other: &Self) -> bool {
         self.rank() < other.rank()
     }
 
-    /// How much it tells of what to do.
+    /// How specific it is.
     fn rank(&self) -> u8 {
         match self.verdict {
             Verdict::Transient if self.is_consequence => 0,
@@ -176,13 +176,13 @@ impl Failure {
         }
     }
 
-    /// Gives the id of the event that came back, if it is known.
+    /// Gives the id of the event, if it is known.
     #[must_use]
     pub fn event_id(&self) -> Option<&str> {
         self.event_id.as_deref()
     }
 
-    /// Gives the topic of the record that came back, if it is known.
+    /// Gives the topic of the record, if it is known.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.topic.as_deref()
@@ -190,9 +190,9 @@ impl Failure {
 
     fn subject(&self) -> String {
         match (&self.topic, &self.event_id) {
-            (Some(topic), Some(id)) => format!("Kafka did not take event {id} for topic {topic}"),
-            (Some(topic), None) => format!("Kafka did not take a record for topic {topic}"),
-            (None, _) => "the Kafka producer failed".to_owned(),
+            (Some(topic), Some(id)) => format!("delivery of event {id} to topic {topic} failed"),
+            (Some(topic), None) => format!("delivery of a record to topic {topic} failed"),
+            (None, _) => "Kafka producer failed".to_owned(),
         }
     }
 }
@@ -209,7 +209,7 @@ impl Diagnose for Failure {
 
     fn fate(&self) -> Fate {
         match self.verdict {
-            // Of the whole cluster: no event gets through.
+            // Of the whole cluster: no event can be delivered.
             Verdict::Rights if self.topic.is_none() => Fate::Fatal,
             Verdict::Transient | Verdict::Rights => Fate::Transient,
             Verdict::Record | Verdict::Topic => Fate::Fatal,
@@ -223,16 +223,16 @@ impl Diagnose for Failure {
         }
         Some(match self.verdict {
             Verdict::Transient if self.is_about_time => format!(
-                "nothing to do: walrelay sends with the time of sending; if it goes on, compare this machine's clock with the \
-                 brokers', and message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+                "none needed: walrelay sends such records with the current time; if it recurs, compare this machine's clock with \
+                 the brokers', and check message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
             ),
             Verdict::Record if self.is_about_size => format!(
                 "raise max.message.bytes of {topic} (or message.max.bytes of its brokers), and message.max.bytes under \
                  [kafka.properties] if that is smaller (1048588 unless set); walrelay does not skip the event"
             ),
-            Verdict::Transient => "nothing to do: walrelay starts again from the confirmed position".to_owned(),
+            Verdict::Transient => "none needed: walrelay retries from the confirmed position".to_owned(),
             Verdict::Record => format!(
-                "compare the event with what {topic} takes (max.message.bytes, number of partitions, schema or policy \
+                "compare the event with the limits of {topic} (max.message.bytes, number of partitions, schema or policy \
                  checks), then restart; walrelay does not skip the event"
             ),
             Verdict::Topic => create_topic(topic),
@@ -242,13 +242,13 @@ impl Diagnose for Failure {
                     .to_owned()
             }
             Verdict::Rights => {
-                format!("grant Write and Describe on {topic} to walrelay's principal; it goes on by itself")
+                format!("grant Write and Describe on {topic} to walrelay's principal; walrelay retries")
             }
         })
     }
 }
 
-/// Sorts what librdkafka says of a record. What is not listed heals by a new producer, and is tried again loudly.
+/// Classifies librdkafka's error of a record. An unlisted one is retried with a new producer, and logged.
 fn verdict(code: Kafka) -> Verdict {
     if is_refusal_of_the_record(code) {
         return Verdict::Record;
@@ -283,7 +283,7 @@ const fn is_about_content(code: Kafka) -> bool {
             | Kafka::InvalidTopic
             | Kafka::UnsupportedForMessageFormat
             | Kafka::InvalidDifferentRecord
-            // The topic is there, and has no partition of this number: the row has chosen it.
+            // The topic exists and does not have the partition that the row names.
             | Kafka::UnknownPartition
     )
 }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_permanent_is_tried_for_ever_and_nothing_transient_stops_the_process() {
+    fn permanent_errors_are_not_retried_and_transient_ones_do_not_stop_the_process() {
         let rows = [
             (Kafka::MessageSizeTooLarge, Fate::Fatal, "WR-6810"),
             (Kafka::PolicyViolation, Fate::Fatal, "WR-6810"),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_outranks_its_consequences() {
+    fn a_cause_replaces_its_consequences() {
         assert!(failure(Kafka::PurgeQueue).is_vaguer_than(&failure(Kafka::MessageSizeTooLarge)));
         assert!(!failure(Kafka::MessageSizeTooLarge).is_vaguer_than(&failure(Kafka::PurgeQueue)));
         assert!(failure(Kafka::Fatal).is_vaguer_than(&failure(Kafka::InvalidTimestamp)));

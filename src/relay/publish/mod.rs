@@ -6,10 +6,10 @@
 //!   ledger <-- one step per report -- polling thread -+
 //! ```
 //!
-//! Only a successful delivery report of that very record means delivered. A failed one, or a fatal error, ends this
-//! publisher: its owner drops it, goes back to the confirmed position and makes a new one. Nothing is skipped and nothing
-//! is retried here; librdkafka retries what can be retried, without a time limit. A publisher that goes is retired: its queue
-//! is purged, and the next one waits until its requests are answered ([`Retired`]).
+//! A record is delivered when its own delivery report says so. A failed report, or a fatal error, ends this publisher: its owner
+//! drops it, returns to the confirmed position and creates a new one. Nothing is skipped and nothing is retried here; librdkafka
+//! retries without a time limit. A dropped publisher is retired: its queue is purged, and the next one waits until its requests
+//! are answered ([`Retired`]).
 
 mod config;
 mod context;
@@ -47,14 +47,14 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
-use crate::relay::record::route::Record;
+use crate::relay::record::route::ProducerRecord;
 
 pub use config::Compression;
 pub use config::Config;
 pub use config::Mechanism;
 pub use config::Sasl;
 pub use config::Tls;
-use context::Context;
+use context::PublisherContext;
 pub use error::Error;
 pub use error::Failure;
 pub use error::Verdict;
@@ -63,22 +63,22 @@ pub use probe::probe;
 pub use properties::check_properties;
 pub use retired::Retired;
 pub use settings::Settings;
-pub use settings::refuses_plaintext;
+pub use settings::plaintext_error;
 pub use waiting::Cause;
 pub use waiting::Stalled;
 pub use waiting::Waiting;
 
-/// How many topic names are remembered by their index; beyond it each record asks the metrics.
+/// The number of topic names whose index is cached.
 const REMEMBERED_TOPICS: usize = 1_024;
 
-/// One producer and what it owes to one ledger.
+/// One producer that reports to one ledger.
 pub struct Publisher {
-    producer: ThreadedProducer<Context>,
+    producer: ThreadedProducer<PublisherContext>,
     context: Arc<context::Shared>,
     topics: HashMap<String, u16>,
     last_topic: (String, u16),
     limit_bytes: usize,
-    /// Topics that have refused timestamps, and how far from now they may be.
+    /// Topics that have rejected timestamps, and how far from now a timestamp may be.
     spans: BTreeMap<String, Duration>,
 }
 
@@ -89,46 +89,46 @@ impl fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Makes a producer that reports to this ledger and wakes its relay. It connects by itself, whenever it can.
+    /// Creates a producer that reports to this ledger and wakes the relay thread. It connects in the background.
     pub fn new(settings: &Settings, reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Result<Self, Error> {
         let config: ClientConfig = settings.client()?;
         let shared = Arc::new(context::Shared::new(reports, wake, metrics));
-        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared)))
+        let producer = ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared)))
             .map_err(|source| Error::Configuration { source })?;
         Ok(Self {
             producer,
             context: shared,
             topics: HashMap::new(),
             last_topic: (String::new(), 0),
-            limit_bytes: settings.record_bytes_max(),
+            limit_bytes: settings.max_record_bytes(),
             spans: settings.spans().clone(),
         })
     }
 
-    /// Tells why this publisher must go, if it must.
+    /// Gives the failure that ends this publisher, if there is one.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         let failure = self.context.failure()?;
-        // A fatal error, or a queue that was purged for it, says only that; its cause stands beside it.
+        // For a fatal error, or a queue that it purged, the client knows the cause.
         let cause = if failure.is_consequence() { self.producer.client().fatal_error() } else { None };
         Some(cause.map_or(failure, |(code, reason)| Failure::of_producer(code, &reason)))
     }
 
-    /// Says what records waited for when that was last looked at, which is every few seconds.
+    /// Gives why records were not acknowledged at the last statistics, which come every few seconds.
     #[must_use]
     pub fn waiting(&self) -> Option<Waiting> {
         self.context.waiting()
     }
 
-    /// Purges what is queued, and gives what is kept until the brokers have answered.
+    /// Purges the queue. The result lives until the brokers have answered.
     #[must_use]
     pub fn retire(self) -> Retired {
         Retired::new(self.producer)
     }
 
-    /// Says whether a record keeps its timestamp. A backlog after an outage is older than some topics take; the time of the
-    /// event stands in a header all the same.
-    fn takes_timestamp(&self, topic: &str, millis: i64) -> bool {
+    /// Says whether a record keeps its timestamp. A backlog after an outage is older than some topics allow; the commit time
+    /// stays in a header.
+    fn keeps_timestamp(&self, topic: &str, millis: i64) -> bool {
         let Some(span) = self.spans.get(topic) else { return true };
         let micros = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
         let takes = !span.is_zero() && Duration::from_micros(now_micros().abs_diff(micros)) <= *span;
@@ -138,13 +138,13 @@ impl Publisher {
         takes
     }
 
-    /// Sends one record. The one place that hands bytes to librdkafka, which copies them.
-    fn send(&self, record: &Record<'_>, ticket: Ticket) -> Result<(), KafkaError> {
+    /// Enqueues one record. librdkafka copies the bytes.
+    fn send(&self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), KafkaError> {
         let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, ticket.to_word());
         base.key = record.key;
         base.payload = record.value;
         base.partition = record.partition;
-        base.timestamp = record.timestamp_millis.filter(|millis| self.takes_timestamp(record.topic, *millis));
+        base.timestamp = record.timestamp_millis.filter(|millis| self.keeps_timestamp(record.topic, *millis));
         if !record.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
             let headers = record
@@ -174,11 +174,11 @@ impl Sink for Publisher {
         index
     }
 
-    fn accept(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+    fn accept(&mut self, record: &ProducerRecord<'_>, ticket: Ticket) -> Result<(), Refused> {
         self.context.handed(ticket);
         let mut sent = self.send(record, ticket);
         if is_full(&sent) && self.producer.in_flight_count() == 0 {
-            // What was delivered leaves the queue a moment later than the ledger: it may be empty only now.
+            // A delivered record leaves librdkafka's queue a moment later than the ledger.
             sent = self.send(record, ticket);
             if is_full(&sent) {
                 return Err(Refused::TooLarge { size: record.size(), limit: self.limit_bytes });
@@ -225,25 +225,27 @@ mod tests {
     use crate::relay::record::route::Headers;
 
     #[test]
-    fn what_an_empty_queue_refuses_is_refused_for_good() {
+    fn a_record_that_an_empty_queue_rejects_is_too_large() {
         let shared =
             Arc::new(context::Shared::new(Ledger::new(Lsn::ZERO).reports(), Arc::default(), Metrics::default()));
         let mut config = ClientConfig::new();
         config.set("queue.buffering.max.kbytes", "1");
-        let producer = ThreadedProducer::from_config_and_context(&config, Context(Arc::clone(&shared))).unwrap();
+        let producer =
+            ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared))).unwrap();
         let (topics, last_topic) = (HashMap::new(), (String::new(), 0));
         let mut publisher =
             Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024, spans: BTreeMap::new() };
         let (headers, value) = (Headers::default(), [0; 2_048]);
         let mut offer = |length: usize| {
             let (topic, value) = ("t", value.get(..length));
-            let record = Record { topic, key: None, value, headers: &headers, timestamp_millis: None, partition: None };
+            let record =
+                ProducerRecord { topic, key: None, value, headers: &headers, timestamp_millis: None, partition: None };
             publisher.accept(&record, Ticket::from_word(0))
         };
-        // Until librdkafka's first events are heard, its queue does not count as empty.
+        // Until librdkafka's first events are polled, its queue does not count as empty.
         let refused = iter::repeat_with(|| offer(2_048)).find(|offered| *offered != Err(Refused::Full));
         assert_eq!(refused, Some(Err(Refused::TooLarge { size: 2_048, limit: 1_024 })));
         assert_eq!(offer(1_000), Ok(()));
-        assert_eq!(offer(1_000), Err(Refused::Full), "there is something in the queue, which may leave it");
+        assert_eq!(offer(1_000), Err(Refused::Full), "the queue is not empty");
     }
 }

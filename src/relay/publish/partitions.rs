@@ -1,14 +1,14 @@
-//! How many partitions topics have: where there are more than before, keys move.
+//! Watches the number of partitions of each topic: when it changes, keys move.
 
 use std::collections::HashMap;
 
 use rdkafka::statistics::Statistics;
 
-/// How many partitions each topic had when that was last seen.
+/// The last known number of partitions of each topic.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(HashMap<String, usize>);
 
-/// A topic that has other partitions than before.
+/// A topic whose number of partitions changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Changed {
     pub(super) topic: String,
@@ -17,8 +17,7 @@ pub(super) struct Changed {
 }
 
 impl Partitions {
-    /// Learns how many there are, and gives the topics that have other partitions than before. A topic that is unknown for a
-    /// moment has not changed.
+    /// Updates the numbers and gives the topics that changed. A topic that is briefly unknown has not changed.
     pub(super) fn learn(&mut self, statistics: &Statistics) -> Vec<Changed> {
         let mut changed = Vec::new();
         for (topic, seen) in &statistics.topics {
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f10_partitions_that_were_added_are_seen_once_and_a_topic_that_is_unknown_for_a_moment_has_not_changed() {
+    fn f10_added_partitions_are_reported_once_and_a_briefly_unknown_topic_is_not() {
         let mut partitions = Partitions::default();
         let mut learn = |count: i32| {
             let known = (-1..count).map(|partition| (partition, Partition { partition, ..Partition::default() }));

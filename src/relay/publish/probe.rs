@@ -1,8 +1,8 @@
-//! Asks the brokers who they are, before anything is sent to them.
+//! Checks that brokers answer, before anything is sent to them.
 //!
-//! No topic is asked for: a client that connects and has no topic asks by itself for the list of brokers, and its statistics show
-//! what the answer was. An answer about all topics of a large cluster takes megabytes, and to ask for one that the principal may
-//! not describe leaves a denial in the brokers' log.
+//! It requests no topic: a client without topics requests the list of brokers, and its statistics show the response. Metadata of
+//! all topics of a large cluster takes megabytes, and a request for a topic that the principal may not describe is logged by
+//! the brokers as denied.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -24,42 +24,42 @@ use rdkafka::statistics::Statistics;
 
 use crate::relay::metrics::now_micros;
 
-use super::Error;
-use super::Settings;
 use super::context::is_trouble;
+use super::error::Error;
 use super::error::is_lack_of_rights;
 use super::repeats::Repeats;
-use super::repeats::said;
+use super::repeats::without_duration;
+use super::settings::Settings;
 
-/// How often the client is asked what it has heard.
+/// How often the client is polled.
 const INTERVAL: Duration = Duration::from_millis(10);
 const INTERVAL_MS: &str = "10";
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cluster {
-    /// The cluster's id, if the brokers name it.
+    /// The cluster's id, if it is known.
     pub id: Option<String>,
-    /// How many brokers there are.
+    /// The number of brokers.
     pub brokers: usize,
 }
 
-/// Asks the brokers who they are. Blocks for at most `timeout`.
+/// Requests the list of brokers. Blocks for at most `timeout`.
 pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let mut config = settings.client()?;
     config.set("statistics.interval.ms", INTERVAL_MS);
-    let producer = BaseProducer::from_config_and_context(&config, Asking::default())
+    let producer = BaseProducer::from_config_and_context(&config, ProbeContext::default())
         .map_err(|source| Error::Configuration { source })?;
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         producer.poll(INTERVAL);
-        // Brokers that have just lost their controller name none.
+        // Brokers that have just lost their controller return an empty list.
         if let brokers @ 1.. = producer.context().brokers.load(Relaxed) {
             return Ok(Cluster { id: producer.client().fetch_cluster_id(INTERVAL), brokers });
         }
     }
     let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
-    // An answer without brokers has the id of the cluster all the same.
+    // A response without brokers still has the id of the cluster.
     let has_answered = producer.client().fetch_cluster_id(Duration::ZERO).is_some();
     let code =
         if has_answered { RDKafkaErrorCode::BrokerNotAvailable } else { RDKafkaErrorCode::BrokerTransportFailure };
@@ -69,21 +69,21 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     })
 }
 
-/// Hears which brokers an answer named, and whether a broker refused the login.
+/// Collects the number of brokers, and the reason of a failed authentication.
 #[derive(Default)]
-struct Asking {
+struct ProbeContext {
     brokers: AtomicUsize,
     refusal: Mutex<Option<String>>,
     repeats: Mutex<Repeats>,
 }
 
-impl Asking {
+impl ProbeContext {
     fn refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ClientContext for Asking {
+impl ClientContext for ProbeContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         if facility != "CONFWARN" && is_trouble(level) && repeats.is_news(facility, text, now_micros()) {
@@ -92,7 +92,7 @@ impl ClientContext for Asking {
     }
 
     fn stats(&self, statistics: Statistics) {
-        // Those of `kafka.brokers` have no number of their own.
+        // Bootstrap servers have no number.
         let named = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).count();
         self.brokers.store(named, Relaxed);
     }
@@ -100,12 +100,12 @@ impl ClientContext for Asking {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(reason, "librdkafka");
         if error.rdkafka_error_code().is_some_and(is_lack_of_rights) {
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(said(reason).to_owned());
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(without_duration(reason).to_owned());
         }
     }
 }
 
-impl ProducerContext for Asking {
+impl ProducerContext for ProbeContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}

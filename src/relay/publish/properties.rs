@@ -1,4 +1,4 @@
-//! What may stand under `[kafka.properties]`, checked without a connection.
+//! Checks `[kafka.properties]` without a connection.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -6,9 +6,9 @@ use rdkafka::producer::BaseProducer;
 
 use walrelay_events::internal;
 
-use super::Config;
+use super::config::Config;
 
-/// Properties that are set elsewhere or carry a guarantee, and what to do instead.
+/// Properties that have an option of their own or that a guarantee depends on, and what to do instead.
 const GUARDED: [(&str, &str); 33] = [
     ("enable.idempotence", ORDER),
     ("acks", ORDER),
@@ -21,14 +21,14 @@ const GUARDED: [(&str, &str); 33] = [
     ("message.timeout.ms", TIME),
     ("delivery.timeout.ms", TIME),
     ("enable.gapless.guarantee", ORDER),
-    ("delivery.report.only.error", "only a report of its own tells that a record was delivered"),
-    ("partitioner", "keys must stay on the partitions where Java's clients put them"),
+    ("delivery.report.only.error", "a record counts as delivered only with its own delivery report"),
+    ("partitioner", "keys must go to the same partitions as with Java's clients"),
     ("allow.auto.create.topics", "walrelay never creates topics"),
     ("transactional.id", "walrelay does not use Kafka's transactions"),
     ("queue.buffering.max.kbytes", "set delivery.max_in_flight_bytes"),
     ("queue.buffering.max.messages", "set delivery.max_in_flight_bytes"),
-    ("topic.metadata.propagation.max.ms", "a missing topic is waited for long enough to survive a broker's restart"),
-    ("statistics.interval.ms", "from them walrelay learns whether a broker is there"),
+    ("topic.metadata.propagation.max.ms", "it is long enough for a broker's restart"),
+    ("statistics.interval.ms", "walrelay uses the statistics to detect brokers that are up"),
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("client.id", "set relay.name"),
@@ -44,10 +44,10 @@ const GUARDED: [(&str, &str); 33] = [
     ("ssl.key.location", "set kafka.tls.key"),
     ("ssl.key.password", "set kafka.tls.key_password"),
 ];
-const ORDER: &str = "it carries the guarantee that nothing is lost, doubled or put out of order";
-const TIME: &str = "a record that gives up after a time leaves a gap behind it";
+const ORDER: &str = "the guarantee that nothing is lost, duplicated or reordered depends on it";
+const TIME: &str = "a record that times out would leave a gap";
 
-/// Gives each property that cannot be used, and why.
+/// Gives each property that is wrong, and why.
 #[must_use]
 pub fn check_properties(config: &Config) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
@@ -56,11 +56,11 @@ pub fn check_properties(config: &Config) -> Vec<(String, String)> {
         if let Some(why) = guarded.or_else(|| internal::refusal(name)) {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
-            wrong.push((name.clone(), "all of librdkafka's debugging prints secrets and payloads".to_owned()));
+            wrong.push((name.clone(), "debug = all logs secrets and payloads".to_owned()));
         } else if name == "message.max.bytes" && !is_plain(value) {
-            // librdkafka also reads hexadecimal and octal; we read the number too, and must read the same one.
+            // librdkafka also accepts hexadecimal and octal, but both must read the same number.
             wrong.push((name.clone(), "must be a plain number of bytes".to_owned()));
-        } else if let Err(error) = offline(name, value) {
+        } else if let Err(error) = validate(name, value) {
             wrong.push((name.clone(), error));
         }
     }
@@ -71,8 +71,8 @@ fn is_plain(number: &str) -> bool {
     !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Lets librdkafka look at one property, without brokers.
-fn offline(name: &str, value: &str) -> Result<(), String> {
+/// Validates one property with librdkafka.
+fn validate(name: &str, value: &str) -> Result<(), String> {
     let made: Result<BaseProducer, KafkaError> = ClientConfig::new().set(name, value).create();
     match made {
         Ok(_) => Ok(()),
@@ -91,20 +91,20 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
+    fn a_property_that_a_guarantee_depends_on_is_rejected_with_the_reason() {
         assert_eq!(check("acks", "1")[0].1, format!("cannot be set here: {ORDER}"));
         assert_eq!(check("client.id", "x")[0].1, "cannot be set here: set relay.name");
     }
 
     #[test]
-    fn g1_what_takes_away_the_reports_or_the_brokers_is_refused() {
+    fn g1_properties_that_disable_reports_or_brokers_are_rejected() {
         for name in ["delivery.report.only.error", "test.mock.num.brokers", "topic.blacklist", "enabled_events"] {
             assert!(check(name, "1")[0].1.starts_with("cannot be set here"), "{name}");
         }
     }
 
     #[test]
-    fn librdkafka_itself_judges_the_rest() {
+    fn librdkafka_validates_the_other_properties() {
         assert_eq!(check("linger.ms", "5"), []);
         assert!(check("linger.msx", "5")[0].1.contains("linger.msx"));
         assert!(!check("linger.ms", "never").is_empty());

@@ -1,20 +1,20 @@
-//! Which of librdkafka's lines are news. With brokers away it says the same several times a second.
+//! Suppresses repeated log lines of librdkafka: while brokers are down it logs the same several times a second.
 
 use std::collections::HashMap;
 
-/// How long a line of one kind is held back after one was written.
+/// How long a line is suppressed after one of the same kind.
 const PAUSE_MICROS: u64 = 30_000_000;
-/// So many kinds are told apart; further ones at the same time say nothing more.
-const KINDS_MAX: usize = 64;
-/// The part of a line that tells its kind, in characters.
-const KIND_CHARS_MAX: usize = 200;
+/// The number of kinds that are distinguished; at the limit further kinds are suppressed.
+const MAX_KINDS: usize = 64;
+/// The length of the prefix that is a line's kind, in characters.
+const MAX_KIND_CHARS: usize = 200;
 
-/// When a line of each kind was written last.
+/// The time of the last line of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(HashMap<String, u64>);
 
 impl Repeats {
-    /// Says whether a line is to be written, and remembers it then.
+    /// Says whether to write a line, and remembers it then.
     pub(super) fn is_news(&mut self, facility: &str, text: &str, now_micros: u64) -> bool {
         let kind = kind(facility, text);
         let is_recent = |at: &u64| now_micros.saturating_sub(*at) < PAUSE_MICROS;
@@ -22,7 +22,7 @@ impl Repeats {
             return false;
         }
         self.0.retain(|_, at| is_recent(at));
-        if self.0.len() >= KINDS_MAX {
+        if self.0.len() >= MAX_KINDS {
             return false;
         }
         self.0.insert(kind, now_micros);
@@ -30,14 +30,14 @@ impl Repeats {
     }
 }
 
-/// Two lines are of one kind if they differ only in numbers (ports, counts) and in how long something took.
+/// Lines are of one kind if they differ only in numbers (ports, counts) and durations.
 fn kind(facility: &str, text: &str) -> String {
-    let words = said(text).chars().filter(|char| !char.is_ascii_digit()).take(KIND_CHARS_MAX);
+    let words = without_duration(text).chars().filter(|char| !char.is_ascii_digit()).take(MAX_KIND_CHARS);
     facility.chars().chain([' ']).chain(words).collect()
 }
 
-/// Gives what a line says, without how long it took: that differs each time, and says nothing.
-pub(super) fn said(text: &str) -> &str {
+/// Removes the duration from a line: it differs each time.
+pub(super) fn without_duration(text: &str) -> &str {
     text.split(" (after ").next().unwrap_or(text)
 }
 
@@ -51,7 +51,7 @@ mod tests {
                              SSL_HANDSHAKE)";
 
     #[test]
-    fn another_kind_of_trouble_is_told_at_once_and_the_same_once_in_a_while() {
+    fn another_kind_is_written_at_once_and_the_same_kind_after_the_pause() {
         let mut repeats = Repeats::default();
         assert!(repeats.is_news("FAIL", REFUSED, 1));
         assert!(!repeats.is_news("FAIL", &REFUSED.replace("3ms", "70ms"), 2));
@@ -61,10 +61,10 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_kinds() {
+    fn the_number_of_kinds_is_bounded() {
         let mut repeats = Repeats::default();
-        let told = (0..1_000).filter(|number| repeats.is_news("FAIL", &"x".repeat(*number), 1)).count();
-        assert_eq!((told, repeats.0.len()), (KINDS_MAX, KINDS_MAX));
+        let written = (0..1_000).filter(|number| repeats.is_news("FAIL", &"x".repeat(*number), 1)).count();
+        assert_eq!((written, repeats.0.len()), (MAX_KINDS, MAX_KINDS));
         assert!(repeats.is_news("FAIL", "later", PAUSE_MICROS + 2));
     }
 }

@@ -9,75 +9,74 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use walrelay_events::internal::is_of_connections;
 
-use super::Compression;
-use super::Config;
-use super::Error;
-use super::Mechanism;
+use super::config::Compression;
+use super::config::Config;
+use super::config::Mechanism;
+use super::error::Error;
 
 /// How long an unknown topic is waited for: longer than a broker's restart.
 const TOPIC_GRACE_MS: &str = "60000";
 /// The default of the brokers for one batch: librdkafka's own would refuse records that they take.
-const RECORD_BYTES_MAX: usize = 1_048_588;
-const RECORD_BYTES_MAX_TEXT: &str = "1048588";
+const MAX_RECORD_BYTES: usize = 1_048_588;
+const MAX_RECORD_BYTES_TEXT: &str = "1048588";
 
-/// librdkafka's own size of a batch; a topic takes a little more, unless it was told otherwise.
+/// librdkafka's default batch size, a little below the default of a topic's `max.message.bytes`.
 const BATCH_BYTES: usize = 1_000_000;
-/// Smaller batches would cost more than they could spare. A record alone may be larger.
-const BATCH_BYTES_MIN: usize = 16 * 1_024;
+/// The smallest batch size. A single record may be larger.
+const MIN_BATCH_BYTES: usize = 16 * 1_024;
 
-/// A timestamp that is no further from now is hardly ever refused.
+/// Topics accept timestamps that are no further from now, with few exceptions.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// Everything a producer is made from. Secrets are read each time one is made.
+/// The settings of a producer. Secrets are read for each producer.
 #[derive(Clone, Debug)]
 pub struct Settings {
     config: Config,
     client_id: String,
     in_flight_bytes: u64,
-    /// How large a batch may become, once one was refused for its size.
+    /// The batch size, after a batch was rejected for its size.
     batch_bytes: Option<usize>,
-    /// How far the timestamp of a record may be from now, by topic, once one was refused for it.
+    /// How far a timestamp may be from now, by topic, after one was rejected.
     spans: BTreeMap<String, Duration>,
 }
 
 impl Settings {
-    /// Gathers what a producer needs.
+    /// Creates the settings for a client with this id; the queue has room for `in_flight_bytes`.
     #[must_use]
     pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
         Self { config, client_id, in_flight_bytes, batch_bytes: None, spans: BTreeMap::new() }
     }
 
-    /// Halves the batches of the producers that are made from here on: a topic may take less than its brokers do.
+    /// Halves the batch size of later producers: a topic may have a lower limit than its brokers.
     pub fn shrink_batches(&mut self) {
         let given = self.config.properties.get("batch.size").and_then(|text| text.parse().ok());
         let now = self.batch_bytes.or(given).unwrap_or(BATCH_BYTES);
-        self.batch_bytes = Some((now / 2).max(BATCH_BYTES_MIN));
+        self.batch_bytes = Some((now / 2).max(MIN_BATCH_BYTES));
     }
 
-    /// A topic takes no timestamps that are far from its brokers' clock: records of the producers that are made from here on
-    /// have the time of sending instead, if theirs is not recent; and if that was so already, each of them. Says whether this
-    /// is news.
+    /// For a topic that rejects timestamps far from its brokers' clock: records of later producers get the current time if their
+    /// own timestamp is not recent; at the second call, always. Says whether this changes anything.
     pub fn narrow_timestamps(&mut self, topic: &str) -> bool {
         let span = if self.spans.contains_key(topic) { Duration::ZERO } else { RECENT };
         self.spans.insert(topic.to_owned(), span) != Some(span)
     }
 
-    /// Gives the topics of such records, and how far from now theirs may be.
+    /// Gives those topics, and how far from now a timestamp may be.
     pub(super) const fn spans(&self) -> &BTreeMap<String, Duration> {
         &self.spans
     }
 
-    /// Gives the largest record that librdkafka takes.
+    /// Gives librdkafka's limit of a record's size.
     #[must_use]
-    pub fn record_bytes_max(&self) -> usize {
+    pub fn max_record_bytes(&self) -> usize {
         let given = self.config.properties.get("message.max.bytes");
-        given.and_then(|text| text.parse().ok()).unwrap_or(RECORD_BYTES_MAX)
+        given.and_then(|text| text.parse().ok()).unwrap_or(MAX_RECORD_BYTES)
     }
 
-    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka does, so its own budget binds
-    /// first; but a record alone may be larger than the budget, and must fit.
+    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka, so its own limit is reached first;
+    /// a single record may be larger than that limit and must fit.
     fn queue_kib(&self) -> u64 {
-        let largest = u64::try_from(self.record_bytes_max()).unwrap_or(u64::MAX);
+        let largest = u64::try_from(self.max_record_bytes()).unwrap_or(u64::MAX);
         self.in_flight_bytes.max(largest).div_ceil(1_024).clamp(1_024, 2_097_151)
     }
 
@@ -86,7 +85,7 @@ impl Settings {
         let mut client = ClientConfig::new();
         let mut set = BTreeMap::new();
         set.extend(GUARANTEES.map(|(name, value)| (name, value.to_owned())));
-        set.extend(HABITS.map(|(name, value)| (name, value.to_owned())));
+        set.extend(DEFAULTS.map(|(name, value)| (name, value.to_owned())));
         set.insert("bootstrap.servers", self.config.brokers.join(","));
         set.insert("client.id", self.client_id.clone());
         set.insert("queue.buffering.max.kbytes", self.queue_kib().to_string());
@@ -105,7 +104,7 @@ impl Settings {
         Ok(client)
     }
 
-    /// Builds the properties that say how brokers are reached, for other clients than the relay's producer.
+    /// Builds the connection properties, for other clients than the relay's producer.
     pub fn connection(&self) -> Result<BTreeMap<String, String>, Error> {
         let mut set = BTreeMap::new();
         set.insert("bootstrap.servers", self.config.brokers.join(","));
@@ -118,11 +117,11 @@ impl Settings {
 
     fn security(&self, set: &mut BTreeMap<&'static str, String>) -> Result<(), Error> {
         let Config { tls, sasl, .. } = &self.config;
-        if let Some(text) = refuses_plaintext(&self.config) {
+        if let Some(text) = plaintext_error(&self.config) {
             return Err(Error::Option(text));
         }
         if let Some(tls) = tls {
-            // The compiled-in certificate directory of a vendored OpenSSL does not exist: look in the usual places.
+            // A vendored OpenSSL has no certificate directory of its own: search the usual ones.
             let root = if tls.root_cert == "system" { "probe" } else { &tls.root_cert };
             set.insert("ssl.ca.location", root.to_owned());
             if let Some(cert) = &tls.cert {
@@ -156,36 +155,36 @@ impl Settings {
     }
 }
 
-/// Without one of these a record can be lost, doubled or put out of order.
+/// Without one of these a record could be lost, duplicated or reordered.
 const GUARANTEES: [(&str, &str); 10] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("max.in.flight", "5"),
-    // A record never fails by time: later ones would be delivered without it.
+    // A record never times out: later ones would be delivered without it.
     ("message.timeout.ms", "0"),
     // A permanent error ends the producer instead of skipping the batch.
     ("enable.gapless.guarantee", "true"),
-    // Java's, and so Debezium's and Kafka Connect's: keys stay where they are.
+    // As in Java's clients, Debezium and Kafka Connect: keys go to the same partitions.
     ("partitioner", "murmur2_random"),
     ("allow.auto.create.topics", "false"),
     ("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS),
-    // So that the budget in bytes binds, not a count.
+    // So that the limit in bytes is reached first.
     ("queue.buffering.max.messages", "1000000"),
-    // From them it is known that a broker is back.
+    // They show that a broker is up again.
     ("statistics.interval.ms", "5000"),
 ];
 
-/// These may be changed under `[kafka.properties]`.
-const HABITS: [(&str, &str); 8] = [
-    ("message.max.bytes", RECORD_BYTES_MAX_TEXT),
+/// Defaults that `[kafka.properties]` can change.
+const DEFAULTS: [(&str, &str); 8] = [
+    ("message.max.bytes", MAX_RECORD_BYTES_TEXT),
     ("linger.ms", "1"),
     ("batch.num.messages", "10000"),
     ("socket.keepalive.enable", "true"),
     ("socket.nagle.disable", "true"),
-    // A broker that is back must be met within two seconds.
+    // Reconnect within two seconds after a broker is up again.
     ("reconnect.backoff.max.ms", "1000"),
     ("log.connection.close", "false"),
-    // An idle producer meets its brokers this often, and so learns whether they are there.
+    // An idle producer notices this often whether its brokers are up.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
@@ -199,17 +198,17 @@ const fn compression(compression: Compression) -> &'static str {
     }
 }
 
-/// Says why brokers may not be reached without TLS, if they would be.
+/// Gives the error of brokers that would be reached without TLS although they must not be.
 #[must_use]
-pub fn refuses_plaintext(config: &Config) -> Option<String> {
-    let is_fine = config.tls.is_some() || config.allow_plaintext || config.brokers.iter().all(|broker| is_here(broker));
-    let text =
-        "brokers that are not on this machine, and [kafka.tls] is missing; add it, or set kafka.allow_plaintext = true";
+pub fn plaintext_error(config: &Config) -> Option<String> {
+    let is_fine =
+        config.tls.is_some() || config.allow_plaintext || config.brokers.iter().all(|broker| is_local(broker));
+    let text = "brokers on other machines need [kafka.tls]: add it, or set kafka.allow_plaintext = true";
     (!is_fine).then(|| text.to_owned())
 }
 
-/// Says whether a broker is reached without leaving this machine.
-fn is_here(broker: &str) -> bool {
+/// Says whether a broker is on this machine.
+fn is_local(broker: &str) -> bool {
     let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -223,18 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn the_properties_that_carry_a_guarantee_are_set() {
+    fn the_properties_that_guarantees_depend_on_are_set() {
         let client = settings(Config::default()).client().unwrap();
         for (name, value) in GUARANTEES {
             assert_eq!(client.get(name), Some(value));
         }
         assert_eq!(client.get("security.protocol"), Some("plaintext"));
         let producer: Result<rdkafka::producer::BaseProducer, _> = client.create();
-        assert!(producer.is_ok(), "librdkafka takes them together");
+        assert!(producer.is_ok(), "librdkafka accepts the combination");
     }
 
     #[test]
-    fn the_largest_record_fits_into_the_queue_although_the_budget_is_smaller() {
+    fn the_queue_has_room_for_the_largest_record() {
         let properties = [("message.max.bytes".to_owned(), "10485761".to_owned())].into();
         let settings =
             |budget| Settings::new(Config { properties, ..Config::default() }, "test".into(), budget).client().unwrap();
@@ -245,11 +244,11 @@ mod tests {
     fn a_record_may_be_as_large_as_the_brokers_default() {
         let own = settings(Config::default());
         assert_eq!(own.client().unwrap().get("message.max.bytes"), Some("1048588"));
-        assert_eq!(own.record_bytes_max(), 1_048_588);
+        assert_eq!(own.max_record_bytes(), 1_048_588);
     }
 
     #[test]
-    fn f20_batches_shrink_to_a_floor_whatever_was_given() {
+    fn f20_the_batch_size_is_halved_down_to_a_minimum() {
         let mut own = settings(Config::default());
         assert_eq!(own.client().unwrap().get("batch.size"), None);
         own.shrink_batches();
@@ -261,18 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_to_another_machine_is_refused_unless_allowed() {
+    fn plaintext_to_another_machine_needs_an_option() {
         let mut config = Config { brokers: vec!["kafka:9092".into()], ..Config::default() };
         assert!(settings(config.clone()).client().unwrap_err().to_string().contains("allow_plaintext"));
         config.allow_plaintext = true;
         assert!(settings(config).client().is_ok());
         for broker in ["localhost:1", "127.0.0.1:1", "[::1]:1"] {
-            assert!(is_here(broker), "{broker}");
+            assert!(is_local(broker), "{broker}");
         }
     }
 
     #[test]
-    fn tls_trusts_the_systems_authorities_by_looking_for_them() {
+    fn tls_searches_the_certificate_authorities_of_the_system() {
         let config = Config { tls: Some(super::super::Tls::default()), ..Config::default() };
         let client = settings(config).client().unwrap();
         assert_eq!((client.get("security.protocol"), client.get("ssl.ca.location")), (Some("ssl"), Some("probe")));

@@ -1,4 +1,4 @@
-//! Why records wait, as librdkafka's statistics show it.
+//! Why records are not acknowledged, according to librdkafka's statistics.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The partition for records whose topic has none yet.
+/// The partition of records whose topic is unknown.
 const UNASSIGNED: i32 = -1;
 
-/// Records that wait, and for what.
+/// Records that are not acknowledged, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Waiting {
     /// Their topic.
     pub topic: String,
-    /// How many.
+    /// Their number.
     pub records: i64,
-    /// For what they wait.
+    /// The reason.
     pub cause: Cause,
 }
 
-/// What records wait for.
+/// Why records are not acknowledged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Cause {
-    /// The brokers do not know the topic.
+    /// The topic does not exist.
     NoTopic,
     /// No broker is up.
     BrokersDown,
@@ -56,19 +56,18 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, records, cause } = self;
         match cause {
-            Cause::NoTopic => write!(f, "topic {topic} does not exist, and {records} records wait for it"),
-            Cause::BrokersDown => write!(f, "all brokers are down, and {records} records wait for topic {topic}"),
+            Cause::NoTopic => write!(f, "topic {topic} does not exist ({records} records queued)"),
+            Cause::BrokersDown => write!(f, "all brokers are down ({records} records queued for topic {topic})"),
             Cause::NoLeader { partition } => {
-                write!(f, "partition {partition} of topic {topic} has no leader, and {records} records wait for it")
+                write!(f, "partition {partition} of topic {topic} has no leader ({records} records queued)")
             }
             Cause::LeaderDown { partition, broker } => write!(
                 f,
-                "the leader of partition {partition} of topic {topic}, broker {broker}, is down, and {records} records wait \
-                 for it"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, is down ({records} records queued)"
             ),
             Cause::NotAcknowledged { partition, broker } => write!(
                 f,
-                "the leader of partition {partition} of topic {topic}, broker {broker}, does not acknowledge {records} records"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, does not acknowledge {records} records"
             ),
         }
     }
@@ -77,7 +76,7 @@ impl fmt::Display for Waiting {
 /// Kafka acknowledges nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct Stalled {
-    /// What is known of the reason.
+    /// The reason, if it is known.
     pub waiting: Option<Waiting>,
 }
 
@@ -85,7 +84,7 @@ impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.waiting {
             Some(waiting) => write!(f, "kafka delivery stalled: {waiting}"),
-            None => f.write_str("kafka delivery stalled: no record was acknowledged for a while"),
+            None => f.write_str("kafka delivery stalled: no record is acknowledged"),
         }
     }
 }
@@ -113,12 +112,12 @@ impl Diagnose for Stalled {
 /// The command that creates a topic.
 pub(super) fn create_topic(topic: &str) -> String {
     format!(
-        "create the topic: kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N \
-         --replication-factor 3; walrelay never creates one, and goes on by itself"
+        "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor 3`; \
+         walrelay retries and never creates a topic"
     )
 }
 
-/// Finds what most records wait for; a topic that does not exist comes first, since only a person can help.
+/// Finds the reason that most records have; a topic that does not exist comes first, since only an operator can create it.
 pub(super) fn find(statistics: &Statistics) -> Option<Waiting> {
     let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
     let of_topic = |(topic, seen): (&String, &rdkafka::statistics::Topic)| {
@@ -141,7 +140,7 @@ pub(super) fn find(statistics: &Statistics) -> Option<Waiting> {
     waiting.max_by_key(|waiting| (waiting.cause == Cause::NoTopic, waiting.records))
 }
 
-/// What a partition has, sent or not.
+/// The records of a partition that are not acknowledged.
 fn queued(partition: &Partition) -> i64 {
     partition.msgq_cnt + partition.xmit_msgq_cnt + partition.msgs_inflight
 }
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_wait_name_what_they_wait_for() {
+    fn the_reason_of_unacknowledged_records_is_given() {
         let rows = [
             (statistics("UP", &[(0, 1, 0)]), None),
             (statistics("UP", &[(-1, -1, 3)]), Some(Cause::NoTopic)),

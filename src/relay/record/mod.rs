@@ -1,6 +1,6 @@
-//! Rows to Kafka records: columns to roles by name, roles to topic, key, value, headers and partition.
+//! Converts rows to Kafka records: columns to roles by name, roles to topic, key, value, headers and partition.
 //!
-//! Pure: nothing is looked up, and nothing is rewritten to make it fit.
+//! Pure: no lookups, and no value is rewritten to make it valid.
 
 pub mod route;
 pub mod row;

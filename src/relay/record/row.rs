@@ -1,26 +1,26 @@
-//! From a row's values to the roles they play: which column is the id, which the key, which the payload.
+//! Maps a row's values to roles: which column is the id, the key, the payload.
 //!
-//! A [`Plan`] is made once per Relation message, by the names of the columns, and then walks each row once. Positions are
-//! never remembered from one Relation message to the next: after an ALTER TABLE they mean something else.
+//! A [`Plan`] is created for each Relation message, by the names of the columns, and then processes each row once. Column positions
+//! are valid only until the next Relation message: an ALTER TABLE changes them.
 
 use crate::cursor::Malformed;
 use crate::relay::decode::pgoutput::Cell;
 use crate::relay::decode::pgoutput::Relation;
 use crate::relay::decode::pgoutput::Tuple;
 
-/// What a column is for.
+/// The role of a column.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(usize)]
 pub enum Role {
     /// The event's id.
     Id,
-    /// What kind of thing the event is about.
+    /// The type of the aggregate.
     AggregateType,
-    /// Which one it is about.
+    /// The id of the aggregate.
     AggregateId,
-    /// What happened.
+    /// The type of the event.
     EventType,
-    /// The event itself.
+    /// The event's payload.
     Payload,
     /// A JSON object of further headers.
     Headers,
@@ -31,7 +31,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role, in the order of its number.
+    /// All roles, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::Id,
         Self::AggregateType,
@@ -43,7 +43,7 @@ impl Role {
         Self::Partition,
     ];
 
-    /// Gives the name that the configuration uses.
+    /// Gives its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Role {
         1 << self as usize
     }
 
-    /// Says whether a column of this kind can play the role.
+    /// Says whether a column of this kind can have the role.
     #[must_use]
     pub const fn accepts(self, kind: Kind) -> bool {
         match self {
@@ -83,7 +83,7 @@ impl Role {
     }
 }
 
-/// The types that a mapped column may have.
+/// The types of mapped columns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// `text`, `varchar`, `char(n)`, `name`.
@@ -102,7 +102,7 @@ pub enum Kind {
     Timestamptz,
 }
 
-/// The built-in types that a mapped column may have: id and name in `pg_catalog` (`pg_type.dat`), and kind.
+/// The built-in types of mapped columns: OID and name (`pg_type.dat`), and kind.
 const TYPES: [(u32, &str, Kind); 12] = [
     (25, "text", Kind::Text),
     (1043, "varchar", Kind::Text),
@@ -119,14 +119,14 @@ const TYPES: [(u32, &str, Kind); 12] = [
 ];
 
 impl Kind {
-    /// Finds the kind of a built-in type by its id.
+    /// Finds the kind of a built-in type by its OID.
     #[must_use]
     pub fn of(type_id: u32) -> Option<Self> {
         TYPES.iter().find(|(id, ..)| *id == type_id).map(|(.., kind)| *kind)
     }
 }
 
-/// Gives the id of a built-in type that a mapped column may have, by its name.
+/// Gives the OID of a built-in type by its name.
 #[must_use]
 pub fn type_id(name: &str) -> Option<u32> {
     TYPES.iter().find(|(_, known, _)| *known == name).map(|(id, ..)| *id)
@@ -134,9 +134,9 @@ pub fn type_id(name: &str) -> Option<u32> {
 
 /// The column names by role; a role without a name is not used.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names(pub [Option<Name>; Role::ALL.len()]);
+pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
 
-impl Names {
+impl RoleNames {
     /// Finds what a column of this name is mapped as.
     #[must_use]
     pub fn role_of(&self, column: &str) -> Option<Role> {
@@ -148,33 +148,37 @@ impl Names {
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
-    /// The column. Of several names a table has one at a time: so a column is renamed without a loss, for the WAL has the name of
-    /// when it was written.
+    /// The possible names of the column, of which the table has one at a time. WAL has the name of the time when it was written, so
+    /// a renamed column needs both.
     pub columns: Vec<String>,
     /// Whether the table must have it.
     pub required: bool,
 }
 
 impl Name {
-    /// Says whether a column of this name is meant.
+    /// Says whether this is one of the names.
     #[must_use]
     pub fn is(&self, column: &str) -> bool {
         self.columns.iter().any(|name| name == column)
     }
 }
 
-/// Gives names as a message lists them.
+/// Formats names as a list in a message.
 #[must_use]
 pub fn listed(names: &[String], word: &str) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     quoted.join(&format!(" {word} "))
 }
 
-/// Says what to configure where a role's column has another name: the names that are known, and those of the columns that have no
-/// role yet and a type that fits.
+/// Gives the option for a role whose column was renamed: the configured names, and those of the columns without a role whose type
+/// fits.
 #[must_use]
-pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>) -> String {
-    // A role that is not used is known by its own name.
+pub fn both_names<'c>(
+    role: Role,
+    names: &RoleNames,
+    columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>,
+) -> String {
+    // A role without a column has its own name.
     let mapped = |column: &str| {
         Role::ALL
             .iter()
@@ -188,7 +192,7 @@ pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item
     let known = all.len();
     all.extend(fits.map(|(column, _)| column.to_owned()));
     if all.len() == known {
-        all.push("its other name".to_owned());
+        all.push("its new name".to_owned());
     }
     let (names, rest) = all.split_at((known + 1).min(all.len()));
     let others = if rest.is_empty() { String::new() } else { format!(" (or {})", listed(rest, "or")) };
@@ -200,7 +204,7 @@ pub fn both_names<'c>(role: Role, names: &Names, columns: impl IntoIterator<Item
     )
 }
 
-/// The table is not what the configuration says.
+/// The table does not match the configuration.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Mismatch {
     /// A column is missing.
@@ -210,58 +214,58 @@ pub enum Mismatch {
         table: String,
         /// The names that it may have.
         columns: Vec<String>,
-        /// What it should be.
+        /// Its role.
         role: &'static str,
-        /// The option that would find it, if it was renamed.
+        /// The option to set if it was renamed.
         remedy: String,
     },
-    /// A column that the table need not have is gone, or has another name.
-    #[error("table {table} has no column {} any more, which is mapped as {role}", listed(columns, "or"))]
+    /// An optional column is missing that was there before.
+    #[error("table {table} no longer has column {}, which is mapped as {role}", listed(columns, "or"))]
     Gone {
         /// The table.
         table: String,
-        /// The names that it may have.
+        /// The possible names.
         columns: Vec<String>,
-        /// What it was.
+        /// Its role.
         role: &'static str,
-        /// The option that would find it, if it was renamed.
+        /// The option that finds it, if it was renamed.
         remedy: String,
     },
-    /// Two columns are there of which one is meant.
+    /// The table has two of the possible columns.
     #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
     Several {
         /// The table.
         table: String,
         /// The columns.
         columns: Vec<String>,
-        /// What one of them should be.
+        /// Their role.
         role: &'static str,
     },
-    /// A column has a type that its role cannot use.
-    #[error("column {column:?} of table {table} is mapped as {role}, but its type (id {type_id}) cannot be one")]
+    /// A column has a type that its role cannot have.
+    #[error("column {column:?} of table {table} has type OID {type_id}, which cannot be the {role}")]
     Type {
         /// The table.
         table: String,
         /// The column.
         column: String,
-        /// What it should be.
+        /// Its role.
         role: &'static str,
-        /// The id of its type.
+        /// The OID of its type.
         type_id: u32,
     },
 }
 
-/// How to walk the rows of one table.
+/// Maps the values of one table's rows to roles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// For each column the roles it plays, one bit each: a column may be both id and key.
+    /// The roles of each column, one bit each: a column may be both id and key.
     roles: Box<[u8]>,
     kinds: [Option<Kind>; Role::ALL.len()],
 }
 
 impl Plan {
     /// Maps the columns of a Relation message by name.
-    pub fn new(relation: &Relation<'_>, names: &Names) -> Result<Self, Mismatch> {
+    pub fn new(relation: &Relation<'_>, names: &RoleNames) -> Result<Self, Mismatch> {
         let table = || format!("{}.{}", relation.schema, relation.name);
         let mut roles = vec![0; relation.columns.len()];
         let mut kinds = [None; Role::ALL.len()];
@@ -295,9 +299,9 @@ impl Plan {
         Ok(Self { roles: roles.into(), kinds })
     }
 
-    /// Insists that every role that an earlier plan of the table had a column for still has one: events would go on
-    /// without its values.
-    pub fn insist_on(&self, earlier: &Self, relation: &Relation<'_>, names: &Names) -> Result<(), Mismatch> {
+    /// Checks that each role with a column in an earlier plan of the table has one in this plan: later events would lack
+    /// its values.
+    pub fn require_roles_of(&self, earlier: &Self, relation: &Relation<'_>, names: &RoleNames) -> Result<(), Mismatch> {
         let mut roles = Role::ALL.into_iter().zip(&earlier.kinds).zip(&self.kinds);
         let gone = roles.find(|((_, before), now)| before.is_some() && now.is_none());
         let Some(((role, _), _)) = gone else { return Ok(()) };
@@ -312,7 +316,7 @@ impl Plan {
         })
     }
 
-    /// Walks a row.
+    /// Maps a row.
     pub fn read<'a>(&self, tuple: Tuple<'a>) -> Result<Row<'a>, Malformed> {
         let columns = tuple.columns();
         if columns != self.roles.len() {
@@ -326,14 +330,14 @@ impl Plan {
         Ok(row)
     }
 
-    /// Takes a row's values one by one, in the order of the columns.
+    /// Maps values in the order of the columns.
     pub fn row<'a>(&self, cells: impl IntoIterator<Item = Cell<'a>>) -> Row<'a> {
         let mut row = Row { values: [None; Role::ALL.len()] };
         cells.into_iter().enumerate().for_each(|(column, cell)| self.place(&mut row, column, cell));
         row
     }
 
-    /// Puts the value of a column where its roles look for it.
+    /// Stores the value of a column under its roles.
     fn place<'a>(&self, row: &mut Row<'a>, column: usize, cell: Cell<'a>) {
         let mut played = self.roles.get(column).copied().unwrap_or_default();
         while played != 0 {
@@ -362,7 +366,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Gives the value in this role; none if the table has no such column.
+    /// Gives the value with this role; none if the table has no such column.
     #[must_use]
     pub fn value(&self, role: Role) -> Option<Value<'a>> {
         self.values.get(role as usize).copied().flatten()
@@ -376,8 +380,8 @@ mod tests {
     use crate::relay::decode::pgoutput::Message;
     use crate::relay::decode::pgoutput::decode;
 
-    fn names() -> Names {
-        let mut names = Names::default();
+    fn names() -> RoleNames {
+        let mut names = RoleNames::default();
         names.0[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
         names.0[Role::Payload as usize] = Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
         names.0[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });
@@ -411,7 +415,7 @@ mod tests {
         let text = "table public.t has no column \"body\" or \"payload\", which is mapped as payload";
         assert_eq!(error.to_string(), text);
         let rows: [(&[(&str, u32)], &str); 3] = [
-            (&[("id", 2950), ("at", 1184)], "columns.payload = [\"body\", \"payload\", \"its other name\"]"),
+            (&[("id", 2950), ("at", 1184)], "columns.payload = [\"body\", \"payload\", \"its new name\"]"),
             (&[("id", 2950), ("content", 3802)], "columns.payload = [\"body\", \"payload\", \"content\"]"),
             (
                 &[("a", 25), ("headers", 3802), ("event_type", 25), ("b", 25)],
@@ -425,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn c10_a_column_is_found_under_each_of_its_names_and_two_at_once_are_refused() {
+    fn c10_a_column_is_found_under_each_of_its_names_and_two_at_once_are_an_error() {
         for name in ["body", "payload"] {
             assert!(Plan::new(&relation(&[("id", 25), (name, 25)]), &names()).is_ok(), "{name}");
         }
@@ -435,20 +439,20 @@ mod tests {
     }
 
     #[test]
-    fn c10_a_column_that_need_not_be_there_is_missed_once_it_was_there() {
+    fn c10_an_optional_column_that_is_gone_is_an_error() {
         let with = relation(&[("id", 2950), ("body", 3802), ("headers", 3802)]);
         let without = relation(&[("id", 2950), ("body", 3802), ("more", 3802)]);
         let (earlier, later) = (Plan::new(&with, &names()).unwrap(), Plan::new(&without, &names()).unwrap());
-        earlier.insist_on(&later, &with, &names()).unwrap();
-        later.insist_on(&later, &without, &names()).unwrap();
-        let Err(Mismatch::Gone { role, remedy, .. }) = later.insist_on(&earlier, &without, &names()) else {
-            panic!("not missed")
+        earlier.require_roles_of(&later, &with, &names()).unwrap();
+        later.require_roles_of(&later, &without, &names()).unwrap();
+        let Err(Mismatch::Gone { role, remedy, .. }) = later.require_roles_of(&earlier, &without, &names()) else {
+            panic!("no error")
         };
         assert_eq!((role, remedy.as_str()), ("headers", "columns.headers = [\"headers\", \"more\"]"));
     }
 
     #[test]
-    fn c11_a_type_that_the_role_cannot_use_is_named() {
+    fn c11_a_type_that_the_role_cannot_have_is_an_error() {
         let error = Plan::new(&relation(&[("id", 2950), ("body", 600)]), &names()).unwrap_err();
         assert!(matches!(error, Mismatch::Type { role: "payload", type_id: 600, .. }));
     }
@@ -463,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_does_not_fit_its_shape_is_refused() {
+    fn a_row_with_another_number_of_columns_is_an_error() {
         let insert = b"I\0\0\0\x01N\0\x01n";
         let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
         let plan = Plan::new(&relation(&[("id", 25), ("body", 25)]), &names()).unwrap();

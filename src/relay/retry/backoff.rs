@@ -1,42 +1,42 @@
-//! Growing pauses between attempts, with jitter, so that a herd does not come back as one.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
-/// The first pause.
-const FIRST: Duration = Duration::from_millis(250);
-/// The longest pause before a peer that is down is asked again: it must not be back for long before that is noticed.
-pub(in crate::relay) const LONGEST_DOWN: Duration = Duration::from_secs(1);
-/// The longest pause before a peer is asked again that is up and refuses: each attempt leaves a line in its log.
-pub(in crate::relay) const LONGEST_REFUSED: Duration = Duration::from_secs(30);
+/// The initial backoff.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
+/// The maximum backoff while a peer is down: it must be noticed soon when it is up again.
+pub(in crate::relay) const MAX_BACKOFF_DOWN: Duration = Duration::from_secs(1);
+/// The maximum backoff while a peer is up and rejects the connection: it logs each attempt.
+pub(in crate::relay) const MAX_BACKOFF_REFUSED: Duration = Duration::from_secs(30);
 
-/// A pause that doubles.
+/// The state of a backoff.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Backoff {
     pause: Duration,
-    /// A small pseudo-random state; nothing secret depends on it.
+    /// The state of a small random number generator; nothing secret depends on it.
     state: u64,
 }
 
 impl Backoff {
-    /// Starts with the shortest pause.
+    /// Starts with the initial backoff.
     pub(in crate::relay) const fn new(seed: u64) -> Self {
-        Self { pause: FIRST, state: seed | 1 }
+        Self { pause: INITIAL_BACKOFF, state: seed | 1 }
     }
 
-    /// Begins again with the shortest pause.
+    /// Returns to the initial backoff.
     pub(in crate::relay) const fn reset(&mut self) {
-        self.pause = FIRST;
+        self.pause = INITIAL_BACKOFF;
     }
 
-    /// Gives the next pause: between half and the whole of one that doubles each time, up to the longest.
-    pub(in crate::relay) fn next_pause(&mut self, longest: Duration) -> Duration {
+    /// Gives the next backoff: it doubles each time up to `max`; the jitter is up to half of it.
+    pub(in crate::relay) fn next_backoff(&mut self, max: Duration) -> Duration {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        self.pause = self.pause.min(longest);
+        self.pause = self.pause.min(max);
         let half = self.pause / 2;
         let share = u32::try_from(self.state % 1_000).unwrap_or_default();
-        self.pause = (self.pause * 2).min(longest);
+        self.pause = (self.pause * 2).min(max);
         half + half * share / 1_000
     }
 }
@@ -46,25 +46,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn e10_pauses_grow_to_a_limit_and_differ() {
+    fn e10_backoff_grows_to_its_maximum_with_jitter() {
         let mut backoff = Backoff::new(7);
-        let pauses: Vec<Duration> = (0..12).map(|_| backoff.next_pause(LONGEST_REFUSED)).collect();
-        let mut whole = FIRST;
+        let pauses: Vec<Duration> = (0..12).map(|_| backoff.next_backoff(MAX_BACKOFF_REFUSED)).collect();
+        let mut whole = INITIAL_BACKOFF;
         for pause in &pauses {
             assert!(*pause >= whole / 2 && *pause <= whole, "{pause:?} of {whole:?}");
-            whole = (whole * 2).min(LONGEST_REFUSED);
+            whole = (whole * 2).min(MAX_BACKOFF_REFUSED);
         }
         backoff.reset();
-        assert!(backoff.next_pause(LONGEST_REFUSED) <= FIRST);
-        let first = |seed| Backoff::new(seed).next_pause(LONGEST_REFUSED);
+        assert!(backoff.next_backoff(MAX_BACKOFF_REFUSED) <= INITIAL_BACKOFF);
+        let first = |seed| Backoff::new(seed).next_backoff(MAX_BACKOFF_REFUSED);
         assert_ne!(first(8), first(1 << 40));
     }
 
     #[test]
-    fn a_peer_that_is_down_is_asked_again_within_a_second_however_long_it_was_down() {
+    fn a_peer_that_is_down_is_retried_within_a_second() {
         let mut backoff = Backoff::new(7);
         for _ in 0..50 {
-            assert!(backoff.next_pause(LONGEST_DOWN) <= LONGEST_DOWN);
+            assert!(backoff.next_backoff(MAX_BACKOFF_DOWN) <= MAX_BACKOFF_DOWN);
         }
     }
 }

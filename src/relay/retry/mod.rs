@@ -1,6 +1,6 @@
-//! How both sources wait and retry: backoff, what counts as a stall, and what is said meanwhile.
+//! Retrying, for both sources: backoff, recurring errors, stalls, and what is logged meanwhile.
 
 pub(super) mod backoff;
-pub(super) mod patience;
+pub(super) mod recovery;
 pub(super) mod recurrence;
 pub(super) mod stalls;

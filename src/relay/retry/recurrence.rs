@@ -1,21 +1,21 @@
-//! The same failure at the same place twice is not transient: whatever comes again would meet it again.
+//! Detects recurring errors: the same error at the same position twice is not transient.
 
-/// Where in the source something failed, as two numbers: of the log, the commit of the transaction and the row within it.
-pub(in crate::relay) type Place = (u64, u64);
+/// A position of the source, as two numbers: in the WAL the commit of the transaction and the row in it.
+pub(in crate::relay) type FailurePosition = (u64, u64);
 
-/// What failed last, and where.
+/// The last error and its position.
 #[derive(Clone, Debug, Default)]
 pub(in crate::relay) struct Recurrence {
-    last: Option<(String, Place)>,
+    last: Option<(String, FailurePosition)>,
 }
 
 impl Recurrence {
-    /// Learns of a failure. Says whether the one before was the same, at the same place; what happened on the way there, such
-    /// as a lost connection, is not learned of and changes nothing.
-    pub(in crate::relay) fn is_again(&mut self, what: &str, place: Place) -> bool {
-        let is_again = self.last.as_ref().is_some_and(|(last, at)| last == what && *at == place);
-        self.last = Some((what.to_owned(), place));
-        is_again
+    /// Records an error. Says whether the previous one was the same at the same position. Errors without a position, such as a lost
+    /// connection, are not recorded here.
+    pub(in crate::relay) fn is_recurring(&mut self, what: &str, position: FailurePosition) -> bool {
+        let is_recurring = self.last.as_ref().is_some_and(|(last, at)| last == what && *at == position);
+        self.last = Some((what.to_owned(), position));
+        is_recurring
     }
 }
 
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_same_failure_at_the_same_place_is_one_again() {
+    fn only_the_same_error_at_the_same_position_recurs() {
         let mut recurrence = Recurrence::default();
         let rows = [
             ("XX000", (7, 1), false),
@@ -33,8 +33,8 @@ mod tests {
             ("XX001", (7, 2), true),
             ("XX001", (8, 2), false),
         ];
-        for (what, place, expected) in rows {
-            assert_eq!(recurrence.is_again(what, place), expected, "{what} {place:?}");
+        for (what, position, expected) in rows {
+            assert_eq!(recurrence.is_recurring(what, position), expected, "{what} {position:?}");
         }
     }
 }

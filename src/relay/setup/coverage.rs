@@ -1,4 +1,4 @@
-//! What setup does about events that may have passed unseen: it refuses, or accepts the gap.
+//! What setup does about events that may have been omitted: it fails, or accepts the gap.
 
 use crate::relay::catalog;
 use crate::relay::error::Error as RelayError;
@@ -9,9 +9,9 @@ use super::Error;
 use super::Steps;
 use super::stored;
 
-/// Keeps how the catalog stands beside the position, now that the contract holds; or says what may have passed unseen.
+/// Stores the coverage beside the position after a successful check; or reports which events may have been omitted.
 pub(super) async fn keep(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
-    let Steps { settings, wish, client, tell, .. } = steps;
+    let Steps { settings, options, client, report, .. } = steps;
     let (slot, publication) = (&settings.source.slot, &settings.source.publication);
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let look = catalog_watch::look(client, publication, routes, version).await.map_err(RelayError::from)?;
@@ -20,7 +20,7 @@ pub(super) async fn keep(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), 
     let (Some(found), Some(stored)) = (&look.coverage, stored) else { return Ok(()) };
     match look.since(kept.as_ref(), stored.position) {
         Ok(_) => {}
-        Err(gap) if wish.accept_gap => tell(&format!("accepting a gap: {gap}")),
+        Err(gap) if options.accept_gap => report(&format!("accepting a gap: {gap}")),
         Err(gap) => return Err(RelayError::from(gap).into()),
     }
     catalog_watch::save(client, slot, found).await.map_err(RelayError::from)?;

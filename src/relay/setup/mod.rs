@@ -1,10 +1,11 @@
-//! What must exist before `run`: publication, slot, stored position, in this order.
+//! Creates what `run` needs: publication, slot, stored position, in this order.
 //!
-//! The order is the point: a slot made before its publication fails at the first change, and nothing heals it. `script`
-//! prints the statements; `apply` runs them one by one, may be run again, and checks and adopts what is already there.
+//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the statements;
+//! `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
 
 mod coverage;
 mod poll;
+mod slots;
 mod undecodable;
 
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::relay::record::route::Route;
 use crate::relay::settings::Failover;
 use crate::relay::settings::Mode;
 use crate::relay::settings::Settings;
-use crate::relay::settings::Source;
+use crate::relay::settings::SourceOptions;
 use crate::relay::stream::catalog_watch;
 use crate::relay::stream::examine;
 use crate::relay::stream::position;
@@ -37,54 +38,51 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-/// The outbox table of the walrelay preset.
+/// The SQL of the outbox table of the walrelay preset.
 pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
-/// The table of stored positions.
+/// The SQL of the table of stored positions.
 pub const POSITION_SQL: &str = include_str!("../../../sql/position.sql");
 
-/// How often it is told who holds up the creation of the slot.
-const TELL_BLOCKERS: Duration = Duration::from_secs(10);
+/// How often the transactions are reported that the creation of the slot waits for.
+const BLOCKERS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is wanted besides publication, slot and position.
+/// What to do besides publication, slot and position.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    /// Make the outbox tables as well.
+pub struct SetupOptions {
+    /// Create the outbox tables.
     pub with_outbox: bool,
-    /// Grant this role what `run` needs.
+    /// Grant this role the privileges that `run` needs.
     pub role: Option<String>,
-    /// Start at the slot's position although events before it may be missing.
+    /// Start at the slot's position, although earlier events may be missing.
     pub accept_gap: bool,
 }
 
-/// Something cannot be set up.
+/// The setup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As in `run`.
+    /// The same error as in `run`.
     #[error(transparent)]
     Relay(#[from] RelayError),
-    /// A statement fails.
-    #[error("{what}")]
+    /// A statement failed.
+    #[error("cannot {what}")]
     Statement {
-        /// What it should do.
+        /// The attempt, as in "create slot walrelay".
         what: String,
-        /// Why it fails.
+        /// The server's error.
         #[source]
         source: postgres::Error,
     },
-    /// The slot is gone, and a position is still stored for it.
-    #[error(
-        "a position ({stored}) is stored for slot {slot:?}, which does not exist any more: events in between may be missing in \
-         Kafka"
-    )]
+    /// The slot does not exist, but a position is stored for it.
+    #[error("slot {slot:?} was dropped: events after its stored position {stored} may be missing in Kafka")]
     Gap {
         /// The slot.
         slot: String,
         /// The stored position.
         stored: Lsn,
     },
-    /// The slot was made before the publication.
+    /// The slot is older than the publication.
     #[error(
-        "slot {slot:?} is there, and its publication {publication:?} is not: it cannot read what was written before that"
+        "slot {slot:?} exists without its publication {publication:?}: it cannot decode WAL written before that exists"
     )]
     SlotOlder {
         /// The slot.
@@ -92,8 +90,8 @@ pub enum Error {
         /// The publication.
         publication: String,
     },
-    /// The role that is to get rights.
-    #[error("there is no role {0:?}")]
+    /// The role does not exist.
+    #[error("role {0:?} does not exist")]
     NoRole(String),
     /// A slot is needed, and there may be no further one.
     #[error("cannot {purpose}: all {slots} replication slots of the server are in use; nothing was changed")]
@@ -104,7 +102,7 @@ pub enum Error {
         slots: i64,
     },
     /// A failover slot needs PostgreSQL 17.
-    #[error("source.failover = \"on\" needs PostgreSQL 17, this is {version}")]
+    #[error("source.failover = \"on\" needs PostgreSQL 17, the server is version {version}")]
     NoFailover {
         /// The major version found.
         version: u32,
@@ -133,26 +131,26 @@ impl Diagnose for Error {
             Self::Relay(error) => error.help(),
             Self::Statement { source, .. } if source.remedy().is_some() => source.help(),
             Self::Statement { source, .. } if source.is_missing_table() => Some(
-                "make the outbox table first, or let setup make it: `walrelay setup --apply --with-outbox`; if it has another \
-                 name, mend outbox.table"
+                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, correct \
+                 outbox.table"
                     .to_owned(),
             ),
             Self::NoRole(role) => Some(format!(
-                "make it, then run setup again: CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'",
+                "run `CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'`, then run setup again",
                 quote(role)
             )),
             Self::Statement { .. } => Some(
-                "run setup as a role that owns the outbox table, may CREATE in the database, and has REPLICATION if a slot is \
-                 to be made (--set postgres.url=...), or have the printed SQL run by one"
+                "run setup as a role that owns the outbox table, has CREATE on the database and REPLICATION (--set \
+                 postgres.url=...), or run the printed SQL as such a role"
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(
-                "compare the outbox table with Kafka; then accept the gap with `walrelay setup --apply --accept-gap`"
+                "compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
                     .to_owned(),
             ),
             Self::SlotOlder { .. } => Some(
-                "events that were committed since it was dropped are not published: compare the outbox table with Kafka; then create \
-                 it with `walrelay setup --apply --accept-gap`, which skips nothing that can be read"
+                "events committed since it was dropped are not published: compare the outbox table with Kafka, then run `walrelay \
+                 setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
                     .to_owned(),
             ),
             Self::NoFreeSlot { .. } => Some(postgres::NO_SLOT.to_owned()),
@@ -162,22 +160,22 @@ impl Diagnose for Error {
 }
 
 /// Prints what `apply` would run, as one SQL script.
-pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
+pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, RelayError> {
     if settings.source.mode == Mode::Poll {
-        return poll::script(settings, wish);
+        return poll::script(settings, options);
     }
     let routes = settings.routes()?;
     let source = &settings.source;
     let slot = literal(&source.slot);
     let mut parts = vec![
-        "-- Run this statement by statement (psql does): a slot is not made in a transaction that has written.\n"
+        "-- Run these statements one by one (as psql does): a transaction that has written cannot create a slot.\n"
             .to_owned(),
     ];
-    if wish.with_outbox {
+    if options.with_outbox {
         parts.extend(routes.iter().map(outbox_table));
     }
     parts.push(format!(
-        "-- Before the slot: a slot made first fails at its first change.\n{};\n",
+        "-- Before the slot: a slot created first fails at its first change.\n{};\n",
         create_publication(&source.publication, &routes)
     ));
     parts.push(create_slot(&slot, source.failover));
@@ -190,19 +188,19 @@ pub fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
              WHERE s.slot_name = {slot};\n"
         ));
     }
-    if let Some(role) = &wish.role {
+    if let Some(role) = &options.role {
         parts.push(grants(role, source.store_position));
     }
     Ok(parts.join("\n"))
 }
 
-/// Sets everything up, and tells each step.
-pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+/// Sets everything up, and reports each step.
+pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
     if settings.source.mode == Mode::Poll {
-        return Box::pin(poll::apply(settings, wish, tell)).await;
+        return Box::pin(poll::apply(settings, options, report)).await;
     }
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
-    let applied = Box::pin(apply_to(&target, settings, wish, tell)).await;
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
+    let applied = Box::pin(apply_to(&target, settings, options, report)).await;
     applied.map_err(|error| match error {
         Error::Relay(error) => error.of_role(&target.user).into(),
         error @ (Error::Statement { .. }
@@ -214,37 +212,42 @@ pub async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str))
     })
 }
 
-/// What every step works with. Both connections lead to the same server.
+/// What the steps of `apply` share. Both connections lead to the same server.
 struct Steps<'a> {
     settings: &'a Settings,
-    wish: &'a Wish,
+    options: &'a SetupOptions,
     client: &'a Client,
     session: &'a mut Session,
-    tell: &'a mut dyn FnMut(&str),
+    report: &'a mut dyn FnMut(&str),
 }
 
-async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+async fn apply_to(
+    target: &Target,
+    settings: &Settings,
+    options: &SetupOptions,
+    report: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
-    // Of several hosts another one might take this connection, and the slot would be there.
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
+    // To the same one of several hosts.
     let session = Session::connect(&target.only(&ordinary.found), &settings.postgres, &name).await;
-    let mut session = session.map_err(RelayError::wal("connect to PostgreSQL for replication"))?;
+    let mut session = session.map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let client = &ordinary.client;
-    let mut steps = Steps { settings, wish, client, session: &mut session, tell };
-    if let Some(role) = &wish.role {
-        insist_on_role(client, role).await?;
+    let mut steps = Steps { settings, options, client, session: &mut session, report };
+    if let Some(role) = &options.role {
+        require_role(client, role).await?;
     }
-    insist_on_slot(&mut steps).await?;
-    // By the names that they have now.
+    slots::require_slot(&steps).await?;
+    // By their current names.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
-    if wish.with_outbox {
+    if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            (steps.tell)(&format!("outbox table {schema}.{table} is there"));
+            (steps.report)(&format!("outbox table {schema}.{table} exists"));
         }
     }
     publication(&mut steps, &tables).await?;
@@ -255,60 +258,62 @@ async fn apply_to(target: &Target, settings: &Settings, wish: &Wish, tell: &mut 
     if settings.source.store_position {
         position(&mut steps, slot).await?;
     }
-    if let Some(role) = &wish.role {
+    if let Some(role) = &options.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        (steps.tell)(&format!("role {role} has what run needs"));
+        (steps.report)(&format!("privileges granted to role {role}"));
     }
-    let Source { slot, publication, store_position, .. } = &settings.source;
+    let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
     if *store_position {
         coverage::keep(&mut steps, &routes).await?;
     }
-    if wish.accept_gap {
+    if options.accept_gap {
         undecodable::pass(&mut steps).await?;
     }
     Ok(())
 }
 
 async fn publication(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
-    let Steps { settings, wish, client, session, tell } = steps;
+    let Steps { settings, options, client, session, report } = steps;
     let version = session.server_version();
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
-        tell(&format!("publication {name} is there already"));
+        report(&format!("publication {name} exists"));
         for (schema, table) in routes.iter().map(Route::table) {
             if !catalog::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
                 let what = format!("add table {schema}.{table} to publication {name}");
                 let full = quote_table((schema, table));
                 run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
-                tell(&format!("table {schema}.{table} added to it: events committed before are not published"));
+                report(&format!(
+                    "table {schema}.{table} added to the publication: events committed before are not published"
+                ));
             }
         }
         return Ok(());
     }
     let slot = &settings.source.slot;
-    // What was committed since it was dropped cannot be decoded, or is not published.
+    // WAL since it was dropped cannot be decoded, or its events are not published.
     let is_slot_older = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?.is_some();
-    if is_slot_older && !wish.accept_gap {
+    if is_slot_older && !options.accept_gap {
         return Err(Error::SlotOlder { slot: slot.clone(), publication: name.clone() });
     }
     run(client, &format!("create publication {name}"), &create_publication(name, routes)).await?;
-    tell(&format!("publication {name} created"));
+    report(&format!("publication {name} created"));
     Ok(())
 }
 
-/// Makes the slot, or adopts it. Gives its position.
+/// Creates the slot, or adopts an existing one. Gives its position.
 async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
-    let Steps { settings, wish, client, session, tell } = steps;
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
     if let Some(slot) = found {
-        tell(&format!("slot {name} is there already, at {}", slot.confirmed));
+        report(&format!("slot {name} exists, at {}", slot.confirmed));
         return Ok(slot);
     }
     if settings.source.store_position
-        && !wish.accept_gap
+        && !options.accept_gap
         && let Some(stored) = stored(client, name).await?
     {
         return Err(Error::Gap { slot: name.clone(), stored: stored.position });
@@ -323,37 +328,37 @@ async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
     let created = loop {
         tokio::select! {
             created = &mut creation => break created,
-            () = tokio::time::sleep(TELL_BLOCKERS) => tell(&blockers(client).await),
+            () = tokio::time::sleep(BLOCKERS_INTERVAL) => report(&blockers(client).await),
         }
     };
     let created = created.map_err(|source| Error::Statement { what: format!("create slot {name}"), source })?;
-    tell(&format!("slot {name} created at {}", created.consistent_point));
+    report(&format!("slot {name} created at {}", created.consistent_point));
     Ok(Slot { confirmed: created.consistent_point, is_synced: false })
 }
 
-/// Stores the slot's position, or checks the one that is stored.
+/// Stores the slot's position, or checks the stored one.
 async fn position(steps: &mut Steps<'_>, slot: Slot) -> Result<(), Error> {
-    let Steps { settings, wish, client, session, tell } = steps;
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
-    // The row before the end of the log: a relay that is at work moves both.
+    // The row before the end of the WAL: a running relay advances both.
     let stored = stored(client, name).await?;
-    let system = session.identify_system().await.map_err(RelayError::wal("identify the server"))?;
+    let system = session.identify_system().await.map_err(RelayError::postgres("identify the server"))?;
     let server = examine::server(session, system, slot, stored.as_ref());
-    let server = server.await.map_err(RelayError::wal("identify the server"))?;
+    let server = server.await.map_err(RelayError::postgres("identify the server"))?;
     if let Some(stored) = stored {
-        // As `run` will decide: what it accepts stays, and only a gap can be accepted.
+        // As `run` decides: a valid position stays, and only a gap can be accepted.
         match resume::decide(&server, Some(&stored)) {
             Ok(_) => {
-                tell(&format!("position {} is stored already", stored.position));
+                report(&format!("stored position {} exists", stored.position));
                 return Ok(());
             }
-            Err(lost) if wish.accept_gap => tell(&format!("accepting a gap: {lost}")),
+            Err(lost) if options.accept_gap => report(&format!("accepting a gap: {lost}")),
             Err(lost) => return Err(RelayError::from(lost).into()),
         }
     }
     let replace = position::replace(client, name, &server.identity, slot.confirmed);
     replace.await.map_err(RelayError::from)?;
-    tell(&format!("position {} stored", slot.confirmed));
+    report(&format!("position {} stored", slot.confirmed));
     Ok(())
 }
 
@@ -365,10 +370,10 @@ async fn stored(client: &Client, slot: &str) -> Result<Option<Stored>, Error> {
     }
 }
 
-/// Names the sessions that a new slot waits for.
+/// Lists the sessions that a new slot waits for.
 async fn blockers(client: &Client) -> String {
     let sql = "SELECT coalesce(string_agg(pid::text || ' (' || application_name || ', ' || state || ')', ', '
-                                          ORDER BY xact_start), 'none that is visible')
+                                          ORDER BY xact_start), 'none visible')
                FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()";
     let found = client.query_one(sql, &[]).await.and_then(|row| row.try_get::<_, String>(0));
     match found {
@@ -384,8 +389,8 @@ async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
         .map_err(|error| Error::Statement { what: what.to_owned(), source: postgres::Error::from(error) })
 }
 
-/// Before anything is made: rights come last.
-async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
+/// Checks the role before anything is created.
+async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
     let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
     let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
     let found =
@@ -393,30 +398,12 @@ async fn insist_on_role(client: &Client, role: &str) -> Result<(), Error> {
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
 }
 
-/// Before anything is changed: a gap that was half accepted is not the one that was there. A slot that is there needs a
-/// copy only where the WAL behind it cannot be decoded.
-async fn insist_on_slot(steps: &mut Steps<'_>) -> Result<(), Error> {
-    let (client, name) = (steps.client, &steps.settings.source.slot);
-    let found = catalog::find_slot(client, name, steps.session.server_version()).await.map_err(RelayError::from)?;
-    let purpose = match found {
-        None => "create the slot",
-        Some(slot) if steps.wish.accept_gap && undecodable::needs_copies(steps, slot).await? => {
-            "find the end of what cannot be decoded"
-        }
-        Some(_) => return Ok(()),
-    };
-    let sql = "SELECT count(*), current_setting('max_replication_slots')::bigint FROM pg_replication_slots";
-    let counted = client.query_one(sql, &[]).await.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-    let (used, slots): (i64, i64) = counted.map_err(RelayError::wal("count the replication slots"))?;
-    if used < slots { Ok(()) } else { Err(Error::NoFreeSlot { purpose, slots }) }
-}
-
-/// The statement that makes an outbox table.
+/// The statement that creates an outbox table.
 fn outbox_table(route: &Route) -> String {
     OUTBOX_SQL.replace("public.outbox_events", &quote_table(route.table()))
 }
 
-/// The statement that makes the slot as `apply` does. Auto leaves it to the server's version; there is no connection here to ask.
+/// The statement that creates the slot as `apply` does. With `auto` the statement checks the server's version itself.
 fn create_slot(slot: &str, failover: Failover) -> String {
     let make = |more: &str| format!("pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'{more})");
     let (plain, with_failover) = (make(""), make(", failover => true"));
@@ -428,7 +415,7 @@ fn create_slot(slot: &str, failover: Failover) -> String {
              ELSE PERFORM {plain};\n    END IF;\nEND $$;"
         ),
     };
-    format!("-- Waits for transactions that are running.\n{statement}\n")
+    format!("-- Waits for running transactions.\n{statement}\n")
 }
 
 fn create_publication(name: &str, routes: &[Route]) -> String {
@@ -443,7 +430,7 @@ fn create_publication(name: &str, routes: &[Route]) -> String {
 fn grants(role: &str, store_position: bool) -> String {
     let role = quote(role);
     let mut sql = format!(
-        "-- REPLICATION reads the whole cluster: keep this role for walrelay alone.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
+        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
     );
     if store_position {
         sql.push_str(&format!(
@@ -458,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_printed_slot_survives_a_failover_as_an_applied_one_does() {
+    fn the_printed_statement_creates_the_same_slot_as_apply() {
         assert!(!create_slot("'s'", Failover::Off).contains("failover"));
         assert!(
             create_slot("'s'", Failover::On)

@@ -1,4 +1,4 @@
-//! What must exist before an outbox is polled: two columns, an index, and rights to read and to mark.
+//! Creates what mode `poll` needs: two columns, an index, and privileges.
 
 use tokio_postgres::Client;
 
@@ -14,54 +14,58 @@ use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
 
-use super::Wish;
-use super::insist_on_role;
+use super::SetupOptions;
 use super::outbox_table;
+use super::require_role;
 
 /// Prints what `apply` would run, as one SQL script.
-pub(super) fn script(settings: &Settings, wish: &Wish) -> Result<String, RelayError> {
+pub(super) fn script(settings: &Settings, options: &SetupOptions) -> Result<String, RelayError> {
     let mut parts = Vec::new();
     for outbox in outboxes(settings)? {
-        if wish.with_outbox {
+        if options.with_outbox {
             parts.push(outbox_table(&outbox.route));
         }
         parts.push(format!(
-            "-- The order of a key's events. It is the order of their commits as long as the application locks the key's row\n\
-             -- before it inserts the event, until it commits. On a large table the first statement takes its time.\n\
-             -- What is in the table now counts as unpublished: mark it first if it was published in another way.\n{}",
+            "-- The order of a key's events. It is the commit order only if the application locks the key's row before it inserts\n\
+             -- the event, until it commits. The first statement rewrites the table. Existing rows count as unpublished:\n\
+             -- set the column of published rows first, if they were published in another way.\n{}",
             columns(&outbox)
         ));
-        if let Some(role) = &wish.role {
+        if let Some(role) = &options.role {
             parts.push(format!("{};\n{};\n", grants(&outbox, role), grants_on_sequences(&outbox, role)));
         }
     }
     Ok(parts.join("\n"))
 }
 
-/// Sets everything up, and tells each step.
-pub(super) async fn apply(settings: &Settings, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<(), super::Error> {
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::wal("read the configuration"))?;
+/// Sets everything up, and reports each step.
+pub(super) async fn apply(
+    settings: &Settings,
+    options: &SetupOptions,
+    report: &mut dyn FnMut(&str),
+) -> Result<(), super::Error> {
+    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
     let ordinary = postgres::connect_shared(&target, &settings.postgres, &name)
         .await
-        .map_err(RelayError::wal("connect to PostgreSQL"))?;
+        .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     let client = &ordinary.client;
-    if let Some(role) = &wish.role {
-        insist_on_role(client, role).await?;
+    if let Some(role) = &options.role {
+        require_role(client, role).await?;
     }
     for outbox in outboxes(settings)? {
-        let outbox = &verify::settle(client, &outbox).await?;
+        let outbox = &verify::resolve(client, &outbox).await?;
         let (schema, name) = outbox.route.table();
-        if wish.with_outbox {
+        if options.with_outbox {
             run(client, format!("create table {schema}.{name}"), &outbox_table(&outbox.route)).await?;
-            tell(&format!("outbox table {schema}.{name} is there"));
+            report(&format!("outbox table {schema}.{name} exists"));
         }
-        run(client, format!("make table {schema}.{name} fit for polling"), &columns(outbox)).await?;
-        tell(&format!("outbox table {schema}.{name} can be polled"));
-        if let Some(role) = &wish.role {
+        run(client, format!("add the columns for polling to table {schema}.{name}"), &columns(outbox)).await?;
+        report(&format!("outbox table {schema}.{name} can be polled"));
+        if let Some(role) = &options.role {
             run(client, format!("grant rights to {role}"), &grants(outbox, role)).await?;
             run(client, format!("grant rights to {role}"), &grants_on_sequences(outbox, role)).await?;
-            tell(&format!("role {role} has what run needs on {schema}.{name}"));
+            report(&format!("privileges on {schema}.{name} granted to role {role}"));
         }
         begin(client).await?;
         verify::verify(client, outbox).await?;
@@ -90,13 +94,13 @@ async fn run(client: &Client, what: String, sql: &str) -> Result<(), RelayError>
     end(client).await
 }
 
-/// The session may be somebody else's again after each transaction: what is set, is set for one.
+/// Settings are for one transaction: a pooler may run the next one on another session.
 async fn begin(client: &Client) -> Result<(), RelayError> {
     let begun = client.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off").await;
-    begun.map_err(RelayError::wal("begin a transaction"))
+    begun.map_err(RelayError::postgres("begin a transaction"))
 }
 
 async fn end(client: &Client) -> Result<(), RelayError> {
     let ended = client.batch_execute("COMMIT").await;
-    ended.map_err(RelayError::wal("commit"))
+    ended.map_err(RelayError::postgres("commit"))
 }

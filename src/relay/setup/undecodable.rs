@@ -1,10 +1,10 @@
-//! What setup does where the WAL cannot be decoded: before PostgreSQL 18 a change fails that was written while the publication did
-//! not exist. Decoding sees the catalog as it was then, so what creates the publication again does not help.
+//! What setup does about WAL that cannot be decoded: before PostgreSQL 18 decoding fails at a change that was written while the
+//! publication did not exist. Decoding uses the catalog of that time, so a new publication does not help.
 //!
-//! Nothing is skipped that can be decoded. What comes before is delivered first, by `run`; only if the very next change fails is the
-//! slot advanced, and only to where decoding works again. That place is sought with temporary copies of the slot: in growing steps,
-//! then between the last two. A publication that was dropped twice within one step is passed as if it had been dropped once. PostgreSQL
-//! 14 also sends transactions without rows; `run` confirms them first, so that it takes one more round there.
+//! Nothing is skipped that can be decoded. `run` delivers the events before it; only if the next change fails, the slot is advanced to
+//! the first position where decoding works again. It is searched with temporary copies of the slot: in growing steps, then by
+//! bisection. A publication that was dropped twice within one step is treated as dropped once. PostgreSQL 14 also sends
+//! transactions without rows; `run` confirms them first, so that there the command must be repeated.
 
 use tokio_postgres::Client;
 
@@ -21,24 +21,24 @@ use super::Error;
 use super::Steps;
 use super::stored;
 
-/// The first version that sends nothing of such a change instead of failing.
+/// The first version that omits such a change instead of failing.
 const SKIPS_MISSING: u32 = 180_000;
-/// The first version that sends nothing of a transaction without rows.
+/// The first version that omits transactions without rows.
 const SKIPS_EMPTY: u32 = 150_000;
-/// So much must be decoded before that, or a transaction without rows would count as the end of what cannot be decoded.
+/// The number of messages to decode before that version, where the first ones may be of transactions without rows.
 const MESSAGES_BEFORE: i32 = 1_000;
-/// The first step, of one page; each further one is twice as long.
+/// The first step, one page; each further one is twice as long.
 const FIRST_STEP: u64 = 8 << 10;
-/// Records of the WAL begin at multiples of it.
+/// The alignment of WAL records.
 const ALIGNMENT: u64 = 8;
 
-/// Advances the slot past what cannot be decoded, if that comes next.
-pub(super) async fn pass(Steps { settings, client, tell, .. }: &mut Steps<'_>) -> Result<(), Error> {
+/// Advances the slot past WAL that cannot be decoded, if that comes next.
+pub(super) async fn pass(Steps { settings, client, report, .. }: &mut Steps<'_>) -> Result<(), Error> {
     let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let found = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?;
     let Some(found) = found.filter(|_| version < SKIPS_MISSING) else { return Ok(()) };
-    // What is stored is delivered, also where the server could not be told.
+    // Events before the stored position are delivered, even if the server could not be informed.
     let stored = if settings.source.store_position { stored(client, slot).await? } else { None };
     let from = stored.map_or(found.confirmed, |stored| stored.position.max(found.confirmed));
     let probe = Probe { client, slot, publication, copy: copy_name(slot), messages: 1 };
@@ -47,26 +47,26 @@ pub(super) async fn pass(Steps { settings, client, tell, .. }: &mut Steps<'_>) -
     } else {
         probe.works_from(from).await
     };
-    if works.map_err(failed("read the next change"))? {
+    if works.map_err(failed("decode the next change"))? {
         return Ok(());
     }
     let probe = Probe { messages: if version < SKIPS_EMPTY { MESSAGES_BEFORE } else { 1 }, ..probe };
-    let to = probe.first_decodable(from).await.map_err(failed("find the end of what cannot be decoded"))?;
+    let to = probe.first_decodable(from).await.map_err(failed("find the end of the WAL that cannot be decoded"))?;
     let to = advance(client, settings, to).await.map_err(failed("advance the slot"))?;
-    tell(&format!(
-        "the WAL from {from} to {to} cannot be decoded, because publication {publication} did not exist when it was written: the slot is \
-         advanced to {to}, and events that were committed in between are not published"
+    report(&format!(
+        "WAL from {from} to {to} skipped, since publication {publication} did not exist when it was written: the slot is advanced to \
+         {to}, and events committed in between are not published"
     ));
     Ok(())
 }
 
-/// Says whether [`pass`] will need copies of the slot.
+/// Says whether [`pass`] needs copies of the slot.
 pub(super) async fn needs_copies(steps: &Steps<'_>, slot: Slot) -> Result<bool, Error> {
     let Steps { settings: Settings { source, .. }, client, session, .. } = steps;
     if session.server_version() >= SKIPS_MISSING {
         return Ok(false);
     }
-    // A row of another server is replaced, and a table that is not there yet has none.
+    // Without the table there is no row; a row of another server is replaced.
     let stored = if source.store_position { position::load(client, &source.slot).await.ok() } else { None };
     if let Some(stored) = stored.filter(|stored| stored.position > slot.confirmed) {
         let system_id = position::system_id(client).await.map_err(RelayError::from)?;
@@ -76,18 +76,18 @@ pub(super) async fn needs_copies(steps: &Steps<'_>, slot: Slot) -> Result<bool, 
     works.map(|works| !works).map_err(failed("read the next change"))
 }
 
-/// Looks for where decoding works, on copies of the slot.
+/// Tests decoding on copies of the slot.
 struct Probe<'a> {
     client: &'a Client,
     slot: &'a str,
     publication: &'a str,
     copy: String,
-    /// How many messages must be decoded.
+    /// The number of messages to decode.
     messages: i32,
 }
 
 impl Probe<'_> {
-    /// Gives the first position behind this one from which decoding works; if there is none, the end of the WAL.
+    /// Gives the first position after this one from which decoding works, or else the end of the WAL.
     async fn first_decodable(&self, from: Lsn) -> Result<Lsn, postgres::Error> {
         let end: Lsn = lsn(self.client, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
         let (mut fails, mut step) = (from.to_wire(), FIRST_STEP);
@@ -128,8 +128,8 @@ impl Probe<'_> {
     }
 }
 
-/// Says whether the publication exists where the next change of a slot was written. Whatever else fails there, or that a relay has
-/// the slot, is not about that.
+/// Says whether the publication existed when the next change of a slot was written. Any other error, also that another relay holds
+/// the slot, counts as yes.
 async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) -> Result<bool, postgres::Error> {
     let sql = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1::text::name, NULL, $3, 'proto_version', '1',
                                                                         'publication_names', $2)";
@@ -140,7 +140,7 @@ async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) 
     }
 }
 
-/// Advances slot and row; the row first, or the slot would be ahead of it. Gives where the slot stands then.
+/// Advances the slot and the row in one statement, so that the slot is not ahead. Gives the slot's position.
 async fn advance(client: &Client, settings: &Settings, to: Lsn) -> Result<Lsn, postgres::Error> {
     let (slot, to) = (settings.source.slot.as_str(), to.to_string());
     let moved = "SELECT end_lsn FROM pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";

@@ -1,5 +1,5 @@
-//! Confirms what has been delivered where no position is stored and no stream can tell it: a server that has failed takes no
-//! status update any more. As everywhere, the catalog is looked at first: nothing is confirmed that may hide events.
+//! Confirms acknowledged events without a stream: after an error the walsender accepts no status update, and without a stored
+//! position the slot is the only memory. As everywhere, the catalog is checked first.
 
 use std::time::Duration;
 
@@ -10,41 +10,41 @@ use crate::relay::error::Error;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::chain;
 
-/// How long the server may take.
+/// The timeout.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long it may still take once a stop was asked for.
+/// The timeout after the relay is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Moves the slot to this position, if it is not there yet, on the server that was started at this time: another one may have
-/// other events below the position.
+/// Advances the slot to this position on the server that was started at this time: another server may have other events before
+/// the position.
 pub(in crate::relay) async fn advance(
     target: &Target,
     settings: &Settings,
     (position, server_started): (Lsn, &str),
-    watch: Option<&Watch>,
+    watch: Option<&CatalogWatch>,
     stop: &CancellationToken,
 ) {
     let name = format!("{} confirm", settings.relay.name);
     let advancing = async {
         let connected = postgres::connect_ordinary(target, &settings.postgres, &name).await;
-        let ordinary = connected.map_err(Error::wal("connect to PostgreSQL"))?;
+        let ordinary = connected.map_err(Error::postgres("connect to PostgreSQL"))?;
         if let Some(watch) = watch {
             watch.look(&ordinary.client).await?;
         }
-        // What nobody waits for any more must not hold the slot.
+        // A query without a waiting client must not hold the slot.
         let limited = ordinary.client.batch_execute("SET statement_timeout = '10s'").await;
-        limited.map_err(Error::wal("advance the slot"))?;
+        limited.map_err(Error::postgres("advance the slot"))?;
         let sql = "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots
                    WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn
                          AND pg_postmaster_start_time()::text = $3";
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
             [&settings.source.slot, &position.to_string(), &server_started];
         let advanced = ordinary.client.execute(sql, &values).await;
-        advanced.map_err(Error::wal("advance the slot"))
+        advanced.map_err(Error::postgres("advance the slot"))
     };
     let stopped = async {
         stop.cancelled().await;
@@ -58,11 +58,11 @@ pub(in crate::relay) async fn advance(
     match advanced.map(|advanced| advanced.map_err(Error::not_stored)) {
         Some(Ok(_)) => {}
         Some(Err(error)) => tracing::warn!(
-            %position, code = %error.code(), error = chain(&error), help = error.help(),
-            "what was delivered could not be confirmed: it is repeated after a restart"
+            %position, code = %error.code(), error = chain(&error), next = error.help(),
+            "cannot confirm acknowledged events: they are repeated after a restart"
         ),
         None => {
-            tracing::warn!(%position, "what was delivered could not be confirmed in time: it is repeated after a restart");
+            tracing::warn!(%position, "confirmation timed out: acknowledged events are repeated after a restart");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The watch over the catalog: nothing is confirmed before a look that came later has found the publication as it was.
+//! The catalog check at run time: a position is confirmed only after a later query has found the publication unchanged.
 //!
-//! A position is known before the look begins, so a look that finds nothing changed covers it. One query looks; only when its
-//! result differs is the whole contract checked. What was found is kept beside the stored position, so that a restart sees
-//! what was changed meanwhile. A change whose commit waits for a synchronous standby is visible in the WAL before it is visible
-//! here: it is still noticed, by a later look, and the range that is named then may begin late by that wait.
+//! A position is known before the query, so a query that finds no change covers it. It is one query; only when its result differs
+//! is everything checked. The result is stored beside the position, so that a restart notices a change in between. A change whose
+//! commit waits for a synchronous standby is visible in the WAL before it is visible here: a later query notices it, and the
+//! reported range may start late by that wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,41 +26,41 @@ use crate::relay::record::route::Route;
 use crate::relay::stream::position;
 use walrelay_events::fault::chain;
 
-/// What is watched, and how it was last found.
+/// What is watched, and the last result.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct CatalogWatch {
     slot: String,
     publication: String,
     routes: Vec<Route>,
-    /// Whether what is found is kept beside the position.
+    /// Whether the result is stored beside the position.
     is_stored: bool,
     version: u32,
-    /// Shared with whoever begins the next connection: where nothing is stored, only this process knows it.
+    /// Shared with the next connection: if nothing is stored, only this process knows it.
     seen: Arc<Mutex<Seen>>,
 }
 
-/// How everything was found last.
+/// The last result.
 #[derive(Clone, Debug)]
 struct Seen {
     found: Coverage,
-    /// The last position that a look has covered.
+    /// The last position that a query has covered.
     covered: Lsn,
 }
 
-/// What a look finds.
+/// The result of a query.
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Look {
-    /// None while the publication or a table is missing.
+    /// None if the publication or a table is missing.
     pub(in crate::relay) coverage: Option<Coverage>,
     /// The end of the WAL, read in the same query.
     pub(in crate::relay) wal_end: Lsn,
 }
 
 impl Look {
-    /// Gives what was found, if nothing may have passed unseen since an earlier look, which covered everything up to `from`.
+    /// Gives the coverage, if no event can have been omitted since an earlier query, which covered everything up to `from`.
     pub(in crate::relay) fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
         let unseen = |what| catalog::Error::Unseen { what, from, to: self.wal_end };
-        let missing = || unseen("the publication or a table of it was missing for a moment".to_owned());
+        let missing = || unseen("the publication or a table of it was missing temporarily".to_owned());
         let found = self.coverage.as_ref().ok_or_else(missing)?;
         if let Some(what) = earlier.and_then(|earlier| earlier.unseen(found)) {
             return Err(unseen(what));
@@ -72,17 +72,17 @@ impl Look {
     }
 }
 
-/// What the catalog says at the start and what it said before, to be judged once it is known that it is the same server.
+/// The catalog at the start and its stored state, compared once it is known that it is the same server.
 #[derive(Clone, Debug)]
-pub(in crate::relay) struct First {
+pub(in crate::relay) struct StartCheck {
     version: u32,
     look: Look,
     kept: Option<Coverage>,
     stored: Option<Lsn>,
 }
 
-impl First {
-    /// Looks at the catalog, and at what is kept beside a stored position. The contract holds. Nothing is written.
+impl StartCheck {
+    /// Queries the catalog and the state that is stored beside the position, after a successful check. Writes nothing.
     pub(in crate::relay) async fn look(
         client: &Client,
         slot: &str,
@@ -96,26 +96,26 @@ impl First {
         Ok(Self { version, look, kept, stored })
     }
 
-    /// Gives what was found, the first position that it does not cover, and whether it is news. Something may have been hidden
-    /// since what is kept or, where nothing is stored, since this process looked last.
-    pub(in crate::relay) fn weigh(&self, before: Option<&Watch>) -> Result<(Coverage, Lsn, bool), Error> {
+    /// Gives the coverage, the first position that it does not cover, and whether it is new. The comparison is with the stored
+    /// state or, if nothing is stored, with the last query of this process.
+    pub(in crate::relay) fn assess(&self, before: Option<&CatalogWatch>) -> Result<(Coverage, Lsn, bool), Error> {
         let Self { look, kept, stored, .. } = self;
-        let remembered = before.filter(|_| stored.is_none()).map(Watch::seen);
+        let remembered = before.filter(|_| stored.is_none()).map(CatalogWatch::seen);
         let from = stored.or(remembered.as_ref().map(|seen| seen.covered)).unwrap_or(look.wal_end);
         let earlier = kept.clone().or(remembered.map(|seen| seen.found));
         let found = look.since(earlier.as_ref(), from)?;
-        let is_news = earlier.as_ref() != Some(&found);
-        Ok((found, from, is_news))
+        let is_new = earlier.as_ref() != Some(&found);
+        Ok((found, from, is_new))
     }
 
-    /// Begins the watch, if nothing was hidden. Says whether it has found something else than what is kept.
+    /// Starts the watch, if no event can have been omitted. Says whether the coverage differs from the stored one.
     pub(in crate::relay) fn judge(
         self,
         (slot, publication, routes): (&str, &str, &[Route]),
-        before: Option<&Watch>,
-    ) -> Result<(Watch, bool), Error> {
-        let (found, covered, is_news) = self.weigh(before)?;
-        let watch = Watch {
+        before: Option<&CatalogWatch>,
+    ) -> Result<(CatalogWatch, bool), Error> {
+        let (found, covered, is_new) = self.assess(before)?;
+        let watch = CatalogWatch {
             slot: slot.to_owned(),
             publication: publication.to_owned(),
             routes: routes.to_vec(),
@@ -123,17 +123,17 @@ impl First {
             version: self.version,
             seen: Arc::new(Mutex::new(Seen { found, covered })),
         };
-        Ok((watch, is_news))
+        Ok((watch, is_new))
     }
 }
 
-impl Watch {
-    /// Keeps beside the stored position what was found. Only the relay that has the slot does: what another one covers is not this.
+impl CatalogWatch {
+    /// Stores the coverage beside the position. Only the relay that holds the slot may do so.
     pub(in crate::relay) async fn keep(&self, client: &Client) -> Result<(), position::Error> {
         save(client, &self.slot, &self.seen().found).await
     }
 
-    /// Looks once. Whatever was known to be in the WAL before may be confirmed after.
+    /// Queries once. Afterwards every position that was known before may be confirmed.
     pub(in crate::relay) async fn look(&self, client: &Client) -> Result<(), Error> {
         let look = look(client, &self.publication, &self.routes, self.version).await?;
         let seen = self.seen();
@@ -149,7 +149,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Notes that a position is confirmed after a look.
+    /// Records that a position is confirmed after a query.
     pub(in crate::relay) fn cover(&self, position: Lsn) {
         let mut seen = self.lock();
         seen.covered = seen.covered.max(position);
@@ -169,8 +169,8 @@ impl Watch {
     }
 }
 
-/// Checks the contract. Where a table is found unfit, that leaves no trace in the catalog once it is repaired: it is remembered
-/// beside the position, for events may have passed unseen meanwhile.
+/// Checks slot, publication and tables. An unfit table leaves no trace in the catalog after it is fixed, so it is stored beside the
+/// position: events may have been omitted meanwhile.
 pub(in crate::relay) async fn verify(
     client: &Client,
     slot: &str,
@@ -184,15 +184,15 @@ pub(in crate::relay) async fn verify(
     };
     if is_stored
         && let catalog::Error::TableUnfit { table, .. } = &error
-        && let Err(failed) = doubt(client, slot, routes, table, &error).await
+        && let Err(failed) = store_failure(client, slot, routes, table, &error).await
     {
-        tracing::warn!(error = chain(&failed), "cannot store that events may be missing");
+        tracing::warn!(error = chain(&failed), "cannot store the failed catalog check");
     }
     Err(error.into())
 }
 
-/// Remembers why events may have passed unseen. A table that the relay did not relay before begins later.
-async fn doubt(
+/// Stores why events may have been omitted. A table that was not relayed before is not affected.
+async fn store_failure(
     client: &Client,
     slot: &str,
     routes: &[Route],
@@ -204,16 +204,16 @@ async fn doubt(
         table.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(name.as_str())
     };
     let route = routes.iter().find(|route| route.tables().iter().any(is_it));
-    // It is kept under the name that it had then.
+    // It is stored under its name of that time.
     let mut names = route.into_iter().flat_map(Route::tables);
     let is_covered = names.any(|(schema, name)| kept.covers(&catalog::quote_table((schema, name))));
-    if !is_covered || kept.doubt.is_some() {
+    if !is_covered || kept.failed_check.is_some() {
         return Ok(());
     }
-    save(client, slot, &Coverage { doubt: Some(error.to_string()), ..kept }).await
+    save(client, slot, &Coverage { failed_check: Some(error.to_string()), ..kept }).await
 }
 
-/// Looks at the publication and the tables.
+/// Queries the publication and the tables.
 pub(in crate::relay) async fn look(
     client: &Client,
     publication: &str,
@@ -250,7 +250,7 @@ pub(in crate::relay) async fn look(
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
          LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')"
     );
-    // Each under every name that it may have; one of them is there.
+    // Each by every possible name; one of them exists.
     let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
     for route in routes {
         for (schema, relation) in route.tables() {
@@ -281,11 +281,11 @@ pub(in crate::relay) async fn look(
     }
     let is_whole = tables.len() == routes.len();
     let publication = publication.filter(|_| is_whole);
-    let coverage = publication.map(|publication| Coverage { name, publication, tables, doubt: None });
+    let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
     Ok(Look { coverage, wal_end })
 }
 
-/// Reads columns from their number, the oid of their type and their name.
+/// Reads columns from their number, the OID of their type and their name.
 fn columns(texts: &[String], route: Option<&Route>) -> BTreeMap<i64, Column> {
     let column = |text: &String| {
         let (number, rest) = text.split_once(' ')?;
@@ -301,7 +301,7 @@ fn pair(text: &str) -> Option<(i64, i64)> {
     Some((first.parse().ok()?, second.parse().ok()?))
 }
 
-/// Reads what is kept beside the position; none if nothing is kept yet.
+/// Reads the state that is stored beside the position; none if there is none yet.
 pub(in crate::relay) async fn load(client: &Client, slot: &str) -> Result<Option<Coverage>, position::Error> {
     let sql = "SELECT catalog_state FROM walrelay.position WHERE slot = $1::text::name";
     let row = client.query_opt(sql, &[&slot]).await.map_err(|error| position::failed("read", error))?;
@@ -311,7 +311,7 @@ pub(in crate::relay) async fn load(client: &Client, slot: &str) -> Result<Option
     text.map(|text| Coverage::parse(&text).ok_or_else(unreadable)).transpose()
 }
 
-/// Keeps what was found beside the position.
+/// Stores the coverage beside the position.
 pub(in crate::relay) async fn save(client: &Client, slot: &str, found: &Coverage) -> Result<(), position::Error> {
     let sql = "UPDATE walrelay.position SET catalog_state = $2 WHERE slot = $1::text::name";
     client.execute(sql, &[&slot, &found.to_text()]).await.map_err(|error| position::failed("write", error)).map(drop)

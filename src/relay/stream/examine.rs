@@ -1,8 +1,8 @@
-//! What is asked before the stream starts: on a short ordinary connection what the server is to us, whether the contract holds, and
-//! what is stored; on the replication connection who the server is.
+//! The checks before the stream starts: on a short ordinary connection the server's state, the catalog and the stored position; on
+//! the replication connection the server's identity.
 //!
-//! Nothing is created. What follows goes to the same server: of several, another might not know the slot. A [`look`] asks the same
-//! while Kafka is down: it writes nothing, starts no stream, so that it holds no slot, and leaves no connection behind.
+//! Nothing is created. The replication connection goes to the same server of several hosts. [`look`] makes the same checks while
+//! Kafka is down: it writes nothing and starts no stream.
 
 use std::time::Duration;
 
@@ -19,105 +19,109 @@ use crate::relay::postgres::Target;
 use crate::relay::record::route::Route;
 use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch;
-use crate::relay::stream::catalog_watch::First;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
+use crate::relay::stream::catalog_watch::StartCheck;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Server;
 use crate::relay::stream::resume::Stored;
 use crate::relay::stream::slot_monitor;
-use crate::relay::stream::slot_monitor::Standing;
+use crate::relay::stream::slot_monitor::ServerState;
 use crate::relay::stream::synchronous;
 use walrelay_events::fault::chain;
 
-/// How long the server may take for all the answers.
+/// The timeout of all queries together.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long what is noted may take, while a stream that has started waits.
+/// The timeout of the writes after the start of the stream, which wait meanwhile.
 const NOTE_LIMIT: Duration = Duration::from_secs(3);
-/// A question that nobody waits for any more ends by itself: each attempt would leave one more behind a lock.
+/// A query without a waiting client ends: otherwise each attempt would leave one more waiting for a lock.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '10s'";
 
-/// What was found.
+/// The result of the checks.
 pub(in crate::relay) struct Examined {
-    /// The way to this one server.
+    /// The target with only this server.
     pub(in crate::relay) target: Target,
-    /// The contract.
+    /// The facts from the catalog.
     pub(in crate::relay) facts: Facts,
-    /// The stored position, where positions are stored.
+    /// The stored position, if positions are stored.
     pub(in crate::relay) stored: Option<Stored>,
-    /// How the catalog was found, and what is kept of before.
-    pub(in crate::relay) first: First,
+    /// The catalog now, and its stored state.
+    pub(in crate::relay) first: StartCheck,
     /// When the server was started.
     pub(in crate::relay) server_started: String,
-    /// The connection, for what is noted once the stream has started.
+    /// The connection, for the writes after the start of the stream.
     pub(in crate::relay) ordinary: Ordinary,
 }
 
-/// Connects, as far as commands of the replication protocol are taken.
+/// Connects and checks, up to a replication connection that accepts commands.
 pub(in crate::relay) async fn open(
     target: &Target,
     settings: &Settings,
     routes: &[Route],
 ) -> Result<(Session, Server, Examined), Error> {
-    // In this order another relay that moves row and slot meanwhile is not mistaken for a loss: the slot is never
-    // ahead of the row, and the row never ahead of the log.
+    // In this order another relay that advances row and slot meanwhile does not look like a loss: the slot is never ahead of the
+    // row, and the row never ahead of the WAL.
     let examined = examine(target, settings, routes).await?;
     let (session, server) = identify(&examined, settings).await?;
     Ok((session, server, examined))
 }
 
-/// Looks whether a start would find everything as it must be, and as this process found it last.
+/// Checks whether a start would succeed, and whether anything was changed since this process checked last.
 pub(in crate::relay) async fn look(
     target: &Target,
     settings: &Settings,
     routes: &[Route],
-    before: Option<&Watch>,
+    before: Option<&CatalogWatch>,
 ) -> Result<(), Error> {
     let (_, server, examined) = open(target, settings, routes).await?;
     resume::decide(&server, examined.stored.as_ref())?;
-    examined.first.weigh(before).map(drop)
+    examined.first.assess(before).map(drop)
 }
 
 async fn identify(
     Examined { target, facts, stored, .. }: &Examined,
     settings: &Settings,
 ) -> Result<(Session, Server), Error> {
-    let failed = Error::wal("identify the server");
+    let failed = Error::postgres("identify the server");
     let mut session = Session::connect(target, &settings.postgres, &settings.relay.name)
         .await
-        .map_err(Error::wal("connect to PostgreSQL for replication"))?;
+        .map_err(Error::postgres("connect to PostgreSQL for replication"))?;
     let system = postgres::within(LIMIT, session.identify_system()).await.map_err(&failed)?;
     let server = server(&mut session, system, facts.slot, stored.as_ref());
     let server = postgres::within(LIMIT, server).await.map_err(failed)?;
     Ok((session, server))
 }
 
-/// Asks everything.
+/// Makes the checks on the ordinary connection.
 async fn examine(target: &Target, settings: &Settings, routes: &[Route]) -> Result<Examined, Error> {
     let name = format!("{} check", settings.relay.name);
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
-        .map_err(Error::wal("connect to PostgreSQL"))?;
+        .map_err(Error::postgres("connect to PostgreSQL"))?;
     let asked = tokio::time::timeout(LIMIT, ask(&ordinary, settings, routes)).await;
     let asked = asked.unwrap_or(Err(late("read the catalog"))).map_err(|error| error.of_role(&target.user));
-    let (Standing { started, .. }, facts, stored, first) = asked?;
+    let (ServerState { started, .. }, facts, stored, first) = asked?;
     let target = target.only(&ordinary.found);
     Ok(Examined { target, facts, stored, first, server_started: started, ordinary })
 }
 
 fn late(action: &'static str) -> Error {
-    Error::Wal { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
+    Error::Postgres { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
 }
 
-/// Notes beside the stored position that it is ours, and what the catalog says if that is news; or that positions are not stored.
-/// Whoever notes has the slot: before, the row is another relay's.
-pub(in crate::relay) async fn note(client: &Client, news: Option<&Watch>, settings: &Settings) -> Result<(), Error> {
+/// Writes beside the stored position that this relay is running, and the coverage if it is new; or that positions are not stored.
+/// Only for the relay that holds the slot: before, the row belongs to another one.
+pub(in crate::relay) async fn note(
+    client: &Client,
+    news: Option<&CatalogWatch>,
+    settings: &Settings,
+) -> Result<(), Error> {
     let slot = &settings.source.slot;
     if !settings.source.store_position {
-        if let Err(error) = position::forgo(client, slot).await {
-            // Without the table, or without any right to it, there may be no row at all.
-            tracing::info!(error = chain(&error), "the stored position, if there is one, cannot be marked as not kept");
+        if let Err(error) = position::invalidate(client, slot).await {
+            // Without the table, or without a privilege on it, there may be no row.
+            tracing::info!(error = chain(&error), "cannot invalidate the stored position");
         }
         return Ok(());
     }
@@ -132,29 +136,30 @@ async fn ask(
     Ordinary { client, found, .. }: &Ordinary,
     settings: &Settings,
     routes: &[Route],
-) -> Result<(Standing, Facts, Option<Stored>, First), Error> {
-    let (source, action) = (&settings.source, "ask what the server is");
-    client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::wal(action))?;
-    let standing = slot_monitor::standing(client).await.map_err(Error::wal(action))?;
-    if standing.is_in_recovery {
-        return Err(Error::Wal { action, source: postgres::Error::ReadOnly { host: found.host.to_string() } });
+) -> Result<(ServerState, Facts, Option<Stored>, StartCheck), Error> {
+    let (source, action) = (&settings.source, "read the state of the server");
+    client.batch_execute(STATEMENT_LIMIT).await.map_err(Error::postgres(action))?;
+    let server_state = slot_monitor::server_state(client).await.map_err(Error::postgres(action))?;
+    if server_state.is_in_recovery {
+        return Err(Error::Postgres { action, source: postgres::Error::ReadOnly { host: found.host.to_string() } });
     }
-    if synchronous::counts(&standing.synchronous_names, &settings.relay.name) {
-        return Err(Error::Synchronous { names: standing.synchronous_names });
+    if synchronous::includes(&server_state.synchronous_names, &settings.relay.name) {
+        return Err(Error::Synchronous { names: server_state.synchronous_names });
     }
     let (slot, publication) = (&source.slot, &source.publication);
     let verified = catalog_watch::verify(client, slot, publication, routes, source.store_position).await;
     let facts = match verified {
-        Err(error @ Error::Contract(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
+        Err(error @ Error::Catalog(_)) if source.store_position => return Err(elsewhere(client, slot, error).await),
         verified => verified?,
     };
     let stored = if source.store_position { Some(position::load(client, slot).await?) } else { None };
     let position = stored.as_ref().map(|stored| stored.position);
-    let first = First::look(client, slot, publication, routes, position).await?;
-    Ok((standing, facts, stored, first))
+    let first = StartCheck::look(client, slot, publication, routes, position).await?;
+    Ok((server_state, facts, stored, first))
 }
 
-/// Puts together what the server says of itself. Where it left the timeline of the stored position is asked only if it did.
+/// Collects the server's identity and positions. The end of the stored position's timeline is requested only if the server is on a
+/// later one.
 pub(in crate::relay) async fn server(
     session: &mut Session,
     system: SystemIdentity,
@@ -166,7 +171,7 @@ pub(in crate::relay) async fn server(
         Some(Stored { identity: of, .. }) if of.system_id == system_id && of.timeline < timeline => {
             match session.timeline_history(timeline).await {
                 Ok(history) => resume::timeline_end(&history, of.timeline),
-                // A server that has no history any more: then nothing is taken for known.
+                // The server has no history file any more: the end is unknown.
                 Err(postgres::Error::Server(_)) => None,
                 Err(error) => return Err(error),
             }
@@ -177,7 +182,7 @@ pub(in crate::relay) async fn server(
     Ok(Server { identity, wal_end, slot_confirmed: slot.confirmed, is_slot_synced: slot.is_synced, left_timeline_at })
 }
 
-/// Whatever is missing on a server that the position does not belong to, is missing for that reason.
+/// If the stored position belongs to another server, that is the reason of the failed check.
 async fn elsewhere(client: &Client, slot: &str, error: Error) -> Error {
     let (Ok(stored), Ok(found)) = (position::load(client, slot).await, position::system_id(client).await) else {
         return error;

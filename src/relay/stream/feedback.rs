@@ -1,8 +1,8 @@
-//! When to tell PostgreSQL what: which position, how often, and when to let go.
+//! What to report to PostgreSQL, and when: the position, the interval, and when to disconnect.
 //!
-//! A status update leaves at least every interval, whatever the log or Kafka do. A position is reported only after it has
-//! been stored (**persist, then flush**), so the slot is never ahead of the row. A server in fast shutdown asks without
-//! pause; answers are limited while the position stands still. All of it is decided here from a clock that is passed in;
+//! A status update is sent at least every interval, whatever the WAL or Kafka do. A position is reported only after it is
+//! stored (**persist, then flush**), so the slot is never ahead of the row. A server in fast shutdown requests replies without
+//! pause; replies are limited while the position does not advance. Everything is decided here, from a clock that is passed in;
 //! the loop acts.
 
 use std::time::Duration;
@@ -11,21 +11,21 @@ use std::time::Instant;
 use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
-/// A status leaves at least this often.
-const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(1);
-/// While the position stands still, requested answers are at least this far apart.
+/// The maximum interval of status updates.
+const MAX_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum interval of requested replies while the position does not advance.
 const REPLY_PAUSE: Duration = Duration::from_millis(100);
-/// Under load the position is stored at most this often.
+/// The minimum interval of stored positions under load.
 const PERSIST_PAUSE: Duration = Duration::from_secs(1);
-/// On an idle outbox the position is stored at most this often.
+/// The minimum interval of stored positions on an idle outbox.
 const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Kafka takes nothing for so long: that is told, long before PostgreSQL is let go for it.
-const BLOCKED_AFTER: Duration = Duration::from_secs(10);
+/// A stall is logged after this time, long before the relay disconnects.
+const STALL_WARNING_AFTER: Duration = Duration::from_secs(10);
 
-/// So many requests for an answer, while the position stands still, are a server that waits for us to shut down.
+/// So many reply requests while the position does not advance mean that the server is in shutdown and waits for the relay.
 const STORM: u32 = 20;
-/// They come this fast: a healthy server asks once in half its timeout.
+/// The time in which they come: a healthy server requests one reply per half of its timeout.
 const STORM_WITHIN: Duration = Duration::from_secs(10);
 
 /// A confirmed position that is stored, and so may be reported. Only [`Feedback`] can make one.
@@ -40,35 +40,35 @@ impl Reportable {
     }
 }
 
-/// What is to be stored.
+/// A position to store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Persist {
     /// The position.
     pub confirmed: Confirmed,
-    /// No event stands behind it, only other tables' writes: pass over it if nobody else has written.
+    /// It covers only other tables' writes: skip it if nobody else has written.
     pub is_idle: bool,
-    /// It is the last one of a relay that ends in order.
+    /// It is the last one of an orderly stop.
     pub is_last: bool,
 }
 
-/// How feedback is paced.
+/// The limits of the feedback.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The walsender's own limit for silence.
+    /// The walsender's timeout.
     pub wal_sender_timeout: Duration,
-    /// How long the server may say nothing; not at all limited if 0.
-    pub silence_max: Duration,
-    /// How long Kafka may make no progress.
-    pub stall_release_after: Duration,
+    /// The timeout without a message from the server; 0 means none.
+    pub max_silence: Duration,
+    /// The time without an acknowledgement after which the relay disconnects.
+    pub disconnect_on_stall_after: Duration,
 }
 
-/// What is known of both sides, and when.
+/// The state of both sides.
 #[derive(Debug)]
 pub struct Feedback {
     pace: Pace,
     confirmed: Confirmed,
     persisted: Option<Reportable>,
-    /// The position that is stored as the last one.
+    /// The position that is stored as the last one of an orderly stop.
     released: Option<Confirmed>,
     /// The position of the last status update.
     reported: Option<Reportable>,
@@ -109,27 +109,27 @@ impl Feedback {
         }
     }
 
-    /// Notes what the ledger confirms, how many records have arrived in all, and whether some are on the way.
-    pub fn settled(&mut self, confirmed: Confirmed, delivered_records: u64, is_waiting: bool, now: Instant) {
+    /// Records the ledger's confirmed position, the number of acknowledged records, and whether some are in flight.
+    pub fn settled(&mut self, confirmed: Confirmed, delivered_records: u64, is_in_flight: bool, now: Instant) {
         self.confirmed = self.confirmed.max(confirmed);
-        if delivered_records != self.delivered_records || !is_waiting {
+        if delivered_records != self.delivered_records || !is_in_flight {
             self.progress_at = now;
         }
         self.delivered_records = delivered_records;
     }
 
-    /// Notes that bytes came from the server.
+    /// Records that bytes were received.
     pub const fn received(&mut self, now: Instant) {
         self.received_at = now;
         self.has_received = true;
     }
 
-    /// Notes that nothing is read now: what is not read cannot be silent.
+    /// Records that nothing is read now, so that the timeout does not run.
     pub const fn not_listening(&mut self, now: Instant) {
         self.received_at = now;
     }
 
-    /// Notes that the server wants a status update.
+    /// Records that the server requests a reply.
     pub fn asked(&mut self, now: Instant) {
         self.reply_due = true;
         if self.asked_times == 0 || now.duration_since(self.asked_since) > STORM_WITHIN {
@@ -139,15 +139,15 @@ impl Feedback {
         self.asked_times += 1;
     }
 
-    /// Notes that this position is stored or, where positions are not stored, covered by a look at the catalog.
+    /// Records that this position is stored or, where positions are not stored, that the catalog was checked after it.
     pub fn persisted(&mut self, confirmed: Confirmed) {
         self.persisted = self.persisted.max(Some(Reportable(confirmed)));
-        // A later position may have been asked for since.
+        // A later position may have been requested since.
         self.persisting = self.persisting.filter(|asked| asked.confirmed > confirmed);
     }
 
-    /// Notes that the last position asked for was passed over.
-    pub const fn passed_over(&mut self) {
+    /// Records that the last requested position was skipped.
+    pub const fn skipped(&mut self) {
         self.persisting = None;
     }
 
@@ -163,8 +163,8 @@ impl Feedback {
         Some(persist)
     }
 
-    /// Gives the last position to store before an orderly end, unless it is stored as the last one or asked for already. It may still move:
-    /// an acknowledgement that comes while one is being stored asks for the next.
+    /// Gives the last position to store in an orderly stop, unless it is stored or requested already. It may still advance: after a
+    /// late acknowledgement it is requested again.
     pub fn to_persist_last(&mut self) -> Option<Persist> {
         let last = Persist { confirmed: self.confirmed, is_idle: false, is_last: true };
         if self.is_released() || self.persisting == Some(last) {
@@ -174,35 +174,35 @@ impl Feedback {
         Some(last)
     }
 
-    /// Notes that this position is stored as the last one of a relay that ends in order.
+    /// Records that this position is stored as the last one of an orderly stop.
     pub fn released(&mut self, confirmed: Confirmed) {
         self.released = self.released.max(Some(confirmed));
     }
 
-    /// Says whether the last position is stored as the last one.
+    /// Says whether the position is stored as the last one.
     #[must_use]
     pub fn is_released(&self) -> bool {
         self.released >= Some(self.confirmed)
     }
 
-    /// Says whether the last position is stored.
+    /// Says whether the position is stored.
     #[must_use]
     pub fn is_persisted(&self) -> bool {
         self.persisted >= Some(Reportable(self.confirmed))
     }
 
-    /// Gives the position that may be reported.
+    /// Gives the position that may be reported: the stored one.
     #[must_use]
     pub const fn reportable(&self) -> Option<Reportable> {
         self.persisted
     }
 
-    /// Says whether a status update leaves now, and whether it asks the server to answer.
+    /// Says whether a status update is due, and whether it requests a reply.
     pub fn to_report(&mut self, now: Instant) -> Option<bool> {
         if now < self.report_due() {
             return None;
         }
-        // Silence since the last status: an answer shows that the server is there, and moves an idle position.
+        // Nothing since the last status: a reply shows that the server is alive, and advances an idle position.
         let wants_answer = !self.has_received;
         self.status_at = now;
         self.reply_due = false;
@@ -214,49 +214,48 @@ impl Feedback {
         Some(wants_answer)
     }
 
-    /// Gives the moment at which something is due if nothing else happens, while positions are stored as they come.
+    /// Gives the time of the next status update or stored position.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.persist_due().map_or(self.report_due(), |persist| self.report_due().min(persist))
     }
 
-    /// Gives the moment at which a status update is due.
+    /// Gives the time of the next status update.
     #[must_use]
     pub fn report_due(&self) -> Instant {
         let interval = match self.pace.wal_sender_timeout {
-            Duration::ZERO => STATUS_INTERVAL_MAX,
-            timeout => STATUS_INTERVAL_MAX.min(timeout / 3),
+            Duration::ZERO => MAX_STATUS_INTERVAL,
+            timeout => MAX_STATUS_INTERVAL.min(timeout / 3),
         };
         let has_moved = self.reportable() > self.reported;
         match (self.reply_due, has_moved) {
             (true, true) => self.status_at,
             (true, false) => self.status_at + REPLY_PAUSE.min(interval),
-            // Nobody asked, but the position moved: soon, without a status for every transaction.
+            // No reply requested, but the position advanced: soon, without a status per transaction.
             (false, true) => self.status_at + REPLY_PAUSE.min(interval),
             (false, false) => self.status_at + interval,
         }
     }
 
-    /// Says whether the server has been silent for so long that the connection must be dead. Half of its own limit may
-    /// pass before a busy walsender looks at what we sent.
+    /// Says whether the connection has timed out. A busy walsender may read a status update only after half of its own timeout.
     #[must_use]
     pub fn is_silent(&self, now: Instant) -> bool {
-        !self.pace.silence_max.is_zero() && now.duration_since(self.received_at) > self.pace.silence_max
+        !self.pace.max_silence.is_zero() && now.duration_since(self.received_at) > self.pace.max_silence
     }
 
-    /// Says whether records wait and Kafka has taken none of them for a while.
+    /// Says whether a stall should be logged: records are in flight, and none was acknowledged for a while.
     #[must_use]
-    pub fn is_blocked(&self, now: Instant) -> bool {
-        now.duration_since(self.progress_at) > BLOCKED_AFTER
+    pub fn is_slow(&self, now: Instant) -> bool {
+        now.duration_since(self.progress_at) > STALL_WARNING_AFTER
     }
 
-    /// Says whether Kafka has taken nothing for so long that PostgreSQL must be let go.
+    /// Says whether the relay must disconnect: no record was acknowledged for too long.
     #[must_use]
     pub fn is_stalled(&self, now: Instant) -> bool {
-        now.duration_since(self.progress_at) > self.pace.stall_release_after
+        now.duration_since(self.progress_at) > self.pace.disconnect_on_stall_after
     }
 
-    /// Says whether the server asks again and again for a position that we cannot give: it is shutting down.
+    /// Says whether the server requests replies in a row for a position that does not advance: it is shutting down.
     #[must_use]
     pub const fn is_storm(&self) -> bool {
         self.asked_times >= STORM
@@ -287,7 +286,8 @@ mod tests {
     }
 
     fn feedback(now: Instant) -> Feedback {
-        let pace = Pace { wal_sender_timeout: 60 * SECOND, silence_max: 60 * SECOND, stall_release_after: 30 * SECOND };
+        let pace =
+            Pace { wal_sender_timeout: 60 * SECOND, max_silence: 60 * SECOND, disconnect_on_stall_after: 30 * SECOND };
         Feedback::new(pace, at(1), now)
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let persist = feedback.to_persist(now).unwrap();
         assert_eq!(persist, Persist { confirmed: at(50), is_idle: false, is_last: false });
         feedback.settled(at(70), 4, false, now);
-        assert_eq!(feedback.reportable(), None, "asked for is not stored");
+        assert_eq!(feedback.reportable(), None, "a requested position is not stored");
         feedback.persisted(at(50));
         assert_eq!(feedback.reportable(), Some(Reportable(at(50))));
         assert_eq!(feedback.to_persist(now), None, "at most one a second");
@@ -314,18 +314,18 @@ mod tests {
         let last = |position| Some(Persist { confirmed: at(position), is_idle: false, is_last: true });
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.to_persist_last(), last(50));
-        assert_eq!(feedback.to_persist_last(), None, "asked for once");
+        assert_eq!(feedback.to_persist_last(), None, "requested once");
         feedback.settled(at(70), 4, false, now);
-        assert_eq!(feedback.to_persist_last(), last(70), "a stop does not wait for a position that nobody stores");
+        assert_eq!(feedback.to_persist_last(), last(70), "a later position is requested again");
         feedback.persisted(at(50));
         assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(50))), false));
-        assert_eq!(feedback.to_persist_last(), None, "still asked for");
+        assert_eq!(feedback.to_persist_last(), None, "still requested");
         feedback.persisted(at(70));
         assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(70))), true));
-        // What was asked for before the stop may be passed over meanwhile.
+        // A position requested before the stop may be skipped.
         feedback.settled(at(90), 4, false, now);
         assert_eq!(feedback.to_persist_last(), last(90));
-        feedback.passed_over();
+        feedback.skipped();
         assert_eq!(feedback.to_persist_last(), last(90));
     }
 
@@ -339,21 +339,25 @@ mod tests {
         feedback.settled(at(60), 0, false, now + SECOND);
         assert_eq!(feedback.to_persist(now + 9 * SECOND), None);
         assert!(feedback.to_persist(now + 10 * SECOND).unwrap().is_idle);
-        feedback.passed_over();
+        feedback.skipped();
         assert_eq!(feedback.to_persist(now + 11 * SECOND), None);
     }
 
     #[test]
-    fn a_status_leaves_every_second_whatever_happens() {
+    fn a_status_is_sent_every_second() {
         let now = Instant::now();
         let mut feedback = feedback(now);
         assert_eq!(feedback.to_report(now + REPLY_PAUSE), Some(false));
         assert_eq!(feedback.to_report(now + SECOND), None);
-        assert_eq!(feedback.to_report(now + SECOND + REPLY_PAUSE), Some(true), "after silence an answer is asked for");
+        assert_eq!(
+            feedback.to_report(now + SECOND + REPLY_PAUSE),
+            Some(true),
+            "without a message a reply is requested"
+        );
     }
 
     #[test]
-    fn e4_answers_are_limited_while_the_position_stands_still() {
+    fn e4_replies_are_limited_while_the_position_does_not_advance() {
         let start = Instant::now();
         let mut feedback = feedback(start);
         feedback.to_report(start + REPLY_PAUSE);
@@ -365,33 +369,33 @@ mod tests {
             answers += u32::from(feedback.to_report(now).is_some());
         }
         assert!((9..=10).contains(&answers), "{answers} answers in a second");
-        assert!(feedback.is_storm(), "and the server is seen to wait for us");
+        assert!(feedback.is_storm(), "and the server is in shutdown");
         feedback.asked(start + 2 * SECOND);
         feedback.settled(at(99), 1, false, start + 2 * SECOND);
         feedback.persisted(at(99));
-        assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position moved");
+        assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position advanced");
     }
 
     #[test]
-    fn f1_a_stall_is_time_without_any_delivery_while_records_wait() {
+    fn f1_a_stall_is_time_without_an_acknowledgement_while_records_are_in_flight() {
         let start = Instant::now();
         let mut feedback = feedback(start);
         feedback.settled(at(1), 0, false, start + 100 * SECOND);
-        assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing waits");
+        assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing is in flight");
         feedback.settled(at(1), 0, true, start + 120 * SECOND);
-        assert!(feedback.is_blocked(start + 120 * SECOND) && !feedback.is_stalled(start + 120 * SECOND));
+        assert!(feedback.is_slow(start + 120 * SECOND) && !feedback.is_stalled(start + 120 * SECOND));
         assert!(feedback.is_stalled(start + 131 * SECOND));
         feedback.settled(at(1), 1, true, start + 131 * SECOND);
-        assert!(!feedback.is_stalled(start + 132 * SECOND) && !feedback.is_blocked(start + 132 * SECOND));
+        assert!(!feedback.is_stalled(start + 132 * SECOND) && !feedback.is_slow(start + 132 * SECOND));
     }
 
     #[test]
-    fn e7_silence_longer_than_the_walsenders_own_limit_is_a_dead_connection() {
+    fn e7_a_connection_times_out_after_the_walsenders_timeout() {
         let start = Instant::now();
         let mut feedback = feedback(start);
         assert!(!feedback.is_silent(start + 59 * SECOND));
         assert!(feedback.is_silent(start + 61 * SECOND));
         feedback.not_listening(start + 60 * SECOND);
-        assert!(!feedback.is_silent(start + 61 * SECOND), "what is not read cannot be silent");
+        assert!(!feedback.is_silent(start + 61 * SECOND), "not while nothing is read");
     }
 }

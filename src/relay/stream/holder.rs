@@ -1,4 +1,4 @@
-//! Who holds the slot, looked at on one ordinary connection: a START_REPLICATION that fails leaves an ERROR in the server's log.
+//! Watches the holder of the slot on one ordinary connection: a START_REPLICATION that fails logs an ERROR on the server.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -10,14 +10,14 @@ use crate::relay::postgres;
 use crate::relay::postgres::Ordinary;
 use crate::relay::postgres::Target;
 
-/// How often it is looked.
+/// The interval of the queries.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A relay that could not look for so long counts the slot as taken. Whoever takes over waits longer than this, and a look, before
-/// it publishes.
-const UNSEEN_MAX: Duration = Duration::from_secs(2);
-/// How soon a look that failed is tried again.
+/// If no query succeeds for so long, the slot counts as held by another relay. The other one waits longer than this before it
+/// publishes.
+const MAX_UNSEEN: Duration = Duration::from_secs(2);
+/// The pause after a failed query.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// How long a look of a standby may take.
+/// The timeout of a query of a standby.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection that holds the slot.
@@ -27,18 +27,18 @@ pub(in crate::relay) struct Holder {
     pub(in crate::relay) application_name: String,
 }
 
-/// What is looked at, and how.
+/// How to query the holder.
 #[derive(Clone, Debug)]
-pub(in crate::relay) struct Watch {
+pub(in crate::relay) struct HolderWatch {
     pub(in crate::relay) target: Target,
     pub(in crate::relay) config: postgres::Config,
     pub(in crate::relay) application_name: String,
     pub(in crate::relay) slot: String,
 }
 
-impl Watch {
-    /// Returns when a connection other than `own` holds the slot, or when nobody could look for a while.
-    pub(in crate::relay) async fn until_taken(&self, own: Option<u32>) {
+impl HolderWatch {
+    /// Returns when a connection other than `own` holds the slot, or when no query has succeeded for a while.
+    pub(in crate::relay) async fn until_held_by_other(&self, own: Option<u32>) {
         let (mut ordinary, mut seen): (Option<Ordinary>, _) = (None, Instant::now());
         let mut pause = INTERVAL;
         loop {
@@ -52,10 +52,10 @@ impl Watch {
                     None => Ok(None),
                 }
             };
-            match tokio::time::timeout(UNSEEN_MAX, look).await {
+            match tokio::time::timeout(MAX_UNSEEN, look).await {
                 Ok(Ok(Some(holder))) if Some(holder.pid) != own => return,
                 Ok(Ok(_)) => (seen, pause) = (Instant::now(), INTERVAL),
-                Ok(Err(_)) | Err(_) if seen.elapsed() > INTERVAL + UNSEEN_MAX => return,
+                Ok(Err(_)) | Err(_) if seen.elapsed() > INTERVAL + MAX_UNSEEN => return,
                 Ok(Err(_)) | Err(_) => {
                     ordinary = None;
                     pause = RETRY_PAUSE;
@@ -64,7 +64,7 @@ impl Watch {
         }
     }
 
-    /// Returns when nobody holds the slot. Reports each holder that it sees.
+    /// Returns when nobody holds the slot. Reports each holder.
     pub(in crate::relay) async fn until_free(&self, mut report: impl FnMut(&Holder)) -> Result<(), Error> {
         let Ordinary { client, ended: _ended, .. } = self.connect().await?;
         while let Some(holder) = self.look_in_time(&client).await? {
@@ -76,11 +76,11 @@ impl Watch {
 
     async fn connect(&self) -> Result<Ordinary, Error> {
         let connected = postgres::connect_ordinary(&self.target, &self.config, &self.application_name).await;
-        connected.map_err(Error::wal("connect to PostgreSQL"))
+        connected.map_err(Error::postgres("connect to PostgreSQL"))
     }
 
     async fn look_in_time(&self, client: &Client) -> Result<Option<Holder>, Error> {
-        let late = || Error::wal("look at the slot")(postgres::Error::NoAnswer { limit: LOOK_LIMIT });
+        let late = || Error::postgres("read the state of the slot")(postgres::Error::NoAnswer { limit: LOOK_LIMIT });
         tokio::time::timeout(LOOK_LIMIT, self.look(client)).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -88,7 +88,7 @@ impl Watch {
         let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
                    FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
                    WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
-        let failed = Error::wal("look at the slot");
+        let failed = Error::postgres("read the state of the slot");
         let row = client.query_opt(sql, &[&self.slot]).await.map_err(&failed)?;
         row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
             .transpose()

@@ -1,12 +1,12 @@
 //! The keeper: a thread with an ordinary connection, beside the relay thread.
 //!
-//! It stores positions, looks at the slot (`lookout`), and hears first when the server shuts down: the postmaster ends an ordinary
-//! connection at once (57P01), while it waits for a walsender. It may hear so on an idle connection, as the answer to any of
-//! its queries, or when it connects again (57P03); each means the same. The relay thread never waits for it. A connection that
-//! breaks is opened again; until then positions wait, and so does the WAL.
+//! It stores positions, monitors the slot (`slot_monitor`) and the catalog, and is the first to notice a shutdown of the server: the
+//! postmaster terminates ordinary connections at once (57P01), while it waits for walsenders. The error may come on an idle
+//! connection, as the result of any query, or at a new connection (57P03). The relay thread never waits for the keeper. A lost
+//! connection is established again; until then positions are not stored, and the server retains WAL.
 //!
-//! **No wish is lost.** A position that is asked for stays asked for until it is stored or passed over, whatever ends the query
-//! or the connection; only a later one replaces it. Every query has a time limit.
+//! **No request is lost.** A requested position stays requested until it is stored or skipped, whatever ends the query or the
+//! connection; only a later one replaces it. Every query has a timeout.
 
 use std::thread;
 use std::thread::JoinHandle;
@@ -25,63 +25,63 @@ use crate::relay::metrics::Component;
 use crate::relay::metrics::Metrics;
 use crate::relay::postgres;
 use crate::relay::postgres::Ordinary;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use crate::relay::stream::feedback::Persist;
 use crate::relay::stream::position;
 use crate::relay::stream::position::Outcome;
 use crate::relay::stream::position::Store;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::slot_monitor;
-use crate::relay::stream::slot_monitor::Standing;
+use crate::relay::stream::slot_monitor::ServerState;
 use crate::relay::stream::synchronous;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Fate;
 use walrelay_events::fault::chain;
 
-/// How long it waits before it opens a broken connection again.
+/// The pause before a lost connection is established again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
-/// How long it waits before it stores again what could not be stored.
+/// The pause before a failed write is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long the server may work on a statement of the keeper: the row may be locked by others.
+/// The server's timeout of a statement: the row may be locked.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '5s'";
-/// How long a statement may take in all. The network may be gone, and a commit that waits for a disk heeds no limit of the server.
+/// The client's timeout of a statement: the network may be down, and a commit that waits for a disk ignores statement_timeout.
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
-/// How often the same trouble is logged again.
+/// How often the same error is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the keeper tells the relay thread.
+/// What the keeper reports to the relay thread.
 #[derive(Debug)]
-pub enum News {
+pub enum KeeperEvent {
     /// A position is stored.
     Stored(Persist),
-    /// A position was passed over: nobody else has written.
-    PassedOver,
+    /// A position was skipped: nobody else has written.
+    Skipped,
     /// The server is shutting down, or an administrator ended the connection.
-    ServerLeaves,
-    /// The stored position cannot be kept, and that does not mend itself.
+    ServerShutdown,
+    /// The position cannot be stored, and a retry does not help.
     Broken(position::Error),
-    /// `synchronous_standby_names` is this, and counts our walsender.
+    /// `synchronous_standby_names` has this value and includes this relay.
     Synchronous(String),
-    /// The keeper has ended although nobody ended it.
+    /// The thread ended unexpectedly.
     Ended,
-    /// The catalog is not as it was: events may pass unseen, and nothing more may be confirmed.
+    /// The catalog has changed: events may be omitted, and nothing more may be confirmed.
     Uncovered(Box<Error>),
 }
 
-/// The relay thread's hold on the keeper. Dropping it ends the thread.
+/// The relay thread's handle of the keeper. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Keeper {
-    wishes: watch::Sender<Option<Persist>>,
-    news: mpsc::UnboundedReceiver<News>,
+    requests: watch::Sender<Option<Persist>>,
+    events: mpsc::UnboundedReceiver<KeeperEvent>,
     metrics: Metrics,
     over: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the keeper works with.
+/// The keeper's parameters.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// How to reach the server.
+    /// The server.
     pub target: postgres::Target,
     /// The options of the connection.
     pub config: postgres::Config,
@@ -93,35 +93,35 @@ pub struct Work {
     pub slot: String,
     /// The server for which positions are valid.
     pub identity: Identity,
-    /// The watch over the catalog.
-    pub watch: Watch,
-    /// Where the slot's state is noted.
+    /// The catalog check.
+    pub watch: CatalogWatch,
+    /// The relay's metrics.
     pub metrics: Metrics,
 }
 
 impl Keeper {
     /// Starts the thread.
     pub fn start(work: Work) -> std::io::Result<Self> {
-        let (wishes, wished) = watch::channel(None);
-        let (tell, news) = mpsc::unbounded_channel();
+        let (requests, requested) = watch::channel(None);
+        let (sender, events) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (over, metrics) = (CancellationToken::new(), work.metrics.clone());
         let ends = over.clone();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run_until(runtime, &ends, keep(work, Wishes { wished, open: None }, tell)))?;
-        Ok(Self { wishes, news, metrics, over, thread: Some(thread) })
+            .spawn(move || run_until(runtime, &ends, keep(work, Requests { requested, open: None }, sender)))?;
+        Ok(Self { requests, events, metrics, over, thread: Some(thread) })
     }
 
-    /// Asks for a position to be stored; a later one replaces it.
+    /// Requests that a position is stored; a later request replaces it.
     pub fn store(&self, persist: Persist) {
         self.metrics.position_waits();
-        self.wishes.send_replace(Some(persist));
+        self.requests.send_replace(Some(persist));
     }
 
-    /// Waits for news. Cancel-safe.
-    pub async fn news(&mut self) -> News {
-        self.news.recv().await.unwrap_or(News::Ended)
+    /// Waits for the next event. Cancel-safe.
+    pub async fn next_event(&mut self) -> KeeperEvent {
+        self.events.recv().await.unwrap_or(KeeperEvent::Ended)
     }
 }
 
@@ -134,117 +134,117 @@ impl Drop for Keeper {
     }
 }
 
-/// Runs until it is cancelled, and leaves nothing to wait for: a look-up of a name may hold a thread of the runtime for as long as
-/// the resolver likes, and whoever ends the keeper waits for this thread.
+/// Runs until it is cancelled, without waiting for a name resolution, which may block a thread of the runtime for long: dropping the
+/// keeper waits for this thread.
 fn run_until(runtime: Runtime, ends: &CancellationToken, work: impl Future<Output = ()>) {
     let _ = runtime.block_on(ends.run_until_cancelled(work));
     runtime.shutdown_background();
 }
 
-/// The positions that are asked for.
-struct Wishes {
-    wished: watch::Receiver<Option<Persist>>,
-    /// The last one, until it is stored or passed over.
+/// The requested positions.
+struct Requests {
+    requested: watch::Receiver<Option<Persist>>,
+    /// The last one, until it is stored or skipped.
     open: Option<Persist>,
 }
 
-impl Wishes {
-    /// Waits for a position to store. It is given again until it is answered, or a later one is asked for. Cancel-safe.
+impl Requests {
+    /// Waits for a position to store. It is given again until it is stored or skipped, or a later one is requested. Cancel-safe.
     async fn next(&mut self) -> Persist {
         loop {
-            if self.wished.has_changed().unwrap_or_default()
-                && let Some(persist) = *self.wished.borrow_and_update()
+            if self.requested.has_changed().unwrap_or_default()
+                && let Some(persist) = *self.requested.borrow_and_update()
             {
                 self.open = Some(persist);
             }
             if let Some(persist) = self.open {
                 return persist;
             }
-            if self.wished.changed().await.is_err() {
-                // Nobody can ask any more, and this thread is about to be ended.
+            if self.requested.changed().await.is_err() {
+                // The sender is dropped: this thread is about to end.
                 std::future::pending::<()>().await;
             }
-            self.wished.mark_changed();
+            self.requested.mark_changed();
         }
     }
 }
 
-/// Who hears of trouble: whoever reads the log, once a minute while it stays the same, and the numbers each time.
-struct Alarm {
+/// Logs errors, at most once a minute while they are the same, and counts each.
+struct ErrorLog {
     metrics: Metrics,
     logged: Option<(String, Instant)>,
 }
 
-impl Alarm {
-    fn raise(&mut self, error: &position::Error) {
+impl ErrorLog {
+    fn report(&mut self, error: &position::Error) {
         self.metrics.position_store_errors.increment();
         self.metrics.failed(Component::Position, error);
         let text = chain(error);
-        let is_news = self.logged.as_ref().is_none_or(|(logged, at)| *logged != text || at.elapsed() > LOG_INTERVAL);
-        if is_news {
-            tracing::warn!(code = %error.code(), error = text, help = error.help(), "cannot store the confirmed position, retrying");
+        let is_new = self.logged.as_ref().is_none_or(|(logged, at)| *logged != text || at.elapsed() > LOG_INTERVAL);
+        if is_new {
+            tracing::warn!(code = %error.code(), error = text, next = error.help(), "retrying to store the position");
             self.logged = Some((text, Instant::now()));
         }
     }
 }
 
-/// What the keeper holds from one connection to the next.
-struct Keeping {
+/// The keeper's state from one connection to the next.
+struct KeeperTask {
     work: Work,
     store: Store,
-    wishes: Wishes,
-    tell: mpsc::UnboundedSender<News>,
-    alarm: Alarm,
+    requests: Requests,
+    events: mpsc::UnboundedSender<KeeperEvent>,
+    errors: ErrorLog,
 }
 
-async fn keep(work: Work, wishes: Wishes, tell: mpsc::UnboundedSender<News>) {
+async fn keep(work: Work, requests: Requests, events: mpsc::UnboundedSender<KeeperEvent>) {
     let store = Store::new(work.slot.clone(), work.identity.clone());
-    let alarm = Alarm { metrics: work.metrics.clone(), logged: None };
-    let mut keeping = Keeping { work, store, wishes, tell, alarm };
+    let errors = ErrorLog { metrics: work.metrics.clone(), logged: None };
+    let mut task = KeeperTask { work, store, requests, events, errors };
     loop {
-        let Work { target, config, application_name, .. } = &keeping.work;
+        let Work { target, config, application_name, .. } = &task.work;
         let over = match postgres::connect_ordinary(target, config, application_name).await {
             Ok(Ordinary { client, mut ended, .. }) => tokio::select! {
-                // An answer that is already here comes before the end of the connection: it may say why.
+                // A result that has arrived comes before the end of the connection: it may give the reason.
                 biased;
-                error = keeping.serve(&client) => Some(error),
+                error = task.serve(&client) => Some(error),
                 error = &mut ended => error,
             },
             Err(error) => Some(error),
         };
         match over {
-            Some(error) if error.is_shutdown() => _ = keeping.tell.send(News::ServerLeaves),
-            Some(source) => keeping.alarm.raise(&position::Error::Query { action: "reach", source }),
+            Some(error) if error.is_shutdown() => _ = task.events.send(KeeperEvent::ServerShutdown),
+            Some(source) => task.errors.report(&position::Error::Query { action: "reach", source }),
             None => {}
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-impl Keeping {
-    /// Works until the connection must be opened anew, and says why.
+impl KeeperTask {
+    /// Works until the connection must be replaced. Gives the reason.
     async fn serve(&mut self, client: &Client) -> postgres::Error {
         if let Err(error) = postgres::within(QUERY_LIMIT, client.batch_execute(STATEMENT_LIMIT)).await {
             return error;
         }
-        // At once, and before any position: what the slot keeps is asked for just when positions cannot be stored.
+        // At once, before any position: the slot's state matters most while positions cannot be stored.
         if let Some(error) = self.look(client).await {
             return error;
         }
-        let mut looks = tokio::time::interval_at(Instant::now() + slot_monitor::INTERVAL, slot_monitor::INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval_at(Instant::now() + slot_monitor::INTERVAL, slot_monitor::INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stores_from = Instant::now();
         loop {
-            let wish = async {
+            let request = async {
                 tokio::time::sleep_until(stores_from).await;
-                self.wishes.next().await
+                self.requests.next().await
             };
             let over = tokio::select! {
                 biased;
-                _ = looks.tick() => self.look(client).await,
-                persist = wish => {
+                _ = ticks.tick() => self.look(client).await,
+                persist = request => {
                     let over = self.save(client, persist).await;
-                    if self.wishes.open.is_some() {
+                    if self.requests.open.is_some() {
                         stores_from = Instant::now() + RETRY_PAUSE;
                     }
                     over
@@ -256,26 +256,26 @@ impl Keeping {
         }
     }
 
-    /// Looks at the slot, at the catalog, and whether commits would wait for us. Gives an error that is the connection's end.
+    /// Checks the slot, the catalog, and whether commits would wait for the relay. Gives an error that ends the connection.
     async fn look(&mut self, client: &Client) -> Option<postgres::Error> {
         let Work { slot, metrics, walsender, .. } = &self.work;
         if let Some(error) = slot_monitor::note(client, slot, metrics).await {
             return Some(error);
         }
-        match slot_monitor::standing(client).await {
-            Ok(Standing { synchronous_names: names, .. }) if synchronous::counts(&names, walsender) => {
-                let _ = self.tell.send(News::Synchronous(names));
+        match slot_monitor::server_state(client).await {
+            Ok(ServerState { synchronous_names: names, .. }) if synchronous::includes(&names, walsender) => {
+                let _ = self.events.send(KeeperEvent::Synchronous(names));
                 return None;
             }
             Ok(_) => {}
             Err(error) if error.ends(client) => return Some(error),
             Err(_) => return None,
         }
-        self.look_at_the_catalog(client).await.err().flatten()
+        self.check_catalog(client).await.err().flatten()
     }
 
-    /// Looks whether the catalog is as it was. If not, the relay thread hears of it; gives an error that is the connection's end.
-    async fn look_at_the_catalog(&mut self, client: &Client) -> Result<(), Option<postgres::Error>> {
+    /// Checks the catalog and reports a change to the relay thread. Gives an error that ends the connection.
+    async fn check_catalog(&mut self, client: &Client) -> Result<(), Option<postgres::Error>> {
         let looked = tokio::time::timeout(QUERY_LIMIT, self.work.watch.look(client)).await;
         let error = match looked {
             Ok(Ok(())) => return Ok(()),
@@ -283,44 +283,44 @@ impl Keeping {
             Err(_) => return Err(Some(postgres::Error::NoAnswer { limit: QUERY_LIMIT })),
         };
         if error.fate() == Fate::Fatal {
-            self.wishes.open = None;
-            let _ = self.tell.send(News::Uncovered(Box::new(error)));
+            self.requests.open = None;
+            let _ = self.events.send(KeeperEvent::Uncovered(Box::new(error)));
             return Err(None);
         }
-        tracing::warn!(code = %error.code(), error = chain(&error), "cannot look at the catalog");
-        Err(error.into_wal().filter(|error| error.ends(client)))
+        tracing::warn!(code = %error.code(), error = chain(&error), "retrying the catalog check");
+        Err(error.into_postgres().filter(|error| error.ends(client)))
     }
 
-    /// Stores a position. The wish stays if that fails for a reason that may pass. Gives an error that is the connection's end.
+    /// Stores a position. After a transient error the request stays. Gives an error that ends the connection.
     async fn save(&mut self, client: &Client, persist: Persist) -> Option<postgres::Error> {
-        // The position was known before the look, so the look covers it.
-        if let Err(over) = self.look_at_the_catalog(client).await {
+        // The position was known before the check, so the check covers it.
+        if let Err(over) = self.check_catalog(client).await {
             return over;
         }
         self.work.watch.cover(persist.confirmed.lsn());
         if !self.work.watch.is_stored() {
-            self.wishes.open = None;
+            self.requests.open = None;
             self.work.metrics.position_is_stored();
-            let _ = self.tell.send(News::Stored(persist));
+            let _ = self.events.send(KeeperEvent::Stored(persist));
             return None;
         }
         let saved = tokio::time::timeout(QUERY_LIMIT, self.store.save(client, persist)).await;
         let error = match saved.unwrap_or(Err(position::Error::late(QUERY_LIMIT))) {
             Ok(outcome) => {
-                self.wishes.open = None;
+                self.requests.open = None;
                 self.work.metrics.position_is_stored();
-                let _ = self.tell.send(match outcome {
-                    Outcome::Stored => News::Stored(persist),
-                    Outcome::PassedOver => News::PassedOver,
+                let _ = self.events.send(match outcome {
+                    Outcome::Stored => KeeperEvent::Stored(persist),
+                    Outcome::Skipped => KeeperEvent::Skipped,
                 });
                 return None;
             }
             Err(error) => error.of_role(&self.work.target.user),
         };
         if error.fate() == Fate::Fatal {
-            self.wishes.open = None;
-            self.alarm.metrics.position_store_errors.increment();
-            let _ = self.tell.send(News::Broken(error));
+            self.requests.open = None;
+            self.errors.metrics.position_store_errors.increment();
+            let _ = self.events.send(KeeperEvent::Broken(error));
             return None;
         }
         let is_end = matches!(&error, position::Error::Query { source, .. } if source.ends(client));
@@ -331,7 +331,7 @@ impl Keeping {
             | position::Error::Outdated
             | position::Error::Missing { .. }
             | position::Error::Changed { .. } => {
-                self.alarm.raise(&error);
+                self.errors.report(&error);
                 None
             }
         }
@@ -351,29 +351,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wish_ends_as_stored_wished_again_or_superseded() {
-        let (wishes, wished) = watch::channel(None);
-        let mut open = Wishes { wished, open: None };
-        wishes.send_replace(Some(persist(50)));
-        // Whoever took it was dropped in the middle of its query.
+    async fn a_request_ends_as_stored_repeated_or_replaced() {
+        let (requests, requested) = watch::channel(None);
+        let mut open = Requests { requested, open: None };
+        requests.send_replace(Some(persist(50)));
+        // The first query was cancelled.
         assert_eq!(open.next().await, persist(50));
-        assert_eq!(open.next().await, persist(50), "wished again");
-        wishes.send_replace(Some(persist(70)));
-        assert_eq!(open.next().await, persist(70), "superseded");
+        assert_eq!(open.next().await, persist(50), "requested again");
+        requests.send_replace(Some(persist(70)));
+        assert_eq!(open.next().await, persist(70), "replaced");
         open.open = None;
         let next = tokio::time::timeout(Duration::from_millis(50), open.next()).await;
-        assert!(next.is_err(), "stored, and nothing more is asked for");
-        wishes.send_replace(Some(persist(90)));
+        assert!(next.is_err(), "stored, and nothing more is requested");
+        requests.send_replace(Some(persist(90)));
         assert_eq!(open.next().await, persist(90));
     }
 
     #[test]
-    fn a_name_that_nobody_resolves_holds_nobody_who_ends_the_keeper() {
+    fn a_blocked_name_resolution_does_not_block_the_end_of_the_keeper() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ends, (begun, has_begun)) = (CancellationToken::new(), std::sync::mpsc::channel());
         let over = ends.clone();
         let work = async move {
-            // As a look-up runs: on a thread of the runtime that takes no notice of anybody.
+            // As a name resolution runs: on a thread that cannot be cancelled.
             let resolver = tokio::task::spawn_blocking(move || {
                 begun.send(()).unwrap();
                 thread::sleep(Duration::from_secs(20));

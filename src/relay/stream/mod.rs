@@ -1,7 +1,7 @@
-//! The source that reads the WAL: the loop over one connection, and what surrounds it.
+//! The source that reads the WAL: the loop over one connection, and the rooms around it.
 //!
-//! `supervise` connects, and says what follows a connection. `examine` is what is asked before the stream, `resume` decides
-//! where it starts, `follow` is the loop, `feedback` its pacing, and `keeper` the thread beside it that stores the position.
+//! `supervise` connects and decides what follows a connection. `examine` checks the server before the stream, `resume` decides where
+//! it starts, `follow` is the loop, `feedback` its timing, and `keeper` the thread beside it that stores the position.
 
 pub mod feedback;
 pub mod keeper;
@@ -12,7 +12,8 @@ mod advance;
 mod coalesce;
 mod follow;
 mod holder;
-mod noting;
+mod phase;
+mod pipeline_metrics;
 mod silence;
 mod stall_report;
 mod synchronous;

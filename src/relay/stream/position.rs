@@ -1,7 +1,7 @@
-//! The stored position: one row in the source database, written before the log is confirmed.
+//! The stored position: one row in the source database, written before the WAL is confirmed.
 //!
-//! Each write is log itself, so an idle outbox must not feed itself: a position behind which no event stands is passed over
-//! unless somebody else has taken a transaction id since our own last write.
+//! Each write creates WAL, so an idle outbox must not cause writes in a loop: a position without a new event is skipped unless
+//! another transaction id was assigned since the last write.
 
 use std::time::Duration;
 
@@ -19,33 +19,33 @@ use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 use walrelay_events::fault::chain;
 
-/// Even if nobody takes a transaction id, the slot follows when this much log has piled up: one segment.
-const LOG_BYTES_MAX: u64 = 16 << 20;
-/// How long the note of a start may take.
+/// The slot also advances after this much WAL without a transaction id: one segment.
+const MAX_WAL_BYTES: u64 = 16 << 20;
+/// The timeout of the write at the start.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
-/// A page's header may stand between the end of one record and where the next begins; no transaction is this small.
+/// A page header may lie between two WAL records; every transaction is larger than this.
 const PAGE_SLACK: u64 = 64;
 
 /// The stored position cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// PostgreSQL refuses.
-    #[error("{action} the stored position")]
+    /// A query failed.
+    #[error("cannot {action} the stored position")]
     Query {
-        /// What was tried.
+        /// The attempt, as in "read".
         action: &'static str,
-        /// What PostgreSQL says.
+        /// The cause.
         #[source]
         source: postgres::Error,
     },
-    /// The role may not read or write it.
-    #[error("{action} the stored position as role {role:?}")]
+    /// The role lacks a privilege.
+    #[error("cannot {action} the stored position as role {role:?}")]
     Denied {
-        /// What was tried.
+        /// The attempt.
         action: &'static str,
         /// The role.
         role: String,
-        /// What PostgreSQL says.
+        /// The cause.
         #[source]
         source: Box<postgres::Error>,
     },
@@ -55,11 +55,11 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
-    /// The table was created by a version that kept less.
+    /// The table was created by an earlier version.
     #[error("table walrelay.position has no column catalog_state: it was created by an earlier version of walrelay")]
     Outdated,
-    /// The row is gone, or belongs to another server.
-    #[error("the stored position of slot {slot:?} was taken away or changed by somebody else")]
+    /// The row is missing, or belongs to another server.
+    #[error("the stored position of slot {slot:?} was deleted or changed by another session")]
     Changed {
         /// The slot.
         slot: String,
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the role that asked, if it lacks a right.
+    /// Adds the role, if it lacks a privilege.
     #[must_use]
     pub fn of_role(self, role: &str) -> Self {
         match self {
@@ -101,7 +101,7 @@ impl Diagnose for Error {
 
     fn fate(&self) -> Fate {
         match self {
-            // A table that is missing or may not be read does not mend itself; a connection does.
+            // A missing table or privilege is permanent, a lost connection is not.
             Self::Query { source, .. } => source.fate(),
             Self::Denied { source, .. } => source.fate(),
             Self::Missing { .. } | Self::Changed { .. } | Self::Outdated => Fate::Fatal,
@@ -111,11 +111,11 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         Some(
             match self {
-                // What passes by itself needs nobody; what else the server says has its own remedy.
+                // A transient error has its own next step, if any.
                 Self::Query { source, .. } if source.fate() == Fate::Transient => return source.help(),
                 Self::Query { .. } => {
-                    "run `walrelay setup --apply`, and see that the role has SELECT, INSERT and UPDATE on \
-                     walrelay.position; or set source.store_position = false, which gives up the detection of a moved slot"
+                    "run `walrelay setup --apply`, and check that the role has SELECT, INSERT and UPDATE on walrelay.position; or \
+                     set source.store_position = false, which disables the detection of a moved slot"
                 }
                 Self::Denied { role, .. } => {
                     let role = format!("\"{}\"", role.replace('"', "\"\""));
@@ -126,7 +126,7 @@ impl Diagnose for Error {
                 }
                 Self::Missing { .. } => "run `walrelay setup --apply`: it adopts the slot at its confirmed position",
                 Self::Outdated => "run `walrelay setup --apply`: it adds the column and changes nothing else",
-                Self::Changed { .. } => "see who writes to walrelay.position; restart when it is settled",
+                Self::Changed { .. } => "find the session that writes to walrelay.position, then restart",
             }
             .to_owned(),
         )
@@ -151,14 +151,14 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     })
 }
 
-/// Asks which system the server is, where everybody may.
+/// Reads the system identifier, which every role may do.
 pub async fn system_id(client: &Client) -> Result<String, Error> {
     let sql = "SELECT system_identifier::text FROM pg_control_system()";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed("read", error))?;
     row.try_get(0).map_err(|error| failed("read", error))
 }
 
-/// Writes the row of a slot anew: the slot was just made, adopted, or its gap accepted.
+/// Replaces the row of a slot: the slot was created or adopted, or its gap was accepted.
 pub async fn replace(client: &Client, slot: &str, identity: &Identity, position: Lsn) -> Result<(), Error> {
     let sql = "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)
                VALUES ($1::text::name, $2, $3, $4::text::pg_lsn, $4::text::pg_lsn, now())
@@ -171,25 +171,20 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
     client.execute(sql, &values).await.map_err(|error| failed("write", error)).map(drop)
 }
 
-/// Notes that a relay is at work: whoever comes after it must not count on an orderly end. A row that cannot be written now is no
-/// reason not to publish.
+/// Writes that a relay is running: the next one must not assume an orderly stop. A failed write does not prevent publishing.
 pub async fn claim(client: &Client, slot: &str) {
     let sql = "UPDATE walrelay.position SET released_at = NULL WHERE slot = $1::text::name AND released_at IS NOT NULL";
     let claimed = tokio::time::timeout(CLAIM_LIMIT, client.execute(sql, &[&slot])).await;
     let error = match claimed {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => chain(&postgres::Error::from(error)),
-        Err(_) => format!("no answer within {} s", CLAIM_LIMIT.as_secs()),
+        Err(_) => format!("query timed out after {} s", CLAIM_LIMIT.as_secs()),
     };
-    tracing::warn!(
-        error,
-        "the start could not be noted beside the stored position; after a crash the next relay does not wait"
-    );
+    tracing::warn!(error, "cannot mark the stored position as in use: after a crash the next relay does not wait");
 }
 
-/// Says in the row of a slot, if there is one, that positions are not kept from now on: the slot moves on without it, and is
-/// not ahead of anything when positions are kept again.
-pub async fn forgo(client: &Client, slot: &str) -> Result<(), Error> {
+/// Invalidates the row of a slot, if there is one: positions are not stored from now on, so the slot may advance beyond it.
+pub async fn invalidate(client: &Client, slot: &str) -> Result<(), Error> {
     let sql = "UPDATE walrelay.position
                SET position = '0/0', stored_at = now(), released_at = NULL, catalog_state = NULL
                WHERE slot = $1::text::name
@@ -200,59 +195,59 @@ pub async fn forgo(client: &Client, slot: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes the row, and knows whether somebody else has written to the database since.
+/// Writes the row, and detects whether others have written to the database since.
 #[derive(Debug)]
 pub struct Store {
     slot: String,
     identity: Identity,
-    /// Our last write, if nothing of anybody else lies between its position and it.
-    quiet: Option<Quiet>,
+    /// The last write, if nothing else was written between its position and it.
+    last_write: Option<LastWrite>,
 }
 
-/// A write of ours that covered everything before it.
+/// A write that covered everything before it.
 #[derive(Clone, Debug)]
-struct Quiet {
-    /// The transaction id after ours.
+struct LastWrite {
+    /// The transaction id after that of the write.
     next_xid: String,
     /// The position that was stored.
     position: Lsn,
 }
 
-/// What became of a position.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is stored.
     Stored,
-    /// Nobody else has written: it was passed over.
-    PassedOver,
+    /// Nobody else has written: it was skipped.
+    Skipped,
 }
 
 impl Store {
-    /// Prepares to write the row of a slot of this server.
+    /// Creates the writer of a slot's row on this server.
     #[must_use]
     pub const fn new(slot: String, identity: Identity) -> Self {
-        Self { slot, identity, quiet: None }
+        Self { slot, identity, last_write: None }
     }
 
-    /// Stores a position, or passes over it.
+    /// Stores a position, or skips it.
     pub async fn save(&mut self, client: &Client, persist: Persist) -> Result<Outcome, Error> {
         let position = persist.confirmed.lsn();
         if persist.is_idle
             && !persist.is_last
-            && let Some(quiet) = &self.quiet
-            && position.bytes_since(quiet.position) < LOG_BYTES_MAX
-            && quiet.next_xid == next_transaction(client).await?
+            && let Some(last_write) = &self.last_write
+            && position.bytes_since(last_write.position) < MAX_WAL_BYTES
+            && last_write.next_xid == next_transaction(client).await?
         {
-            return Ok(Outcome::PassedOver);
+            return Ok(Outcome::Skipped);
         }
-        self.quiet = self.write(client, position, persist.is_last).await?;
+        self.last_write = self.write(client, position, persist.is_last).await?;
         Ok(Outcome::Stored)
     }
 
-    /// Writes the row. A relay that published before us may have stored a later position after we took over: what it has
-    /// delivered stays delivered, and the row does not go back. In the same statement it looks at what came before: if no transaction was running, ours took the
-    /// very next id, and the log ended where the stored position is, then whatever follows that takes no id is noise.
-    async fn write(&self, client: &Client, position: Lsn, is_last: bool) -> Result<Option<Quiet>, Error> {
+    /// Writes the row. The previous relay may have stored a later position after this one took over: the row does not go back. The
+    /// same statement checks what came before: if no transaction was running, this one got the next id, and the WAL ended at the
+    /// stored position, then later WAL without a transaction id is irrelevant.
+    async fn write(&self, client: &Client, position: Lsn, is_last: bool) -> Result<Option<LastWrite>, Error> {
         let sql = "WITH before AS (
                        SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, pg_snapshot_xmax(s) AS next
                        FROM pg_current_snapshot() s)
@@ -269,28 +264,28 @@ impl Store {
             [&self.slot, &position.to_string(), &self.identity.system_id, &timeline, &is_last];
         let row = client.query_opt(sql, &values).await.map_err(|error| failed("write", error))?;
         let Some(row) = row else { return Err(Error::Changed { slot: self.slot.clone() }) };
-        let told = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
-        let wal_end = postgres::position(&told(0)?).map_err(unreadable)?;
+        let text = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
+        let wal_end = postgres::position(&text(0)?).map_err(unreadable)?;
         let was_alone: bool = row.try_get(1).map_err(|error| failed("write", error))?;
-        let next_xid = told(2)?;
+        let next_xid = text(2)?;
         let is_quiet = was_alone && wal_end.bytes_since(position) <= PAGE_SLACK;
-        Ok(is_quiet.then_some(Quiet { next_xid, position }))
+        Ok(is_quiet.then_some(LastWrite { next_xid, position }))
     }
 }
 
-/// Gives the id after that of the last transaction that has ended. Reading this takes none.
+/// Gives the id after the last assigned one. Reading it assigns none.
 async fn next_transaction(client: &Client) -> Result<String, Error> {
     let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed("read", error))?;
     row.try_get(0).map_err(|error| failed("read", error))
 }
 
-/// A row that says "no position" would start the relay wherever the slot stands.
+/// An unreadable position must not become 0/0, which means that positions are not stored.
 const fn unreadable(source: postgres::Error) -> Error {
     Error::Query { action: "read", source }
 }
 
-/// Sorts what a query on the row failed for. A column that is missing is a table of an earlier build.
+/// Classifies an error of a query on the row. A missing column means a table of an earlier version.
 pub(in crate::relay) fn failed(action: &'static str, error: tokio_postgres::Error) -> Error {
     if error.code() == Some(&SqlState::UNDEFINED_COLUMN) {
         return Error::Outdated;

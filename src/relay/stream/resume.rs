@@ -1,11 +1,11 @@
-//! Where to start: the slot, the stored position and the server's identity, weighed against each other.
+//! Decides where to start, from the slot, the stored position and the server's identity.
 //!
-//! With persist-then-flush the slot is never ahead of the stored position unless somebody else moved or recreated it. So
-//! one comparison tells a gap from a resume, and nothing is guessed: what does not fit is [`Lost`].
+//! With persist-then-flush the slot is never ahead of the stored position unless another client moved or recreated it. So one
+//! comparison distinguishes a gap from a resume; anything inconsistent is [`Lost`].
 
 use crate::lsn::Lsn;
 
-/// Under what a remembered position means anything.
+/// The server and timeline for which a position is valid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// The server's system identifier.
@@ -14,34 +14,34 @@ pub struct Identity {
     pub timeline: u32,
 }
 
-/// What the server says now.
+/// The server's current state.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Server {
     /// Who it is.
     pub identity: Identity,
-    /// The end of its log.
+    /// The end of its WAL.
     pub wal_end: Lsn,
-    /// What the slot has confirmed.
+    /// The slot's confirmed position.
     pub slot_confirmed: Lsn,
-    /// The slot was copied from the primary before this server was promoted (a synchronized failover slot).
+    /// The slot was synchronized from the primary before this server was promoted (a failover slot).
     pub is_slot_synced: bool,
-    /// Where this server left the timeline of the stored position, if it has.
+    /// The end of the stored position's timeline, if this server is on a later one.
     pub left_timeline_at: Option<Lsn>,
 }
 
-/// What was stored.
+/// The stored row.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stored {
-    /// Of which server.
+    /// Its server.
     pub identity: Identity,
-    /// Up to where everything was delivered.
+    /// The position up to which every event is acknowledged.
     pub position: Lsn,
-    /// The relay that stored it ended in order: it has nothing at the brokers.
+    /// The relay that stored it stopped in order: it has no request in flight.
     pub is_released: bool,
 }
 
 impl Stored {
-    /// Says whether the row belongs to this system: on another one its position means nothing.
+    /// Checks that the row belongs to this system: its position means nothing on another one.
     pub fn is_of(&self, system_id: &str) -> Result<(), Lost> {
         if self.identity.system_id == system_id {
             return Ok(());
@@ -57,9 +57,9 @@ impl Stored {
 /// Where to start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Start {
-    /// At the stored position, which the slot has reached or is behind.
+    /// At the stored position, which the slot is at or behind.
     Stored(Lsn),
-    /// At the slot's own position: nothing is stored, or the server was promoted.
+    /// At the slot's position: nothing is stored, or the server was promoted.
     Slot(Lsn),
 }
 
@@ -73,7 +73,7 @@ impl Start {
     }
 }
 
-/// Going on would leave a gap, or might.
+/// Events may be missing if the relay starts.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Lost {
     /// The row belongs to another server.
@@ -86,28 +86,28 @@ pub enum Lost {
         /// The system found.
         found: String,
     },
-    /// Somebody else moved or recreated the slot.
-    #[error("the slot stands at {slot}, {} bytes ahead of the stored position {stored}: somebody else moved or recreated it", slot.bytes_since(*stored))]
+    /// Another client moved or recreated the slot.
+    #[error("the slot is at {slot}, {} bytes ahead of the stored position {stored}: another client moved or recreated it", slot.bytes_since(*stored))]
     SlotAhead {
         /// The slot's position.
         slot: Lsn,
         /// The stored position.
         stored: Lsn,
     },
-    /// The server's log ends before the stored position: it was restored from a backup.
+    /// The server's WAL ends before the stored position: it was restored from a backup.
     #[error(
-        "the server's log ends at {wal_end}, before the stored position {stored}: it was restored to an earlier time"
+        "the server's WAL ends at {wal_end}, before the stored position {stored}: it was restored to an earlier time"
     )]
     ServerBehind {
-        /// The end of the log.
+        /// The end of the WAL.
         wal_end: Lsn,
         /// The stored position.
         stored: Lsn,
     },
 }
 
-/// Gives what the server may be told from the start. What this process has delivered beyond the stored position, or beyond the
-/// slot's own where none is stored, must not be reported before the catalog was looked at and the position stored.
+/// Gives the position to report from the start. Acknowledged events after the stored position, or after the slot's if none is
+/// stored, must not be reported before the catalog is checked and the position stored.
 #[must_use]
 pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> Lsn {
     match start {
@@ -116,8 +116,8 @@ pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> L
     }
 }
 
-/// Finds where a server left a timeline, in the history that it keeps of its own: a line for each timeline before, with its number and
-/// where the next one began (TIMELINE_HISTORY).
+/// Finds the end of a timeline in the history file of a later one: a line per earlier timeline, with its number and the position
+/// where the next one started (TIMELINE_HISTORY).
 #[must_use]
 pub fn timeline_end(history: &str, timeline: u32) -> Option<Lsn> {
     let of_line = |line: &str| {
@@ -128,21 +128,21 @@ pub fn timeline_end(history: &str, timeline: u32) -> Option<Lsn> {
     history.lines().find_map(of_line)
 }
 
-/// Weighs what is stored against what the server says.
+/// Compares the stored row with the server's state.
 pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
     let Some(stored) = stored else {
         return Ok(Start::Slot(server.slot_confirmed));
     };
     stored.is_of(&server.identity.system_id)?;
     if stored.position.is_zero() {
-        // For a while positions were not kept (`source.store_position`): there is nothing that the slot could be ahead of.
+        // Positions were not stored for a while (`source.store_position`): there is nothing to compare.
         return Ok(Start::Slot(server.slot_confirmed));
     }
     if server.slot_confirmed > stored.position && !is_row_behind_its_slot(server, stored) {
         return Err(Lost::SlotAhead { slot: server.slot_confirmed, stored: stored.position });
     }
     if stored.identity.timeline != server.identity.timeline {
-        // A promoted standby: its log may differ below the stored position, its slot was copied with it.
+        // A promoted standby: its WAL may differ before the stored position, and its slot was copied with it.
         return Ok(Start::Slot(server.slot_confirmed));
     }
     if stored.position > server.wal_end {
@@ -151,11 +151,11 @@ pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
     Ok(Start::Stored(stored.position))
 }
 
-/// Says whether the row was lost in a failover, and the slot that is ahead of it was not: the primary sends its WAL, with the rows, on
-/// one way and its slots on another. That nothing is missing then follows from four facts. The slot was copied, so that it stands
-/// where the primary's stood, which confirmed only what a relay had stored and so had delivered. It stands before the end of the
-/// old timeline: nobody has moved it since on this server. The row belongs to that timeline. And it says that a relay was at
-/// work: while one is, nobody else can move its slot; after one that ended in order, somebody could have.
+/// Says whether a failover lost the last writes of the row but not the slot's position: a standby receives WAL, with the row, and
+/// slots separately. Nothing is missing then, because of four facts. The slot was synchronized, so it is where the primary's was,
+/// which confirmed only stored positions, and so acknowledged events. It is before the end of the old timeline, so nobody has moved
+/// it on this server. The row belongs to that timeline. And the row says that a relay was running: meanwhile nobody else can move
+/// its slot; after an orderly stop somebody could have.
 fn is_row_behind_its_slot(server: &Server, stored: &Stored) -> bool {
     stored.identity.timeline != server.identity.timeline
         && server.is_slot_synced
@@ -198,7 +198,7 @@ mod tests {
             (server(10, 99), Some(stored("7", 1, 50)), Ok(Start::Stored(lsn(50)))),
             // A15, B2.
             (server(51, 99), Some(stored("7", 1, 50)), Err(Lost::SlotAhead { slot: lsn(51), stored: lsn(50) })),
-            // Positions were not kept for a while.
+            // Positions were not stored for a while.
             (server(51, 99), Some(stored("7", 1, 0)), Ok(Start::Slot(lsn(51)))),
             // A10.
             (
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn e15_a_row_that_a_failover_lost_is_no_gap_and_whatever_else_moved_the_slot_is() {
+    fn e15_a_row_lost_in_a_failover_is_no_gap_and_any_other_move_of_the_slot_is() {
         let promoted = Server { is_slot_synced: true, left_timeline_at: Some(lsn(60)), ..server(60, 99) };
         let at_work = Stored { is_released: false, ..stored("7", 2, 50) };
         assert_eq!(decide(&promoted, Some(&at_work)), Ok(Start::Slot(lsn(60))));

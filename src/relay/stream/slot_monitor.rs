@@ -1,7 +1,7 @@
-//! The slot as the server shows it, looked at again and again: what it keeps of the log, and how safe that is.
+//! Monitors the slot: how much WAL the server retains because of it, and its `wal_status`.
 //!
-//! Beside a stream the keeper looks, on its own connection. While there is no stream because Kafka is away, the log that is
-//! kept grows all the same, and that is when people ask for it: then the supervisor looks through [`alone`].
+//! While a stream is open the keeper does it on its own connection. While Kafka is down there is no stream, but the retained WAL
+//! grows: then the supervisor runs [`run`].
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::relay::postgres::Ordinary;
 use crate::relay::postgres::Target;
 use walrelay_events::fault::chain;
 
-/// How often the slot is looked at.
+/// The interval of the queries.
 pub(in crate::relay) const INTERVAL: Duration = Duration::from_secs(5);
-/// How long a look may take.
+/// The timeout of a query.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Looks again and again, on connections of its own, until it is dropped.
-pub(in crate::relay) async fn alone(
+/// Monitors the slot on connections of its own until it is dropped.
+pub(in crate::relay) async fn run(
     target: Target,
     config: postgres::Config,
     application_name: String,
@@ -33,15 +33,15 @@ pub(in crate::relay) async fn alone(
     metrics: Metrics,
 ) -> Infallible {
     loop {
-        // First a pause: a Kafka that answers at once needs no lookout.
+        // First a pause: usually Kafka answers at once.
         tokio::time::sleep(INTERVAL).await;
         match postgres::connect_ordinary(&target, &config, &application_name).await {
             Ok(Ordinary { client, ended, .. }) => {
-                let mut looks = tokio::time::interval_at(Instant::now(), INTERVAL);
-                looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let mut ticks = tokio::time::interval_at(Instant::now(), INTERVAL);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let looking = async {
                     loop {
-                        looks.tick().await;
+                        ticks.tick().await;
                         if let Some(error) = note(&client, &slot, &metrics).await {
                             return error;
                         }
@@ -54,13 +54,13 @@ pub(in crate::relay) async fn alone(
             }
             Err(error) => {
                 metrics.slot_poll_errors.increment();
-                tracing::debug!(error = chain(&error), "the slot cannot be looked at");
+                tracing::debug!(error = chain(&error), "cannot read the state of the slot");
             }
         }
     }
 }
 
-/// Looks once, and writes what it sees where others read it. Gives an error that is the connection's end.
+/// Queries once and updates the metrics. Gives an error that ends the connection.
 pub(in crate::relay) async fn note(client: &Client, slot: &str, metrics: &Metrics) -> Option<postgres::Error> {
     match postgres::within(LIMIT, look(client, slot)).await {
         Ok(view) => {
@@ -69,30 +69,30 @@ pub(in crate::relay) async fn note(client: &Client, slot: &str, metrics: &Metric
         }
         Err(error) => {
             metrics.slot_poll_errors.increment();
-            tracing::debug!(error = chain(&error), "the slot cannot be looked at");
+            tracing::debug!(error = chain(&error), "cannot read the state of the slot");
             error.ends(client).then_some(error)
         }
     }
 }
 
-/// What the server is to us, besides the slot.
+/// The server's state besides the slot.
 #[derive(Debug)]
-pub(in crate::relay) struct Standing {
-    /// It is a standby, or not yet the primary.
+pub(in crate::relay) struct ServerState {
+    /// It is in recovery: a standby, or not yet the primary.
     pub(in crate::relay) is_in_recovery: bool,
-    /// When it was started: its process ids mean something only together with this.
+    /// When it was started: a PID is valid only together with this.
     pub(in crate::relay) started: String,
-    /// Whom it waits for at a commit.
+    /// `synchronous_standby_names`.
     pub(in crate::relay) synchronous_names: String,
 }
 
-/// Asks what the server is to us.
-pub(in crate::relay) async fn standing(client: &Client) -> Result<Standing, postgres::Error> {
+/// Queries the server's state.
+pub(in crate::relay) async fn server_state(client: &Client) -> Result<ServerState, postgres::Error> {
     let sql =
         "SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, current_setting('synchronous_standby_names')";
     postgres::within(LIMIT, async {
         let row = client.query_one(sql, &[]).await?;
-        Ok::<_, tokio_postgres::Error>(Standing {
+        Ok::<_, tokio_postgres::Error>(ServerState {
             is_in_recovery: row.try_get(0)?,
             started: row.try_get(1)?,
             synchronous_names: row.try_get(2)?,
@@ -101,7 +101,7 @@ pub(in crate::relay) async fn standing(client: &Client) -> Result<Standing, post
     .await
 }
 
-/// Looks at the slot.
+/// Queries the slot.
 async fn look(client: &Client, slot: &str) -> Result<SlotView, tokio_postgres::Error> {
     let sql = "SELECT active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
                       pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()

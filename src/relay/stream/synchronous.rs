@@ -1,16 +1,16 @@
-//! Whether `synchronous_standby_names` counts us as a synchronous standby. Commits of the application would then wait until Kafka
-//! has what was committed before them.
+//! Whether `synchronous_standby_names` includes this relay. Commits of the application would then wait until Kafka has acknowledged
+//! everything committed before them.
 //!
-//! Decided from the setting, which every role may read and which tells before the stream starts; `sync_state` in
-//! `pg_stat_replication` shows the same afterwards, and only to roles with `pg_read_all_stats`.
+//! Decided from the setting, which every role may read before the stream starts; `sync_state` in `pg_stat_replication` shows it
+//! only afterwards, and only to roles with `pg_read_all_stats`.
 
-/// The server cuts a name off here.
-const NAME_BYTES_MAX: usize = 63;
+/// The server truncates a name to this.
+const MAX_NAME_BYTES: usize = 63;
 
-/// Says whether a walsender of this `application_name` counts.
+/// Says whether the setting includes a walsender of this `application_name`.
 #[must_use]
-pub(in crate::relay) fn counts(setting: &str, application_name: &str) -> bool {
-    let ours = application_name.get(..NAME_BYTES_MAX).unwrap_or(application_name);
+pub(in crate::relay) fn includes(setting: &str, application_name: &str) -> bool {
+    let ours = application_name.get(..MAX_NAME_BYTES).unwrap_or(application_name);
     names(setting).iter().any(|name| name == "*" || name.eq_ignore_ascii_case(ours))
 }
 
@@ -23,7 +23,7 @@ fn names(setting: &str) -> Vec<String> {
             '"' if is_quoted && chars.next_if_eq(&'"').is_some() => name.push('"'),
             '"' => is_quoted = !is_quoted,
             _ if is_quoted => name.push(char),
-            // What stood before is how many are needed.
+            // Before it is the number of standbys.
             '(' => name.clear(),
             ',' | ')' => names.push(std::mem::take(&mut name)),
             _ if char.is_whitespace() => {}
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_list_that_names_us_or_everybody_counts_us() {
+    fn only_a_list_with_this_name_or_a_star_includes_the_relay() {
         let rows = [
             ("", false),
             ("*", true),
@@ -54,9 +54,9 @@ mod tests {
             ("walrelay (standby1)", false),
         ];
         for (setting, expected) in rows {
-            assert_eq!(counts(setting, "walrelay"), expected, "{setting}");
+            assert_eq!(includes(setting, "walrelay"), expected, "{setting}");
         }
         let long = "x".repeat(70);
-        assert!(counts(&long[..63], &long));
+        assert!(includes(&long[..63], &long));
     }
 }

@@ -1,13 +1,13 @@
-//! pgoutput, protocol version 1: what PostgreSQL's logical decoding says, message by message.
+//! pgoutput, protocol version 1: the messages of PostgreSQL's logical decoding.
 //!
-//! Everything is borrowed from the frame. A kind that version 1 does not have is an error, never a guess: an event could
-//! hide in it. Layouts: PostgreSQL manual, "Logical Replication Message Formats".
+//! Everything is borrowed from the frame. A message kind that version 1 does not have is an error: it could contain an event.
+//! Layouts: PostgreSQL manual, "Logical Replication Message Formats".
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
 use crate::lsn::Lsn;
 
-/// Microseconds since 2000-01-01 00:00:00 UTC, PostgreSQL's own clock.
+/// Microseconds since PostgreSQL's epoch, 2000-01-01 00:00:00 UTC.
 pub type Micros = i64;
 
 /// One message.
@@ -33,11 +33,11 @@ pub enum Message<'a> {
     },
     /// The transaction came from another server.
     Origin,
-    /// The shape of a table, valid until the next one for the same id.
+    /// The columns of a table, valid until the next message for the same OID.
     Relation(Relation<'a>),
-    /// A type that is not built in, with its name; for a domain that of the type it rests on.
+    /// A type that is not built in; for a domain the name of its base type.
     Type {
-        /// The type's id.
+        /// The type's OID.
         id: u32,
         /// The schema; empty for `pg_catalog`.
         schema: &'a str,
@@ -51,7 +51,7 @@ pub enum Message<'a> {
         /// The row.
         row: Tuple<'a>,
     },
-    /// A row was changed.
+    /// A row was updated.
     Update {
         /// The table.
         relation: u32,
@@ -61,22 +61,22 @@ pub enum Message<'a> {
         /// The table.
         relation: u32,
     },
-    /// Tables were emptied.
+    /// Tables were truncated.
     Truncate,
-    /// An application's own message in the log.
+    /// A logical decoding message of an application.
     Logical,
 }
 
-/// The shape of a table.
+/// The columns of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relation<'a> {
-    /// The table's id.
+    /// The table's OID.
     pub id: u32,
     /// Its schema; empty for `pg_catalog`.
     pub schema: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// Its columns, in the order in which rows carry them.
+    /// Its columns, in the order of a row's values.
     pub columns: Vec<Column<'a>>,
 }
 
@@ -85,11 +85,11 @@ pub struct Relation<'a> {
 pub struct Column<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The id of its type.
+    /// The OID of its type.
     pub type_id: u32,
 }
 
-/// A row, not yet walked.
+/// A row, not yet parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuple<'a> {
     columns: usize,
@@ -101,7 +101,7 @@ pub struct Tuple<'a> {
 pub enum Cell<'a> {
     /// SQL NULL.
     Null,
-    /// An out-of-line value that the change did not touch; never in an insert.
+    /// An unchanged TOASTed value; never in an insert.
     Unchanged,
     /// The type's text form.
     Text(&'a [u8]),
@@ -113,7 +113,7 @@ pub enum Cell<'a> {
 pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     let mut cursor = Cursor::new(bytes);
     match cursor.u8("message kind")? {
-        // Inserts are nearly all there is.
+        // Most messages are inserts.
         b'I' => insert(cursor),
         b'B' => begin(cursor),
         b'C' => commit(cursor),
@@ -234,13 +234,13 @@ impl<'a> Tuple<'a> {
         Ok(Self { columns, cells: *cursor })
     }
 
-    /// Gives the number of columns the row announces.
+    /// Gives the number of columns.
     #[must_use]
     pub const fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Hands every value, with its column's place, to `visit`; refuses bytes after the last one.
+    /// Passes every value, with its column's index, to `visit`. Bytes after the last one are an error.
     pub fn walk(self, mut visit: impl FnMut(usize, Cell<'a>)) -> Result<(), Malformed> {
         let mut cells = self.cells;
         for column in 0..self.columns {

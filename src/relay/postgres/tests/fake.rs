@@ -1,4 +1,4 @@
-//! A server of a few lines, which says what a test wants said.
+//! A small fake server.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use crate::relay::postgres::Error;
 use crate::relay::postgres::Session;
 use crate::relay::postgres::Target;
 
-/// The greeting of a server that trusts everybody.
+/// The messages after authentication by `trust`.
 pub(super) const WELCOME: &[u8] =
     b"R\0\0\0\x08\0\0\0\0S\0\0\0\x19server_version\x0015.18\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
 
-/// A message of the server.
+/// Builds a message of the server.
 pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag], length.to_be_bytes().as_slice(), body].concat()
 }
 
-/// A request of the server to authenticate.
+/// Builds an authentication request.
 pub(super) fn authentication(method: u8, data: &[u8]) -> Vec<u8> {
     message(b'R', &[&[0, 0, 0, method], data].concat())
 }
@@ -37,24 +37,24 @@ pub(super) async fn startup<S: AsyncRead + Unpin>(socket: &mut S) -> Vec<u8> {
 }
 
 /// Reads a message of the client.
-pub(super) async fn heard<S: AsyncRead + Unpin>(socket: &mut S) -> (u8, Vec<u8>) {
+pub(super) async fn received<S: AsyncRead + Unpin>(socket: &mut S) -> (u8, Vec<u8>) {
     let tag = socket.read_u8().await.unwrap();
     (tag, startup(socket).await)
 }
 
-/// Listens, and says where.
+/// Listens on a free port.
 pub(super) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-/// Reads a connection string; nothing comes from the environment.
+/// Parses a connection string without the environment.
 pub(super) fn target(text: &str) -> Target {
     Target::parse(text, &|_| None, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
 }
 
-/// Connects to a server that does as told with one connection.
+/// Connects to a server that handles one connection with `serve`.
 pub(super) async fn connect(
     params: &str,
     config: &Config,
@@ -70,7 +70,7 @@ pub(super) async fn connect(
     tokio::join!(session, serve).0
 }
 
-/// Connects to a server that does as told, and uses the session while the server serves.
+/// The same, and runs `follow` with the session at the same time.
 pub(super) async fn connected(
     params: &str,
     config: &Config,
@@ -91,7 +91,7 @@ pub(super) async fn connected(
 pub(super) async fn answered(params: &str, config: &Config, answer: &[u8]) -> Result<Session, Error> {
     let serve = async |mut socket: TcpStream| {
         startup(&mut socket).await;
-        // The client may have seen enough before the end.
+        // The client may close before it has read all.
         let _ = socket.write_all(answer).await;
     };
     connect(&format!("sslmode=disable&{params}"), config, serve).await

@@ -9,9 +9,9 @@ use crate::relay::postgres::Config;
 use crate::relay::postgres::Error;
 use crate::relay::postgres::Session;
 use crate::relay::postgres::tests::fake::WELCOME;
-use crate::relay::postgres::tests::fake::heard;
 use crate::relay::postgres::tests::fake::listen;
 use crate::relay::postgres::tests::fake::message;
+use crate::relay::postgres::tests::fake::received;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::tests::fake::target;
 use walrelay_events::fault::Diagnose as _;
@@ -21,7 +21,7 @@ async fn welcome(listener: TcpListener, is_standby: bool) {
     let (mut socket, _) = listener.accept().await.unwrap();
     startup(&mut socket).await;
     socket.write_all(WELCOME).await.unwrap();
-    assert_eq!(heard(&mut socket).await.0, b'Q');
+    assert_eq!(received(&mut socket).await.0, b'Q');
     let row = message(b'D', if is_standby { b"\0\x01\0\0\0\x01t" } else { b"\0\x01\0\0\0\x01f" });
     socket.write_all(&[row, message(b'Z', b"I")].concat()).await.unwrap();
 }
@@ -59,8 +59,8 @@ async fn if_none_will_do_each_says_why() {
     let refused = Session::connect(&target(&url), &config, "test").await.unwrap_err();
     drop(mute);
     let text = refused.to_string();
-    assert!(text.contains(&format!("connect to {away_at}: Connection refused")), "{text}");
-    assert!(text.contains(&format!("{mute_at} did not let us in within")), "{text}");
+    assert!(text.contains(&format!("connection to {away_at} failed: Connection refused")), "{text}");
+    assert!(text.contains(&format!("connection to {mute_at} timed out after")), "{text}");
     assert_eq!(refused.fate(), Fate::Transient);
 }
 

@@ -1,4 +1,4 @@
-//! The client against servers that are not what they should be.
+//! The client against faulty servers.
 
 mod fake;
 

@@ -17,8 +17,8 @@ use crate::relay::postgres::Stream;
 use crate::relay::postgres::message::Messages;
 use crate::relay::postgres::tests::fake::WELCOME;
 use crate::relay::postgres::tests::fake::connected;
-use crate::relay::postgres::tests::fake::heard;
 use crate::relay::postgres::tests::fake::message;
+use crate::relay::postgres::tests::fake::received;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::transport::Transport;
 use crate::relay::stream::feedback::Feedback;
@@ -36,7 +36,7 @@ fn stream() -> (UnixStream, Stream) {
 
 fn stored(position: u64) -> Reportable {
     let confirmed = Ledger::new(Lsn::from_wire(position)).settle();
-    let pace = Pace { wal_sender_timeout: LIMIT, silence_max: LIMIT, stall_release_after: LIMIT };
+    let pace = Pace { wal_sender_timeout: LIMIT, max_silence: LIMIT, disconnect_on_stall_after: LIMIT };
     let mut feedback = Feedback::new(pace, confirmed, Instant::now());
     feedback.persisted(confirmed);
     feedback.reportable().unwrap()
@@ -69,11 +69,11 @@ async fn a_stream_cut_anywhere_behind_the_answer_to_start_replication_gives_the_
         let serve = async |mut socket: TcpStream| {
             startup(&mut socket).await;
             socket.write_all(WELCOME).await.unwrap();
-            heard(&mut socket).await;
+            received(&mut socket).await;
             socket.write_all(&first).await.unwrap();
             cut.notified().await;
             socket.write_all(tail).await.unwrap();
-            // The server has nothing to add, and stays.
+            // The server sends nothing more and stays connected.
             let _ = socket.read_to_end(&mut Vec::new()).await;
         };
         let follow = async |session: Session| {
@@ -106,7 +106,7 @@ async fn a_row_larger_than_the_buffer_is_read_once_there_is_room_for_it() {
     }
     assert_eq!(stream.buffer(), frame);
     server.await.unwrap().unwrap();
-    let refused = stream.make_room(stream.frame_max() + 1).unwrap_err();
+    let refused = stream.make_room(stream.max_frame() + 1).unwrap_err();
     assert_eq!(refused.code().to_string(), "WR-6802");
 }
 
@@ -118,7 +118,7 @@ async fn a_status_update_says_one_position_three_times_and_never_an_earlier_one(
         assert_eq!(stream.position(), Lsn::from_wire(expected));
         stream.queue_status(position == 200);
         assert_eq!(stream.exchange(false).await.unwrap(), 0);
-        let (tag, body) = heard(&mut server).await;
+        let (tag, body) = received(&mut server).await;
         assert_eq!((tag, body.len(), body[0]), (b'd', 34, b'r'));
         for field in 0..3 {
             assert_eq!(body[1 + 8 * field..9 + 8 * field], expected.to_be_bytes());
@@ -134,7 +134,7 @@ async fn a_status_update_says_one_position_three_times_and_never_an_earlier_one(
 async fn a_server_that_does_not_read_costs_neither_memory_nor_bytes() {
     let (mut server, mut stream) = stream();
     let mut queued = 0;
-    // Fill the socket: each update is one that may be given up half-way.
+    // Fill the socket: each write may be cancelled half-way.
     loop {
         stream.queue_status(false);
         let exchange = tokio::time::timeout(Duration::from_millis(20), stream.exchange(false)).await;
@@ -175,7 +175,7 @@ async fn reading_goes_on_while_nothing_can_be_written() {
 async fn the_end_is_in_order_and_carries_the_last_position() {
     let (mut server, mut stream) = stream();
     stream.confirm(stored(300));
-    // Half a frame is on the way when the end begins.
+    // Half a frame is sent when the client ends the stream.
     let frame = message(b'd', &[b'w'; 300_000]);
     let (head, tail) = frame.split_at(1_000);
     server.write_all(head).await.unwrap();
@@ -187,15 +187,15 @@ async fn the_end_is_in_order_and_carries_the_last_position() {
             write.write_all(&tail).await.unwrap();
             write
         });
-        let (_, status) = heard(&mut read).await;
+        let (_, status) = received(&mut read).await;
         assert_eq!(status[9..17], 300_u64.to_be_bytes());
-        assert_eq!(heard(&mut read).await, (b'c', Vec::new()));
+        assert_eq!(received(&mut read).await, (b'c', Vec::new()));
         let mut write = writer.await.unwrap();
         for part in [message(b'c', b""), message(b'C', b"COPY 0\0"), message(b'Z', b"I")].concat().chunks(1) {
             write.write_all(part).await.unwrap();
             tokio::task::yield_now().await;
         }
-        assert_eq!(heard(&mut read).await, (b'X', Vec::new()));
+        assert_eq!(received(&mut read).await, (b'X', Vec::new()));
         assert_eq!(read.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     });
     stream.finish(LIMIT).await.unwrap();
@@ -206,8 +206,8 @@ async fn the_end_is_in_order_and_carries_the_last_position() {
 async fn a_server_that_shuts_down_ends_the_stream_by_closing() {
     let (mut server, stream) = stream();
     let server = tokio::spawn(async move {
-        heard(&mut server).await;
-        heard(&mut server).await;
+        received(&mut server).await;
+        received(&mut server).await;
         server.write_all(&message(b'C', b"COPY 0\0")).await.unwrap();
     });
     stream.finish(LIMIT).await.unwrap();
@@ -226,6 +226,6 @@ async fn a_server_that_does_not_end_the_stream_is_left_in_time() {
 async fn an_error_at_the_end_is_told() {
     let (mut server, stream) = stream();
     server.write_all(&message(b'E', b"SFATAL\0C57P01\0Mno\0\0")).await.unwrap();
-    let told = stream.finish(LIMIT).await.unwrap_err();
-    assert!(told.is_shutdown(), "{told:?}");
+    let error = stream.finish(LIMIT).await.unwrap_err();
+    assert!(error.is_shutdown(), "{error:?}");
 }

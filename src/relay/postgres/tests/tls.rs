@@ -1,4 +1,4 @@
-//! TLS against certificates that are not what they should be, and servers that cut it short.
+//! TLS with invalid certificates, and servers that break off.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ struct Identity {
     key: PKey<Private>,
 }
 
-/// Makes a certificate that was valid from one day to another, counted from today; without an issuer it signs itself.
+/// Creates a certificate that is valid between two days, counted from today; without an issuer it is self-signed.
 fn identity(name: &str, days: (i64, i64), issuer: Option<&Identity>) -> Identity {
     const DAY: i64 = 86_400;
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
@@ -75,7 +75,7 @@ fn identity(name: &str, days: (i64, i64), issuer: Option<&Identity>) -> Identity
     Identity { cert: builder.build(), key }
 }
 
-/// A file that goes away with the test.
+/// A file that is removed after the test.
 struct File(PathBuf);
 
 impl File {
@@ -96,7 +96,7 @@ impl Drop for File {
     }
 }
 
-/// Takes one connection through TLS, if the client wants, and answers the startup message.
+/// Accepts one connection, with TLS if the client requests it, and answers the startup message.
 async fn serve(listener: &TcpListener, server: &Identity, client_root: Option<&Identity>, answer: &[u8]) {
     let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
     acceptor.set_private_key(&server.key).unwrap();
@@ -225,7 +225,7 @@ async fn what_is_slipped_in_before_tls_is_not_believed() {
         let (mut socket, _) = listener.accept().await.unwrap();
         startup(&mut socket).await;
         socket.write_all(&[b"S", WELCOME].concat()).await.unwrap();
-        // Until the client gives up.
+        // Until the client closes.
         let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
     };
     let target = target(&format!("postgres://u@{address}/d?sslmode=require"));
@@ -282,8 +282,11 @@ async fn files_that_cannot_be_used_are_named() {
     let missing = Tls { root_cert: "/nowhere/root.pem".to_owned(), ..Tls::default() };
     let server = identity("db.test", (-1, 1), None);
     let error = connect("sslmode=verify-full", missing, &server, WELCOME).await.unwrap_err();
-    assert_eq!((error.to_string().as_str(), error.code().to_string().as_str()), ("read /nowhere/root.pem", "WR-6422"));
+    assert_eq!(
+        (error.to_string().as_str(), error.code().to_string().as_str()),
+        ("could not read file /nowhere/root.pem", "WR-6422")
+    );
     let empty = File::new("empty.pem", b"nothing");
     let error = connect("sslmode=verify-full", trusting(&empty), &server, WELCOME).await.unwrap_err();
-    assert!(error.to_string().contains("there is no certificate"), "{error}");
+    assert!(error.to_string().contains("no certificate in it"), "{error}");
 }

@@ -1,35 +1,35 @@
-//! The options of `[[outbox]]`: which table, and how its rows become records.
+//! The options of `[[outbox]]`: the table, and how its rows become records.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// One outbox table. What is not said comes from the preset.
+/// One outbox table. The preset provides the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The table, with its schema.
     pub table: String,
-    /// The names that the table had before, with their schema: the WAL has the name of when it was written.
+    /// Earlier names of the table, with their schema: WAL has the name of the time when it was written.
     pub renamed_from: Vec<String>,
-    /// The shape that fills in whatever is not said here.
+    /// The preset.
     pub preset: Preset,
     /// The topic: text and `{column}` or `{column:lower}`, where a column is one of the roles under `columns`.
     pub topic: Option<String>,
     /// The role of the column that becomes the key.
     pub key: Option<String>,
-    /// Which of our own headers a record carries, in this order.
+    /// walrelay's headers of a record, in this order.
     pub headers: Option<Vec<Header>>,
-    /// Where the record's timestamp comes from.
+    /// The source of the record's timestamp.
     pub timestamp: Option<Timestamp>,
-    /// A column, by its name, that holds the partition to write to.
+    /// The column with the partition number.
     pub partition: Option<ColumnNames>,
     /// The names of the columns.
     pub columns: Columns,
-    /// The topics that may be written; empty means any legal one.
+    /// The allowed topics; empty means any valid one.
     pub allowed_topics: Vec<String>,
 }
 
-/// The name of a column, or several of which the table has one at a time.
+/// The name of a column, or several names of which the table has one at a time.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged, expecting = "a column's name, or a list of the names that it may have")]
 pub enum ColumnNames {
@@ -49,7 +49,7 @@ impl ColumnNames {
         }
     }
 
-    /// Says whether there is a name, and none is empty or there twice.
+    /// Says whether there is at least one name, and none is empty or repeated.
     #[must_use]
     pub fn is_fit(&self) -> bool {
         let names = self.names();
@@ -77,7 +77,7 @@ impl Columns {
     }
 }
 
-/// A shape of outbox table.
+/// A set of defaults for an outbox table.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -86,7 +86,7 @@ pub enum Preset {
     Walrelay,
 }
 
-/// A header of ours.
+/// One of walrelay's headers.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Header {
@@ -94,20 +94,20 @@ pub enum Header {
     EventId,
     /// The event's type.
     EventType,
-    /// When the event's transaction committed, RFC 3339 in UTC.
+    /// The commit time, RFC 3339 in UTC.
     ProducedAt,
 }
 
-/// Where the record's timestamp comes from.
+/// The source of the record's timestamp.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Timestamp {
-    /// The transaction's commit time; the same at every repetition.
+    /// The commit time; the same at every repetition.
     #[default]
     Commit,
     /// The column `created_at`.
     CreatedAt,
-    /// The moment of sending; differs at a repetition.
+    /// The time of sending; differs at a repetition.
     Now,
 }
 
@@ -117,21 +117,21 @@ pub enum Timestamp {
 pub struct Columns {
     /// The event's id.
     pub id: Option<ColumnNames>,
-    /// What kind of thing the event is about.
+    /// The type of the aggregate.
     pub aggregate_type: Option<ColumnNames>,
-    /// Which one the event is about.
+    /// The id of the aggregate.
     pub aggregate_id: Option<ColumnNames>,
-    /// What happened.
+    /// The type of the event.
     pub event_type: Option<ColumnNames>,
-    /// The event itself.
+    /// The event's payload.
     pub payload: Option<ColumnNames>,
     /// A JSON object of further headers.
     pub headers: Option<ColumnNames>,
     /// When the row was written.
     pub created_at: Option<ColumnNames>,
-    /// The order of a key's rows; only polling reads it.
+    /// The order of a key's rows; only for mode `poll`.
     pub sequence: Option<ColumnNames>,
-    /// When the row was published, NULL until then; only polling reads and writes it.
+    /// When the row was published, NULL until then; only for mode `poll`, which also writes it.
     pub published_at: Option<ColumnNames>,
 }
 

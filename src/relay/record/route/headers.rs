@@ -1,4 +1,4 @@
-//! The headers of one record, in one buffer that is used again.
+//! The headers of one record, in a reusable buffer.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,17 +15,17 @@ use crate::relay::decode::pgoutput::Cell;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 
-use super::Reason;
+use super::reason::Reason;
 use super::value;
 
-/// How many headers a row may add.
-const COUNT_MAX: usize = 32;
-/// How many bytes of names and values a row may add.
-const BYTES_MAX: usize = 8 << 10;
-/// How long a name may be.
-const NAME_MAX: usize = 64;
-/// The names that a row may not use.
-const OURS: [&str; 3] = ["event_id", "event_type", "produced_at"];
+/// The number of headers of a row.
+const MAX_COUNT: usize = 32;
+/// The bytes of their names and values.
+const MAX_BYTES: usize = 8 << 10;
+/// The length of a name.
+const MAX_NAME: usize = 64;
+/// walrelay's headers, which a row must not use.
+const RESERVED: [&str; 3] = ["event_id", "event_type", "produced_at"];
 
 /// Names and values, in order.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ impl Headers {
         Ok(())
     }
 
-    /// Adds the row's own headers: a JSON object, or nothing.
+    /// Adds the row's headers: a JSON object, or nothing.
     pub(super) fn push_object(&mut self, row: &Row<'_>) -> Result<(), Reason> {
         let Some(value) = row.value(Role::Headers) else { return Ok(()) };
         let json = match value.cell {
@@ -69,7 +69,7 @@ impl Headers {
         let start = self.bytes.len();
         let mut json = serde_json::Deserializer::from_slice(json);
         let added = Object { headers: self, start, count: 0 };
-        json.deserialize_any(added).and_then(|()| json.end()).map_err(|error| Reason::Headers(told(&error)))
+        json.deserialize_any(added).and_then(|()| json.end()).map_err(|error| Reason::Headers(describe(&error)))
     }
 
     /// Counts the headers.
@@ -99,15 +99,15 @@ impl Headers {
     }
 }
 
-/// Takes the text of a JSON error without its "at line 1 column 7", and with nothing of the row in it.
-fn told(error: &serde_json::Error) -> String {
+/// Describes a JSON error without its position and without any part of the row.
+fn describe(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => {
             let text = error.to_string();
             text.split(" at line ").next().unwrap_or_default().to_owned()
         }
         serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
-            "not JSON".to_owned()
+            "invalid JSON".to_owned()
         }
     }
 }
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        // The text itself belongs to the row and does not go into a message.
+        // The text belongs to the row and must not be part of a message.
         Err(E::custom("expected a JSON object, found a string"))
     }
 
@@ -150,34 +150,34 @@ impl<'de> Visitor<'de> for Object<'_> {
 
 impl Object<'_> {
     fn add(&mut self, name: &str, value: &RawValue) -> Result<(), String> {
-        let legal = (1..=NAME_MAX).contains(&name.len())
+        let legal = (1..=MAX_NAME).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        let shown = || name.chars().take(NAME_MAX).collect::<String>();
+        let shown = || name.chars().take(MAX_NAME).collect::<String>();
         if !legal {
-            return Err(format!("the name {:?} is not 1 to {NAME_MAX} of A-Z a-z 0-9 . _ -", shown()));
+            return Err(format!("invalid name {:?}: allowed are 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -", shown()));
         }
-        if OURS.contains(&name) {
-            return Err(format!("the name {:?} is walrelay's own", shown()));
+        if RESERVED.contains(&name) {
+            return Err(format!("reserved name {:?}", shown()));
         }
         self.count += 1;
-        if self.count > COUNT_MAX {
-            return Err(format!("more than {COUNT_MAX}"));
+        if self.count > MAX_COUNT {
+            return Err(format!("more than {MAX_COUNT} headers"));
         }
         let text = value.get();
         if text.starts_with('"') {
-            let text: Cow<'_, str> = serde_json::from_str::<Name<'_>>(text).map_err(|_| "not JSON".to_owned())?.0;
+            let text: Cow<'_, str> = serde_json::from_str::<Name<'_>>(text).map_err(|_| "invalid JSON".to_owned())?.0;
             self.headers.push(name, text.as_bytes());
         } else {
             self.headers.push(name, text.as_bytes());
         }
-        if self.headers.bytes.len() - self.start > BYTES_MAX {
-            return Err(format!("more than {BYTES_MAX} bytes"));
+        if self.headers.bytes.len() - self.start > MAX_BYTES {
+            return Err(format!("more than {MAX_BYTES} bytes"));
         }
         Ok(())
     }
 }
 
-/// A string that is borrowed where JSON needs no unescaping.
+/// A string that is borrowed if JSON needs no unescaping.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> serde::Deserialize<'de> for Name<'de> {

@@ -1,11 +1,12 @@
-//! From a row to a record: topic, key, value, headers, timestamp, partition.
+//! Converts a row to a record: topic, key, value, headers, timestamp, partition.
 //!
-//! A row's values never become identifiers by themselves: a topic passes Kafka's own rule and the allow-list, a header name
-//! its pattern, and nothing is rewritten to make it fit. A row that cannot become a record gives a [`Reason`]
-//! instead. The same row gives the same record, at every repetition: there is no clock here.
+//! A row's values are validated before they become identifiers: a topic by Kafka's rule and the allow-list, a header name by its
+//! pattern; nothing is rewritten to make it valid. A row that cannot become a record gives a [`Reason`]. The same row gives the same
+//! record at every repetition: there is no clock here.
 
 mod config;
 mod headers;
+mod reason;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ use std::collections::BTreeSet;
 
 use crate::relay::decode::pgoutput::Micros;
 use crate::relay::record::row::Name;
-use crate::relay::record::row::Names;
 use crate::relay::record::row::Role;
+use crate::relay::record::row::RoleNames;
 use crate::relay::record::row::Row;
 
 pub use config::ColumnNames;
@@ -26,30 +27,31 @@ pub use config::Header;
 pub use config::Preset;
 pub use config::Timestamp;
 pub use headers::Headers;
+pub use reason::Reason;
 pub use template::BadTemplate;
 use template::Template;
 pub use value::Written;
 pub use value::unix_micros;
 pub use value::written_at;
 
-/// What is handed to Kafka, borrowed from the row and from [`Scratch`].
+/// A record to publish, borrowed from the row and from [`Scratch`].
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// The topic, legal and allowed.
+pub struct ProducerRecord<'a> {
+    /// The topic, valid and allowed.
     pub topic: &'a str,
-    /// The key; records of one key go to one partition.
+    /// The key.
     pub key: Option<&'a [u8]>,
     /// The value; none is a tombstone.
     pub value: Option<&'a [u8]>,
     /// The headers, in order.
     pub headers: &'a Headers,
-    /// The timestamp in milliseconds of the Unix clock; none is the moment of sending.
+    /// The timestamp in milliseconds of the Unix clock; none means the time of sending.
     pub timestamp_millis: Option<i64>,
-    /// The partition, if the row chooses it.
+    /// The partition, if the row has one.
     pub partition: Option<i32>,
 }
 
-impl Record<'_> {
+impl ProducerRecord<'_> {
     /// Gives the bytes of key, value and headers.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -63,7 +65,7 @@ impl Record<'_> {
     }
 }
 
-/// Buffers that are used again for every record.
+/// Reusable buffers.
 #[derive(Debug, Default)]
 pub struct Scratch {
     topic: String,
@@ -73,62 +75,14 @@ pub struct Scratch {
     produced_at: (Micros, String),
 }
 
-/// Why a row cannot become a record. The text holds no payload, and nothing of the row that is not escaped.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Reason {
-    /// A value is missing that the record needs.
-    #[error("{0} is NULL")]
-    Null(&'static str),
-    /// A value is not what its type says.
-    #[error("{role} is not a legal {expected}")]
-    Illegal {
-        /// Whose value.
-        role: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// The topic breaks Kafka's rule.
-    #[error(
-        "the topic {0:?} is not legal: 1 to 249 of A-Z a-z 0-9 . _ -, not \".\" or \"..\", not starting with \"__\""
-    )]
-    Topic(String),
-    /// The topic is not in the allow-list.
-    #[error("the topic {0:?} is not among allowed_topics")]
-    TopicNotAllowed(String),
-    /// The row's headers cannot be headers.
-    #[error("headers: {0}")]
-    Headers(String),
-    /// The partition is negative or too large.
-    #[error("partition {0} is not a partition number")]
-    Partition(i64),
-    /// The topic has fewer partitions.
-    #[error("topic {topic} has no partition {partition} (key {})", key.as_deref().unwrap_or("none"))]
-    NoPartition {
-        /// The topic.
-        topic: String,
-        /// The partition that the row chooses.
-        partition: i32,
-        /// The record's key, escaped and cut.
-        key: Option<String>,
-    },
-    /// The record is larger than the producer takes.
-    #[error("the record has {size} bytes, more than the {limit} of message.max.bytes, which is walrelay's own limit")]
-    TooLarge {
-        /// Its size.
-        size: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
-
-/// How the rows of one outbox table become records.
+/// Converts the rows of one outbox table to records.
 #[derive(Clone, Debug)]
 pub struct Route {
     schema: String,
     table: String,
     /// Every name of the table, with its schema: the configured one first.
     tables: Vec<(String, String)>,
-    names: Names,
+    names: RoleNames,
     topic: Template,
     key: Role,
     headers: Vec<Header>,
@@ -137,7 +91,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Fills in the preset and checks the template.
+    /// Applies the preset and parses the template.
     pub fn new(config: &Config) -> Result<Self, BadTemplate> {
         let topic = config.topic.as_deref().unwrap_or(match config.preset {
             Preset::Walrelay => "{aggregate_type:lower}-events",
@@ -164,7 +118,7 @@ impl Route {
             }
         };
         let columns = &config.columns;
-        let mut names = Names::default();
+        let mut names = RoleNames::default();
         for (role, name) in Role::ALL.into_iter().zip(&mut names.0) {
             let given = match role {
                 Role::Id => &columns.id,
@@ -194,7 +148,7 @@ impl Route {
         })
     }
 
-    /// Makes a route for rows that are read from the table: there is no commit time, so it must say when a row was written.
+    /// Creates a route for rows that are read from the table: they need `created_at`, since there is no commit time.
     pub fn for_polling(config: &Config) -> Result<Self, BadTemplate> {
         let mut route = Self::new(config)?;
         let columns = configured(config.columns.created_at.as_ref(), Role::CreatedAt.name());
@@ -204,13 +158,13 @@ impl Route {
         Ok(route)
     }
 
-    /// Takes one of the names that the table may have for its own.
+    /// Gives the route with only this name of the table.
     #[must_use]
     pub fn named(&self, schema: &str, table: &str) -> Self {
         Self { schema: schema.to_owned(), table: table.to_owned(), ..self.clone() }
     }
 
-    /// Keeps, of the names that a column may have, the one that the table has.
+    /// Gives the route with only the existing name of each column.
     #[must_use]
     pub fn settled(mut self, columns: &[String]) -> Self {
         for name in self.names.0.iter_mut().flatten() {
@@ -221,13 +175,13 @@ impl Route {
         self
     }
 
-    /// Says whether this is the table, by one of its names.
+    /// Says whether this is one of the table's names.
     #[must_use]
     pub fn is_for(&self, schema: &str, table: &str) -> bool {
         self.tables.iter().any(|(own_schema, own)| own_schema == schema && own == table)
     }
 
-    /// Gives every name that the table may have, with its schema.
+    /// Gives every possible name of the table, with its schema.
     #[must_use]
     pub fn tables(&self) -> &[(String, String)] {
         &self.tables
@@ -245,15 +199,15 @@ impl Route {
         format!("{}.{}", self.schema, self.table)
     }
 
-    /// Says whether the time of a record is when its row was made.
+    /// Says whether the timestamp of a record is `created_at`.
     #[must_use]
     pub fn tells_when_rows_were_made(&self) -> bool {
         self.timestamp == Timestamp::CreatedAt
     }
 
-    /// Gives the names of the columns it reads.
+    /// Gives the names of its columns.
     #[must_use]
-    pub const fn names(&self) -> &Names {
+    pub const fn names(&self) -> &RoleNames {
         &self.names
     }
 
@@ -269,26 +223,26 @@ impl Route {
         self.column(Role::Id)
     }
 
-    /// Gives the name of the column of a role; of several the first one.
+    /// Gives the name of a role's column; the first one of several.
     #[must_use]
     pub fn column(&self, role: Role) -> &str {
         let name = self.names.0.get(role as usize).and_then(Option::as_ref);
         name.and_then(|name| name.columns.first()).map_or(role.name(), String::as_str)
     }
 
-    /// Gives the topic if it is the same for every row.
+    /// Gives the topic, if it is the same for every row.
     #[must_use]
     pub fn fixed_topic(&self) -> Option<&str> {
         self.topic.fixed()
     }
 
-    /// Makes the record of a row whose transaction committed at `committed_at`.
+    /// Creates the record of a row whose transaction committed at `committed_at`.
     pub fn record<'a>(
         &self,
         row: &Row<'a>,
         committed_at: Micros,
         scratch: &'a mut Scratch,
-    ) -> Result<Record<'a>, Reason> {
+    ) -> Result<ProducerRecord<'a>, Reason> {
         self.topic.render(row, &mut scratch.topic)?;
         self.check_topic(&scratch.topic)?;
         scratch.key.clear();
@@ -300,9 +254,9 @@ impl Route {
             Timestamp::CreatedAt => Some(value::created_at(row, committed_at)? / 1_000),
             Timestamp::Now => None,
         };
-        Ok(Record {
+        Ok(ProducerRecord {
             topic: &scratch.topic,
-            // Java and librdkafka place an empty key differently, so it counts as none.
+            // Java and librdkafka choose different partitions for an empty key, so it counts as none.
             key: Some(scratch.key.as_slice()).filter(|key| has_key && !key.is_empty()),
             value: value.map(|value| value.bytes(&scratch.value)),
             headers: &scratch.headers,
@@ -347,13 +301,13 @@ impl Route {
     }
 }
 
-/// Gives the names of a column: as configured, or the one of the preset.
+/// Gives the configured names of a column, or the one of the preset.
 #[must_use]
 pub fn configured(given: Option<&ColumnNames>, preset: &str) -> Vec<String> {
     given.map_or_else(|| vec![preset.to_owned()], |given| given.names().to_vec())
 }
 
-/// Gives the event's id, escaped and cut, for a message to a person.
+/// Gives the event's id, escaped and truncated, for a message.
 #[must_use]
 pub fn event_id(row: &Row<'_>) -> String {
     let mut text = Vec::new();

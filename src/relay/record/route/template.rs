@@ -3,7 +3,7 @@
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 
-use super::Reason;
+use super::reason::Reason;
 use super::value;
 
 /// A parsed template.
@@ -16,22 +16,22 @@ enum Part {
     Column { role: Role, lower: bool },
 }
 
-/// The template cannot be used.
+/// The template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadTemplate {
-    /// A brace is not closed, or closed without being opened.
+    /// Unbalanced braces.
     #[error("unbalanced brace in {0:?}")]
     Unbalanced(String),
-    /// No such column.
+    /// An unknown column.
     #[error("{found:?} is not one of {allowed}")]
     UnknownColumn {
-        /// What was found.
+        /// The name.
         found: String,
-        /// What is allowed.
+        /// The allowed names.
         allowed: String,
     },
-    /// No such modifier.
-    #[error("{0:?} is not a modifier; the only one is lower")]
+    /// An unknown modifier.
+    #[error("unknown modifier {0:?}: the only one is lower")]
     UnknownModifier(String),
 }
 
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_template_says_what_is_wrong() {
+    fn an_invalid_template_is_an_error() {
         let rows = [
             ("{aggregate_type", "unbalanced brace in \"{aggregate_type\""),
             ("a}b", "unbalanced brace in \"a}b\""),
             ("}{id}", "unbalanced brace in \"}{id}\""),
             ("{kind}", "\"kind\" is not one of id, aggregate_type, aggregate_id, event_type"),
             ("{payload}", "\"payload\" is not one of id, aggregate_type, aggregate_id, event_type"),
-            ("{id:upper}", "\"upper\" is not a modifier; the only one is lower"),
+            ("{id:upper}", "unknown modifier \"upper\": the only one is lower"),
         ];
         for (text, expected) in rows {
             assert_eq!(Template::parse(text).unwrap_err().to_string(), expected);

@@ -11,7 +11,7 @@ const UUID: &str = "0191e2a4-7c3e-7b1e-9d2a-0123456789ab";
 /// 2026-11-24T13:45:35.123456Z.
 const COMMITTED: Micros = 848_843_135_123_456;
 
-/// A column: its name, the id of its type, and its value in text or binary form.
+/// A column: its name, its type's OID, and its value in text or binary form.
 type Given<'a> = (&'a str, u32, Form<'a>);
 
 #[derive(Clone, Copy)]
@@ -93,7 +93,7 @@ fn pairs(headers: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_walrelay_preset_makes_the_documented_record() {
+fn the_walrelay_preset_gives_the_documented_record() {
     let made = make(&Config::default(), &plain()).unwrap();
     let expected = Made {
         topic: "order-events".into(),
@@ -128,7 +128,7 @@ fn the_binary_form_gives_the_same_record_as_the_text_form() {
 }
 
 #[test]
-fn a_payload_is_published_as_stored_whatever_its_type() {
+fn a_payload_of_any_type_is_published_as_stored() {
     let rows: [(u32, Form<'_>, Option<&[u8]>); 7] = [
         (114, Form::Text(b"{ \"a\":1 }"), Some(b"{ \"a\":1 }")),
         (25, Form::Text(b"plain"), Some(b"plain")),
@@ -145,7 +145,7 @@ fn a_payload_is_published_as_stored_whatever_its_type() {
 }
 
 #[test]
-fn the_rows_own_headers_follow_ours() {
+fn the_headers_of_the_row_come_last() {
     let object = br#"{"traceparent": "00-ab", "n": 7, "deep": {"x": [1, 2]}, "quoted": "a \"b\"", "none": null}"#;
     let made = make(&Config::default(), &with(plain(), "headers", 3802, Form::Text(object))).unwrap();
     let expected = pairs(&[
@@ -164,13 +164,13 @@ fn d17_hostile_headers_are_rejected_with_the_reason() {
     let many = format!("{{{}}}", many.trim_end_matches(','));
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(8 << 10));
     let rows = [
-        (r#"{"event_id": "forged"}"#, "the name \"event_id\" is walrelay's own"),
-        (r#"{"a b": 1}"#, "the name \"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ -"),
-        (r#"{"": 1}"#, "the name \"\" is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        (r#"{"event_id": "forged"}"#, "reserved name \"event_id\""),
+        (r#"{"a b": 1}"#, "invalid name \"a b\": allowed are 1 to 64 of A-Z a-z 0-9 . _ -"),
+        (r#"{"": 1}"#, "invalid name \"\": allowed are 1 to 64 of A-Z a-z 0-9 . _ -"),
         ("[1]", "expected a JSON object, found an array"),
         (r#""text""#, "expected a JSON object, found a string"),
-        ("{", "not JSON"),
-        (&many, "more than 32"),
+        ("{", "invalid JSON"),
+        (&many, "more than 32 headers"),
         (&long, "more than 8192 bytes"),
     ];
     for (json, expected) in rows {
@@ -181,7 +181,7 @@ fn d17_hostile_headers_are_rejected_with_the_reason() {
 }
 
 #[test]
-fn d15_an_illegal_topic_is_rejected_and_never_rewritten() {
+fn d15_an_invalid_topic_is_rejected_and_never_rewritten() {
     let config = Config { topic: Some("{aggregate_type}".into()), ..Config::default() };
     let long = "x".repeat(250);
     for name in ["../x", "a b", "", ".", "..", "__internal", "a\nb", "größe", long.as_str()] {
@@ -211,7 +211,7 @@ fn a_missing_value_is_named() {
 }
 
 #[test]
-fn d18_a_timestamp_that_no_broker_would_take_gives_way_to_the_commit_time() {
+fn d18_an_impossible_timestamp_is_replaced_by_the_commit_time() {
     let config = Config { timestamp: Some(Timestamp::CreatedAt), ..Config::default() };
     let commit = 1_795_527_935_123;
     let rows = [

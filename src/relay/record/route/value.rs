@@ -11,27 +11,27 @@ use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 use crate::relay::record::row::Value;
 
-use super::Reason;
+use super::reason::Reason;
 
-/// PostgreSQL's clock starts this much after the Unix clock: 2000-01-01.
+/// PostgreSQL's epoch, 2000-01-01, as time since the Unix epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// Turns PostgreSQL's clock into microseconds of the Unix clock.
+/// Converts PostgreSQL's clock to microseconds of the Unix clock.
 #[must_use]
 pub const fn unix_micros(micros: Micros) -> i64 {
     micros.saturating_add(EPOCH_MICROS)
 }
 
-/// The last microsecond of the Unix clock that RFC 3339 can write: the end of the year 9999.
-const WRITABLE_MICROS_MAX: u64 = 253_402_300_799_999_999;
+/// The last time that RFC 3339 can represent: the end of the year 9999.
+const MAX_WRITABLE_MICROS: u64 = 253_402_300_799_999_999;
 
-/// Writes a time as RFC 3339 in UTC, with microseconds.
+/// Formats a time as RFC 3339 in UTC, with microseconds.
 pub(super) fn rfc3339(micros: Micros) -> String {
-    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default().min(WRITABLE_MICROS_MAX);
+    let micros = u64::try_from(unix_micros(micros)).unwrap_or_default().min(MAX_WRITABLE_MICROS);
     humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).to_string()
 }
 
-/// Appends the text of a column. Says whether there is one; NULL and a missing column have none.
+/// Appends the text of a column. Says whether there is one: not for NULL and a missing column.
 pub(super) fn append_text(row: &Row<'_>, role: Role, out: &mut Vec<u8>) -> Result<bool, Reason> {
     let Some(value) = row.value(role) else { return Ok(false) };
     let illegal = |expected| Reason::Illegal { role: role.name(), expected };
@@ -63,7 +63,7 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     }
 }
 
-/// Where the payload's bytes are: in the row as they are, or decoded.
+/// The payload's bytes: borrowed from the row, or decoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Payload<'a> {
     AsStored(&'a [u8]),
@@ -79,7 +79,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Finds the payload's bytes, exactly as stored. `bytea` in its text form is decoded into `decoded`.
+/// Gives the payload's bytes exactly as stored. `bytea` in text form is decoded into `decoded`.
 pub(super) fn payload<'a>(row: &Row<'a>, decoded: &mut Vec<u8>) -> Result<Option<Payload<'a>>, Reason> {
     let Some(value) = row.value(Role::Payload) else { return Ok(None) };
     match (value.kind, value.cell) {
@@ -96,7 +96,7 @@ pub(super) fn payload<'a>(row: &Row<'a>, decoded: &mut Vec<u8>) -> Result<Option
 /// Gives the text of a `json`, `jsonb` or text value.
 pub(super) fn json(value: Value<'_>, role: Role) -> Result<&[u8], Reason> {
     match (value.kind, value.cell) {
-        // jsonb's binary form is a version, then the text.
+        // The binary form of jsonb is a version number and the text.
         (Kind::Jsonb, Cell::Binary([1, text @ ..])) => Ok(text),
         (Kind::Jsonb, Cell::Binary(_)) => Err(Reason::Illegal { role: role.name(), expected: "jsonb of version 1" }),
         (_, Cell::Text(bytes) | Cell::Binary(bytes)) => Ok(bytes),
@@ -119,7 +119,7 @@ fn decode_hex(text: &[u8], decoded: &mut Vec<u8>) -> Result<(), Reason> {
     rest.is_empty().then_some(()).ok_or_else(illegal)
 }
 
-/// Reads the partition that the row chooses.
+/// Reads the row's partition number.
 pub(super) fn partition(row: &Row<'_>) -> Result<Option<i32>, Reason> {
     let mut text = Vec::new();
     if !append_text(row, Role::Partition, &mut text)? {
@@ -130,8 +130,8 @@ pub(super) fn partition(row: &Row<'_>) -> Result<Option<i32>, Reason> {
     i32::try_from(number).ok().filter(|number| *number >= 0).map(Some).ok_or(Reason::Partition(number))
 }
 
-/// Reads `created_at` in microseconds of the Unix clock. A time that no broker would take (infinite, before 1970, after
-/// the commit) gives way to the commit time: a row's clock must not be able to stop the stream.
+/// Reads `created_at` in microseconds of the Unix clock. An impossible time (infinite, before 1970, after the commit) is replaced by
+/// the commit time: a wrong clock of a writer must not stop the stream.
 pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Reason> {
     let committed = unix_micros(committed_at);
     let Some(value) = row.value(Role::CreatedAt) else { return Ok(committed) };
@@ -146,21 +146,20 @@ pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Rea
     Ok(micros.filter(|micros| (0..=committed).contains(micros)).unwrap_or(committed))
 }
 
-/// How far ahead of us the clock that wrote a row may be. Brokers refuse what is more than an hour ahead of theirs.
-const AHEAD_MICROS_MAX: i64 = 300_000_000;
+/// How far ahead a writer's clock may be. Brokers reject a timestamp more than an hour ahead of their clock.
+const MAX_AHEAD_MICROS: i64 = 300_000_000;
 
-/// When a row was written.
+/// The time at which a row was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Written {
-    /// When, as far as it can be.
+    /// The time, at most the current one.
     pub at: Micros,
-    /// The row says that it was far ahead of now.
+    /// The row's time is far ahead of the current one.
     pub is_ahead: bool,
 }
 
-/// Reads when a row was written, where that stands for the commit time: it must be there, finite, and not before 1970. A time
-/// that is far ahead of `now_unix_micros` gives way to it: no broker would take it, and a row's clock must not be able to stop
-/// the stream.
+/// Reads when a row was written, in place of the commit time: not NULL, finite, and not before 1970. A time far ahead of
+/// `now_unix_micros` is replaced by it: brokers would reject it, and a wrong clock of a writer must not stop the stream.
 pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Written, Reason> {
     let role = Role::CreatedAt.name();
     let micros = match row.value(Role::CreatedAt).map(|value| value.cell) {
@@ -172,11 +171,11 @@ pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Written, Reason
         Some(Cell::Unchanged) => None,
     };
     let micros = micros.ok_or(Reason::Illegal { role, expected: "time since 1970" })?;
-    let is_ahead = unix_micros(micros) > now_unix_micros.saturating_add(AHEAD_MICROS_MAX);
+    let is_ahead = unix_micros(micros) > now_unix_micros.saturating_add(MAX_AHEAD_MICROS);
     Ok(Written { at: if is_ahead { now_unix_micros.saturating_sub(EPOCH_MICROS) } else { micros }, is_ahead })
 }
 
-/// Reads `2026-11-24 13:45:35.123456+00`, as PostgreSQL writes it with `DateStyle=ISO` and `TimeZone=UTC`.
+/// Parses `2026-11-24 13:45:35.123456+00`, PostgreSQL's format with `DateStyle=ISO` and `TimeZone=UTC`.
 fn parse_timestamp(text: &str) -> Option<i64> {
     let utc = text.strip_suffix("+00")?.replace(' ', "T");
     let time = humantime::parse_rfc3339(&format!("{utc}Z")).ok()?;
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn d18_any_time_can_be_written() {
+    fn d18_any_time_can_be_formatted() {
         assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999999Z");
         assert_eq!(rfc3339(i64::MIN), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(0), "2000-01-01T00:00:00.000000Z");

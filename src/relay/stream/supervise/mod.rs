@@ -1,11 +1,12 @@
-//! What comes after a connection: wait, start again, let go, or stop.
+//! Decides what follows a connection: wait, connect again, drop the producer, or stop.
 //!
-//! The pipeline and its producer outlive a broken connection and a stall of Kafka, so that nothing is handed over twice. They
-//! are dropped, and what is queued is purged, whenever somebody else might publish in our place meanwhile (the slot is held by
-//! another, or nobody can tell) and after any failed record. Then the WAL is read again from the confirmed position, once the
-//! brokers have answered what the producer before had sent: a key may be rewound, never swapped.
+//! The pipeline and its producer outlive a lost connection and a stall of Kafka, so that no record is enqueued twice. They are
+//! dropped, and the queue is purged, whenever another relay might publish meanwhile (another one holds the slot, or the holder is
+//! unknown) and after any failed record. Then the WAL is read again from the confirmed position, once the brokers have answered the
+//! requests of the old producer: events of a key may be repeated, but never swapped.
 
-mod next;
+mod ended;
+mod step;
 mod wait;
 
 use std::sync::Arc;
@@ -29,19 +30,19 @@ use crate::relay::publish;
 use crate::relay::publish::Publisher;
 use crate::relay::publish::Retired;
 use crate::relay::record::route::Route;
-use crate::relay::retry::patience::Patience;
+use crate::relay::retry::recovery::Recovery;
 use crate::relay::settings::Settings;
 use crate::relay::stream::advance;
-use crate::relay::stream::catalog_watch::Watch;
+use crate::relay::stream::catalog_watch::CatalogWatch;
 use crate::relay::stream::examine;
 use crate::relay::stream::examine::Examined;
 use crate::relay::stream::feedback::Pace;
 use crate::relay::stream::follow::Follow;
 use crate::relay::stream::follow::Held;
-use crate::relay::stream::follow::Left;
+use crate::relay::stream::follow::StreamEnd;
 use crate::relay::stream::keeper::Keeper;
 use crate::relay::stream::keeper::Work;
-use crate::relay::stream::noting::Noting;
+use crate::relay::stream::pipeline_metrics::PipelineMetrics;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::resume::Server;
@@ -49,11 +50,10 @@ use crate::relay::stream::resume::Start;
 use crate::relay::stream::resume::Stored;
 use crate::relay::stream::silence::Silence;
 use crate::relay::stream::stall_report::StallReport;
-use crate::relay::stream::stall_report::Unproven;
 
-use next::Next;
+use step::StreamStep;
 
-/// How long the server may take to start the stream.
+/// The timeout of START_REPLICATION.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 struct Supervisor {
@@ -62,49 +62,47 @@ struct Supervisor {
     target: Target,
     metrics: Metrics,
     stop: CancellationToken,
-    patience: Patience,
+    recovery: Recovery,
     wake: Arc<Notify>,
     held: Option<Held>,
-    /// Producers that were given up, and whose requests are not answered.
+    /// Dropped producers whose requests are not answered yet.
     retired: Vec<Retired>,
-    /// Up to where this process has delivered, and on which server.
+    /// The position up to which this process has delivered, and its server.
     remembered: Option<Stored>,
-    /// One record at a time until the confirmed position has passed this one.
+    /// Records are published one at a time until the confirmed position has passed this one.
     cautious_until: Option<Lsn>,
     stalls: StallReport,
-    /// How often in a row the cluster refused the producer.
+    /// The number of consecutive rejections of the producer by the cluster.
     cluster_refused: u32,
     silence: Silence,
-    /// Our last walsender: when its server was started, and its process id. It may hold the slot for a while after we left it.
+    /// The last walsender: its server's start time and its PID. It may hold the slot for a while after the connection is lost.
     walsender: Option<(String, u32)>,
-    /// When the server was started that was asked last.
+    /// The start time of the last server.
     server_started: String,
-    /// Up to where this process has handed events over, whatever became of them.
+    /// The position up to which this process has enqueued events, acknowledged or not.
     handed_before: Lsn,
-    /// How many records were purged before they were acknowledged. They are handed over again below `handed_before`.
+    /// The number of purged records that are not acknowledged. They are enqueued again before `handed_before`.
     purged_records: u64,
-    /// Another relay has published since we last did, and may have requests at the brokers.
+    /// Another relay has published since this one did, and may have requests in flight.
     follows_another: bool,
-    /// Kafka took nothing, and nothing has been delivered since.
-    in_doubt: bool,
-    /// The watch over the catalog: how it was found last, whatever became of the connection.
-    watch: Option<Watch>,
+    /// The catalog check with its last result, kept between connections.
+    watch: Option<CatalogWatch>,
 }
 
 pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
-    let target = Target::resolve(&settings.postgres.url).map_err(Error::wal("read the configuration"))?;
+    let target = Target::resolve(&settings.postgres.url).map_err(Error::postgres("read the configuration"))?;
     let kafka = publish::Settings::new(
         settings.kafka.clone(),
         settings.relay.name.clone(),
         settings.delivery.max_in_flight_bytes,
     );
-    // Mistakes in the options are told now, not after the servers have come up.
+    // Report mistakes in the options now, not after the servers are up.
     kafka.client()?;
-    metrics.inflight_limit_bytes.set(settings.delivery.max_in_flight_bytes);
+    metrics.max_in_flight_bytes.set(settings.delivery.max_in_flight_bytes);
     let mut supervisor = Supervisor {
         routes: settings.routes()?,
         target,
-        patience: Patience::new(kafka, metrics.clone(), stop.clone()),
+        recovery: Recovery::new(kafka, metrics.clone(), stop.clone()),
         metrics,
         stop,
         wake: Arc::new(Notify::new()),
@@ -120,7 +118,6 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
         handed_before: Lsn::ZERO,
         purged_records: 0,
         follows_another: false,
-        in_doubt: false,
         watch: None,
         settings,
     };
@@ -132,34 +129,34 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
 
 impl Supervisor {
     async fn supervise(&mut self) -> Result<(), Error> {
-        let mut next = Next::AwaitKafka(Duration::ZERO);
+        let mut next = StreamStep::AwaitKafka(Duration::ZERO);
         loop {
-            if self.stop.is_cancelled() && !matches!(next, Next::Over) {
+            if self.stop.is_cancelled() && !matches!(next, StreamStep::Over) {
                 return self.stopped();
             }
             next = match next {
-                Next::Over => return Ok(()),
-                Next::AwaitKafka(pause) => {
+                StreamStep::Over => return Ok(()),
+                StreamStep::AwaitKafka(pause) => {
                     self.await_kafka(pause).await?;
-                    Next::Again
+                    StreamStep::Again
                 }
-                Next::Pause(pause) => {
-                    self.let_arrive().await;
-                    self.patience.pause(pause).await;
-                    Next::Again
+                StreamStep::Pause(pause) => {
+                    self.await_in_flight().await;
+                    self.recovery.pause(pause).await;
+                    StreamStep::Again
                 }
-                Next::AwaitProgress => {
-                    let (lookout, looking) = (Box::pin(self.lookout()), Box::pin(self.looking()));
+                StreamStep::AwaitProgress => {
+                    let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
                     tokio::select! {
                         biased;
                         progress = self.await_progress() => progress?,
-                        never = lookout => match never {},
-                        wrong = looking => return Err(wrong),
+                        never = slot_monitor => match never {},
+                        fatal = checks => return Err(fatal),
                     }
                 }
-                Next::StandBy => self.stand_by().await?,
-                Next::Again => {
-                    self.patience.await_answers(&mut self.retired).await;
+                StreamStep::StandBy => self.stand_by().await?,
+                StreamStep::Again => {
+                    self.recovery.await_retired(&mut self.retired).await;
                     let connected = self.connect_and_follow().await;
                     self.after(connected)?
                 }
@@ -167,43 +164,43 @@ impl Supervisor {
         }
     }
 
-    async fn connect_and_follow(&mut self) -> Result<Left, Error> {
+    async fn connect_and_follow(&mut self) -> Result<StreamEnd, Error> {
         let (stop, config) = (self.stop.clone(), self.settings.postgres.clone());
         let name = self.settings.relay.name.clone();
         let opened = examine::open(&self.target, &self.settings, &self.routes);
         let (session, server, Examined { target, facts, stored, server_started, first, ordinary }) = tokio::select! {
-            opened = self.patience.tick_during(opened) => opened?,
-            () = stop.cancelled() => return Ok(Left::StoppedBefore),
+            opened = self.recovery.tick_during(opened) => opened?,
+            () = stop.cancelled() => return Ok(StreamEnd::StoppedBefore),
         };
         let walsender = session.process_id().map(|process| (server_started.clone(), process));
         self.server_started = server_started;
         let start = self.decide(&server, stored.as_ref())?;
-        // Only now: on another server the catalog is another one, and that is not what went wrong.
+        // Only now: on another server the catalog is another one, and that is not the error to report.
         let (slot, publication) = (self.settings.source.slot.clone(), self.settings.source.publication.clone());
-        let (watch, is_news) = first.judge((&slot, &publication, &self.routes), self.watch.as_ref())?;
+        let (watch, is_new) = first.judge((&slot, &publication, &self.routes), self.watch.as_ref())?;
         self.watch = Some(watch.clone());
         let has_ended = |stored: &Stored| stored.is_released && stored.identity == server.identity;
         if self.remembered.is_none() && !stored.as_ref().is_some_and(has_ended) {
             self.follows_another = true;
         }
         if !self.retired.is_empty() {
-            return Ok(Left::StoppedBefore);
+            return Ok(StreamEnd::StoppedBefore);
         }
-        let places = (start.lsn(), resume::reported(start, stored.as_ref(), server.slot_confirmed));
-        let started = postgres::within(START_LIMIT, session.start(&slot, places, &publication, facts.wants_binary));
+        let positions = (start.lsn(), resume::reported(start, stored.as_ref(), server.slot_confirmed));
+        let started = postgres::within(START_LIMIT, session.start(&slot, positions, &publication, facts.wants_binary));
         let stream = tokio::select! {
-            started = self.patience.tick_during(started) => started.map_err(Error::wal("start replication"))?,
-            () = stop.cancelled() => return Ok(Left::StoppedBefore),
+            started = self.recovery.tick_during(started) => started.map_err(Error::postgres("start replication"))?,
+            () = stop.cancelled() => return Ok(StreamEnd::StoppedBefore),
         };
         self.walsender = walsender;
-        self.patience.let_in();
-        let noted = examine::note(&ordinary.client, is_news.then_some(&watch), &self.settings);
+        self.recovery.connected();
+        let noted = examine::note(&ordinary.client, is_new.then_some(&watch), &self.settings);
         tokio::select! {
-            noted = self.patience.tick_during(noted) => noted.map_err(|error| error.of_role(&target.user))?,
-            () = stop.cancelled() => return Ok(Left::StoppedBefore),
+            noted = self.recovery.tick_during(noted) => noted.map_err(|error| error.of_role(&target.user))?,
+            () = stop.cancelled() => return Ok(StreamEnd::StoppedBefore),
         }
         drop(ordinary);
-        self.prepare(start.lsn(), stream.frame_max())?;
+        self.prepare(start.lsn(), stream.max_frame())?;
         let keeper = Keeper::start(Work {
             target,
             config,
@@ -221,19 +218,19 @@ impl Supervisor {
         let ended = self.follow(stream, keeper, start.lsn()).await;
         self.metrics.postgres.lost(loss(&ended));
         if matches!(ended, Err(Error::Silent { .. })) {
-            self.silence.fell(start.lsn());
+            self.silence.timed_out(start.lsn());
         }
         self.settle(server.identity, &ended).await;
-        self.patience.held_for(began.elapsed());
+        self.recovery.connection_lasted(began.elapsed());
         ended
     }
 
-    /// Follows a stream until it must be left.
-    async fn follow(&mut self, stream: Stream, keeper: Keeper, start: Lsn) -> Result<Left, Error> {
-        let publishes_from = self.take_over();
-        let Some(held) = &mut self.held else { return Ok(Left::SinkFailed) };
-        let noting = Noting::new(&self.metrics, &held.pipeline);
-        let unproven = self.in_doubt.then(|| Unproven::of(&held.pipeline));
+    /// Follows a stream until the connection must end.
+    async fn follow(&mut self, stream: Stream, keeper: Keeper, start: Lsn) -> Result<StreamEnd, Error> {
+        let publishes_from = self.publish_from();
+        let Some(held) = &mut self.held else { return Ok(StreamEnd::SinkFailed) };
+        let pipeline_metrics = PipelineMetrics::new(&self.metrics, &held.pipeline);
+        self.stalls.begin(&held.pipeline);
         let source = &self.settings.source;
         let wal_sender_timeout = self.settings.postgres.wal_sender_timeout;
         let follow = Follow {
@@ -242,42 +239,39 @@ impl Supervisor {
             keeper,
             pace: Pace {
                 wal_sender_timeout,
-                silence_max: self.silence.limit(start, wal_sender_timeout),
-                // Nothing is read from a connection while everything is in flight, so nothing tells that it is lost. The server gives
-                // the slot to another relay after its own limit: by then this one must have looked who has it.
-                stall_release_after: source.stall_release_after.min(wal_sender_timeout),
+                max_silence: self.silence.limit(start, wal_sender_timeout),
+                // At the in-flight limit nothing is read, so a lost connection is not noticed. After its own timeout the server gives
+                // the slot to another relay: by then this one must have checked who holds it.
+                disconnect_on_stall_after: source.disconnect_on_stall_after.min(wal_sender_timeout),
             },
             drain: self.settings.shutdown.drain,
             slot: &source.slot,
             wake: Arc::clone(&self.wake),
             metrics: &self.metrics,
             stop: &self.stop,
-            noting,
+            pipeline_metrics,
             failed: None,
             publishes_from: Some(publishes_from),
-            unproven,
-            in_doubt: &mut self.in_doubt,
             follows_another: &mut self.follows_another,
             stalls: &mut self.stalls,
         };
         Box::pin(follow.run()).await
     }
 
-    /// Chooses where to start. What this process remembers is at least as far as what is stored, unless another relay has
-    /// stored since.
+    /// Decides where to start. The position of this process is at least the stored one, unless another relay has stored one since.
     fn decide(&mut self, server: &Server, stored: Option<&Stored>) -> Result<Start, Error> {
         let delivered = self.remembered.as_ref().or(stored).map(|it| it.position);
-        // Where positions are not stored, the slot says how far another relay has come.
+        // Without a stored position the slot shows how far another relay has come.
         let reached = stored.map_or(server.slot_confirmed, |stored| stored.position);
         if let (None, Some(remembered)) = (stored, &self.remembered) {
-            // Nothing but this process knows of the server before.
+            // Only this process knows the previous server.
             remembered.is_of(&server.identity.system_id)?;
         }
         let is_ours = |remembered: &Stored| remembered.identity == server.identity && reached <= remembered.position;
         if !self.remembered.as_ref().is_some_and(is_ours) {
             self.follows_another |=
                 self.remembered.take().is_some_and(|remembered| remembered.identity == server.identity);
-            self.let_go();
+            self.drop_producer();
             self.handed_before = Lsn::ZERO;
         }
         let start = resume::decide(server, self.remembered.as_ref().or(stored))?;
@@ -286,14 +280,14 @@ impl Supervisor {
                 %slot,
                 %delivered,
                 timeline = server.identity.timeline,
-                "the server was promoted: starting at the slot; events may be repeated, and events that are in Kafka may be \
-                 missing in the database"
+                "server was promoted: starting at the slot; events may be repeated, and events in Kafka may be missing in the \
+                 database"
             );
         }
         Ok(start)
     }
 
-    /// Makes the pipeline and its producer, or readies the ones that live.
+    /// Creates the pipeline and its producer, or prepares the existing ones for a new connection.
     fn prepare(&mut self, start: Lsn, frame_bytes: usize) -> Result<(), Error> {
         if let Some(held) = &mut self.held {
             held.pipeline.reconnect();
@@ -306,36 +300,36 @@ impl Supervisor {
             pipeline.be_cautious(until);
         }
         let publisher =
-            Publisher::new(self.patience.kafka(), pipeline.reports(), Arc::clone(&self.wake), self.metrics.clone())?;
+            Publisher::new(self.recovery.kafka(), pipeline.reports(), Arc::clone(&self.wake), self.metrics.clone())?;
         self.held = Some(Held { pipeline, publisher });
         Ok(())
     }
 
-    /// Remembers how far this process came, and sees to it that the server knows where nothing else tells it.
-    async fn settle(&mut self, identity: Identity, ended: &Result<Left, Error>) {
+    /// Records the position of this process, and confirms it if nothing else can.
+    async fn settle(&mut self, identity: Identity, ended: &Result<StreamEnd, Error>) {
         let Some(held) = &mut self.held else { return };
         let position = held.pipeline.confirmation().lsn();
         self.remembered = Some(Stored { identity, position, is_released: false });
         if matches!(ended, Err(Error::Raised { .. })) && !self.settings.source.store_position {
             let to = (position, self.server_started.as_str());
             let advancing = advance::advance(&self.target, &self.settings, to, self.watch.as_ref(), &self.stop);
-            self.patience.tick_during(advancing).await;
+            self.recovery.tick_during(advancing).await;
         }
     }
 
-    /// Purges what is queued: from here on somebody else may publish it.
-    fn let_go(&mut self) {
+    /// Drops the producer and purges its queue: another relay may publish those records now.
+    fn drop_producer(&mut self) {
         if let Some(Held { mut pipeline, publisher }) = self.held.take() {
             let records = pipeline.ledger().records();
-            // What was purged before may be among them.
-            let is_again = pipeline.confirmation().lsn() < self.handed_before;
-            self.purged_records = if is_again { records.max(self.purged_records) } else { records };
+            // They may include records that were purged before.
+            let is_resent = pipeline.confirmation().lsn() < self.handed_before;
+            self.purged_records = if is_resent { records.max(self.purged_records) } else { records };
             self.handed_before = self.handed_before.max(pipeline.frontier());
             self.retired.push(publisher.retire());
         }
     }
 
-    /// Counts the purged records that have not been acknowledged since.
+    /// Gives the number of purged records that are not acknowledged since.
     fn purged(&mut self) -> u64 {
         let acknowledged = match &mut self.held {
             Some(held) => Some(held.pipeline.confirmation().lsn()),
@@ -348,11 +342,13 @@ impl Supervisor {
     }
 }
 
-/// Says why the connection to PostgreSQL is over.
-const fn loss(ended: &Result<Left, Error>) -> Loss {
+/// Gives the reason of the end of the connection to PostgreSQL.
+const fn loss(ended: &Result<StreamEnd, Error>) -> Loss {
     match ended {
-        Ok(Left::ServerLeaves | Left::ServerLeavesAhead) => Loss::ServerLeft,
-        Ok(Left::Stopped | Left::StoppedBefore | Left::Stalled | Left::SinkFailed) => Loss::LetGo,
+        Ok(StreamEnd::ServerShutdown | StreamEnd::ServerShutdownUnacked) => Loss::ServerShutdown,
+        Ok(StreamEnd::Stopped | StreamEnd::StoppedBefore | StreamEnd::Stalled | StreamEnd::SinkFailed) => {
+            Loss::Disconnected
+        }
         Err(_) => Loss::Failed,
     }
 }

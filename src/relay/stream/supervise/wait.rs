@@ -1,4 +1,4 @@
-//! What is waited for between two connections: brokers, answers, progress, the slot.
+//! The waits between two connections: for brokers, acknowledgements, the slot.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,87 +9,83 @@ use crate::relay::metrics::State;
 use crate::relay::publish::Stalled;
 use crate::relay::stream::examine;
 use crate::relay::stream::holder::Holder;
-use crate::relay::stream::holder::Watch;
+use crate::relay::stream::holder::HolderWatch;
 use crate::relay::stream::slot_monitor;
 
 use super::Supervisor;
-use super::next::Next;
+use super::step::StreamStep;
 
-/// How long what was on the way may still arrive after the connection was lost.
-const ARRIVAL_GRACE: Duration = Duration::from_secs(1);
-/// How often a stall that lasts is looked at.
+/// How long to wait for acknowledgements after the connection is lost.
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(1);
+/// How often a stall is checked.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the holder of the slot is named while it stays the same.
+/// How often the same holder of the slot is logged.
 const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Supervisor {
-    /// Pauses, then waits for Kafka. What the slot keeps meanwhile goes on being looked at, and whether a start would find
-    /// everything in PostgreSQL as it must be.
+    /// Pauses, then waits for Kafka. Meanwhile the slot is monitored, and PostgreSQL is checked.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let (lookout, looking) = (Box::pin(self.lookout()), Box::pin(self.looking()));
-        let patience = &mut self.patience;
+        let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
+        let recovery = &mut self.recovery;
         let answering = async {
-            patience.pause(pause).await;
-            patience.await_kafka(looking).await
+            recovery.pause(pause).await;
+            recovery.await_kafka(checks).await
         };
         tokio::select! {
             biased;
             awaited = answering => awaited,
-            never = lookout => match never {},
+            never = slot_monitor => match never {},
         }
     }
 
-    pub(super) fn lookout(&self) -> impl Future<Output = Infallible> + use<> {
+    pub(super) fn slot_monitor(&self) -> impl Future<Output = Infallible> + use<> {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
-        let name = format!("{} lookout", self.settings.relay.name);
-        slot_monitor::alone(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
+        let name = format!("{} slot monitor", self.settings.relay.name);
+        slot_monitor::run(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
-    /// Looks whether a start would find everything in PostgreSQL as it must be, again and again: nothing else does while
-    /// there is no connection. Gives what is wrong for good.
-    pub(super) fn looking(&self) -> impl Future<Output = Error> + use<> {
-        let (beside, watch) = (self.patience.beside(), self.watch.clone());
+    /// Checks again and again whether a start would succeed: without a connection nothing else does. Gives a fatal error.
+    pub(super) fn checks(&self) -> impl Future<Output = Error> + use<> {
+        let (source, watch) = (self.recovery.source(), self.watch.clone());
         let (target, settings, routes) = (self.target.clone(), self.settings.clone(), self.routes.clone());
-        beside.until_wrong(async move || examine::look(&target, &settings, &routes, watch.as_ref()).await)
+        source.until_fatal(async move || examine::look(&target, &settings, &routes, watch.as_ref()).await)
     }
 
-    /// Waits, without a connection, until a record is acknowledged. The producer keeps what it has: whether a record that was
-    /// sent is written is known only once its broker answers. It lets go when another relay has the slot, or when
-    /// nobody can tell.
-    pub(super) async fn await_progress(&mut self) -> Result<Next, Error> {
+    /// Waits, without a connection, until a record is acknowledged. The producer stays: only the broker's answer shows whether a
+    /// record was written. It is dropped when another relay holds the slot, or when the holder is unknown.
+    pub(super) async fn await_progress(&mut self) -> Result<StreamStep, Error> {
         let watch = self.watch();
-        let mut taken = std::pin::pin!(watch.until_taken(self.walsender.as_ref().map(|(_, process)| *process)));
-        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().left_records());
+        let mut taken = std::pin::pin!(watch.until_held_by_other(self.walsender.as_ref().map(|(_, process)| *process)));
+        let acked = self.held.as_ref().map_or(0, |held| held.pipeline.reports().acked_records());
         loop {
             self.metrics.tick();
-            let Some(held) = &self.held else { return Ok(Next::Again) };
+            let Some(held) = &self.held else { return Ok(StreamStep::Again) };
             held.pipeline.ledger().await_any();
             if held.publisher.failure().is_some() {
                 return self.after_failure();
             }
-            if held.pipeline.reports().left_records() > acked || held.pipeline.ledger().records() == 0 {
+            if held.pipeline.reports().acked_records() > acked || held.pipeline.ledger().records() == 0 {
                 tracing::info!("kafka delivery resumed");
                 self.stalls.over();
-                self.in_doubt = false;
                 self.metrics.kafka.connected();
                 self.metrics.enter(State::SourceReconnecting);
-                return Ok(Next::Again);
+                return Ok(StreamStep::Again);
             }
             self.stalls.report(Stalled { waiting: held.publisher.waiting() }, &self.metrics);
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(Next::Again),
+                () = self.stop.cancelled() => return Ok(StreamStep::Again),
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(STALL_INTERVAL) => {}
                 () = &mut taken => {
-                    self.let_go();
-                    return Ok(Next::Again);
+                    self.drop_producer();
+                    return Ok(StreamStep::Again);
                 }
             }
         }
     }
 
-    /// Waits until the slot is free. A connection of another name is no relay that does our work meanwhile.
-    pub(super) async fn stand_by(&mut self) -> Result<Next, Error> {
+    /// Waits until the slot is free. A holder with another name is not a relay of this slot.
+    pub(super) async fn stand_by(&mut self) -> Result<StreamStep, Error> {
         self.metrics.enter(State::Standby);
         let (watch, name, metrics) = (self.watch(), self.settings.relay.name.clone(), self.metrics.clone());
         let mut said: Option<(Holder, Instant)> = None;
@@ -101,7 +97,7 @@ impl Supervisor {
             }
             let Holder { pid, application_name } = holder;
             if is_relay {
-                tracing::info!(pid, application_name, "standing by: another relay holds the slot");
+                tracing::info!(pid, application_name, "standby: another relay holds the slot");
             } else {
                 tracing::warn!(code = "WR-6904", pid, application_name, "another connection holds the slot");
             }
@@ -109,17 +105,17 @@ impl Supervisor {
         });
         let stop = self.stop.clone();
         let freed = tokio::select! {
-            () = stop.cancelled() => return Ok(Next::Again),
-            freed = self.patience.tick_during(free) => freed,
+            () = stop.cancelled() => return Ok(StreamStep::Again),
+            freed = self.recovery.tick_during(free) => freed,
         };
         match freed {
-            Ok(()) => Ok(Next::Again),
+            Ok(()) => Ok(StreamStep::Again),
             Err(error) => self.after_error(error),
         }
     }
 
-    fn watch(&self) -> Watch {
-        Watch {
+    fn watch(&self) -> HolderWatch {
+        HolderWatch {
             target: self.target.clone(),
             config: self.settings.postgres.clone(),
             application_name: format!("{} standby", self.settings.relay.name),
@@ -127,35 +123,29 @@ impl Supervisor {
         }
     }
 
-    /// Says when the first event may be published. What the relay before us has sent must be written by then, as far as that can
-    /// be waited for: it cannot be asked any more. If it lives it sees meanwhile that we hold the slot, and lets go.
-    pub(super) fn take_over(&self) -> Instant {
+    /// Gives the time at which the first event may be published: requests of the previous relay should be answered by then. If it
+    /// still runs, it notices meanwhile that this relay holds the slot, and drops its producer.
+    pub(super) fn publish_from(&self) -> Instant {
         let now = Instant::now();
         if !self.follows_another {
             return now;
         }
         let delay = self.settings.source.takeover_delay;
-        tracing::info!(
-            seconds = delay.as_secs_f64(),
-            "waiting before the first event: the relay before may have requests at the brokers"
-        );
+        tracing::info!(seconds = delay.as_secs_f64(), "takeover: waiting for requests of the previous relay");
         now + delay
     }
 
-    /// Waits for what is on the way without a connection, and purges what does not arrive soon: a standby takes over.
-    pub(super) async fn let_arrive(&mut self) {
-        let until = tokio::time::Instant::now() + ARRIVAL_GRACE;
+    /// Waits for acknowledgements without a connection, and purges what is not acknowledged soon: a standby may take over.
+    pub(super) async fn await_in_flight(&mut self) {
+        let until = tokio::time::Instant::now() + IN_FLIGHT_GRACE;
         while let Some(held) = &self.held {
             if held.pipeline.ledger().await_all() {
                 return;
             }
             if tokio::time::timeout_at(until, self.wake.notified()).await.is_err() {
                 let records = held.pipeline.ledger().records();
-                tracing::info!(
-                    records,
-                    "Kafka does not take what is on the way: it is handed over again after reconnecting"
-                );
-                return self.let_go();
+                tracing::info!(records, "records not acknowledged: they are published again after reconnecting");
+                return self.drop_producer();
             }
         }
     }

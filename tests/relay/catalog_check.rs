@@ -6,8 +6,8 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
-use super::unseen::await_all;
-use super::unseen::version;
+use super::gaps::await_all;
+use super::gaps::version;
 use crate::support::kafka::Kafka;
 use crate::support::program::Ended;
 use crate::support::program::Program;

@@ -1,7 +1,6 @@
-//! Bytes that have arrived and are not used yet: one buffer with a cursor, of bounded size.
+//! Bytes that were received and not consumed: one buffer with a cursor, of bounded size.
 //!
-//! It grows only for a message whose length is known and allowed, and shrinks again when that message is used, so one large
-//! row does not cost its size for ever.
+//! It grows only for a message whose length is known and allowed, and shrinks after that message is consumed.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,44 +10,44 @@ use std::task::Poll;
 use tokio::io::AsyncRead;
 use tokio::io::ReadBuf;
 
-use super::Error;
+use super::error::Error;
 
-/// The size it starts with and comes back to: several hundred small events for each wake-up.
+/// The initial and usual size: several hundred small events per wake-up.
 const USUAL: usize = 256 << 10;
 
-/// The buffer.
-pub(super) struct Inbox {
-    /// Always filled up to its length, so that reading into it needs no unsafe code.
+/// The buffer of a socket.
+pub(super) struct ReadBuffer {
+    /// Always initialized, so that reading into it needs no unsafe code.
     bytes: Vec<u8>,
-    /// Where the unread bytes begin; `start <= end <= bytes.len()`.
+    /// The start of the unread bytes; `start <= end <= bytes.len()`.
     start: usize,
-    /// Where they end.
+    /// Their end.
     end: usize,
-    /// The largest message that may be held.
+    /// The size of the largest message.
     limit: usize,
 }
 
-impl fmt::Debug for Inbox {
+impl fmt::Debug for ReadBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the bytes: they are rows.
-        f.debug_struct("Inbox").field("unread", &(self.end - self.start)).field("size", &self.bytes.len()).finish()
+        f.debug_struct("ReadBuffer").field("unread", &(self.end - self.start)).field("size", &self.bytes.len()).finish()
     }
 }
 
-impl Inbox {
-    /// Makes an empty buffer.
+impl ReadBuffer {
+    /// Creates an empty buffer.
     pub(super) fn new(limit: usize) -> Self {
         Self { bytes: vec![0; USUAL], start: 0, end: 0, limit }
     }
 
-    /// Changes the largest message that may be held.
+    /// Changes the size of the largest message.
     pub(super) const fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Marks the first `used` unread bytes as used.
+    /// Removes the first `used` unread bytes.
     pub(super) fn consume(&mut self, used: usize) {
-        debug_assert!(used <= self.end - self.start, "more was used than there is");
+        debug_assert!(used <= self.end - self.start, "more bytes consumed than unread");
         self.start = self.end.min(self.start + used);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -62,7 +61,7 @@ impl Inbox {
         }
     }
 
-    /// Makes room for a whole message at the front, or refuses it before anything is allocated.
+    /// Makes room for the whole first message. A message above the limit is rejected before anything is allocated.
     pub(super) fn make_room(&mut self, length: usize) -> Result<(), Error> {
         if length > self.limit {
             return Err(Error::TooLarge { length, limit: self.limit });
@@ -71,14 +70,14 @@ impl Inbox {
             self.compact();
         }
         if length > self.bytes.len() {
-            // Doubling would round a message just above the limit's half up to twice its size.
+            // Exactly this size: doubling would waste up to the size of a large message.
             self.bytes.resize(length, 0);
         }
         Ok(())
     }
 
-    /// Reads everything the peer has sent, as far as there is room: 0 bytes only if there is none. The end of the
-    /// connection is an error.
+    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the connection is
+    /// an error.
     pub(super) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,
@@ -99,10 +98,12 @@ impl Inbox {
                     received += into.filled().len();
                     self.end += into.filled().len();
                 }
-                // What arrived before the end is looked at first; the next read meets the end again.
+                // Bytes before the end are handled first; the next read sees the end again.
                 Poll::Ready(_) | Poll::Pending if received > 0 => return Poll::Ready(Ok(received)),
                 Poll::Ready(Ok(())) => return Poll::Ready(Err(Error::Closed)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::io("read from PostgreSQL")(error))),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Error::io("could not receive data from server")(error)));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -127,33 +128,33 @@ mod tests {
 
     use super::*;
 
-    async fn fill(inbox: &mut Inbox, mut bytes: &[u8]) -> usize {
-        poll_fn(|context| inbox.poll_fill(context, &mut bytes)).await.unwrap()
+    async fn fill(read_buffer: &mut ReadBuffer, mut bytes: &[u8]) -> usize {
+        poll_fn(|context| read_buffer.poll_fill(context, &mut bytes)).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_large_message_makes_it_grow_and_its_use_makes_it_shrink() {
-        let mut inbox = Inbox::new(1 << 20);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
         let large = vec![7; 900_000];
-        assert_eq!(fill(&mut inbox, &large).await, USUAL);
-        inbox.make_room(900_000).unwrap();
-        assert_eq!(fill(&mut inbox, &large).await, 900_000 - USUAL);
-        assert_eq!(inbox.unread(), large);
-        inbox.consume(900_000 - 3);
-        assert_eq!((inbox.unread(), inbox.bytes.capacity()), ([7, 7, 7].as_slice(), USUAL));
+        assert_eq!(fill(&mut read_buffer, &large).await, USUAL);
+        read_buffer.make_room(900_000).unwrap();
+        assert_eq!(fill(&mut read_buffer, &large).await, 900_000 - USUAL);
+        assert_eq!(read_buffer.unread(), large);
+        read_buffer.consume(900_000 - 3);
+        assert_eq!((read_buffer.unread(), read_buffer.bytes.capacity()), ([7, 7, 7].as_slice(), USUAL));
     }
 
     #[tokio::test]
     async fn a_message_above_the_limit_is_refused_and_nothing_is_allocated() {
-        let mut inbox = Inbox::new(1 << 20);
-        let refused = inbox.make_room((1 << 20) + 1);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
+        let refused = read_buffer.make_room((1 << 20) + 1);
         assert!(matches!(refused, Err(Error::TooLarge { length: 1_048_577, limit: 1_048_576 })));
-        assert_eq!(inbox.bytes.capacity(), USUAL);
+        assert_eq!(read_buffer.bytes.capacity(), USUAL);
     }
 
     #[tokio::test]
     async fn what_was_used_makes_room_for_more() {
-        let mut inbox = Inbox::new(1 << 20);
+        let mut read_buffer = ReadBuffer::new(1 << 20);
         let mut sent = 0_u8;
         let mut seen = 0_u8;
         for step in (1..4_000).rev() {
@@ -163,22 +164,22 @@ mod tests {
                     sent
                 })
                 .collect();
-            assert_eq!(fill(&mut inbox, &chunk).await, step);
+            assert_eq!(fill(&mut read_buffer, &chunk).await, step);
             // All but the last byte, so that the buffer never falls empty by itself.
-            let used = inbox.unread().len() - 1;
-            for byte in inbox.unread().iter().take(used) {
+            let used = read_buffer.unread().len() - 1;
+            for byte in read_buffer.unread().iter().take(used) {
                 seen = seen.wrapping_add(1);
                 assert_eq!(*byte, seen);
             }
-            inbox.consume(used);
+            read_buffer.consume(used);
         }
-        assert_eq!(inbox.bytes.len(), USUAL);
+        assert_eq!(read_buffer.bytes.len(), USUAL);
     }
 
     #[tokio::test]
     async fn the_end_of_the_connection_is_an_error() {
-        let mut inbox = Inbox::new(1 << 20);
-        let ended = poll_fn(|context| inbox.poll_fill(context, &mut b"".as_slice())).await;
+        let mut read_buffer = ReadBuffer::new(1 << 20);
+        let ended = poll_fn(|context| read_buffer.poll_fill(context, &mut b"".as_slice())).await;
         assert!(matches!(ended, Err(Error::Closed)));
     }
 }

@@ -1,4 +1,4 @@
-//! One transaction: rows into the hand, records to Kafka, marks, and only then the commit.
+//! Publishes one batch: lock rows, publish records, mark rows, and only then commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,31 +23,31 @@ use crate::relay::publish::Verdict;
 use crate::relay::record::route;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::Written;
-use crate::relay::retry::patience::Patience;
-use crate::relay::retry::recurrence::Place;
+use crate::relay::retry::recovery::Recovery;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::settings::Settings;
 
-use super::Desk;
 use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
 use super::source::Source;
 use super::source::Table;
+use super::table_state::TableState;
 
-/// How often a batch is begun anew because of a row that the server cannot send.
-const LOOKS_MAX: u32 = 4;
-/// How long one query may take.
+/// The attempts of a batch with a row that the server cannot send.
+const MAX_ATTEMPTS: u32 = 4;
+/// The timeout of a query.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
-/// How many rows are taken while each is published alone.
+/// The number of rows of a batch while each is published alone.
 const CAUTIOUS_ROWS: i64 = 100;
-/// How long a full producer is left alone.
+/// The pause when librdkafka's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
-/// What outlives a transaction: the producer, and what is known of the peers.
-pub(super) struct Hands {
-    pub(super) patience: Patience,
+/// The producer and the recovery state, which outlive a transaction.
+pub(super) struct BatchPublisher {
+    pub(super) recovery: Recovery,
     outlet: Option<Outlet<Publisher>>,
-    /// Producers that were given up, and whose requests are not answered.
+    /// Dropped producers whose requests are not answered yet.
     retired: Vec<Retired>,
     wake: Arc<Notify>,
     metrics: Metrics,
@@ -55,47 +55,47 @@ pub(super) struct Hands {
     batch_timeout: Duration,
     drain: Duration,
     marked: u64,
-    /// How many records were purged before they were acknowledged; their rows are published again.
+    /// The number of purged records that are not acknowledged; their rows are published again.
     purged_records: u64,
 }
 
-/// How a transaction ended.
-pub(super) enum Turn {
+/// The result of a batch.
+pub(super) enum BatchRun {
     /// It is committed, or was empty.
     Over {
         /// There may be more rows.
         is_full: bool,
     },
-    /// It is given up.
-    Left(Left),
+    /// It was abandoned.
+    Abandoned(PollEnd),
 }
 
-/// Why a connection is left that need not have failed.
+/// Why a connection ended without an error.
 #[derive(Debug)]
-pub(super) enum Left {
-    /// A stop was asked for, and nothing is in hand.
+pub(super) enum PollEnd {
+    /// The relay is stopped between two batches.
     Stopped,
-    /// Kafka has not delivered a batch in time.
+    /// A batch was not acknowledged in time.
     Stalled,
-    /// A record failed, or the producer did.
+    /// A record or the producer failed.
     SinkFailed {
         failure: Failure,
-        /// It was the only record on the way, and so the culprit.
+        /// It was the only record in flight, so it is the one that failed.
         was_alone: bool,
     },
 }
 
-/// How far a batch came.
+/// The result of publishing a batch.
 enum Published {
-    /// So many rows have arrived, and the next one, whose bucket is given, cannot become a record.
+    /// So many rows are acknowledged; the next one, with its bucket, cannot be published.
     UpTo(usize, Option<(i32, Error)>),
-    Left(Left),
+    Abandoned(PollEnd),
 }
 
-impl Hands {
-    pub(super) fn new(patience: Patience, settings: &Settings, metrics: Metrics, stop: CancellationToken) -> Self {
+impl BatchPublisher {
+    pub(super) fn new(recovery: Recovery, settings: &Settings, metrics: Metrics, stop: CancellationToken) -> Self {
         Self {
-            patience,
+            recovery,
             outlet: None,
             retired: Vec::new(),
             wake: Arc::new(Notify::new()),
@@ -113,38 +113,38 @@ impl Hands {
         self.marked
     }
 
-    /// Sees to it that there is a producer.
+    /// Creates a producer if there is none.
     pub(super) fn ready(&mut self) -> Result<(), RelayError> {
         if self.outlet.is_none() {
             let ledger = Ledger::new(Lsn::ZERO);
             let (wake, metrics) = (Arc::clone(&self.wake), self.metrics.clone());
-            let publisher = Publisher::new(self.patience.kafka(), ledger.reports(), wake, metrics)?;
+            let publisher = Publisher::new(self.recovery.kafka(), ledger.reports(), wake, metrics)?;
             self.outlet = Some(Outlet::new(ledger, publisher));
         }
         Ok(())
     }
 
-    /// Tells why the producer must go, if it must: also one that has nothing to send may have lost its brokers.
+    /// Gives the failure of the producer, if there is one: an idle producer may have failed too.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.outlet.as_ref().and_then(|outlet| outlet.sink.failure())
     }
 
-    /// Drops the producer, and purges what it has, unless everything has arrived.
-    pub(super) fn let_go_of_what_is_on_the_way(&mut self) {
+    /// Drops the producer and purges its queue, unless every record is acknowledged.
+    pub(super) fn drop_unacked(&mut self) {
         let records = self.outlet.as_ref().map_or(0, |outlet| outlet.ledger.records());
         self.purged_records = self.purged_records.max(records);
-        if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.has_delivered_all()) {
+        if self.failure().is_some() || self.outlet.as_mut().is_some_and(|outlet| !outlet.is_all_acked()) {
             self.retired.extend(self.outlet.take().map(|outlet| outlet.sink.retire()));
             self.metrics.in_flight(0, 0, None);
         }
     }
 
-    /// Every row that was seen is published: those of purged records as well.
+    /// Records that every row is published, including those of purged records.
     pub(super) const fn has_caught_up(&mut self) {
         self.purged_records = 0;
     }
 
-    /// A stop is in order if a restart repeats nothing.
+    /// Ends the relay. The stop is orderly if a restart repeats nothing.
     pub(super) const fn stopped(&self) -> Result<(), RelayError> {
         match self.purged_records {
             0 => Ok(()),
@@ -152,17 +152,17 @@ impl Hands {
         }
     }
 
-    /// Waits until the brokers have answered what given-up producers have sent.
-    pub(super) async fn await_answers(&mut self) {
-        self.patience.await_answers(&mut self.retired).await;
+    /// Waits until the brokers have answered the requests of dropped producers.
+    pub(super) async fn await_retired(&mut self) {
+        self.recovery.await_retired(&mut self.retired).await;
     }
 
-    /// Notes how much is unpublished.
-    pub(super) async fn look(&self, source: &Source, desks: &mut [Desk]) -> Result<(), RelayError> {
+    /// Updates the metrics of unpublished rows.
+    pub(super) async fn update_backlog(&self, source: &Source, states: &mut [TableState]) -> Result<(), RelayError> {
         let (mut events, mut oldest_micros, mut server_micros) = (0, 0, 0);
-        for (table, desk) in source.tables.iter().zip(desks) {
-            let (backlog, drawn) = self.asked(source.backlog(table)).await?;
-            table.tell_of_the_end(&drawn, &mut desk.percent_told);
+        for (table, state) in source.tables.iter().zip(states) {
+            let (backlog, drawn) = self.within_limit(source.backlog(table)).await?;
+            table.warn_of_exhaustion(&drawn, &mut state.warned_percent);
             events += backlog.events;
             oldest_micros = backlog.oldest_micros.max(oldest_micros);
             server_micros = backlog.server_micros;
@@ -175,108 +175,108 @@ impl Hands {
         Ok(())
     }
 
-    /// Takes a batch of this outbox from the table to Kafka.
-    pub(super) async fn turn(
+    /// Publishes a batch of this outbox.
+    pub(super) async fn run_batch(
         &mut self,
         source: &mut Source,
-        place: usize,
-        desk: &mut Desk,
-    ) -> Result<Turn, RelayError> {
-        let idle = Ok(Turn::Over { is_full: false });
-        let Some(table) = source.tables.get(place) else { return idle };
+        index: usize,
+        state: &mut TableState,
+    ) -> Result<BatchRun, RelayError> {
+        let idle = Ok(BatchRun::Over { is_full: false });
+        let Some(table) = source.tables.get(index) else { return idle };
         let at = (u64::from(table.class()), self.marked);
         let located = |error| located(error, table, at);
-        let buckets = self.asked(source.begin(table, &desk.candidates())).await?;
-        desk.sweep.claimed(&buckets);
+        let buckets = self.within_limit(source.begin(table, &state.candidates())).await?;
+        state.sweep.claimed(&buckets);
         let mut batch = match buckets.as_slice() {
             [] => Batch::default(),
-            some => self.fetch(source, table, some, desk).await.map_err(located)?,
+            some => self.fetch(source, table, some, state).await.map_err(located)?,
         };
         if batch.rows.is_empty() {
-            self.asked(source.commit()).await?;
-            return Ok(Turn::Over { is_full: batch.is_full });
+            self.within_limit(source.commit()).await?;
+            return Ok(BatchRun::Over { is_full: batch.is_full });
         }
         self.metrics.events_received.add(batch.rows.len() as u64);
-        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, desk, &batch)).await? {
+        let (count, poison) = match Box::pin(self.publish(&mut source.ended, table, state, &batch)).await? {
             Published::UpTo(count, poison) => (count, poison),
-            Published::Left(left) => {
-                if let Left::SinkFailed { failure, .. } = &left
+            Published::Abandoned(end) => {
+                if let PollEnd::SinkFailed { failure, .. } = &end
                     && failure.verdict == Verdict::Record
                 {
-                    desk.cautious_until = batch.rows.last().map(|row| row.sequence);
+                    state.cautious_until = batch.rows.last().map(|row| row.sequence);
                 }
-                return Ok(Turn::Left(left));
+                return Ok(BatchRun::Abandoned(end));
             }
         };
         batch.rows.truncate(count);
         if !batch.rows.is_empty() {
             self.metrics.last_delivery_micros.set(now_micros());
-            self.asked(source.mark(table, &batch.rows)).await.map_err(located)?;
+            self.within_limit(source.mark(table, &batch.rows)).await.map_err(located)?;
         }
-        self.asked(source.commit()).await.map_err(located)?;
+        self.within_limit(source.commit()).await.map_err(located)?;
         self.marked += batch.rows.len() as u64;
         let is_full = batch.is_full || poison.is_some();
         if let Some((bucket, poison)) = poison {
-            desk.set_aside(bucket, poison.into());
+            state.set_aside(bucket, poison.into());
         }
-        Ok(Turn::Over { is_full })
+        Ok(BatchRun::Over { is_full })
     }
 
-    /// Takes rows into the hand. At a row that the server cannot send only those before it are taken; if it is the first, its
-    /// bucket is set aside, and none is.
+    /// Locks and reads rows. Before a row that the server cannot send only the earlier ones are read; if it is the first one, its
+    /// bucket is excluded, and none is read.
     async fn fetch(
         &self,
         source: &Source,
         table: &Table,
         buckets: &[i32],
-        desk: &mut Desk,
+        state: &mut TableState,
     ) -> Result<Batch, RelayError> {
-        let mut rows_max = if desk.cautious_until.is_some() { CAUTIOUS_ROWS } else { desk.appetite.rows() };
-        for _ in 0..LOOKS_MAX {
-            let fetched = self.asked(source.fetch(table, buckets, rows_max, &mut desk.appetite)).await;
+        let mut max_rows = if state.cautious_until.is_some() { CAUTIOUS_ROWS } else { state.batch_size.rows() };
+        for _ in 0..MAX_ATTEMPTS {
+            let fetched = self.within_limit(source.fetch(table, buckets, max_rows, &mut state.batch_size)).await;
             let (before, cause) = match fetched {
                 Err(RelayError::Poll(Error::Unsendable { before, source })) => (before, source),
                 other => return other,
             };
-            // The transaction is broken, and its claim with it.
-            self.asked(source.roll_back()).await?;
-            let claimed = self.asked(source.begin(table, buckets)).await?;
+            // The transaction failed, and with it the claim.
+            self.within_limit(source.roll_back()).await?;
+            let claimed = self.within_limit(source.begin(table, buckets)).await?;
             if claimed != buckets {
                 break;
             }
             if before > 0 {
-                rows_max = i64::try_from(before).unwrap_or(rows_max);
+                max_rows = i64::try_from(before).unwrap_or(max_rows);
                 continue;
             }
             if let Some(error @ Error::Unreadable { bucket, .. }) =
-                self.asked(source.name_first(table, buckets, cause)).await?
+                self.within_limit(source.name_first(table, buckets, cause)).await?
             {
-                desk.set_aside(bucket, error.into());
+                state.set_aside(bucket, error.into());
             }
             break;
         }
-        // The rest of these buckets comes in the next sweep.
+        // The other rows of these buckets come in the next sweep.
         Ok(Batch::with_more())
     }
 
-    /// Hands the rows over, up to the first that cannot become a record, and waits until each of them has arrived.
+    /// Publishes the rows, up to the first that cannot become a record, and waits until each of them has arrived.
     async fn publish(
         &mut self,
         ended: &mut Ended,
         table: &Table,
-        desk: &mut Desk,
+        state: &mut TableState,
         batch: &Batch,
     ) -> Result<Published, RelayError> {
         let deadline = Instant::now() + self.batch_timeout;
         let mut poison = None;
         let mut count = 0;
-        for in_hand in &batch.rows {
-            let Some(row) = batch.row(in_hand) else { break };
+        for locked in &batch.rows {
+            let Some(row) = batch.row(locked) else { break };
             let poisoned = |reason| {
                 let event_id = route::event_id(&row);
-                (in_hand.bucket, Error::Poison { table: table.name(), event_id, reason })
+                (locked.bucket, Error::Poison { table: table.name(), event_id, reason })
             };
-            let is_cautious = desk.is_cautious(in_hand.sequence);
+            let is_cautious = state.is_cautious(locked.sequence);
             let now = now_micros().cast_signed();
             let made = route::written_at(&row, now).and_then(|Written { at, is_ahead }| {
                 if is_ahead {
@@ -284,10 +284,10 @@ impl Hands {
                     tracing::warn!(
                         table = table.name(),
                         event_id,
-                        "a row says it was written in the future: sent as of now"
+                        "created_at is in the future: sending with the current time"
                     );
                 }
-                let record = desk.outbox.route.record(&row, at, &mut desk.scratch)?;
+                let record = state.outbox.route.record(&row, at, &mut state.scratch)?;
                 Ok((record, route::unix_micros(at)))
             });
             let (record, written_micros) = match made {
@@ -299,12 +299,12 @@ impl Hands {
             };
             let refused = loop {
                 let Some(outlet) = &mut self.outlet else { break Some(Refused::Broken) };
-                match outlet.hand(&record, written_micros) {
+                match outlet.enqueue(&record, written_micros) {
                     Ok(()) => break None,
                     Err(Refused::Full) => {
                         tokio::time::sleep(FULL_PAUSE).await;
-                        if let Some(left) = self.arrived(ended, deadline).await? {
-                            return Ok(Published::Left(left));
+                        if let Some(end) = self.await_acks(ended, deadline).await? {
+                            return Ok(Published::Abandoned(end));
                         }
                     }
                     Err(refused) => break Some(refused),
@@ -315,34 +315,34 @@ impl Hands {
                     poison = Some(poisoned(Reason::TooLarge { size, limit }));
                     break;
                 }
-                // A new producer has asked the brokers anew for this one record, and those before it have arrived.
+                // A new producer has asked the brokers again for this one record, and earlier ones are acknowledged.
                 Some(Refused::NoPartition(number)) if is_cautious => {
                     return Ok(Published::UpTo(count, Some(poisoned(record.no_partition(number)))));
                 }
                 Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
             count += 1;
-            // A sink that is broken says why while it is waited for.
+            // The wait gives the failure of a broken sink.
             if (is_cautious || refused.is_some())
-                && let Some(left) = self.arrived(ended, deadline).await?
+                && let Some(end) = self.await_acks(ended, deadline).await?
             {
-                return Ok(Published::Left(left));
+                return Ok(Published::Abandoned(end));
             }
         }
-        Ok(match self.arrived(ended, deadline).await? {
-            Some(left) => Published::Left(left),
+        Ok(match self.await_acks(ended, deadline).await? {
+            Some(end) => Published::Abandoned(end),
             None => Published::UpTo(count, poison),
         })
     }
 
-    /// Waits until everything on the way has arrived; gives why it will not.
-    async fn arrived(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<Left>, RelayError> {
+    /// Waits until every record is acknowledged. Gives the reason if that cannot happen.
+    async fn await_acks(&mut self, ended: &mut Ended, deadline: Instant) -> Result<Option<PollEnd>, RelayError> {
         let mut deadline = deadline;
         let mut is_draining = false;
         loop {
             self.metrics.tick();
-            let Some(outlet) = &mut self.outlet else { return Ok(Some(Left::Stalled)) };
-            let has_delivered_all = outlet.has_delivered_all();
+            let Some(outlet) = &mut self.outlet else { return Ok(Some(PollEnd::Stalled)) };
+            let is_all_acked = outlet.is_all_acked();
             let records = outlet.ledger.records();
             self.metrics.in_flight(
                 records,
@@ -350,9 +350,9 @@ impl Hands {
                 outlet.ledger.oldest_committed_micros().map(unsigned),
             );
             if let Some(failure) = outlet.sink.failure() {
-                return Ok(Some(Left::SinkFailed { failure, was_alone: records == 1 }));
+                return Ok(Some(PollEnd::SinkFailed { failure, was_alone: records == 1 }));
             }
-            if has_delivered_all {
+            if is_all_acked {
                 return Ok(None);
             }
             let now = Instant::now();
@@ -360,7 +360,7 @@ impl Hands {
                 return Err(RelayError::DrainTimeout { records, limit: self.drain.min(self.batch_timeout) });
             }
             if now >= deadline {
-                return Ok(Some(Left::Stalled));
+                return Ok(Some(PollEnd::Stalled));
             }
             if outlet.ledger.await_all() {
                 continue;
@@ -380,25 +380,25 @@ impl Hands {
         }
     }
 
-    /// Waits for an answer of PostgreSQL.
-    async fn asked<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
-        let answered = self.patience.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
+    /// Runs a query with the timeout.
+    async fn within_limit<T>(&self, query: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
+        let answered = self.recovery.tick_during(tokio::time::timeout(QUERY_LIMIT, query)).await;
         answered.unwrap_or(Err(RelayError::Silent { limit: QUERY_LIMIT }))
     }
 }
 
-/// Says at which place the server failed, if it did: how many rows had been marked before tells whether anything moves.
-fn located(error: RelayError, table: &Table, place: Place) -> RelayError {
-    if !matches!(&error, RelayError::Wal { source, .. } if source.stays_at_its_place()) {
+/// Adds the position to an error of the server: the number of rows marked before shows whether there is progress.
+fn located(error: RelayError, table: &Table, position: FailurePosition) -> RelayError {
+    if !matches!(&error, RelayError::Postgres { source, .. } if source.recurs_at_position()) {
         return error;
     }
-    let RelayError::Wal { action, source } = error else { return error };
-    Error::Raised { table: table.name(), place, action, is_again: false, source: Box::new(source) }.into()
+    let RelayError::Postgres { action, source } = error else { return error };
+    Error::Raised { table: table.name(), position, action, is_recurring: false, source: Box::new(source) }.into()
 }
 
-/// The end of a connection, as an error.
+/// Gives the error of a lost connection.
 pub(super) fn closed(error: Option<postgres::Error>) -> RelayError {
-    RelayError::Wal { action: "keep the connection", source: error.unwrap_or(postgres::Error::Closed) }
+    RelayError::Postgres { action: "keep the connection open", source: error.unwrap_or(postgres::Error::Closed) }
 }
 
 fn unsigned(micros: i64) -> u64 {

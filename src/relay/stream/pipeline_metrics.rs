@@ -1,4 +1,4 @@
-//! Writes what one connection has seen where others read it.
+//! Copies the numbers of one connection to the metrics.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -9,34 +9,33 @@ use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::pipeline::Tally;
 
-/// How often.
+/// The interval.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What was written last, and when.
-pub(in crate::relay) struct Noting<'m> {
+/// The numbers that were copied last, and when.
+pub(in crate::relay) struct PipelineMetrics<'m> {
     metrics: &'m Metrics,
     tally: Tally,
     delivered: u64,
     at: Instant,
 }
 
-impl<'m> Noting<'m> {
-    /// Starts with what the pipeline brings from an earlier connection, which is written already.
+impl<'m> PipelineMetrics<'m> {
+    /// Starts with the pipeline's numbers from an earlier connection, which are copied already.
     pub(in crate::relay) fn new(metrics: &'m Metrics, pipeline: &Pipeline) -> Self {
-        Self { metrics, tally: pipeline.tally(), delivered: pipeline.reports().left_records(), at: Instant::now() }
+        Self { metrics, tally: pipeline.tally(), delivered: pipeline.reports().acked_records(), at: Instant::now() }
     }
 
-    /// Gives when to write again.
+    /// Gives the time of the next copy.
     pub(in crate::relay) fn due(&self) -> Instant {
         self.at + INTERVAL
     }
 
-    pub(in crate::relay) fn is_due(&self, now: Instant) -> bool {
-        now >= self.due()
-    }
-
-    /// Writes; the log is confirmed up to `position`.
+    /// Copies if it is time; the WAL is confirmed up to `position`.
     pub(in crate::relay) fn note(&mut self, pipeline: &Pipeline, position: Lsn, now: Instant) {
+        if now < self.due() {
+            return;
+        }
         self.at = now;
         let metrics = self.metrics;
         let (tally, clock, now_unix) = (pipeline.tally(), pipeline.clock(), now_micros());
@@ -54,8 +53,8 @@ impl<'m> Noting<'m> {
         metrics.events_replayed.add(tally.replayed - noted.replayed);
         metrics.transactions.add(tally.transactions - noted.transactions);
         metrics.keepalives.add(tally.keepalives - noted.keepalives);
-        metrics.messages_skipped.add(tally.asides + tally.unexpected - noted.asides - noted.unexpected);
-        let delivered = pipeline.reports().left_records();
+        metrics.messages_skipped.add(tally.ignored + tally.unexpected - noted.ignored - noted.unexpected);
+        let delivered = pipeline.reports().acked_records();
         if delivered != std::mem::replace(&mut self.delivered, delivered) {
             metrics.last_delivery_micros.set(now_unix);
         }

@@ -1,0 +1,86 @@
+//! An outbox between two transactions.
+
+use std::time::Instant;
+
+use crate::relay::error::Error as RelayError;
+use crate::relay::record::route::Scratch;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
+
+use super::outbox::Outbox;
+use super::selection::BatchSize;
+use super::sweep::Sweep;
+
+/// The state of an outbox between two transactions.
+pub(super) struct TableState {
+    pub(super) outbox: Outbox,
+    pub(super) sweep: Sweep,
+    pub(super) batch_size: BatchSize,
+    pub(super) scratch: Scratch,
+    /// Rows up to this one are published one at a time: a batch with one of them was rejected.
+    pub(super) cautious_until: Option<i64>,
+    /// Such a row was published in this sweep.
+    saw_cautious: bool,
+    /// Rows that cannot be published, if there are any.
+    pub(super) halt: Option<Halt>,
+    /// The used percentage of a sequence at the last warning.
+    pub(super) warned_percent: u64,
+}
+
+/// Rows that cannot be published: the first one ends the relay, once the rows of other keys are published.
+pub(super) struct Halt {
+    pub(super) error: RelayError,
+    /// The buckets of those keys.
+    buckets: Vec<i32>,
+    pub(super) since: Instant,
+}
+
+impl TableState {
+    pub(super) fn new(outbox: Outbox, seed: u64, batch_size: BatchSize) -> Self {
+        Self {
+            outbox,
+            sweep: Sweep::starting_at(seed),
+            batch_size,
+            scratch: Scratch::default(),
+            cautious_until: None,
+            saw_cautious: false,
+            halt: None,
+            warned_percent: 0,
+        }
+    }
+
+    pub(super) fn begin_sweep(&mut self) {
+        self.sweep.begin();
+        self.saw_cautious = false;
+    }
+
+    pub(super) fn end_sweep(&mut self) {
+        if !self.saw_cautious {
+            self.cautious_until = None;
+        }
+    }
+
+    /// Excludes a bucket, which has a row that cannot be published.
+    pub(super) fn set_aside(&mut self, bucket: i32, error: RelayError) {
+        tracing::warn!(
+            code = %error.code(), error = chain(&error),
+            "row cannot be published: stopping after the rows of other keys"
+        );
+        let halt = self.halt.get_or_insert_with(|| Halt { error, buckets: Vec::new(), since: Instant::now() });
+        halt.buckets.push(bucket);
+    }
+
+    /// Gives the buckets to claim next.
+    pub(super) fn candidates(&self) -> Vec<i32> {
+        let mut candidates = self.sweep.candidates();
+        candidates.retain(|bucket| self.halt.as_ref().is_none_or(|halt| !halt.buckets.contains(bucket)));
+        candidates
+    }
+
+    /// Says whether this row is published alone.
+    pub(super) fn is_cautious(&mut self, sequence: i64) -> bool {
+        let is_cautious = self.cautious_until.is_some_and(|until| sequence <= until);
+        self.saw_cautious |= is_cautious;
+        is_cautious
+    }
+}
