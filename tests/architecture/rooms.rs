@@ -84,8 +84,8 @@ secret:
 pure relay/decode: lsn cursor
 pure relay/record: cursor relay/decode
 pure relay/ledger: lsn
-pure relay/pipeline: fault lsn cursor measure relay/decode relay/record relay/ledger
-pure relay/stream/feedback: relay/ledger
+pure relay/pipeline: fault lsn cursor relay/decode relay/record relay/ledger
+pure relay/stream/feedback: lsn relay/ledger
 pure relay/stream/phase: relay/pipeline relay/stream/feedback
 pure relay/stream/resume: lsn
 pure relay/stream/coalesce:
@@ -93,18 +93,18 @@ pure relay/stream/silence: lsn
 pure relay/stream/synchronous:
 pure relay/catalog/coverage:
 pure relay/retry/backoff:
-pure relay/retry/stalls: lsn
+pure relay/retry/stalls:
 pure relay/retry/recurrence:
 pure relay/poll/sweep:
 pure relay/poll/selection:
 pure relay/poll/interval:
 
 # Level 1b: rooms with I/O.
-relay/postgres: fault lsn cursor units relay/ledger
+relay/postgres: fault lsn cursor units relay/stream/feedback
 relay/metrics: fault lsn measure
 relay/publish: fault internal units relay/record relay/ledger relay/pipeline relay/metrics
 relay/catalog/error: fault lsn relay/postgres
-relay/catalog/row: relay/postgres relay/catalog/error
+relay/catalog/row: lsn relay/postgres relay/catalog/error
 relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
 relay/catalog/slot: lsn relay/catalog/error relay/catalog/row
 relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/row
@@ -156,9 +156,9 @@ relay/poll/end: relay/publish
 relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/poll/error relay/poll/outlet relay/error relay/settings relay/retry/recovery
     relay/poll/table relay/poll/source relay/poll/table_state relay/poll/end
-relay/poll: fault lsn relay/retry/stalls relay/retry/recurrence relay/poll/selection relay/poll/interval
-    relay/postgres relay/metrics relay/publish relay/poll/error relay/poll/sql relay/error relay/settings
-    relay/retry/recovery relay/poll/outbox relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end
+relay/poll: fault relay/retry/stalls relay/retry/recurrence relay/poll/selection relay/poll/interval relay/postgres
+    relay/metrics relay/publish relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery
+    relay/poll/outbox relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end
     relay/poll/batch_publisher
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants

@@ -285,7 +285,7 @@ impl BatchPublisher {
                 }
                 // A new producer has asked the brokers again for this one record, and earlier ones are acknowledged.
                 Some(Refused::NoPartition(number)) if is_cautious => {
-                    return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
+                    return Ok(Published::UpTo(count, Some(poisoned(record.no_partition(number)))));
                 }
                 Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }
