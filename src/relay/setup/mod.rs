@@ -5,6 +5,7 @@
 
 mod coverage;
 mod poll;
+mod slots;
 mod undecodable;
 
 use std::time::Duration;
@@ -92,6 +93,14 @@ pub enum Error {
     /// The role does not exist.
     #[error("role {0:?} does not exist")]
     NoRole(String),
+    /// A slot is needed, and there may be no further one.
+    #[error("cannot {purpose}: all {slots} replication slots of the server are in use; nothing was changed")]
+    NoFreeSlot {
+        /// What it is needed for.
+        purpose: &'static str,
+        /// How many there are.
+        slots: i64,
+    },
     /// A failover slot needs PostgreSQL 17.
     #[error("source.failover = \"on\" needs PostgreSQL 17, the server is version {version}")]
     NoFailover {
@@ -106,8 +115,9 @@ impl Diagnose for Error {
             Self::Relay(error) => error.code(),
             Self::Statement { source, .. } => source.code(),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
-            Self::SlotOlder { .. } => Code::new(Exit::Contract, 30),
-            Self::NoFailover { .. } => Code::new(Exit::Configuration, 50),
+            Self::SlotOlder { .. } => Code::new(Exit::Contract, 13),
+            Self::NoFreeSlot { .. } => Code::new(Exit::Unavailable, 8),
+            Self::NoFailover { .. } => Code::new(Exit::Configuration, 42),
             Self::NoRole(_) => Code::new(Exit::Rights, 60),
         }
     }
@@ -143,6 +153,7 @@ impl Diagnose for Error {
                  setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
                     .to_owned(),
             ),
+            Self::NoFreeSlot { .. } => Some(postgres::NO_SLOT.to_owned()),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
         }
     }
@@ -196,8 +207,18 @@ pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn
         | Error::Gap { .. }
         | Error::SlotOlder { .. }
         | Error::NoRole(_)
+        | Error::NoFreeSlot { .. }
         | Error::NoFailover { .. }) => error,
     })
+}
+
+/// What the steps of `apply` share. Both connections lead to the same server.
+struct Steps<'a> {
+    settings: &'a Settings,
+    options: &'a SetupOptions,
+    client: &'a Client,
+    session: &'a mut Session,
+    report: &'a mut dyn FnMut(&str),
 }
 
 async fn apply_to(
@@ -208,56 +229,53 @@ async fn apply_to(
 ) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let mut session = Session::connect(target, &settings.postgres, &name)
-        .await
-        .map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::postgres("connect to PostgreSQL"))?;
+    // To the same one of several hosts.
+    let session = Session::connect(&target.only(&ordinary.found), &settings.postgres, &name).await;
+    let mut session = session.map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let client = &ordinary.client;
+    let mut steps = Steps { settings, options, client, session: &mut session, report };
     if let Some(role) = &options.role {
         require_role(client, role).await?;
     }
+    slots::require_slot(&steps).await?;
     // By their current names.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
     if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            report(&format!("outbox table {schema}.{table} exists"));
+            (steps.report)(&format!("outbox table {schema}.{table} exists"));
         }
     }
-    publication(client, settings, options, &tables, session.server_version(), report).await?;
+    publication(&mut steps, &tables).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
-    let slot = slot(client, &mut session, settings, options, report).await?;
+    let slot = slot(&mut steps).await?;
     if settings.source.store_position {
-        position(client, &mut session, settings, options, slot, report).await?;
+        position(&mut steps, slot).await?;
     }
     if let Some(role) = &options.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        report(&format!("privileges granted to role {role}"));
+        (steps.report)(&format!("privileges granted to role {role}"));
     }
     let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
     if *store_position {
-        coverage::keep(client, settings, options, &routes, report).await?;
+        coverage::keep(&mut steps, &routes).await?;
     }
     if options.accept_gap {
-        undecodable::pass(client, settings, report).await?;
+        undecodable::pass(&mut steps).await?;
     }
     Ok(())
 }
 
-async fn publication(
-    client: &Client,
-    settings: &Settings,
-    options: &SetupOptions,
-    routes: &[Route],
-    version: u32,
-    report: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn publication(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
+    let Steps { settings, options, client, session, report } = steps;
+    let version = session.server_version();
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
         report(&format!("publication {name} exists"));
@@ -285,13 +303,8 @@ async fn publication(
 }
 
 /// Creates the slot, or adopts an existing one. Gives its position.
-async fn slot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    options: &SetupOptions,
-    report: &mut dyn FnMut(&str),
-) -> Result<Slot, Error> {
+async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
@@ -324,14 +337,8 @@ async fn slot(
 }
 
 /// Stores the slot's position, or checks the stored one.
-async fn position(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    options: &SetupOptions,
-    slot: Slot,
-    report: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn position(steps: &mut Steps<'_>, slot: Slot) -> Result<(), Error> {
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
     // The row before the end of the WAL: a running relay advances both.
     let stored = stored(client, name).await?;

@@ -6,7 +6,6 @@
 //! reported range may start late by that wait.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -17,7 +16,9 @@ use tokio_postgres::Client;
 use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::catalog::Facts;
+use crate::relay::catalog::coverage::Column;
 use crate::relay::catalog::coverage::Coverage;
+use crate::relay::catalog::coverage::Renamed;
 use crate::relay::catalog::coverage::RowVersion;
 use crate::relay::catalog::coverage::Table;
 use crate::relay::error::Error;
@@ -57,14 +58,17 @@ pub(in crate::relay) struct Look {
 
 impl Look {
     /// Gives the coverage, if no event can have been omitted since an earlier query, which covered everything up to `from`.
-    fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
+    pub(in crate::relay) fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
         let unseen = |what| catalog::Error::Unseen { what, from, to: self.wal_end };
         let missing = || unseen("the publication or a table of it was missing temporarily".to_owned());
         let found = self.coverage.as_ref().ok_or_else(missing)?;
-        match earlier.and_then(|earlier| earlier.unseen(found)) {
-            Some(what) => Err(unseen(what)),
-            None => Ok(found.clone()),
+        if let Some(what) = earlier.and_then(|earlier| earlier.unseen(found)) {
+            return Err(unseen(what));
         }
+        if let Some(Renamed { table, role, before, now }) = earlier.and_then(|earlier| earlier.renamed(found)) {
+            return Err(catalog::Error::ColumnRenamed { table, role, before, now });
+        }
+        Ok(found.clone())
     }
 }
 
@@ -235,7 +239,12 @@ pub(in crate::relay) async fn look(
                                            WHERE i.inhparent = c.oid AND NOT k.relispartition)
                     || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
                         WHERE k.relpersistence <> 'p' OR k.relkind = 'f')
-                    || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
+                    || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''),
+                ARRAY (SELECT format('%s %s %s', g.attnum, g.atttypid, g.attname) FROM pg_attribute g
+                       WHERE g.attrelid = c.oid AND g.attnum > 0 AND NOT g.attisdropped),
+                ARRAY (SELECT format('%s %s', k.oid, k.reltoastrelid) FROM pg_class k
+                       WHERE k.reltoastrelid <> 0
+                             AND (k.oid = c.oid OR k.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t)))
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
@@ -254,18 +263,42 @@ pub(in crate::relay) async fn look(
     let (name, mut publication) = (publication.to_owned(), None);
     let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
     for row in &rows {
-        wal_end = catalog::get::<String>(row, 4)?.parse().unwrap_or(Lsn::ZERO);
+        wal_end = catalog::lsn(&catalog::get::<String>(row, 4)?)?;
         let (oid, xmin): (Option<i64>, Option<String>) = (catalog::get(row, 1)?, catalog::get(row, 2)?);
         publication = oid.zip(xmin).map(|(oid, xmin)| RowVersion { oid, xmin });
         if let Some(oid) = catalog::get::<Option<i64>>(row, 3)? {
-            let ways: BTreeSet<String> = catalog::get::<Vec<String>>(row, 5)?.into_iter().collect();
-            tables.insert(catalog::get(row, 0)?, Table { oid, ways, shape: catalog::get(row, 6)? });
+            let name: String = catalog::get(row, 0)?;
+            let route = routes.iter().find(|route| catalog::quote_table(route.table()) == name);
+            let table = Table {
+                oid,
+                ways: catalog::get::<Vec<String>>(row, 5)?.into_iter().collect(),
+                shape: catalog::get(row, 6)?,
+                columns: columns(&catalog::get::<Vec<String>>(row, 7)?, route),
+                heaps: catalog::get::<Vec<String>>(row, 8)?.iter().filter_map(|heap| pair(heap)).collect(),
+            };
+            tables.insert(name, table);
         }
     }
     let is_whole = tables.len() == routes.len();
     let publication = publication.filter(|_| is_whole);
     let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
     Ok(Look { coverage, wal_end })
+}
+
+/// Reads columns from their number, the OID of their type and their name.
+fn columns(texts: &[String], route: Option<&Route>) -> BTreeMap<i64, Column> {
+    let column = |text: &String| {
+        let (number, rest) = text.split_once(' ')?;
+        let (kind, name) = rest.split_once(' ')?;
+        let role = route.and_then(|route| route.names().role_of(name)).map(|role| role.name().to_owned());
+        Some((number.parse().ok()?, Column { name: name.to_owned(), kind: kind.parse().ok()?, role }))
+    };
+    texts.iter().filter_map(column).collect()
+}
+
+fn pair(text: &str) -> Option<(i64, i64)> {
+    let (first, second) = text.split_once(' ')?;
+    Some((first.parse().ok()?, second.parse().ok()?))
 }
 
 /// Reads the state that is stored beside the position; none if there is none yet.
