@@ -9,6 +9,7 @@ const ROOMS: &str = "
 pure lsn:
 pure cursor:
 fault:
+pure secret:
 units:
 measure:
 kafka:
@@ -145,8 +146,8 @@ testing/postgres: testing
 testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/call
     consumer
 testing: fault testing/broker testing/postgres testing/harness
-config: fault units relay/record relay/postgres relay/publish relay log admin
-cli: fault event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
+config: fault secret units relay/record relay/postgres relay/publish relay log admin
+cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
     metrics admin testing config
 ";
 
