@@ -1,8 +1,8 @@
 //! A position in PostgreSQL's write-ahead log.
 //!
-//! An LSN is a byte offset into the log of one server on one timeline. It says nothing about another server, and nothing
-//! about which event stands there: several rows may share one, and the LSNs of rows do not grow from transaction to
-//! transaction. Only the *end* of a commit is a position that may be confirmed.
+//! An LSN is a byte offset into the log of one server on one timeline. It says nothing about another server, and
+//! nothing about which event stands there: several rows may share one, and the LSNs of rows do not grow from
+//! transaction to transaction. Only the *end* of a commit is a position that may be confirmed.
 
 use std::fmt;
 use std::str::FromStr;

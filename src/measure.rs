@@ -1,8 +1,8 @@
 //! Counters, gauges and histograms that a room holds as fields.
 //!
-//! A room's `Metrics` is a struct of these; the room writes them, and only level 3 (`metrics.rs`) knows how they are named
-//! and exposed. They are plain atomics behind an `Arc`: a clone is another hand on the same number, and a test reads them
-//! without any registry.
+//! A room's `Metrics` is a struct of these; the room writes them, and only level 3 (`metrics.rs`) knows how they are
+//! named and exposed. They are plain atomics behind an `Arc`: a clone is another hand on the same number, and a test
+//! reads them without any registry.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -20,7 +20,6 @@ impl Counter {
         self.add(1);
     }
 
-    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
     }

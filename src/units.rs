@@ -1,7 +1,7 @@
 //! Durations, sizes and secrets as the configuration writes them.
 //!
-//! A duration or a size is a string that carries its unit (`"30s"`, `"32MiB"`); a bare number is refused, since nobody can
-//! tell seconds from milliseconds by looking at it. Options leave their room as [`Duration`] or a count of bytes.
+//! A duration or a size is a string that carries its unit (`"30s"`, `"32MiB"`); a bare number is refused, since nobody
+//! can tell seconds from milliseconds by looking at it. Options leave their room as [`Duration`] or a count of bytes.
 
 use std::fmt;
 use std::fs;

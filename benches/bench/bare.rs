@@ -1,5 +1,5 @@
-//! The practical ceiling: read the stream, hand key and payload to librdkafka, and nothing else. No ledger, no headers, no
-//! topic of its own, no confirmation.
+//! The practical ceiling: read the stream, hand key and payload to librdkafka, and nothing else. No ledger, no headers,
+//! no topic of its own, no confirmation.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;

@@ -1,9 +1,9 @@
 //! The consumer runtime against bare poll loops, on the same topic.
 //!
-//! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. The bare loop looks
-//! at no header and keeps nothing, so a second one makes each record its own, as whoever hands it to a task must. With
-//! handlers that wait a millisecond, what is measured is what lanes are for; the bare loop then deals with one record at a
-//! time, and only with as many as fit into a moment.
+//! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. The bare
+//! loop looks at no header and keeps nothing, so a second one makes each record its own, as a program that hands it to
+//! a task must. With handlers that wait a millisecond, what is measured is what lanes are for; the bare loop then deals
+//! with one record at a time, and only with as many as fit into a moment.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -91,7 +91,7 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
     for (at, (subject, floor, _)) in subjects.iter().enumerate() {
         let rate = Spread::of(runs[at].iter().map(Run::rate));
         let ratio = Spread::of_ratios(&runs[at], &runs[*floor], Run::rate);
-        let ratio = if at == *floor { String::new() } else { ratio.told(2) };
+        let ratio = if at == *floor { String::new() } else { ratio.shown(2) };
         let cpu = Spread::of(runs[at].iter().map(|run| run.cpu_seconds * 1e6 / f64::from(run.events)));
         eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
     }

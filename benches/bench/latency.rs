@@ -1,8 +1,8 @@
 //! From the commit in PostgreSQL to the consumer of Kafka, at a steady rate of one event per transaction.
 //!
 //! The floor writes the same rows at the same rate, and hands each to a producer of its own right after the commit has
-//! returned: what the way through Kafka costs by itself, with a producer that is set up as the relay's. Its clock starts
-//! when the client hears of the commit, the relay's a little earlier, at the time that PostgreSQL notes for it.
+//! returned: what the way through Kafka costs by itself, with a producer that is set up as the relay's. Its clock
+//! starts when the client hears of the commit, the relay's a little earlier, at the time that PostgreSQL notes for it.
 
 use std::process::Child;
 use std::sync::Arc;
@@ -100,14 +100,14 @@ pub(crate) fn compare_at(rate: u64, ways: &[(&str, Way)], options: &Options, kaf
     eprintln!("\nlatency at {rate} events/s, each its own transaction; {} rounds", options.rounds);
     eprintln!("{:<10} {:>19} {:>20} {:>20} {:>5}", "", "p50 ms", "p99 ms", "p99.9 ms", "CPU");
     for (at, (name, way)) in ways.iter().enumerate() {
-        let told = |share: f64| Spread::of(runs[at].iter().map(|run| run.at(share))).told(2);
+        let shown = |share: f64| Spread::of(runs[at].iter().map(|run| run.at(share))).shown(2);
         let cpu = match way {
             Way::Producer => String::new(),
             Way::Relay { .. } => Spread::of(runs[at].iter().map(|run| run.cpu)).percent(),
         };
-        eprintln!("{name:<10} {:>19} {:>20} {:>20} {cpu:>5}", told(0.5), told(0.99), told(0.999));
+        eprintln!("{name:<10} {:>19} {:>20} {:>20} {cpu:>5}", shown(0.5), shown(0.99), shown(0.999));
         if at > 0 {
-            let ratio = |share: f64| Spread::of_ratios(&runs[at], &runs[0], |run| run.at(share)).told(1);
+            let ratio = |share: f64| Spread::of_ratios(&runs[at], &runs[0], |run| run.at(share)).shown(1);
             eprintln!(
                 "{:<10} {:>19} {:>20} {:>20}",
                 format!(" / {}", ways[0].0),

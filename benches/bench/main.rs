@@ -1,16 +1,17 @@
 //! `make bench`: the program and the library against the floor of this machine, in one run.
 //!
-//! `drain`: a log that is written once and drained again and again: by `pg_recvlogical` into nothing, by a bare program that
-//! reads and produces without headers, and by `walrelay run`; into librdkafka's mock cluster and into a real Kafka.
-//! `latency`: from commit to consumer at steady rates, against a producer that is called right after the commit. `poll`: the
-//! polling source against the log source. `consumer`: the consumer runtime against bare poll loops.
+//! `drain`: a log that is written once and drained again and again: by `pg_recvlogical` into nothing, by a bare program
+//! that reads and produces without headers, and by `walrelay run`; into librdkafka's mock cluster and into a real
+//! Kafka. `latency`: from commit to consumer at steady rates, against a producer that is called right after the commit.
+//! `poll`: the polling source against the log source. `consumer`: the consumer runtime against bare poll loops.
 //!
-//! Every comparison is made of rounds in which the subjects take turns, and every ratio is one of runs of the same round. A
-//! table for people goes to standard error; one JSON line for each run to standard output, unless that is a terminal.
+//! Every comparison is made of rounds in which the subjects take turns, and every ratio is one of runs of the same
+//! round. A table for people goes to standard error; one JSON line for each run to standard output, unless that is a
+//! terminal.
 //!
-//! `cargo bench --bench bench -- [drain] [latency] [poll] [consumer] [--rounds 3] [--scale 1] [--rate 5000]
-//! [--against walrelay]`: without a name, all but the last. `--against`, as often as needed, measures another build of the
-//! program beside this one, under the name of its file.
+//! `cargo bench --bench bench -- [drain] [latency] [poll] [consumer] [--rounds 3] [--scale 1] [--rate 5000] [--against
+//! walrelay]`: without a name, all but the last. `--against`, as often as needed, measures another build of the program
+//! beside this one, under the name of its file.
 
 #![expect(
     clippy::unwrap_used,

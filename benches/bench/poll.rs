@@ -1,5 +1,6 @@
-//! The polling source against the log source: the same rows, the same Kafka, in one run. Besides the speed, what each event
-//! costs PostgreSQL: bytes of log and dead rows. Autovacuum is off, so that nothing is hidden, and nothing is helped.
+//! The polling source against the log source: the same rows, the same Kafka, in one run. Besides the speed, what each
+//! event costs PostgreSQL: bytes of log and dead rows. Autovacuum is off, so that nothing is hidden, and nothing is
+//! helped.
 
 use std::fs;
 use std::thread;

@@ -34,7 +34,7 @@ impl Spread {
     }
 
     /// Gives the middle and the ends with so many decimals, or none if they are large: `1.2 (1.1-1.4)`.
-    pub(crate) fn told(&self, decimals: usize) -> String {
+    pub(crate) fn shown(&self, decimals: usize) -> String {
         let decimals = if self.most < 100.0 { decimals } else { 0 };
         format!("{:.decimals$} ({:.decimals$}-{:.decimals$})", self.median, self.least, self.most)
     }

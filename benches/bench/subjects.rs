@@ -103,8 +103,8 @@ impl<'a> Source<'a> {
         self.rewind("reader");
         let program = self.postgres.programs().join("pg_recvlogical");
         let command = format!(
-            "TIMEFORMAT='%R %U %S'; time '{}' -d '{}' --slot reader --start -o proto_version=1 -o publication_names=walrelay \
-             -f /dev/null -F 0 --endpos {}",
+            "TIMEFORMAT='%R %U %S'; time '{}' -d '{}' --slot reader --start -o proto_version=1 -o \
+             publication_names=walrelay -f /dev/null -F 0 --endpos {}",
             program.display(),
             self.postgres.url(),
             self.end

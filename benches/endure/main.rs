@@ -1,14 +1,14 @@
 //! `make endure`: what takes too long for `make test`, on real servers and with the real program.
 //!
 //! `transaction` relays one transaction of a million rows, and looks at the memory on both sides and at every record.
-//! `outage` takes Kafka away for ten minutes under steady writes, and looks at what the relay says, holds and makes good.
-//! `shutdown` stops PostgreSQL, in the five situations in which the relay could hold that up, and `return` crashes PostgreSQL and a
-//! broker: how long it takes, and how soon events flow again (`WALRELAY_PG_BIN` selects the server).
-//! Progress and findings go to standard error, one JSON line for each run to standard output; it ends with 0 only if
-//! everything held that is guaranteed. Durations are told and not judged.
+//! `outage` takes Kafka away for ten minutes under steady writes, and looks at what the relay says, holds and makes
+//! good. `shutdown` stops PostgreSQL, in the five situations in which the relay could hold that up, and `return`
+//! crashes PostgreSQL and a broker: how long it takes, and how soon events flow again (`WALRELAY_PG_BIN` selects the
+//! server). Progress and findings go to standard error, one JSON line for each run to standard output; it ends with 0
+//! only if everything held that is guaranteed. Durations are printed and not judged.
 //!
-//! `cargo bench --bench endure -- [transaction] [outage] [shutdown] [return] [--rows 1000000] [--outage 600s] [--rate 500]
-//! [--by kill|freeze] [--disconnect-on-stall-after 30s] [--trials 20]`
+//! `cargo bench --bench endure -- [transaction] [outage] [shutdown] [return] [--rows 1000000] [--outage 600s] [--rate
+//! 500] [--by kill|freeze] [--disconnect-on-stall-after 30s] [--trials 20]`
 
 #![expect(
     clippy::unwrap_used,

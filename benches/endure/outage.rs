@@ -55,7 +55,8 @@ pub(crate) fn run(options: &EndureOptions) {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic(TOPIC, PARTITIONS);
     let text = format!(
-        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{TOPIC}\"\n\n[source]\ndisconnect_on_stall_after = \"{}\"\n",
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{TOPIC}\"\n\n[source]\ndisconnect_on_stall_after = \
+         \"{}\"\n",
         options.disconnect_on_stall_after
     );
     let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &text);
@@ -94,12 +95,14 @@ pub(crate) fn run(options: &EndureOptions) {
     println!(
         "{}",
         json!({
-            "endure": "outage", "by": format!("{:?}", options.by).to_lowercase(), "outage_seconds": options.outage.as_secs_f64(),
+            "endure": "outage", "by": format!("{:?}", options.by).to_lowercase(),
+            "outage_seconds": options.outage.as_secs_f64(),
             "events_per_second": rate, "written": written, "repeated": verdict.repeated, "backlog": backlog,
             "catching_up_seconds": catching_up_seconds, "before_mib": before_mib, "during_mib": seen.most_mib,
             "after_mib": after_mib, "retained_wal_bytes": seen.retained_bytes,
             "slowest_write_seconds": seen.slowest.as_secs_f64(),
-            "unready_after_seconds": seen.unready_after.map(|after| after.as_secs_f64()), "walsender_timeouts": timeouts,
+            "unready_after_seconds": seen.unready_after.map(|after| after.as_secs_f64()),
+            "walsender_timeouts": timeouts,
             "states": seen.states,
         })
     );
@@ -111,7 +114,7 @@ pub(crate) fn run(options: &EndureOptions) {
 
 /// Looks every second until the time is over.
 fn during(outage: Duration, program: &mut Program, sql: &Sql, relay: &Watch, writer: &Writer) -> Seen {
-    let (began, mut told) = (Instant::now(), Instant::now());
+    let (began, mut reported) = (Instant::now(), Instant::now());
     let mut seen = Seen::default();
     let mut written = writer.written();
     while began.elapsed() < outage {
@@ -128,10 +131,10 @@ fn during(outage: Duration, program: &mut Program, sql: &Sql, relay: &Watch, wri
             seen.unready_after = Some(began.elapsed());
         }
         seen.slowest = seen.slowest.max(writer.slowest());
-        if told.elapsed() < TELL_INTERVAL && began.elapsed() < outage {
+        if reported.elapsed() < TELL_INTERVAL && began.elapsed() < outage {
             continue;
         }
-        told = Instant::now();
+        reported = Instant::now();
         let most_mib = relay.most();
         seen.most_mib = seen.most_mib.max(most_mib);
         let retained = program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default() as u64;

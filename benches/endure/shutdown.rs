@@ -78,7 +78,8 @@ fn scene(topic: &str) -> Scene {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic(topic, PARTITIONS);
     let more = format!(
-        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n"
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[delivery]\nmax_in_flight_bytes = \
+         \"1MiB\"\n"
     );
     let program = Program::new(&postgres.url(), &kafka.bootstrap(), &more);
     program.setup();

@@ -73,10 +73,10 @@ pub(crate) fn run(rows: u64) {
     assert!(peak_mib <= MEMORY_LIMIT_MIB, "{peak_mib} MiB, more than {MEMORY_LIMIT_MIB}");
 }
 
-/// Waits as long as the number grows, and tells it.
+/// Waits as long as the number grows, and prints it.
 fn await_published(program: &mut Program, rows: u64) {
     let (mut done, mut grew) = (0, Instant::now());
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     while done < rows {
         thread::sleep(Duration::from_millis(100));
         let published = program.metric("walrelay_events_published_total").unwrap_or_default() as u64;
@@ -85,8 +85,8 @@ fn await_published(program: &mut Program, rows: u64) {
         }
         assert!(grew.elapsed() < STANDSTILL, "{done} of {rows} for {STANDSTILL:?}: {}", program.log());
         assert!(program.ended().is_none(), "it has ended: {}", program.log());
-        if told.elapsed() > Duration::from_secs(2) {
-            told = Instant::now();
+        if reported.elapsed() > Duration::from_secs(2) {
+            reported = Instant::now();
             eprintln!("  {done} of {rows} delivered");
         }
     }

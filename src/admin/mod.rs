@@ -4,8 +4,9 @@
 //! accept -> connection (at most 64, the oldest is closed) -> request (GET, no body) -> answer, from a View
 //! ```
 //!
-//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client slows down
-//! nobody else. It has its own thread and runtime, so that it answers while the relay is busy, and reports when the relay hangs.
+//! It only reads: nothing can be changed, no configuration and no payload is shown, and a slow or hostile client slows
+//! down nobody else. It has its own thread and runtime, so that it answers while the relay is busy, and reports when
+//! the relay hangs.
 
 mod answer;
 mod config;
@@ -40,7 +41,6 @@ pub enum Error {
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// The system's error.
         #[source]
@@ -66,7 +66,8 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Listen { address, .. } => Some(format!(
-                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows which process uses this one",
+                "set http.listen to an address of this machine and a free port; `ss -ltnp 'sport = :{}'` shows which \
+                 process uses this one",
                 address.port()
             )),
             Self::Start(_) => None,

@@ -77,8 +77,8 @@ pub(super) async fn run(listener: net::TcpListener, view: Arc<dyn View>, mut sto
     }
 }
 
-/// The open connections, oldest first. At the limit the oldest is closed: a scrape is short, so the oldest is the one that
-/// hangs. Dropping this closes all.
+/// The open connections, oldest first. At the limit the oldest is closed: a scrape is short, so the oldest is the one
+/// that hangs. Dropping this closes all.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,

@@ -26,7 +26,6 @@ pub struct Status {
     pub version: &'static str,
     /// The versions of the program and its libraries.
     pub build: Build,
-    /// Its state.
     pub state: &'static str,
     /// When it entered that state, RFC 3339.
     pub state_since: Option<String>,
@@ -60,7 +59,6 @@ pub struct Status {
     pub last_delivery: Option<String>,
     /// Acknowledged events by topic.
     pub published: BTreeMap<String, Published>,
-    /// The last error.
     pub last_error: Option<LastError>,
     /// The slot's state.
     pub slot_view: Option<Slot>,
@@ -71,7 +69,6 @@ pub struct Status {
 pub struct Connected {
     /// PostgreSQL.
     pub postgres: bool,
-    /// Kafka.
     pub kafka: bool,
 }
 
@@ -91,9 +88,7 @@ pub struct Lag {
 /// What is enqueued in librdkafka and not acknowledged.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct InFlight {
-    /// Records.
     pub records: u64,
-    /// Their bytes.
     pub bytes: u64,
     /// The limit of those bytes.
     pub max_bytes: u64,
@@ -104,11 +99,9 @@ pub struct InFlight {
 pub struct Published {
     /// Events acknowledged by a broker.
     pub events: u64,
-    /// Their bytes.
     pub bytes: u64,
 }
 
-/// The last error.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastError {
     /// The stable code.

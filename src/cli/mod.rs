@@ -77,7 +77,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };
-            show_demo(demo::Options { orders, form, is_watched: output.is_coloured() }, &signals.stop(), output)
+            show_demo(demo::Options { orders, form, is_watched: output.is_colored() }, &signals.stop(), output)
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
         Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, output),

@@ -32,24 +32,24 @@ pub(super) enum Color {
 pub(super) struct Output {
     out: io::Stdout,
     notes: io::Stderr,
-    is_coloured: bool,
+    is_colored: bool,
 }
 
 impl Output {
     pub(super) fn new(color: Color) -> Self {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let is_coloured = match color {
+        let is_colored = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => io::stdout().is_terminal() && !is_plain,
         };
-        Self { out: io::stdout(), notes: io::stderr(), is_coloured }
+        Self { out: io::stdout(), notes: io::stderr(), is_colored }
     }
 
     /// Whether a person watches, in color.
-    pub(super) const fn is_coloured(&self) -> bool {
-        self.is_coloured
+    pub(super) const fn is_colored(&self) -> bool {
+        self.is_colored
     }
 
     /// Writes a line of data.

@@ -32,8 +32,8 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
         Err(error) => wrong("postgres.url", error.to_string()),
         Ok(target) if target.trusts_anybody(&config.postgres.tls) => wrong(
             "postgres.url",
-            "sslmode=verify-ca with the system's authorities lets whoever has a certificate of one of them pose as the server: \
-             use sslmode=verify-full, or name your own authority with postgres.tls.root_cert"
+            "sslmode=verify-ca with the system's authorities lets everyone with a certificate of one of them pose as \
+             the server: use sslmode=verify-full, or name your own authority with postgres.tls.root_cert"
                 .to_owned(),
         ),
         Ok(_) => {}
@@ -147,8 +147,8 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let (stall, silence) = (config.source.disconnect_on_stall_after, config.postgres.wal_sender_timeout);
     if stall > silence {
         warnings.push(format!(
-            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL may give the slot to \
-             another relay",
+            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL \
+             may give the slot to another relay",
             humantime::format_duration(stall),
             humantime::format_duration(silence)
         ));
@@ -173,23 +173,23 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let property = |name: &str| kafka.properties.get(name).map(String::as_str);
     if property("enable.ssl.certificate.verification").is_some_and(|value| ["false", "f", "0"].contains(&value)) {
         warnings.push(
-            "kafka.properties.enable.ssl.certificate.verification is off: anybody can pose as a broker and take every event; \
-             name the authority under kafka.tls.root_cert instead"
+            "kafka.properties.enable.ssl.certificate.verification is off: anybody can pose as a broker and take every \
+             event; name the authority under kafka.tls.root_cert instead"
                 .to_owned(),
         );
     }
     if property("ssl.endpoint.identification.algorithm") == Some("none") {
         warnings.push(
-            "kafka.properties.ssl.endpoint.identification.algorithm is none: whoever has a certificate of the same authority can \
-             pose as a broker"
+            "kafka.properties.ssl.endpoint.identification.algorithm is none: everyone with a certificate of the same \
+             authority can pose as a broker"
                 .to_owned(),
         );
     }
     warnings
 }
 
-/// Says whether others than the owner can read a file. A mounted secret belongs to root and is shared by its group: that is
-/// as libpq has it.
+/// Says whether others than the owner can read a file. A mounted secret belongs to root and is shared by its group:
+/// that is as libpq has it.
 fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| {
         let others = if meta.uid() == 0 { 0o037 } else { 0o077 };

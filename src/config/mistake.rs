@@ -11,7 +11,6 @@ use walrelay_events::fault::Fate;
 
 use super::origin::Origin;
 
-/// One mistake.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mistake {
     origin: Option<Origin>,

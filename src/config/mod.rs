@@ -1,4 +1,4 @@
-//! The configuration: one TOML file, the environment and `--set`, with every mistake told at once.
+//! The configuration: one TOML file, the environment and `--set`, with every mistake reported at once.
 //!
 //! ```text
 //!   file < WALRELAY_SECTION__KEY < --set section.key=value        (the later wins)

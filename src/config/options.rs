@@ -14,23 +14,14 @@ use crate::relay::record::route;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `[relay]`
     pub relay: relay::Config,
-    /// `[postgres]`
     pub postgres: postgres::Config,
-    /// `[source]`
     pub source: relay::SourceOptions,
-    /// `[[outbox]]`
     pub outbox: Vec<route::Config>,
-    /// `[kafka]`
     pub kafka: publish::Config,
-    /// `[delivery]`
     pub delivery: relay::DeliveryOptions,
-    /// `[http]`
     pub http: admin::Config,
-    /// `[log]`
     pub log: log::Config,
-    /// `[shutdown]`
     pub shutdown: relay::ShutdownOptions,
 }
 

@@ -5,9 +5,7 @@ use std::fmt;
 /// Where a value came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// The file.
     File {
-        /// Its path.
         path: String,
         /// The line, from 1.
         line: usize,
@@ -20,7 +18,6 @@ pub enum Origin {
     },
     /// An environment variable.
     Variable(String),
-    /// `--set`.
     Set(String),
 }
 

@@ -1,4 +1,5 @@
-//! Options that have another name since. They are refused: an option that is silently ignored is a default nobody chose.
+//! Options that have another name since. They are refused: an option that is silently ignored is a default nobody
+//! chose.
 
 use toml::Value;
 
@@ -10,8 +11,8 @@ pub(super) const RENAMED: [(&str, &str); 2] = [
     ("source.poll.batch_max", "source.poll.max_batch_rows"),
 ];
 
-/// Gives the message about a renamed option that is given by this path, or inside a table that is. The new name is written the
-/// way the old one was: as a path or as a variable.
+/// Gives the message about a renamed option that is given by this path, or inside a table that is. The new name is
+/// written the way the old one was: as a path or as a variable.
 pub(super) fn message(keys: &[String], value: &Value, origin: &Origin) -> Option<String> {
     let is_given = |old: &str| {
         let mut path = old.split('.');

@@ -212,8 +212,8 @@ fn a_renamed_option_is_refused_with_its_new_name_wherever_it_is_given() {
 fn a_variable_of_somebody_else_is_a_warning_at_most() {
     let kubernetes = [("WALRELAY_SERVICE_HOST", "10.0.0.7"), ("WALRELAY_PORT", "tcp://10.0.0.7:7430")];
     assert_eq!(loaded(WITH_USER, &kubernetes, &[]).unwrap().warnings, [""; 0]);
-    let misspelt = loaded(WITH_USER, &[("WALRELAY_LOG_LEVEL", "debug")], &[]).unwrap().warnings;
-    assert!(misspelt.len() == 1 && misspelt[0].contains("did you mean WALRELAY_LOG__LEVEL?"), "{misspelt:?}");
+    let misspelled = loaded(WITH_USER, &[("WALRELAY_LOG_LEVEL", "debug")], &[]).unwrap().warnings;
+    assert!(misspelled.len() == 1 && misspelled[0].contains("did you mean WALRELAY_LOG__LEVEL?"), "{misspelled:?}");
 }
 
 #[test]
@@ -248,8 +248,10 @@ fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
 #[test]
 fn what_weakens_tls_is_said_or_refused() {
     let text = format!(
-        "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\
-         [kafka.properties]\nenable.ssl.certificate.verification = false\nssl.endpoint.identification.algorithm = \"none\"\n"
+        "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = \
+         [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\
+         [kafka.properties]\nenable.ssl.certificate.verification = \
+         false\nssl.endpoint.identification.algorithm = \"none\"\n"
     );
     let message = loaded(&text, &[], &[]).unwrap().warnings;
     assert_eq!(

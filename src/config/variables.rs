@@ -1,7 +1,7 @@
 //! Which variables of the environment are options, and what is said of the others.
 //!
-//! Only `WALRELAY_SECTION__KEY` with a section that exists is an option, and only there is a mistake an error. The prefix is
-//! not ours alone: Kubernetes sets `WALRELAY_SERVICE_HOST` and more beside a Service of that name.
+//! Only `WALRELAY_SECTION__KEY` with a section that exists is an option, and only there is a mistake an error. The
+//! prefix is not ours alone: Kubernetes sets `WALRELAY_SERVICE_HOST` and more beside a Service of that name.
 
 use toml::Table;
 use toml::Value;
@@ -20,7 +20,7 @@ pub(super) enum Variable {
     Option(Vec<String>),
     /// Nothing of ours, or something that is read elsewhere.
     Foreign,
-    /// Perhaps an option that is misspelt: what to say.
+    /// Perhaps an option that is misspelled: what to say.
     Unknown(String),
 }
 

@@ -1,7 +1,7 @@
 //! One event is one line.
 //!
-//! Values come from rows, servers and brokers. They can neither end a line nor control a terminal: control characters, line separators and characters that reorder text are escaped in every format (CWE-117). Long
-//! values are cut.
+//! Values come from rows, servers and brokers. They can neither end a line nor control a terminal: control characters,
+//! line separators and characters that reorder text are escaped in every format (CWE-117). Long values are cut.
 
 use std::error::Error;
 use std::fmt;
@@ -24,7 +24,7 @@ const MAX_TEXT_BYTES: usize = 4_096;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
     /// Text for people.
-    Pretty { is_coloured: bool },
+    Pretty { is_colored: bool },
     /// One JSON object per line.
     Json,
     /// `key=value` pairs.
@@ -50,7 +50,7 @@ enum Value {
 pub(super) fn write(look: Look, time: SystemTime, level: Level, target: &str, content: &Content) -> String {
     let mut line = String::with_capacity(160);
     let written = match look {
-        Look::Pretty { is_coloured } => pretty(&mut line, Paint { is_coloured }, time, level, target, content),
+        Look::Pretty { is_colored } => pretty(&mut line, Paint { is_colored }, time, level, target, content),
         Look::Json => json(&mut line, time, level, target, content),
         Look::Logfmt => logfmt(&mut line, time, level, target, content),
     };
@@ -163,14 +163,14 @@ impl Visit for Content {
 
 #[derive(Clone, Copy)]
 struct Paint {
-    is_coloured: bool,
+    is_colored: bool,
 }
 
 impl Paint {
-    fn on(self, line: &mut String, colour: &str, text: &str) {
-        if self.is_coloured {
+    fn on(self, line: &mut String, color: &str, text: &str) {
+        if self.is_colored {
             line.push_str("\u{1b}[");
-            line.push_str(colour);
+            line.push_str(color);
             line.push('m');
             line.push_str(text);
             line.push_str("\u{1b}[0m");
@@ -194,7 +194,7 @@ fn pretty(
     write!(stamp, "{}", humantime::format_rfc3339_millis(time))?;
     paint.on(line, DIM, &stamp);
     write!(line, " ")?;
-    paint.on(line, colour(level), &format!("{:>5}", level.as_str()));
+    paint.on(line, color(level), &format!("{:>5}", level.as_str()));
     write!(line, " ")?;
     escape(line, &content.message, Quote::None);
     let is_next = |name: &str| matches!(name, "next" | "help");
@@ -255,7 +255,7 @@ fn logfmt(line: &mut String, time: SystemTime, level: Level, target: &str, conte
     Ok(())
 }
 
-const fn colour(level: Level) -> &'static str {
+const fn color(level: Level) -> &'static str {
     match level {
         Level::ERROR => "1;31",
         Level::WARN => "33",
@@ -347,7 +347,7 @@ mod tests {
     fn each_format_reads_as_it_should() {
         for (look, expected) in [
             (
-                Look::Pretty { is_coloured: false },
+                Look::Pretty { is_colored: false },
                 "1970-01-01T00:00:01.500Z  WARN row refused id=7 attempt=3 (walrelay::relay)\n",
             ),
             (
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_hostile_value_stays_within_its_line_and_its_quotes() {
-        for look in [Look::Pretty { is_coloured: false }, Look::Json, Look::Logfmt] {
+        for look in [Look::Pretty { is_colored: false }, Look::Json, Look::Logfmt] {
             let line = line(look, NASTY);
             let (body, end) = line.split_at(line.len() - 1);
             assert_eq!(end, "\n");
@@ -384,8 +384,8 @@ mod tests {
     }
 
     #[test]
-    fn colours_frame_the_level_and_never_the_value() {
-        let line = line(Look::Pretty { is_coloured: true }, "\u{1b}[2J");
+    fn colors_frame_the_level_and_never_the_value() {
+        let line = line(Look::Pretty { is_colored: true }, "\u{1b}[2J");
         assert!(line.contains("\u{1b}[33m WARN\u{1b}[0m"), "{line:?}");
         assert!(line.contains("\"\\u{1b}[2J\""), "{line:?}");
     }

@@ -1,8 +1,8 @@
 //! Logging: `[log]`, and the subscriber that writes to standard error.
 //!
-//! One event is one line, whatever its values hold. A caller never waits: lines go through a bounded channel to a thread
-//! that writes them, and what does not fit is counted. Repeated warnings and errors of a callsite are suppressed. Spans
-//! are not shown: facts are fields.
+//! One event is one line, whatever its values hold. A caller never waits: lines go through a bounded channel to a
+//! thread that writes them, and what does not fit is counted. Repeated warnings and errors of a callsite are
+//! suppressed. Spans are not shown: facts are fields.
 
 mod complete;
 mod error;
@@ -150,10 +150,10 @@ impl Drop for Guard {
     }
 }
 
-const fn look(format: Format, is_terminal: bool, is_coloured: bool) -> Look {
+const fn look(format: Format, is_terminal: bool, is_colored: bool) -> Look {
     match format {
-        Format::Auto if is_terminal => Look::Pretty { is_coloured },
-        Format::Pretty => Look::Pretty { is_coloured },
+        Format::Auto if is_terminal => Look::Pretty { is_colored },
+        Format::Pretty => Look::Pretty { is_colored },
         Format::Auto | Format::Json => Look::Json,
         Format::Logfmt => Look::Logfmt,
     }
@@ -313,9 +313,9 @@ mod tests {
     #[test]
     fn the_look_follows_the_terminal_only_where_it_may() {
         for (format, is_terminal, expected) in [
-            (Format::Auto, true, Look::Pretty { is_coloured: true }),
+            (Format::Auto, true, Look::Pretty { is_colored: true }),
             (Format::Auto, false, Look::Json),
-            (Format::Pretty, false, Look::Pretty { is_coloured: false }),
+            (Format::Pretty, false, Look::Pretty { is_colored: false }),
             (Format::Json, true, Look::Json),
             (Format::Logfmt, true, Look::Logfmt),
         ] {

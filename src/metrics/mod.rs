@@ -1,8 +1,8 @@
 //! The names under which the rooms' numbers are exposed to Prometheus.
 //!
-//! The rooms know no names, units or labels: this module reads their numbers at each scrape. Every `walrelay_` series has the
-//! relay's name as the label `relay`. Label values come from enums, with two exceptions whose number the room bounds: topic and
-//! error code. A series without a value is absent; it is not 0.
+//! The rooms know no names, units or labels: this module reads their numbers at each scrape. Every `walrelay_` series
+//! has the relay's name as the label `relay`. Label values come from enums, with two exceptions whose number the room
+//! bounds: topic and error code. A series without a value is absent; it is not 0.
 
 mod number;
 mod page;
@@ -201,8 +201,8 @@ fn position(page: &mut Page, relay: &relay::Metrics) {
     page.rows(
         Level,
         "walrelay_lag_seconds",
-        "Age of the last transaction when it was received (receive), or of the oldest unacknowledged event (deliver), by the \
-         server's clock.",
+        "Age of the last transaction when it was received (receive), or of the oldest unacknowledged event (deliver), \
+         by the server's clock.",
         stages.iter().filter_map(|(stage, seconds)| Some((vec![("stage", *stage)], (*seconds)?))),
     );
 }

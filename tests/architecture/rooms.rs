@@ -78,7 +78,7 @@ pure lsn:
 pure cursor:
 units:
 measure:
-secret:
+pure secret:
 
 # Level 1a: pure, each after what stands before it in the data flow.
 pure relay/decode: lsn cursor

@@ -57,7 +57,7 @@ fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
         .spawn()
         .unwrap();
     let mut notes = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(notes.any(|note| note.contains("the relay runs")), "orders are being written from here on");
+    assert!(notes.any(|note| note.contains("the relay is running")), "orders are being written from here on");
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     let rest: Vec<String> = notes.collect();
     assert_eq!(demo.wait().unwrap().code(), Some(130), "{rest:?}");
@@ -202,7 +202,7 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
         let ended = one.verb(&["setup", "--apply"]);
         assert_eq!(ended.code, Some(0), "{}", ended.notes);
         assert!(
-            ended.notes.contains("is there already") && ended.notes.contains("is stored already"),
+            ended.notes.contains("slot walrelay exists") && ended.notes.contains("stored position"),
             "{}",
             ended.notes
         );

@@ -52,8 +52,8 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
     program.start_streaming();
     for name in ["HUP", "USR1", "USR2"] {
         program.signal(name);
-        let told = format!("\"signal\":\"SIG{name}\"");
-        program.await_that(&format!("a line about SIG{name}"), |program| program.log().contains(&told));
+        let logged = format!("\"signal\":\"SIG{name}\"");
+        program.await_that(&format!("a line about SIG{name}"), |program| program.log().contains(&logged));
     }
     assert_eq!(program.get("/readyz").unwrap().0, 200);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());

@@ -58,7 +58,7 @@ fn g3_a_sequence_that_started_over_behind_its_rows_stops_before_any_of_them_and_
     sql.run("ALTER TABLE outbox_events ALTER COLUMN sequence RESTART WITH 1000");
     (0..5).for_each(|_| sql.run("SELECT emit('k1')"));
     sql.run("ALTER TABLE outbox_events ALTER COLUMN sequence RESTART WITH 1; SELECT emit('k1'); SELECT emit('k1')");
-    let fix = advised(&mut program, 65, &["WR-6522", "it has drawn 2, and an unpublished row has 1004"]);
+    let fix = advised(&mut program, 65, &["WR-6522", "its last value is 2, and an unpublished row has 1004"]);
     assert_eq!(reader::read_all(&kafka.bootstrap(), "poll-restart").len(), 0, "nothing has gone in the wrong order");
     sql.run(&fix);
     program.start_streaming();
@@ -89,7 +89,7 @@ fn g8_a_sequence_that_can_be_no_order_or_is_unseen_is_refused_and_one_near_its_e
     let owner = polling(&postgres.url(), &kafka.bootstrap(), "poll-end", "");
     let ended = owner.verb(&["setup", "--apply"]);
     assert_eq!(ended.code, Some(65), "{}", ended.notes);
-    assert!(ended.notes.contains("starts over at its end"), "{}", ended.notes);
+    assert!(ended.notes.contains("starts again at its end"), "{}", ended.notes);
     let url = postgres.url().replace("postgres@", "poller@");
     let mut program = polling(&url, &kafka.bootstrap(), "poll-end", "");
     sql.run("GRANT SELECT, UPDATE (published_at) ON outbox_events TO poller");

@@ -59,7 +59,7 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
     program.await_that("not to be ready", |program| {
         program
             .get("/readyz?verbose")
-            .is_some_and(|(status, body)| status == 503 && body.contains("[-] position: waits"))
+            .is_some_and(|(status, body)| status == 503 && body.contains("[-] position: waiting"))
     });
     assert_eq!(program.get("/livez").unwrap().0, 200);
     other.run("COMMIT");
@@ -199,7 +199,7 @@ fn a_catalog_that_does_not_answer_is_told_of_and_a_server_in_recovery_is_not_for
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "not-now", "");
     sql.run("BEGIN; LOCK TABLE walrelay.position");
     program.start();
-    program.await_that("the reason", |program| program.log().contains("did not answer within"));
+    program.await_that("the reason", |program| program.log().contains("query timed out after"));
     assert_eq!(program.get("/readyz").unwrap().0, 503);
     sql.run("COMMIT");
     program.await_state("streaming");

@@ -82,7 +82,8 @@ fn g2_a_stop_after_a_purge_is_75_with_the_number_of_records_and_0_once_they_are_
         drop(sql);
         let before = program.log().len();
         postgres.stop(StopMode::Fast).unwrap();
-        program.await_that("the purge", |program| program.log()[before..].contains("handed over again"));
+        program
+            .await_that("the purge", |program| program.log()[before..].contains("published again after reconnecting"));
     };
     purge(&mut program, &mut kafka, sql, 1.0);
     let last = stopped(&mut program, 75);

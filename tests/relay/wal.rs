@@ -134,8 +134,11 @@ async fn credentials_and_certificates_are_taken_or_refused_as_libpq_would() {
         ("host=db.test user=scram password=pw sslmode=disable".to_owned(), Err("SQLSTATE 28000")),
         ("host=db.test user=plain_scram password=pw sslmode=disable".to_owned(), Ok(false)),
         ("host=db.test user=plain_scram password=no sslmode=disable".to_owned(), Err("SQLSTATE 28P01")),
-        ("host=db.test user=plain_scram sslmode=disable".to_owned(), Err("there is none")),
-        ("host=db.test user=plain_scram password=pw sslmode=disable channel_binding=require".to_owned(), Err("no TLS")),
+        ("host=db.test user=plain_scram sslmode=disable".to_owned(), Err("no password supplied")),
+        (
+            "host=db.test user=plain_scram password=pw sslmode=disable channel_binding=require".to_owned(),
+            Err("TLS is not in use"),
+        ),
         ("host=db.test user=clear password=pw sslmode=disable".to_owned(), Err("clear text")),
         ("host=db.test user=hashed password=pw sslmode=disable".to_owned(), Err("MD5")),
         ("host=db.test user=bare sslmode=disable".to_owned(), Err("SQLSTATE 42501")),

@@ -58,7 +58,7 @@ impl Collector {
                 let mut stream = stream.unwrap();
                 let body = receive(&stream);
                 received.lock().unwrap().extend(decode(&serde_json::from_slice(&body).unwrap()));
-                // Only now: whoever has its answer finds its spans.
+                // Only now: a client that has its answer finds its spans.
                 stream.write_all(ANSWER).unwrap();
             }
         });

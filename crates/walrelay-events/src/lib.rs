@@ -5,8 +5,8 @@
 //!   outbox --insert, in the caller's transaction--> table --WAL--> relay --> Kafka --> consumer --> handler + inbox
 //! ```
 //!
-//! The relay between the two is the program `walrelay`. By default the library holds events alone; each further part is a
-//! feature, and an application that only writes events builds neither librdkafka nor OpenSSL:
+//! The relay between the two is the program `walrelay`. By default the library holds events alone; each further part is
+//! a feature, and an application that only writes events builds neither librdkafka nor OpenSSL:
 //!
 //! | feature | adds |
 //! |---|---|

@@ -13,7 +13,7 @@ use super::options::Options;
 
 pub(super) struct Show<'w> {
     form: Form,
-    is_coloured: bool,
+    is_colored: bool,
     out: &'w mut dyn Write,
     notes: &'w mut dyn Write,
     records: usize,
@@ -21,8 +21,8 @@ pub(super) struct Show<'w> {
 
 impl<'w> Show<'w> {
     pub(super) fn new(options: Options, out: &'w mut dyn Write, notes: &'w mut dyn Write) -> Self {
-        let is_coloured = options.is_watched && options.form == Form::Human;
-        Self { form: options.form, is_coloured, out, notes, records: 0 }
+        let is_colored = options.is_watched && options.form == Form::Human;
+        Self { form: options.form, is_colored, out, notes, records: 0 }
     }
 
     pub(super) const fn records(&self) -> usize {
@@ -62,6 +62,6 @@ impl<'w> Show<'w> {
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.is_colored { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }

@@ -1,11 +1,12 @@
 //! The outer layer of the stream: CopyBoth messages, and the content of CopyData messages.
 //!
-//! `next` parses the first frame of the read buffer as borrowed slices, or gives the number of bytes that it needs. It copies
-//! nothing. A frame above the limit is rejected by its header, before its body is received.
+//! `next` parses the first frame of the read buffer as borrowed slices, or gives the number of bytes that it needs. It
+//! copies nothing. A frame above the limit is rejected by its header, before its body is received.
 //!
-//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html) (CopyData, CopyDone,
-//! ErrorResponse) and [Streaming Replication Protocol](https://www.postgresql.org/docs/18/protocol-replication.html)
-//! (XLogData, Primary keepalive message).
+//! Layouts: [Message Formats](https://www.postgresql.org/docs/18/protocol-message-formats.html) (CopyData,
+//! CopyDone, ErrorResponse) and
+//! [Streaming Replication Protocol](https://www.postgresql.org/docs/18/protocol-replication.html) (XLogData,
+//! Primary keepalive message).
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;

@@ -1,9 +1,11 @@
 //! pgoutput, protocol version 1: the messages of PostgreSQL's logical decoding.
 //!
-//! Everything is borrowed from the frame. A message kind that version 1 does not have is an error: it could contain an event.
+//! Everything is borrowed from the frame. A message kind that version 1 does not have is an error: it could contain an
+//! event.
 //!
-//! Layouts: [Logical Replication Message
-//! Formats](https://www.postgresql.org/docs/18/protocol-logicalrep-message-formats.html), with [`Tuple`] as TupleData.
+//! Layouts:
+//! [Logical Replication Message Formats](https://www.postgresql.org/docs/18/protocol-logicalrep-message-formats.html),
+//! with [`Tuple`] as TupleData.
 
 use crate::cursor::Cursor;
 use crate::cursor::Malformed;
