@@ -5,9 +5,9 @@ use crate::relay::error::Error as RelayError;
 use crate::relay::record::route::Route;
 use crate::relay::stream::catalog_watch;
 
-use super::Error;
-use super::Steps;
-use super::stored;
+use super::error::Error;
+use super::steps::Steps;
+use super::steps::stored;
 
 /// Stores the coverage beside the position after a successful check; or reports which events may have been omitted.
 pub(super) async fn keep(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {

@@ -3,8 +3,8 @@
 use crate::relay::catalog;
 use crate::relay::error::Error as RelayError;
 
-use super::Error;
-use super::Steps;
+use super::error::Error;
+use super::steps::Steps;
 use super::undecodable;
 
 /// Checks it before anything is changed: a gap must not be accepted in part. An existing slot needs copies only where the

@@ -17,9 +17,9 @@ use crate::relay::postgres;
 use crate::relay::settings::Settings;
 use crate::relay::stream::position;
 
-use super::Error;
-use super::Steps;
-use super::stored;
+use super::error::Error;
+use super::steps::Steps;
+use super::steps::stored;
 
 /// The first version that omits such a change instead of failing.
 const SKIPS_MISSING: u32 = 180_000;
