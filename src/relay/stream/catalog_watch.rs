@@ -12,6 +12,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use tokio_postgres::Client;
+use tokio_postgres::Row;
 
 use crate::lsn::Lsn;
 use crate::relay::catalog;
@@ -240,15 +241,22 @@ pub(in crate::relay) async fn look(
                     || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
                         WHERE k.relpersistence <> 'p' OR k.relkind = 'f')
                     || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''),
-                ARRAY (SELECT format('%s %s %s', g.attnum, g.atttypid, g.attname) FROM pg_attribute g
-                       WHERE g.attrelid = c.oid AND g.attnum > 0 AND NOT g.attisdropped),
-                ARRAY (SELECT format('%s %s', k.oid, k.reltoastrelid) FROM pg_class k
-                       WHERE k.reltoastrelid <> 0
-                             AND (k.oid = c.oid OR k.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t)))
+                a.numbers, a.kinds, a.names, h.oids, h.toasts
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
-         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')"
+         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')
+         CROSS JOIN LATERAL (
+             SELECT coalesce(array_agg(g.attnum::bigint), '{{}}') AS numbers,
+                    coalesce(array_agg(g.atttypid::bigint), '{{}}') AS kinds,
+                    coalesce(array_agg(g.attname::text), '{{}}') AS names
+             FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attnum > 0 AND NOT g.attisdropped) AS a
+         CROSS JOIN LATERAL (
+             SELECT coalesce(array_agg(k.oid::bigint), '{{}}') AS oids,
+                    coalesce(array_agg(k.reltoastrelid::bigint), '{{}}') AS toasts
+             FROM pg_class k
+             WHERE k.reltoastrelid <> 0
+                   AND (k.oid = c.oid OR k.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))) AS h"
     );
     // Each by every possible name; one of them exists.
     let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
@@ -273,8 +281,8 @@ pub(in crate::relay) async fn look(
                 oid,
                 ways: catalog::get::<Vec<String>>(row, 5)?.into_iter().collect(),
                 shape: catalog::get(row, 6)?,
-                columns: columns(&catalog::get::<Vec<String>>(row, 7)?, route),
-                heaps: catalog::get::<Vec<String>>(row, 8)?.iter().filter_map(|heap| pair(heap)).collect(),
+                columns: columns(row, route)?,
+                heaps: catalog::get::<Vec<i64>>(row, 10)?.into_iter().zip(catalog::get::<Vec<i64>>(row, 11)?).collect(),
             };
             tables.insert(name, table);
         }
@@ -285,20 +293,15 @@ pub(in crate::relay) async fn look(
     Ok(Look { coverage, wal_end })
 }
 
-/// Reads columns from their number, the OID of their type and their name.
-fn columns(texts: &[String], route: Option<&Route>) -> BTreeMap<i64, Column> {
-    let column = |text: &String| {
-        let (number, rest) = text.split_once(' ')?;
-        let (kind, name) = rest.split_once(' ')?;
-        let role = route.and_then(|route| route.names().role_of(name)).map(|role| role.name().to_owned());
-        Some((number.parse().ok()?, Column { name: name.to_owned(), kind: kind.parse().ok()?, role }))
+/// Reads the columns of a table: their numbers, the OIDs of their types and their names.
+fn columns(row: &Row, route: Option<&Route>) -> Result<BTreeMap<i64, Column>, catalog::Error> {
+    let (numbers, kinds): (Vec<i64>, Vec<i64>) = (catalog::get(row, 7)?, catalog::get(row, 8)?);
+    let names: Vec<String> = catalog::get(row, 9)?;
+    let column = |((number, kind), name): ((i64, i64), String)| {
+        let role = route.and_then(|route| route.names().role_of(&name)).map(|role| role.name().to_owned());
+        (number, Column { name, kind, role })
     };
-    texts.iter().filter_map(column).collect()
-}
-
-fn pair(text: &str) -> Option<(i64, i64)> {
-    let (first, second) = text.split_once(' ')?;
-    Some((first.parse().ok()?, second.parse().ok()?))
+    Ok(numbers.into_iter().zip(kinds).zip(names).map(column).collect())
 }
 
 /// Reads the state that is stored beside the position; none if there is none yet.
