@@ -1,4 +1,4 @@
--- The outbox of the walrelay preset. The application inserts a row in the transaction of its change.
+-- The outbox of the walrelay preset. The application inserts a row in the transaction of the change that it describes.
 CREATE TABLE IF NOT EXISTS public.outbox_events (
     id             uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     aggregate_type text        NOT NULL,

@@ -1,4 +1,4 @@
-//! What options must be together, and what should be known about them.
+//! Checks that depend on several options, and warnings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use super::layers::Leaves;
 use super::mistake::Mistake;
 use super::options::Config;
 
-/// The most rows that one transaction of the polling source may hold.
+/// The maximum number of rows of one batch of the polling source.
 const MAX_BATCH_ROWS: u32 = 10_000;
 
 pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake>) {
@@ -32,8 +32,8 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
         Err(error) => wrong("postgres.url", error.to_string()),
         Ok(target) if target.trusts_anybody(&config.postgres.tls) => wrong(
             "postgres.url",
-            "sslmode=verify-ca with the system's authorities lets everyone with a certificate of one of them pose as \
-             the server: use sslmode=verify-full, or name your own authority with postgres.tls.root_cert"
+            "sslmode=verify-ca with the system's certificate authorities accepts any server with a certificate of one of them: \
+             use sslmode=verify-full, or set postgres.tls.root_cert to your own authority"
                 .to_owned(),
         ),
         Ok(_) => {}
@@ -43,13 +43,13 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
             && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     if !is_slot_name(&config.source.slot) {
-        wrong("source.slot", "a slot's name is 1 to 63 of a-z 0-9 _".to_owned());
+        wrong("source.slot", "invalid slot name: allowed are 1 to 63 of a-z 0-9 _".to_owned());
     }
     if !(1..=63).contains(&config.source.publication.len()) {
-        wrong("source.publication", "a publication's name has 1 to 63 bytes".to_owned());
+        wrong("source.publication", "invalid publication name: allowed are 1 to 63 bytes".to_owned());
     }
     if config.relay.name.is_empty() || !config.relay.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        wrong("relay.name", "a name is printable ASCII without spaces".to_owned());
+        wrong("relay.name", "invalid name: allowed is printable ASCII without spaces".to_owned());
     }
     if let Err(error) = config.log.check() {
         wrong("log.level", error.to_string());
@@ -61,7 +61,7 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
 
 fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if config.outbox.is_empty() {
-        wrong("outbox", "there must be at least one [[outbox]]".to_owned());
+        wrong("outbox", "needs at least one [[outbox]]".to_owned());
     }
     let mut tables = BTreeSet::new();
     for (place, outbox) in config.outbox.iter().enumerate() {
@@ -72,10 +72,10 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         {
             let parts: Vec<&str> = table.split('.').collect();
             if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
-                wrong(&format!("{path}.{option}"), "a table is named schema.table".to_owned());
+                wrong(&format!("{path}.{option}"), "invalid table name: the form is schema.table".to_owned());
             }
             if !tables.insert(table.trim_start_matches("public.")) {
-                let text = format!("table {table} stands in two [[outbox]], or twice in one");
+                let text = format!("table {table} is in two [[outbox]], or twice in one");
                 wrong(&format!("{path}.{option}"), text);
             }
         }
@@ -83,7 +83,10 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         let columns = outbox.columns.all().map(|(option, names)| (format!("columns.{option}"), names));
         for (option, names) in columns.into_iter().chain([partition]) {
             if names.is_some_and(|names| !names.is_fit()) {
-                wrong(&format!("{path}.{option}"), "at least one name, none of them empty or there twice".to_owned());
+                wrong(
+                    &format!("{path}.{option}"),
+                    "needs at least one name, none of them empty or repeated".to_owned(),
+                );
             }
         }
         if let Err(error) = Route::new(outbox) {
@@ -96,13 +99,13 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
 fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let kafka = &config.kafka;
     if kafka.brokers.is_empty() || kafka.brokers.iter().any(|broker| !broker.contains(':')) {
-        wrong("kafka.brokers", "there must be at least one broker, each host:port".to_owned());
+        wrong("kafka.brokers", "needs at least one broker, each host:port".to_owned());
     }
     if let Some(text) = publish::plaintext_error(kafka) {
         wrong("kafka.brokers", text);
     }
     if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
-        wrong("kafka.sasl.mechanism", "PLAIN sends the password as it is: it needs [kafka.tls]".to_owned());
+        wrong("kafka.sasl.mechanism", "PLAIN sends the password in clear text: it needs [kafka.tls]".to_owned());
     }
     for (name, text) in publish::check_properties(kafka) {
         wrong(&format!("kafka.properties.{name}"), text);
@@ -138,7 +141,7 @@ fn check_limits(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     }
 }
 
-/// What is not wrong, but should be known. The file is given if a password stands in it.
+/// Gives the warnings. The file is given if it contains a password.
 pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(path) = holds_password.filter(|path| is_open(path)) {
@@ -147,8 +150,8 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let (stall, silence) = (config.source.disconnect_on_stall_after, config.postgres.wal_sender_timeout);
     if stall > silence {
         warnings.push(format!(
-            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout, {}: by then PostgreSQL \
-             may give the slot to another relay",
+            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout ({}), after which PostgreSQL may give \
+             the slot to another relay",
             humantime::format_duration(stall),
             humantime::format_duration(silence)
         ));
@@ -173,23 +176,22 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let property = |name: &str| kafka.properties.get(name).map(String::as_str);
     if property("enable.ssl.certificate.verification").is_some_and(|value| ["false", "f", "0"].contains(&value)) {
         warnings.push(
-            "kafka.properties.enable.ssl.certificate.verification is off: anybody can pose as a broker and take every \
-             event; name the authority under kafka.tls.root_cert instead"
+            "kafka.properties.enable.ssl.certificate.verification is off: anybody can impersonate a broker and receive every event; \
+             set kafka.tls.root_cert instead"
                 .to_owned(),
         );
     }
     if property("ssl.endpoint.identification.algorithm") == Some("none") {
         warnings.push(
-            "kafka.properties.ssl.endpoint.identification.algorithm is none: everyone with a certificate of the same \
-             authority can pose as a broker"
+            "kafka.properties.ssl.endpoint.identification.algorithm is none: anybody with a certificate of the same authority can \
+             impersonate a broker"
                 .to_owned(),
         );
     }
     warnings
 }
 
-/// Says whether others than the owner can read a file. A mounted secret belongs to root and is shared by its group:
-/// that is as libpq has it.
+/// Says whether others than the owner can read a file. As in libpq, a file of root may also be readable by its group.
 fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| {
         let others = if meta.uid() == 0 { 0o037 } else { 0o077 };

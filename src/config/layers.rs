@@ -1,4 +1,4 @@
-//! The sources as leaves: a path, a value, and where it came from.
+//! The sources as leaves: a path, a value and its origin.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -28,7 +28,7 @@ struct Leaf {
     origin: Origin,
 }
 
-/// All values that are given, the later over the earlier.
+/// All given values; a later one replaces an earlier one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leaves(BTreeMap<Keys, Leaf>);
 
@@ -46,11 +46,11 @@ impl Leaves {
         Ok(())
     }
 
-    /// Takes the options of the environment. Gives what is to be said of the rest under our prefix.
+    /// Adds the options of the environment. Gives warnings about other variables with the prefix.
     pub(super) fn add_variables(&mut self, variables: &[(String, String)]) -> Vec<String> {
         let mut warnings = Vec::new();
         for (name, text) in variables {
-            match variables::look_at(name, text) {
+            match variables::classify(name, text) {
                 Variable::Option(keys) => {
                     self.put(keys, Leaf { value: value_of(text), origin: Origin::Variable(name.clone()) });
                 }
@@ -77,14 +77,14 @@ impl Leaves {
         }
     }
 
-    /// Checks each leaf over the defaults, and leaves out the wrong ones, so that one mistake does not hide the next.
+    /// Checks each leaf over the defaults, and removes the wrong ones, so that one mistake does not hide the next.
     pub(super) fn check_each(&mut self, mistakes: &mut Vec<Mistake>) {
         self.0.retain(|keys, leaf| {
             let mut table = Table::new();
             insert(&mut table, keys, leaf.value.clone());
             let Err(error) = Config::deserialize(Value::Table(table)) else { return true };
             let error = error.to_string();
-            // That others are missing beside it is seen when all are together.
+            // Missing fields are checked when all leaves are together.
             let is_wrong = !error.starts_with("missing field");
             if is_wrong && let Some(message) = renamed::message(keys, &leaf.value, &leaf.origin) {
                 mistakes.push(Mistake::new(leaf.origin.clone(), message));
@@ -114,7 +114,7 @@ impl Leaves {
         })
     }
 
-    /// Reads what `[log]` says, as far as it is right.
+    /// Reads the valid options of `[log]`.
     pub(super) fn log(&self) -> log::Config {
         let mut right = Table::new();
         for (keys, leaf) in self.0.iter().filter(|(keys, _)| keys.first().is_some_and(|first| first == "log")) {
@@ -127,13 +127,13 @@ impl Leaves {
         Config::deserialize(Value::Table(right)).unwrap_or_default().log
     }
 
-    /// Finds where an option, or anything under it, is given.
+    /// Finds the origin of an option, or of anything under it.
     pub(super) fn origin_under(&self, path: &str) -> Option<&Origin> {
         let wanted: Keys = path.split('.').map(str::to_owned).collect();
         self.0.iter().find(|(keys, _)| keys.starts_with(&wanted)).map(|(_, leaf)| &leaf.origin)
     }
 
-    /// Says whether a value that stands in the file holds a password, and not only where it is read from.
+    /// Says whether a value in the file contains a password, and not only a reference.
     pub(super) fn has_password_of_file(&self) -> bool {
         self.0.iter().any(|(keys, leaf)| {
             let text = leaf.value.as_str().unwrap_or_default();
@@ -154,13 +154,13 @@ impl Leaves {
                 leaf.value = Value::String(leaf.value.to_string());
             }
         }
-        // A table replaces its leaves, and a leaf the table it stands in.
+        // A table replaces its leaves, and a leaf replaces its table.
         self.0.retain(|other, _| !other.starts_with(&keys) && !keys.starts_with(other));
         self.0.insert(keys, leaf);
     }
 }
 
-/// Reads a value as TOML where it is TOML, and as text where not.
+/// Parses a value as TOML, or else as text.
 fn value_of(text: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
@@ -175,7 +175,7 @@ fn insert(table: &mut Table, keys: &[String], value: Value) {
     if let Ok(place) = next.parse::<usize>() {
         let list = table.entry(first.clone()).or_insert_with(|| Value::Array(Vec::new()));
         let Value::Array(list) = list else { return };
-        // A place far beyond the others is a mistake, not a wish for many empty tables.
+        // A too large index is a mistake, and must not create many empty tables.
         let place = place.min(list.len());
         if place == list.len() {
             list.push(Value::Table(Table::new()));
@@ -214,7 +214,7 @@ fn collect(table: &dyn toml_edit::TableLike, above: &mut Keys, found: &mut Vec<F
             }
             toml_edit::Item::Value(value) => {
                 let place = if matches!(value, toml_edit::Value::InlineTable(_)) { span } else { item.span().or(span) };
-                // An unknown name is shown by its key, a wrong value by its value: the key's place serves both.
+                // The key's position is used for unknown names and for wrong values.
                 let key_place = table.get_key_value(key).and_then(|(key, _)| key.span());
                 found.push((above.clone(), plain(value), key_place.or(place)));
             }

@@ -1,4 +1,4 @@
-//! Every effective value with its origin, as TOML that parses back, or as JSON. Secrets do not show.
+//! Every effective value with its origin, as TOML that can be parsed again, or as JSON. Secrets are redacted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,15 +18,15 @@ use super::origin::Origin;
 pub struct Loaded {
     /// The options.
     pub config: Config,
-    /// The file they were read from, if there is one.
+    /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// What is not wrong, but should be known.
+    /// The warnings.
     pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<String, Origin>,
 }
 
 impl Loaded {
-    /// Writes the options as TOML, each with where it came from.
+    /// Writes the options as TOML, each with its origin.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -36,7 +36,7 @@ impl Loaded {
         text.trim_start().to_owned()
     }
 
-    /// Gives the options as JSON: for each path its value and where it came from.
+    /// Gives the options as JSON: each path with its value and its origin.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut leaves = serde_json::Map::new();

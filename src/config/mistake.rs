@@ -1,4 +1,4 @@
-//! A mistake in the configuration: where, what, what is allowed.
+//! A mistake in the configuration: its position, the error, and what is allowed.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Mistake {
         Self { origin: None, text }
     }
 
-    /// Says it in one line, without the excerpt of the file.
+    /// Gives it in one line, without the excerpt of the file.
     #[must_use]
     pub fn brief(&self) -> String {
         let origin = self.origin.as_ref().map_or_else(String::new, |origin| format!("{origin}: "));
@@ -56,7 +56,7 @@ impl fmt::Display for Mistake {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub struct Mistakes {
     mistakes: Vec<Mistake>,
-    /// How they are logged, as far as that could be read.
+    /// The options of `[log]` that could be read.
     log: log::Config,
 }
 
@@ -70,7 +70,7 @@ impl Mistakes {
         self.mistakes.iter()
     }
 
-    /// Counts them, in words.
+    /// Gives their number as a sentence.
     #[must_use]
     pub fn summary(&self) -> String {
         let count = self.mistakes.len();
@@ -108,17 +108,16 @@ impl Diagnose for Mistakes {
     }
 }
 
-/// The same for the value of an option that may be a secret: nothing of the value.
+/// The same for an option that may be a secret, without its value.
 pub(super) fn describe_without_value(error: &str) -> String {
     let message = describe(error);
     if message.starts_with("unknown option") || message.starts_with("missing field") {
         return message;
     }
-    "not a value of its kind (not shown: it may be secret); a password is { env = \"NAME\" } or { file = \"PATH\" }"
-        .to_owned()
+    "invalid value (not shown: it may be secret); a password is { env = \"NAME\" } or { file = \"PATH\" }".to_owned()
 }
 
-/// Turns what serde says into what a person needs: the nearest known name, or what is allowed.
+/// Converts an error of serde: adds the nearest known name, or what is allowed.
 pub(super) fn describe(error: &str) -> String {
     let first = error.lines().next().unwrap_or_default();
     let Some((what, expected)) = first.split_once(", expected ") else { return first.to_owned() };

@@ -1,7 +1,7 @@
-//! The configuration: one TOML file, the environment and `--set`, with every mistake reported at once.
+//! The configuration: one TOML file, the environment and `--set`, with all mistakes reported at once.
 //!
 //! ```text
-//!   file < WALRELAY_SECTION__KEY < --set section.key=value        (the later wins)
+//!   file < WALRELAY_SECTION__KEY < --set section.key=value        (the last one has precedence)
 //!        leaves, each with its origin -> each checked alone -> all together -> Config
 //! ```
 //!
@@ -33,13 +33,13 @@ pub use options::Config;
 pub use origin::Origin;
 use variables::Variable;
 
-/// Where the file is looked for if none is named.
+/// The default paths of the file.
 const PLACES: [&str; 2] = ["config.toml", "/etc/walrelay/config.toml"];
 
-/// Where options come from.
+/// The sources of options.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file, if one is named.
+    /// The file, if one is given.
     pub file: Option<PathBuf>,
     /// `section.key=value`, each.
     pub sets: Vec<String>,
@@ -74,7 +74,7 @@ fn load_into(leaves: &mut Leaves, sources: &Sources) -> Result<Loaded, Vec<Mista
         }
         Ok(file)
     });
-    // Also where the file cannot be read: they may say how that is logged.
+    // Also if the file cannot be read: they may set how that is logged.
     let mut warnings = leaves.add_variables(&sources.variables);
     leaves.add_sets(&sources.sets, &mut mistakes);
     let file = match file {
@@ -85,7 +85,7 @@ fn load_into(leaves: &mut Leaves, sources: &Sources) -> Result<Loaded, Vec<Mista
     let mut config = match leaves.config() {
         Ok(config) => config,
         Err(mistake) => {
-            // What is missing because it was wrong is no mistake of its own.
+            // An option that is missing because it was wrong is no mistake of its own.
             if mistakes.is_empty() {
                 mistakes.push(mistake);
             }
@@ -114,20 +114,19 @@ fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistake> {
     if let Some(path) = PLACES.into_iter().map(PathBuf::from).find(|path| path.exists()) {
         return Ok(Some(path));
     }
-    let is_option = |(name, text): &(String, String)| matches!(variables::look_at(name, text), Variable::Option(_));
+    let is_option = |(name, text): &(String, String)| matches!(variables::classify(name, text), Variable::Option(_));
     if sources.sets.is_empty() && !sources.variables.iter().any(is_option) {
-        let text =
-            format!("no configuration: neither {} nor {} is there; name a file with --config", PLACES[0], PLACES[1]);
+        let text = format!("no configuration file: neither {} nor {} exists; use --config FILE", PLACES[0], PLACES[1]);
         return Err(Mistake::plain(text));
     }
     Ok(None)
 }
 
 fn read(path: &Path) -> Result<String, Mistake> {
-    fs::read_to_string(path).map_err(|error| Mistake::plain(format!("read {}: {error}", path.display())))
+    fs::read_to_string(path).map_err(|error| Mistake::plain(format!("cannot read {}: {error}", path.display())))
 }
 
-/// Paths are meant from the folder of the file that names them.
+/// Makes paths relative to the folder of the configuration file.
 fn anchor(config: &mut Config, folder: &Path) {
     let path = |path: &mut PathBuf| *path = folder.join(&*path);
     let root = |root: &mut String| {

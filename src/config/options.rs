@@ -42,7 +42,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Gives the relay's share.
+    /// Gives the relay's settings.
     #[must_use]
     pub fn relay_settings(&self) -> relay::Settings {
         relay::Settings {

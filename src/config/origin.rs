@@ -1,8 +1,8 @@
-//! Where a value came from, as a mistake and `config show` name it.
+//! The origin of a value, as in mistakes and in `config show`.
 
 use std::fmt;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
     File {
@@ -13,7 +13,7 @@ pub enum Origin {
         column: usize,
         /// The line's text.
         excerpt: String,
-        /// How much of it is meant.
+        /// The number of its characters to mark.
         width: usize,
     },
     /// An environment variable.

@@ -1,5 +1,4 @@
-//! Options that have another name since. They are refused: an option that is silently ignored is a default nobody
-//! chose.
+//! Renamed options. They are rejected: an ignored option would be replaced by a default without notice.
 
 use toml::Value;
 

@@ -1,31 +1,31 @@
-//! Which variables of the environment are options, and what is said of the others.
+//! Which variables of the environment are options, and warnings about others.
 //!
-//! Only `WALRELAY_SECTION__KEY` with a section that exists is an option, and only there is a mistake an error. The
-//! prefix is not ours alone: Kubernetes sets `WALRELAY_SERVICE_HOST` and more beside a Service of that name.
+//! Only `WALRELAY_SECTION__KEY` with an existing section is an option, and only there a mistake is an error. Others use the prefix
+//! too: Kubernetes sets `WALRELAY_SERVICE_HOST` and more for a Service of that name.
 
 use toml::Table;
 use toml::Value;
 
 use super::options::Config;
 
-/// What every option's variable begins with.
+/// The prefix of options.
 const PREFIX: &str = "WALRELAY_";
-/// Not options: where the file is, and where throwaway servers find PostgreSQL.
+/// Variables with the prefix that are not options: the configuration file, and PostgreSQL for temporary servers.
 const OTHERS: [&str; 2] = ["WALRELAY_CONFIG", "WALRELAY_PG_BIN"];
 
-/// What a variable is to us.
+/// The kind of a variable.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Variable {
     /// An option, by its path.
     Option(Vec<String>),
-    /// Nothing of ours, or something that is read elsewhere.
+    /// Of another program, or read elsewhere.
     Foreign,
-    /// Perhaps an option that is misspelled: what to say.
+    /// Possibly a misspelled option, with the warning.
     Unknown(String),
 }
 
-/// Looks at one variable.
-pub(super) fn look_at(name: &str, text: &str) -> Variable {
+/// Classifies one variable.
+pub(super) fn classify(name: &str, text: &str) -> Variable {
     let Some(path) = name.strip_prefix(PREFIX).filter(|_| !OTHERS.contains(&name)) else { return Variable::Foreign };
     let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
     let defaults = defaults();
@@ -46,7 +46,7 @@ pub(super) fn look_at(name: &str, text: &str) -> Variable {
         Some((_, known)) => format!("did you mean {known}?"),
         None => format!("options are {PREFIX}SECTION__KEY, such as {PREFIX}LOG__LEVEL"),
     };
-    Variable::Unknown(format!("{name} in the environment is no option and is ignored; {advice}"))
+    Variable::Unknown(format!("{name} in the environment is not an option and is ignored: {advice}"))
 }
 
 /// Kubernetes' variables for a Service whose name begins with `walrelay`.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn unknown(name: &str) -> String {
-        match look_at(name, "1") {
+        match classify(name, "1") {
             Variable::Unknown(message) => message,
             other @ (Variable::Option(_) | Variable::Foreign) => panic!("{name}: {other:?}"),
         }
@@ -100,13 +100,13 @@ mod tests {
             ("WALRELAY_CONFIG", "x.toml"),
             ("HOME", "/root"),
         ] {
-            assert_eq!(look_at(name, text), Variable::Foreign, "{name}");
+            assert_eq!(classify(name, text), Variable::Foreign, "{name}");
         }
     }
 
     #[test]
     fn only_a_section_that_exists_makes_an_option_and_the_nearest_name_is_given() {
-        let keys = |name| look_at(name, "1");
+        let keys = |name| classify(name, "1");
         assert_eq!(keys("WALRELAY_LOG__LEVEL"), Variable::Option(vec!["log".into(), "level".into()]));
         assert_eq!(keys("WALRELAY_LOG__LEVLE"), Variable::Option(vec!["log".into(), "levle".into()]));
         for (name, expected) in [

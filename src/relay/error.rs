@@ -24,6 +24,7 @@ pub enum Error {
     /// An `[[outbox]]` cannot be used.
     #[error("cannot use the [[outbox]] of table {table}")]
     Outbox {
+        /// Its table.
         table: String,
         /// The mistake.
         #[source]
@@ -45,6 +46,7 @@ pub enum Error {
         at: Lsn,
         /// The number of its rows that were received.
         row: Option<u64>,
+        /// The slot.
         slot: String,
         /// The same error came at the same position before.
         is_recurring: bool,
@@ -75,8 +77,8 @@ pub enum Error {
     Failure(#[from] publish::Failure),
     /// Commits of the application would wait for the relay.
     #[error(
-        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and \
-         commits would wait for Kafka"
+        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and commits \
+         would wait for Kafka"
     )]
     Synchronous {
         /// The setting.
@@ -84,12 +86,16 @@ pub enum Error {
     },
     /// The server sent nothing for too long.
     #[error("connection timed out: no message from the server for {} s", limit.as_secs())]
-    Silent { limit: Duration },
+    Silent {
+        /// The limit.
+        limit: Duration,
+    },
     /// Records were not acknowledged before the shutdown timeout.
     #[error("shutdown timed out after {} s: {records} records are not acknowledged", limit.as_secs())]
     DrainTimeout {
         /// Their number.
         records: u64,
+        /// The limit.
         limit: Duration,
     },
     /// The relay stopped without a connection to PostgreSQL: an acknowledgement could not be confirmed.
@@ -103,11 +109,15 @@ pub enum Error {
     Undrained {
         /// What was not finished.
         what: &'static str,
+        /// The limit.
         limit: Duration,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// The same where positions are not stored, so that there is no gap to accept.
+    #[error(transparent)]
+    NotStored(Box<Self>),
 }
 
 impl Error {
@@ -137,6 +147,33 @@ impl Error {
     /// Adds the role, if it lacks a privilege on the stored position.
     pub(super) fn of_role(self, role: &str) -> Self {
         if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
+    }
+
+    /// Replaces the help where positions are not stored: there is no gap to accept.
+    pub(super) fn not_stored(self) -> Self {
+        let is_gap = matches!(
+            &self,
+            Self::Lost(_) | Self::Catalog(catalog::Error::Unseen { .. } | catalog::Error::ColumnRenamed { .. })
+        );
+        let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_recurring, source, .. }
+                                   if *is_recurring || source.is_about_content());
+        if is_gap || is_at_a_row { Self::NotStored(Box::new(self)) } else { self }
+    }
+
+    /// The next step where a restart is enough.
+    fn restart(&self) -> String {
+        if let Self::Raised { at, slot, .. } = self {
+            return past(*at, slot, "restart");
+        }
+        if let Self::Catalog(catalog::Error::ColumnRenamed { before, now, role, .. }) = self {
+            return format!(
+                "{}; or restart, if events need its values no longer",
+                catalog::both_names(role, now, before)
+            );
+        }
+        "compare the outbox table with Kafka, then restart: positions are not stored (source.store_position), and a restart \
+         starts at the slot's position"
+            .to_owned()
     }
 
     /// Gives the SQLSTATE and the position, if the server failed at a position of the source.
@@ -176,6 +213,7 @@ impl Error {
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
             Self::Publish(_) | Self::Failure(_) => Component::Publish,
+            Self::NotStored(error) => error.component(),
             Self::Outbox { .. }
             | Self::DrainTimeout { .. }
             | Self::Unacknowledged { .. }
@@ -188,7 +226,7 @@ impl Error {
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
+            Self::Outbox { .. } => Code::new(Exit::Configuration, 41),
             Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
@@ -205,12 +243,13 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
-            Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
+            Self::Synchronous { .. } => Code::new(Exit::Contract, 12),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Unacknowledged { .. } => Code::new(Exit::DrainTimeout, 2),
             Self::Undrained { .. } => Code::new(Exit::DrainTimeout, 3),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
+            Self::NotStored(error) => error.code(),
         }
     }
 
@@ -233,16 +272,15 @@ impl Diagnose for Error {
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
             Self::Silent { .. } => Fate::Transient,
+            Self::NotStored(error) => error.fate(),
         }
     }
 
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("correct this [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_recurring, source }
-                if *is_recurring || source.is_about_content() =>
-            {
-                Some(past(*at, slot))
+            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
+                Some(past(*at, slot, "`walrelay setup --apply --accept-gap`"))
             }
             Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
                 "the server fails at this position each time: see its log; nothing after it was confirmed".to_owned(),
@@ -252,8 +290,8 @@ impl Diagnose for Error {
             Self::Catalog(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
-                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then \
-                 run `walrelay setup --apply --accept-gap`, which starts at the slot's position"
+                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then run \
+                 `walrelay setup --apply --accept-gap`, which starts at the slot's position"
                     .to_owned(),
             ),
             Self::Pipeline(error) => error.help(),
@@ -261,8 +299,8 @@ impl Diagnose for Error {
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Synchronous { .. } => Some(
-                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET \
-                 synchronous_standby_names = 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
+                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET synchronous_standby_names = \
+                 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
                     .to_owned(),
             ),
             Self::Silent { .. } => None,
@@ -273,11 +311,12 @@ impl Diagnose for Error {
                 Some("nothing is lost: restart when Kafka is up; the records are published again".to_owned())
             }
             Self::Undrained { .. } => Some(
-                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain \
-                 to wait longer, and check whether another session locks walrelay.position"
+                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain to wait \
+                 longer, and check whether another session locks walrelay.position"
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
+            Self::NotStored(error) => Some(error.restart()),
         }
     }
 }
@@ -290,12 +329,12 @@ fn at_row(at: Lsn, row: Option<u64>) -> String {
 }
 
 /// How to skip a transaction that the server cannot send. A correction of the row in the table does not change the WAL.
-fn past(at: Lsn, slot: &str) -> String {
+fn past(at: Lsn, slot: &str, then: &str) -> String {
     let after = Lsn::from_wire(at.to_wire() + 1);
     format!(
         "earlier events are delivered; a correction of the row in the table does not change the WAL: run `SELECT \
-         pg_replication_slot_advance('{}', '{after}')`, then `walrelay setup --apply --accept-gap`; this skips the \
-         whole transaction: insert its events again with a correct value",
+         pg_replication_slot_advance('{}', '{after}')`, then {then}; this skips the whole transaction: insert its events \
+         again with a correct value",
         slot.replace('\'', "''")
     )
 }

@@ -1,4 +1,5 @@
-//! The set-up of the consumer's tests: events in a topic, a database for effects, members inside and outside this process.
+//! The set-up of the consumer's tests: events in a topic, a database for effects, members inside and outside this
+//! process.
 
 use std::process::Child;
 use std::process::Command;

@@ -56,7 +56,7 @@ fn what_is_wrong_with_postgres_for_good_ends_the_relay_while_kafka_is_down() {
         (
             "ALTER SYSTEM SET synchronous_standby_names = '*'",
             65,
-            "WR-6520",
+            "WR-6512",
             "ALTER SYSTEM RESET synchronous_standby_names",
         ),
         ("DELETE FROM walrelay.position", 71, "WR-7102", ""),

@@ -128,6 +128,27 @@ fn inherited_tables_whose_rows_would_be_missed_are_refused_at_start_and_noticed_
 }
 
 #[test]
+fn a_doubt_is_kept_of_a_table_that_came_back_under_a_new_name() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("doubtful", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "doubtful", "");
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    // What is kept beside the position has the old name.
+    sql.run("ALTER TABLE outbox_events RENAME TO events; CREATE TABLE child_events () INHERITS (events)");
+    let names = "table = \"public.events\"\nrenamed_from = [\"public.outbox_events\"]";
+    let mut program =
+        Program::new(&postgres.url(), &kafka.bootstrap(), &format!("[[outbox]]\n{names}\ntopic = \"doubtful\"\n"));
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(65) && log.contains("child_events"), "{code:?} {log}");
+    sql.run(&sql_of(&log));
+    let (code, log) = ends(&mut program);
+    assert!(code == Some(66) && log.contains("child_events") && log.contains("--accept-gap"), "{code:?} {log}");
+    assert_eq!(accept(&program).code, Some(0));
+    program.start_streaming();
+}
+
+#[test]
 fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_the_way_on_works() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("away", 1);

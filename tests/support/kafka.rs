@@ -235,7 +235,7 @@ impl Kafka {
     pub fn kill(&mut self, place: usize) {
         self.signal(place, Signal::KILL);
         if let Some(mut process) = self.nodes[place].process.take() {
-            drop(process.stdin.take());
+            writeln!(process.stdin.take().unwrap(), "kept").unwrap();
             let _ = process.wait();
         }
     }
@@ -299,10 +299,13 @@ impl Kafka {
         let home = self.home(place);
         let log = fs::File::create(home.join("log")).unwrap();
         let java = java(&home, &["kafka.Kafka", &home.join("server.properties").display().to_string()]);
-        // The shell's standard input ends when this process does, however it ends; then the broker is killed.
-        let script = "pidfile=$1; shift; \"$@\" </dev/null & echo $! > \"$pidfile\"; cat > /dev/null; kill -9 $!";
+        // The shell's standard input ends when this process does, however it ends; then the broker is killed, and nothing of it
+        // is left unless a word says so.
+        let script = "folder=$1; pidfile=$2; shift 2; \"$@\" </dev/null & echo $! > \"$pidfile\"; read -r kept; kill -9 $!; \
+                      wait $!; [ -n \"$kept\" ] || rm -rf \"$folder\"";
         let process = Command::new("sh")
             .args(["-c", script, "sh"])
+            .arg(&self.folder)
             .arg(home.join("pid"))
             .arg(java.get_program())
             .args(java.get_args())

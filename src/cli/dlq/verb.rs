@@ -1,4 +1,4 @@
-//! The verbs of `walrelay dlq`.
+//! The arguments of `walrelay dlq`.
 
 use clap::Subcommand;
 
@@ -12,7 +12,7 @@ pub(in crate::cli) enum DlqVerb {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Output format
+        /// The output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
@@ -20,18 +20,18 @@ pub(in crate::cli) enum DlqVerb {
     Show {
         #[command(flatten)]
         filter: Filter,
-        /// Output format
+        /// The output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Write dead-letter records back to the topics they came from
+    /// Write dead-letter records to their original topics again
     Redrive {
         #[command(flatten)]
         filter: Filter,
         /// Write them to this topic instead
         #[arg(long, value_name = "TOPIC")]
         to: Option<String>,
-        /// Only print what would be done
+        /// Print what would be written, and write nothing
         #[arg(long)]
         dry_run: bool,
     },

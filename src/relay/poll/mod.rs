@@ -28,6 +28,7 @@
 //! `wal` has neither limit.
 
 mod batch_publisher;
+mod end;
 pub(super) mod error;
 pub(super) mod grants;
 mod interval;
@@ -38,6 +39,7 @@ mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
+mod table;
 mod table_state;
 mod value;
 pub(super) mod verify;
@@ -47,7 +49,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::lsn::Lsn;
 use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -56,8 +57,7 @@ use crate::relay::metrics::now_micros;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::publish;
-use crate::relay::publish::Failure;
-use crate::relay::publish::Verdict;
+use crate::relay::retry::recovery::AfterFailure;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
@@ -66,8 +66,8 @@ use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
-use batch_publisher::BatchRun;
-use batch_publisher::PollEnd;
+use end::BatchRun;
+use end::PollEnd;
 pub use error::Error;
 use interval::PollInterval;
 use outbox::Outbox;
@@ -93,7 +93,8 @@ struct Poller {
     stop: CancellationToken,
     states: Vec<TableState>,
     publisher: BatchPublisher,
-    stalls: Stalls,
+    /// By the number of rows that were marked.
+    stalls: Stalls<u64>,
     /// The position of the last error after which the tables were checked again.
     rechecked: Option<FailurePosition>,
 }
@@ -104,7 +105,7 @@ enum PollStep {
     Again,
     /// Wait for Kafka, after a pause.
     AwaitKafka(Duration),
-    Pause,
+    Pause(Duration),
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
@@ -146,8 +147,7 @@ impl Poller {
                     self.await_kafka(pause).await?;
                     next = PollStep::Again;
                 }
-                PollStep::Pause => {
-                    let pause = self.publisher.recovery.next_backoff();
+                PollStep::Pause(pause) => {
                     self.publisher.recovery.pause(pause).await;
                     next = PollStep::Again;
                 }
@@ -167,8 +167,9 @@ impl Poller {
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
         let (recovery, target, settings, states) =
             (&mut self.publisher.recovery, &self.target, &self.settings, &self.states);
+        let checks = recovery.source().until_fatal(async || open(target, settings, states).await.map(drop));
         recovery.pause(pause).await;
-        recovery.await_kafka(async || open(target, settings, states).await.map(drop)).await
+        recovery.await_kafka(checks).await
     }
 
     async fn connect_and_poll(&mut self) -> Result<PollEnd, RelayError> {
@@ -248,10 +249,16 @@ impl Poller {
                 );
                 self.metrics.enter(State::SinkBlocked);
                 // Acknowledged rows are repeated with their batch: less often, the longer nothing is marked.
-                let marked = Lsn::from_wire(self.publisher.marked());
+                let marked = self.publisher.marked();
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
-            Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
+            Ok(PollEnd::SinkFailed { failure, was_alone }) => {
+                Ok(match self.publisher.recovery.after_failure(failure, was_alone)? {
+                    AfterFailure::OneByOne => PollStep::Again,
+                    AfterFailure::AwaitKafka(pause) => PollStep::AwaitKafka(pause),
+                    AfterFailure::Pause(pause) => PollStep::Pause(pause),
+                })
+            }
             Err(error) if self.must_recheck(&error) => {
                 tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the \
                                                                              tables again");
@@ -260,7 +267,7 @@ impl Poller {
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(PollStep::Pause)
+                Ok(PollStep::Pause(self.publisher.recovery.next_backoff()))
             }
         }
     }
@@ -270,29 +277,6 @@ impl Poller {
     fn must_recheck(&mut self, error: &RelayError) -> bool {
         let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
         position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position))
-    }
-
-    /// A record or its producer failed.
-    fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<PollStep, RelayError> {
-        match failure.verdict {
-            // A permanent error fails a whole batch: the record is known only when it was sent alone.
-            Verdict::Record if !was_alone => {
-                self.publisher.recovery.batch_refused(&failure);
-                Ok(PollStep::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights | Verdict::Transient => {
-                self.metrics.enter(State::SinkBlocked);
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.publisher.recovery.adapt_timestamps(&failure);
-                self.publisher.recovery.report(&failure.into());
-                Ok(if is_about_brokers {
-                    PollStep::AwaitKafka(self.publisher.recovery.next_backoff())
-                } else {
-                    PollStep::Pause
-                })
-            }
-        }
     }
 }
 

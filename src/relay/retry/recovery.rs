@@ -1,7 +1,7 @@
 //! Recovery from errors: backoff, one log line a minute about the same error, and which errors end the relay.
 //!
-//! Both sources use it. While one peer is down the other one is checked too, so that a fatal error of it is reported at
-//! once. What was in flight when an error came is the caller's concern.
+//! Both sources use it. While one peer is down the other one is checked too, so that a fatal error of it is reported at once. What
+//! was in flight when an error came is the caller's concern.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -14,7 +14,9 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::publish::Failure;
 use crate::relay::publish::Retired;
+use crate::relay::publish::Verdict;
 use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::MAX_BACKOFF_DOWN;
 use crate::relay::retry::backoff::MAX_BACKOFF_REFUSED;
@@ -28,8 +30,7 @@ use walrelay_events::fault::chain;
 const RIGHTS_ATTEMPTS: u32 = 3;
 /// The timeout of a probe of the brokers.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait for Kafka before the source is checked: usually Kafka answers first, and the start checks the
-/// source.
+/// How long to wait for Kafka before the source is checked: usually Kafka answers first, and the start checks the source.
 const CHECK_DELAY: Duration = Duration::from_secs(1);
 /// How often the source is checked while Kafka is down.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,13 +39,23 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// After a connection that lasted so long the backoff starts again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// How long brokers may take to answer a retired producer. librdkafka gives up a request after `socket.timeout.ms`, by
-/// default a minute; this limit is for a request that it never gives up.
+/// How long brokers may take to answer a retired producer. librdkafka gives up a request after `socket.timeout.ms`, by default
+/// a minute; this limit is for a request that it never gives up.
 const RETIRED_LIMIT: Duration = Duration::from_secs(180);
 /// How often that is checked.
 const RETIRED_INTERVAL: Duration = Duration::from_millis(20);
 /// After this time the wait is logged.
 const RETIRED_WARNING: Duration = Duration::from_secs(1);
+
+/// What follows a failed record or producer.
+pub(in crate::relay) enum AfterFailure {
+    /// Retry at once, one record at a time.
+    OneByOne,
+    /// Wait for Kafka, after a pause.
+    AwaitKafka(Duration),
+    /// Retry after a pause: authorization may be changing.
+    Pause(Duration),
+}
 
 /// The errors so far, and the backoff.
 pub(in crate::relay) struct Recovery {
@@ -74,8 +85,28 @@ impl Recovery {
         &self.kafka
     }
 
+    /// Classifies a record or producer that failed. A permanent error fails a whole batch: the record is known only when it was
+    /// sent alone.
+    pub(in crate::relay) fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<AfterFailure, Error> {
+        match failure.verdict {
+            Verdict::Record if !was_alone => {
+                self.batch_refused(&failure);
+                Ok(AfterFailure::OneByOne)
+            }
+            Verdict::Record | Verdict::Topic => Err(failure.into()),
+            Verdict::Rights | Verdict::Transient => {
+                self.metrics.enter(State::SinkBlocked);
+                let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.adapt_timestamps(&failure);
+                self.report(&failure.into());
+                let pause = self.next_backoff();
+                Ok(if is_about_brokers { AfterFailure::AwaitKafka(pause) } else { AfterFailure::Pause(pause) })
+            }
+        }
+    }
+
     /// Handles a rejected batch: logs it, and makes later ones smaller if it was too large for its topic.
-    pub(in crate::relay) fn batch_refused(&mut self, failure: &publish::Failure) {
+    fn batch_refused(&mut self, failure: &Failure) {
         tracing::warn!(
             code = %failure.code(), error = %failure,
             "batch rejected: publishing one record at a time to find the record"
@@ -86,14 +117,14 @@ impl Recovery {
     }
 
     /// Handles a record that was rejected for its timestamp: later ones of its topic get the current time.
-    pub(in crate::relay) fn adapt_timestamps(&mut self, failure: &publish::Failure) {
+    fn adapt_timestamps(&mut self, failure: &Failure) {
         if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
             && self.kafka.narrow_timestamps(topic)
         {
             tracing::warn!(
                 topic,
-                "record timestamp rejected (message.timestamp.before.max.ms or after.max.ms): sending with the current \
-                 time, and the commit time only in the header produced_at"
+                "record timestamp rejected (message.timestamp.before.max.ms or after.max.ms): sending with the current time, and \
+                 the commit time only in the header produced_at"
             );
         }
     }
@@ -128,8 +159,8 @@ impl Recovery {
         }
     }
 
-    /// Waits until the brokers have answered the requests of retired producers, or until the relay is stopped. A record
-    /// written before that might be followed by an older one.
+    /// Waits until the brokers have answered the requests of retired producers, or until the relay is stopped. A record written
+    /// before that might be followed by an older one.
     pub(in crate::relay) async fn await_retired(&self, retired: &mut Vec<Retired>) {
         let began = Instant::now();
         let mut is_logged = false;
@@ -154,39 +185,34 @@ impl Recovery {
         }
     }
 
-    /// Waits until Kafka answers, or until the relay is stopped. Meanwhile `check` checks the source: a fatal error
-    /// ends the wait, a transient one is logged.
-    pub(in crate::relay) async fn await_kafka(
-        &mut self,
-        check: impl AsyncFn() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut source = self.source();
-        let checking = async {
-            source.pause(CHECK_DELAY).await;
-            loop {
-                let checked = source.tick_during(Box::pin(check())).await;
-                let pause = match checked {
-                    Ok(()) => {
-                        source.connected();
-                        CHECK_INTERVAL
-                    }
-                    Err(error) => {
-                        source.classify(error)?;
-                        source.next_backoff()
-                    }
-                };
-                source.pause(pause).await;
-            }
-        };
+    /// Waits until Kafka answers, until the relay is stopped, or until the checks of the source end with a fatal error.
+    pub(in crate::relay) async fn await_kafka(&mut self, checks: impl Future<Output = Error>) -> Result<(), Error> {
         tokio::select! {
             biased;
             answered = self.probe_kafka() => answered,
-            wrong = checking => wrong,
+            fatal = checks => Err(fatal),
+        }
+    }
+
+    /// Checks the source again and again while Kafka is down. Gives a fatal error, and logs a transient one.
+    pub(in crate::relay) async fn until_fatal(mut self, check: impl AsyncFn() -> Result<(), Error>) -> Error {
+        self.pause(CHECK_DELAY).await;
+        loop {
+            let checked = self.tick_during(Box::pin(check())).await;
+            let pause = match checked.map_err(|error| self.classify(error)) {
+                Ok(()) => {
+                    self.connected();
+                    CHECK_INTERVAL
+                }
+                Err(Ok(())) => self.next_backoff(),
+                Err(Err(fatal)) => return fatal,
+            };
+            self.pause(pause).await;
         }
     }
 
     /// Creates a separate state for the source: errors of the two peers do not affect each other.
-    fn source(&self) -> Self {
+    pub(in crate::relay) fn source(&self) -> Self {
         let mut source = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
         source.has_worked = self.has_worked;
         source
@@ -231,8 +257,7 @@ impl Recovery {
             self.rights_refused += 1;
         }
         let is_retried = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
-        // A privilege that is missing twice at the same position is not about the connection, which resets the
-        // attempts.
+        // A privilege that is missing twice at the same position is not about the connection, which resets the attempts.
         if error.fate() == Fate::Fatal && (is_recurring || !(may_change && is_retried)) {
             return Err(error);
         }
