@@ -24,7 +24,6 @@ pub enum Error {
     /// An `[[outbox]]` cannot be used.
     #[error("cannot use the [[outbox]] of table {table}")]
     Outbox {
-        /// Its table.
         table: String,
         /// The mistake.
         #[source]
@@ -46,7 +45,6 @@ pub enum Error {
         at: Lsn,
         /// The number of its rows that were received.
         row: Option<u64>,
-        /// The slot.
         slot: String,
         /// The same error came at the same position before.
         is_recurring: bool,
@@ -77,8 +75,8 @@ pub enum Error {
     Failure(#[from] publish::Failure),
     /// Commits of the application would wait for the relay.
     #[error(
-        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and commits \
-         would wait for Kafka"
+        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and \
+         commits would wait for Kafka"
     )]
     Synchronous {
         /// The setting.
@@ -86,16 +84,12 @@ pub enum Error {
     },
     /// The server sent nothing for too long.
     #[error("connection timed out: no message from the server for {} s", limit.as_secs())]
-    Silent {
-        /// The limit.
-        limit: Duration,
-    },
+    Silent { limit: Duration },
     /// Records were not acknowledged before the shutdown timeout.
     #[error("shutdown timed out after {} s: {records} records are not acknowledged", limit.as_secs())]
     DrainTimeout {
         /// Their number.
         records: u64,
-        /// The limit.
         limit: Duration,
     },
     /// The relay stopped without a connection to PostgreSQL: an acknowledgement could not be confirmed.
@@ -109,7 +103,6 @@ pub enum Error {
     Undrained {
         /// What was not finished.
         what: &'static str,
-        /// The limit.
         limit: Duration,
     },
     /// A thread cannot be started.
@@ -171,8 +164,8 @@ impl Error {
                 catalog::both_names(role, now, before)
             );
         }
-        "compare the outbox table with Kafka, then restart: positions are not stored (source.store_position), and a restart \
-         starts at the slot's position"
+        "compare the outbox table with Kafka, then restart: positions are not stored (source.store_position), and a \
+         restart starts at the slot's position"
             .to_owned()
     }
 
@@ -279,7 +272,9 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("correct this [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
+            Self::Raised { at, row: Some(_), slot, is_recurring, source }
+                if *is_recurring || source.is_about_content() =>
+            {
                 Some(past(*at, slot, "`walrelay setup --apply --accept-gap`"))
             }
             Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
@@ -290,8 +285,8 @@ impl Diagnose for Error {
             Self::Catalog(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
-                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then run \
-                 `walrelay setup --apply --accept-gap`, which starts at the slot's position"
+                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then \
+                 run `walrelay setup --apply --accept-gap`, which starts at the slot's position"
                     .to_owned(),
             ),
             Self::Pipeline(error) => error.help(),
@@ -299,8 +294,8 @@ impl Diagnose for Error {
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Synchronous { .. } => Some(
-                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET synchronous_standby_names = \
-                 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
+                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET \
+                 synchronous_standby_names = 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
                     .to_owned(),
             ),
             Self::Silent { .. } => None,
@@ -311,8 +306,8 @@ impl Diagnose for Error {
                 Some("nothing is lost: restart when Kafka is up; the records are published again".to_owned())
             }
             Self::Undrained { .. } => Some(
-                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain to wait \
-                 longer, and check whether another session locks walrelay.position"
+                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain \
+                 to wait longer, and check whether another session locks walrelay.position"
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
@@ -333,8 +328,8 @@ fn past(at: Lsn, slot: &str, then: &str) -> String {
     let after = Lsn::from_wire(at.to_wire() + 1);
     format!(
         "earlier events are delivered; a correction of the row in the table does not change the WAL: run `SELECT \
-         pg_replication_slot_advance('{}', '{after}')`, then {then}; this skips the whole transaction: insert its events \
-         again with a correct value",
+         pg_replication_slot_advance('{}', '{after}')`, then {then}; this skips the whole transaction: insert its \
+         events again with a correct value",
         slot.replace('\'', "''")
     )
 }

@@ -1,7 +1,7 @@
 //! The rooms of both packages, and what each imports of the others.
 //!
-//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own is no
-//! more than its `mod.rs`: nothing is in a room by way of the folder around it.
+//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own
+//! is no more than its `mod.rs`: nothing is in a room by way of the folder around it.
 
 /// `room: the rooms it imports`, each below those it imports. What is `pure` decides, and never waits.
 const ROOMS: &str = "

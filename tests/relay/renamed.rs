@@ -139,7 +139,7 @@ fn c10_a_column_that_need_not_be_there_is_missed_when_it_is_renamed_while_the_re
     sql.run("ALTER TABLE outbox_events RENAME COLUMN headers TO more");
     emit("more", 2);
     assert_eq!(program.wait(), Some(65), "{}", program.log());
-    // Also whoever starts it again without having read that.
+    // And at every start that follows.
     let (code, log) = ends(&mut program);
     let both = "columns.headers = [\"more\", \"headers\"]";
     assert!(code == Some(65) && log.contains("WR-6509") && log.contains(both), "{code:?} {log}");

@@ -299,10 +299,10 @@ impl Kafka {
         let home = self.home(place);
         let log = fs::File::create(home.join("log")).unwrap();
         let java = java(&home, &["kafka.Kafka", &home.join("server.properties").display().to_string()]);
-        // The shell's standard input ends when this process does, however it ends; then the broker is killed, and nothing of it
-        // is left unless a word says so.
-        let script = "folder=$1; pidfile=$2; shift 2; \"$@\" </dev/null & echo $! > \"$pidfile\"; read -r kept; kill -9 $!; \
-                      wait $!; [ -n \"$kept\" ] || rm -rf \"$folder\"";
+        // The shell's standard input ends when this process does, however it ends; then the broker is killed, and
+        // nothing of it is left unless a word says so.
+        let script = "folder=$1; pidfile=$2; shift 2; \"$@\" </dev/null & echo $! > \"$pidfile\"; read -r kept; kill \
+                      -9 $!; wait $!; [ -n \"$kept\" ] || rm -rf \"$folder\"";
         let process = Command::new("sh")
             .args(["-c", script, "sh"])
             .arg(&self.folder)

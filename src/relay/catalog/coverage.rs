@@ -53,10 +53,8 @@ pub struct Table {
     pub heaps: BTreeMap<i64, i64>,
 }
 
-/// A column.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Column {
-    /// Its name.
     pub name: String,
     /// The oid of its type.
     pub kind: i64,
@@ -67,7 +65,6 @@ pub struct Column {
 /// A column that was mapped and has another name now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Renamed {
-    /// The table.
     pub table: String,
     /// What the column was mapped as.
     pub role: String,

@@ -33,17 +33,16 @@ pub enum Error {
     UnknownTable {
         /// The position of the transaction.
         at: Lsn,
-        /// The table.
         table: String,
     },
     /// A row is larger than the limit.
     #[error(
-        "a row of {length} bytes in the transaction that commits at {at} is larger than postgres.max_row_bytes ({limit} bytes)"
+        "a row of {length} bytes in the transaction that commits at {at} is larger than postgres.max_row_bytes \
+         ({limit} bytes)"
     )]
     RowTooLarge {
         /// The size of its frame.
         length: usize,
-        /// The limit.
         limit: usize,
         /// The position of its transaction, 0/0 if unknown.
         at: Lsn,
@@ -51,13 +50,10 @@ pub enum Error {
     /// A row cannot become a record.
     #[error("cannot publish event {event_id} of table {table} in the transaction that commits at {at}: {reason}")]
     Poison {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The position of its transaction.
         at: Lsn,
-        /// The reason.
         reason: Reason,
     },
 }
@@ -86,18 +82,18 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, .. } } => format!(
-                "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] and restart; \
-                 remove the old name when everything up to {at} is confirmed"
+                "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] \
+                 and restart; remove the old name when everything up to {at} is confirmed"
             ),
             Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
-                "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything up to \
-                 {at} is confirmed; if it was dropped, restart: later events lack its values"
+                "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything \
+                 up to {at} is confirmed; if it was dropped, restart: later events lack its values"
             ),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
-                "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, and remove it \
-                 when everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, or remove the table from \
-                 the publication"
+                "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, \
+                 and remove it when everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, \
+                 or remove the table from the publication"
             ),
             Self::RowTooLarge { .. } => {
                 "raise postgres.max_row_bytes if there is enough memory; walrelay does not skip the row".to_owned()
@@ -115,8 +111,8 @@ impl Diagnose for Error {
                 | Reason::TopicNotAllowed(_)
                 | Reason::Headers(_)
                 | Reason::Partition(_) => format!(
-                    "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are wrong, \
-                     then restart; walrelay does not skip the event"
+                    "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are \
+                     wrong, then restart; walrelay does not skip the event"
                 ),
             },
         })

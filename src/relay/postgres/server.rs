@@ -176,8 +176,8 @@ fn one_line(text: &str) -> String {
 }
 
 /// The next step where all replication slots are in use.
-pub const NO_SLOT: &str = "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM \
-                           SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
+pub const NO_SLOT: &str = "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER \
+                           SYSTEM SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
 
 /// What an error is about.
 #[derive(Clone, Copy, Debug)]

@@ -216,11 +216,9 @@ pub enum Mismatch {
     /// An optional column is missing that was there before.
     #[error("table {table} no longer has column {}, which is mapped as {role}", listed(columns, "or"))]
     Gone {
-        /// The table.
         table: String,
         /// The possible names.
         columns: Vec<String>,
-        /// Its role.
         role: &'static str,
         /// The option that finds it, if it was renamed.
         remedy: String,
@@ -283,8 +281,8 @@ impl Plan {
         Ok(Self { roles: roles.into(), kinds })
     }
 
-    /// Checks that each role with a column in an earlier plan of the table has one in this plan: later events would lack
-    /// its values.
+    /// Checks that each role with a column in an earlier plan of the table has one in this plan: later events would
+    /// lack its values.
     pub fn require_roles_of(&self, earlier: &Self, relation: &Relation<'_>, names: &RoleNames) -> Result<(), Mismatch> {
         let mut roles = Role::ALL.into_iter().zip(&earlier.kinds).zip(&self.kinds);
         let gone = roles.find(|((_, before), now)| before.is_some() && now.is_none());

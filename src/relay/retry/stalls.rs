@@ -18,8 +18,8 @@ impl<P> Default for Stalls<P> {
 }
 
 impl<P: Copy + PartialEq> Stalls<P> {
-    /// Gives the pause after a stall at this progress: none at first, then longer each time without more. Brokers that answer
-    /// a probe may still not acknowledge records.
+    /// Gives the pause after a stall at this progress: none at first, then longer each time without more. Brokers that
+    /// answer a probe may still not acknowledge records.
     pub(in crate::relay) fn pause(&mut self, progress: P, unit: Duration) -> Duration {
         let times = self.last.filter(|(stalled, _)| *stalled == progress).map_or(0, |(_, times)| times + 1);
         self.last = Some((progress, times));

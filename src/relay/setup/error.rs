@@ -27,7 +27,6 @@ pub enum Error {
     /// The slot does not exist, but a position is stored for it.
     #[error("slot {slot:?} was dropped: events after its stored position {stored} may be missing in Kafka")]
     Gap {
-        /// The slot.
         slot: String,
         /// The stored position.
         stored: Lsn,
@@ -36,12 +35,7 @@ pub enum Error {
     #[error(
         "slot {slot:?} exists without its publication {publication:?}: it cannot decode WAL written before that exists"
     )]
-    SlotOlder {
-        /// The slot.
-        slot: String,
-        /// The publication.
-        publication: String,
-    },
+    SlotOlder { slot: String, publication: String },
     /// The role does not exist.
     #[error("role {0:?} does not exist")]
     NoRole(String),
@@ -83,8 +77,8 @@ impl Diagnose for Error {
             Self::Relay(error) => error.help(),
             Self::Statement { source, .. } if source.remedy().is_some() => source.help(),
             Self::Statement { source, .. } if source.is_missing_table() => Some(
-                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, correct \
-                 outbox.table"
+                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, \
+                 correct outbox.table"
                     .to_owned(),
             ),
             Self::NoRole(role) => Some(format!(
@@ -101,8 +95,8 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::SlotOlder { .. } => Some(
-                "events committed since it was dropped are not published: compare the outbox table with Kafka, then run `walrelay \
-                 setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
+                "events committed since it was dropped are not published: compare the outbox table with Kafka, then \
+                 run `walrelay setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
                     .to_owned(),
             ),
             Self::NoFreeSlot { .. } => Some(postgres::NO_SLOT.to_owned()),

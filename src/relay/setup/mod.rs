@@ -1,7 +1,7 @@
 //! Creates what `run` needs: publication, slot, stored position, in this order.
 //!
-//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the statements;
-//! `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
+//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the
+//! statements; `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
 
 mod coverage;
 mod error;
@@ -76,8 +76,10 @@ pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, Rel
         parts.push(POSITION_SQL.to_owned());
         parts.push(format!(
             "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)\n\
-             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, s.confirmed_flush_lsn, now()\n\
-             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, pg_catalog.pg_control_checkpoint() p\n\
+             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, \
+             s.confirmed_flush_lsn, now()\n\
+             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, \
+             pg_catalog.pg_control_checkpoint() p\n\
              WHERE s.slot_name = {slot};\n"
         ));
     }

@@ -7,8 +7,8 @@ use super::error::Error;
 use super::steps::Steps;
 use super::undecodable;
 
-/// Checks it before anything is changed: a gap must not be accepted in part. An existing slot needs copies only where the
-/// WAL after it cannot be decoded.
+/// Checks it before anything is changed: a gap must not be accepted in part. An existing slot needs copies only where
+/// the WAL after it cannot be decoded.
 pub(super) async fn require_slot(steps: &Steps<'_>) -> Result<(), Error> {
     let (client, name) = (steps.client, &steps.settings.source.slot);
     let found = catalog::find_slot(client, name, steps.session.server_version()).await.map_err(RelayError::from)?;

@@ -23,8 +23,8 @@ pub(super) fn create_slot(slot: &str, failover: Failover) -> String {
         Failover::Off => format!("SELECT {plain};"),
         Failover::On => format!("SELECT {with_failover};"),
         Failover::Auto => format!(
-            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM {with_failover};\n    \
-             ELSE PERFORM {plain};\n    END IF;\nEND $$;"
+            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM \
+             {with_failover};\n    ELSE PERFORM {plain};\n    END IF;\nEND $$;"
         ),
     };
     format!("-- Waits for running transactions.\n{statement}\n")
@@ -42,7 +42,8 @@ pub(super) fn create_publication(name: &str, routes: &[Route]) -> String {
 pub(super) fn grants(role: &str, store_position: bool) -> String {
     let role = quote(role);
     let mut sql = format!(
-        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
+        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN \
+         REPLICATION;\n"
     );
     if store_position {
         sql.push_str(&format!(

@@ -30,7 +30,6 @@ pub enum Reason {
     /// The topic has fewer partitions.
     #[error("topic {topic} has no partition {partition} (key {})", key.as_deref().unwrap_or("none"))]
     NoPartition {
-        /// The topic.
         topic: String,
         /// The partition that the row chooses.
         partition: i32,
