@@ -218,7 +218,7 @@ impl Diagnose for Error {
             Self::Mismatch(Mismatch::Missing { remedy, .. }) => {
                 format!("if it was renamed, set {remedy} for this [[outbox]], else correct the table")
             }
-            Self::Mismatch(_) => "set the column's name under [outbox.columns], or mend the table".to_owned(),
+            Self::Mismatch(_) => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::Hidden { role, .. } => format!("run `ALTER ROLE {} BYPASSRLS`", quote(role)),
             Self::StartedOver { remedy, .. } => {
                 format!("run `{remedy}`, which numbers the later rows after the earlier ones")
