@@ -32,8 +32,8 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
         Err(error) => wrong("postgres.url", error.to_string()),
         Ok(target) if target.trusts_anybody(&config.postgres.tls) => wrong(
             "postgres.url",
-            "sslmode=verify-ca with the system's certificate authorities accepts any server with a certificate of one of them: \
-             use sslmode=verify-full, or set postgres.tls.root_cert to your own authority"
+            "sslmode=verify-ca with the system's certificate authorities accepts any server with a certificate of one \
+             of them: use sslmode=verify-full, or set postgres.tls.root_cert to your own authority"
                 .to_owned(),
         ),
         Ok(_) => {}
@@ -150,8 +150,8 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let (stall, silence) = (config.source.disconnect_on_stall_after, config.postgres.wal_sender_timeout);
     if stall > silence {
         warnings.push(format!(
-            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout ({}), after which PostgreSQL may give \
-             the slot to another relay",
+            "source.disconnect_on_stall_after is {}, but counts as postgres.wal_sender_timeout ({}), after which \
+             PostgreSQL may give the slot to another relay",
             humantime::format_duration(stall),
             humantime::format_duration(silence)
         ));
@@ -176,15 +176,15 @@ pub(super) fn warnings(holds_password: Option<&Path>, config: &Config) -> Vec<St
     let property = |name: &str| kafka.properties.get(name).map(String::as_str);
     if property("enable.ssl.certificate.verification").is_some_and(|value| ["false", "f", "0"].contains(&value)) {
         warnings.push(
-            "kafka.properties.enable.ssl.certificate.verification is off: anybody can impersonate a broker and receive every event; \
-             set kafka.tls.root_cert instead"
+            "kafka.properties.enable.ssl.certificate.verification is off: anybody can impersonate a broker and receive \
+             every event; set kafka.tls.root_cert instead"
                 .to_owned(),
         );
     }
     if property("ssl.endpoint.identification.algorithm") == Some("none") {
         warnings.push(
-            "kafka.properties.ssl.endpoint.identification.algorithm is none: anybody with a certificate of the same authority can \
-             impersonate a broker"
+            "kafka.properties.ssl.endpoint.identification.algorithm is none: anybody with a certificate of the same \
+             authority can impersonate a broker"
                 .to_owned(),
         );
     }

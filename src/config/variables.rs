@@ -1,7 +1,7 @@
 //! Which variables of the environment are options, and warnings about others.
 //!
-//! Only `WALRELAY_SECTION__KEY` with an existing section is an option, and only there a mistake is an error. Others use the prefix
-//! too: Kubernetes sets `WALRELAY_SERVICE_HOST` and more for a Service of that name.
+//! Only `WALRELAY_SECTION__KEY` with an existing section is an option, and only there a mistake is an error. Others use
+//! the prefix too: Kubernetes sets `WALRELAY_SERVICE_HOST` and more for a Service of that name.
 
 use toml::Table;
 use toml::Value;

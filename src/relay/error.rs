@@ -77,8 +77,8 @@ pub enum Error {
     Failure(#[from] publish::Failure),
     /// Commits of the application would wait for the relay.
     #[error(
-        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and commits \
-         would wait for Kafka"
+        "cannot replicate as a synchronous standby: synchronous_standby_names = '{names}' includes this relay, and \
+         commits would wait for Kafka"
     )]
     Synchronous {
         /// The setting.
@@ -246,7 +246,9 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Outbox { .. } => Some("correct this [[outbox]] in the configuration".to_owned()),
-            Self::Raised { at, row: Some(_), slot, is_recurring, source } if *is_recurring || source.is_about_content() => {
+            Self::Raised { at, row: Some(_), slot, is_recurring, source }
+                if *is_recurring || source.is_about_content() =>
+            {
                 Some(past(*at, slot))
             }
             Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
@@ -257,8 +259,8 @@ impl Diagnose for Error {
             Self::Catalog(error) => error.help(),
             Self::Position(error) => error.help(),
             Self::Lost(_) => Some(
-                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then run \
-                 `walrelay setup --apply --accept-gap`, which starts at the slot's position"
+                "events between the two positions may be missing in Kafka: compare the outbox table with Kafka, then \
+                 run `walrelay setup --apply --accept-gap`, which starts at the slot's position"
                     .to_owned(),
             ),
             Self::Pipeline(error) => error.help(),
@@ -266,8 +268,8 @@ impl Diagnose for Error {
             Self::Publish(error) => error.help(),
             Self::Failure(failure) => failure.help(),
             Self::Synchronous { .. } => Some(
-                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET synchronous_standby_names = \
-                 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
+                "list the standbys by name, without this relay (relay.name): run `ALTER SYSTEM SET \
+                 synchronous_standby_names = 'FIRST 1 (standby1)'` with the real names, then `SELECT pg_reload_conf()`"
                     .to_owned(),
             ),
             Self::Silent { .. } => None,
@@ -278,8 +280,8 @@ impl Diagnose for Error {
                 Some("nothing is lost: restart when Kafka is up; the records are published again".to_owned())
             }
             Self::Undrained { .. } => Some(
-                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain to wait \
-                 longer, and check whether another session locks walrelay.position"
+                "nothing is lost: a restart publishes the events since the stored position again; raise shutdown.drain \
+                 to wait longer, and check whether another session locks walrelay.position"
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
@@ -299,8 +301,8 @@ fn past(at: Lsn, slot: &str) -> String {
     let after = Lsn::from_wire(at.to_wire() + 1);
     format!(
         "earlier events are delivered; a correction of the row in the table does not change the WAL: run `SELECT \
-         pg_replication_slot_advance('{}', '{after}')`, then `walrelay setup --apply --accept-gap`; this skips the whole \
-         transaction: insert its events again with a correct value",
+         pg_replication_slot_advance('{}', '{after}')`, then `walrelay setup --apply --accept-gap`; this skips the \
+         whole transaction: insert its events again with a correct value",
         slot.replace('\'', "''")
     )
 }

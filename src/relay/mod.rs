@@ -11,9 +11,9 @@
 //!
 //! For a role without REPLICATION, `poll` reads the table itself, and uses the same record, publish and retry.
 //!
-//! `stream/follow` is the loop over one connection, where reading, deciding and publishing meet; `stream/supervise` decides what
-//! follows a connection: wait, connect again, or stop with an error that an operator must act on. `run` creates nothing in either
-//! server and skips nothing.
+//! `stream/follow` is the loop over one connection, where reading, deciding and publishing meet; `stream/supervise`
+//! decides what follows a connection: wait, connect again, or stop with an error that an operator must act on. `run`
+//! creates nothing in either server and skips nothing.
 
 // In the order in which data meets them.
 pub mod postgres;
@@ -56,8 +56,8 @@ pub use settings::Settings;
 pub use settings::ShutdownOptions;
 pub use settings::SourceOptions;
 
-/// Relays until `stop` is cancelled and everything in flight is acknowledged and confirmed, or until a fatal error. Transient errors
-/// are retried.
+/// Relays until `stop` is cancelled and everything in flight is acknowledged and confirmed, or until a fatal error.
+/// Transient errors are retried.
 pub async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
     match settings.source.mode {
         Mode::Wal => Box::pin(stream::supervise::run(settings, metrics, stop)).await,

@@ -65,12 +65,12 @@ pub struct SourceOptions {
     pub publication: String,
     /// Whether `setup` creates a failover slot (PostgreSQL 17 and later).
     pub failover: Failover,
-    /// The time without an acknowledgement from Kafka after which the relay disconnects from PostgreSQL, so that a shutdown of the
-    /// server does not wait for it; at most `wal_sender_timeout`.
+    /// The time without an acknowledgement from Kafka after which the relay disconnects from PostgreSQL, so that a
+    /// shutdown of the server does not wait for it; at most `wal_sender_timeout`.
     #[serde(with = "units::duration")]
     pub disconnect_on_stall_after: Duration,
-    /// How long a relay waits before it publishes after another one without an orderly stop: requests of that one must be answered
-    /// by then, or an old record of a key could follow newer ones.
+    /// How long a relay waits before it publishes after another one without an orderly stop: requests of that one must
+    /// be answered by then, or an old record of a key could follow newer ones.
     #[serde(with = "units::duration")]
     pub takeover_delay: Duration,
     /// Store the confirmed position in a row of the source database.

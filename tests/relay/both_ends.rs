@@ -48,7 +48,8 @@ fn as_role(postgres: &Postgres, password: &str) -> String {
 fn a_fatal_error_of_postgres_ends_the_relay_while_kafka_is_down() {
     let postgres = with_a_role();
     let (mut program, sql) = delivery::prepared(&postgres, DOWN, "never", "");
-    let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)";
+    let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', \
+                       publish_via_partition_root = true)";
     for (wrong, exit, code, right) in [
         ("ALTER TABLE outbox_events RENAME TO aside", 65, "WR-6504", "ALTER TABLE aside RENAME TO outbox_events"),
         (
@@ -151,7 +152,8 @@ fn while_both_are_down_both_are_logged_and_a_checked_postgres_holds_no_slot() {
 
     let postgres = Postgres::start(Options::default()).unwrap();
     let (mut program, sql) = delivery::prepared(&postgres, DOWN, "never", "");
-    let row = "SELECT position::text || coalesce(released_at::text, '') || coalesce(catalog_state, '') FROM walrelay.position";
+    let row = "SELECT position::text || coalesce(released_at::text, '') || coalesce(catalog_state, '') FROM \
+               walrelay.position";
     sql.run("ALTER PUBLICATION walrelay ADD TABLE other; SELECT emit('k1')");
     let (stored, confirmed) = (sql.text(row), sql.confirmed());
     program.start();

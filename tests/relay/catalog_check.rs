@@ -115,7 +115,8 @@ fn an_inherited_table_without_an_outbox_is_an_error_at_start_and_while_running()
     program.start_streaming();
     sql.run(
         "ALTER TABLE child_events INHERIT outbox_events;
-         INSERT INTO child_events (id, aggregate_type, aggregate_id, event_type) VALUES (gen_random_uuid(), 'a', 'a', 'E2')",
+         INSERT INTO child_events (id, aggregate_type, aggregate_id, event_type) VALUES (gen_random_uuid(), 'a', 'a', \
+         'E2')",
     );
     assert_eq!(program.wait(), Some(65), "{}", program.log());
     // The rows of the child were never published, and the catalog no longer shows it.
@@ -147,7 +148,8 @@ fn c3_c4_c5_a_change_of_the_publication_while_the_relay_is_down_is_a_gap_that_ca
         ),
         (
             "DROP PUBLICATION walrelay",
-            "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)",
+            "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', \
+             publish_via_partition_root = true)",
         ),
     ];
     for (hide, undo) in holes.into_iter().filter(|(hide, _)| has_lists(&sql) || !hide.contains(" WHERE (")) {
@@ -185,7 +187,10 @@ fn c3_c4_c5_a_change_of_the_publication_while_the_relay_is_down_is_a_gap_that_ca
     for name in ["pg_publication", "pg_publication_rel"] {
         sql.run(&format!("VACUUM (FREEZE, FULL) {name}"));
     }
-    sql.run("CREATE INDEX ON outbox_events (created_at); ALTER TABLE outbox_events ADD COLUMN more text; ANALYZE outbox_events");
+    sql.run(
+        "CREATE INDEX ON outbox_events (created_at); ALTER TABLE outbox_events ADD COLUMN more text; ANALYZE \
+             outbox_events",
+    );
     program.start_streaming();
 }
 

@@ -1,4 +1,5 @@
-//! Text that the server cannot convert: requested without conversion if possible, else a fatal error that names the event.
+//! Text that the server cannot convert: requested without conversion if possible, else a fatal error that names the
+//! event.
 
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ fn database(postgres: &Postgres, encoding: &str) -> (String, Sql) {
     let sql = Sql::connect(&url);
     sql.run(
         "SET client_encoding = 'SQL_ASCII';
-         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, \
+         event_type text,
              payload text, created_at timestamptz DEFAULT now(), note text);
          CREATE FUNCTION raw(hex text) RETURNS text LANGUAGE sql AS
              $$ SELECT convert_from(decode(hex, 'hex'), getdatabaseencoding()::text) $$",
@@ -109,8 +111,11 @@ fn polling_holds_back_only_the_key_of_text_that_cannot_be_converted_until_it_is_
     let (url, sql) = database(&postgres, "WIN1252");
     let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 3");
     // An unmapped column is not read; with such text in the key the row is still identified.
-    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
-                     ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), 'E', '5', NULL)"));
+    sql.run(&format!(
+        "{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
+                     ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), \
+                     'E', '5', NULL)"
+    ));
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', 'last', NULL)"));
     for key in 0..40 {
         sql.run(&format!("{INSERT} ('Order', 'g{key}', 'E', '6', NULL)"));

@@ -138,7 +138,8 @@ fn every_type_of_payload_arrives_as_it_was_stored() {
     for kind in tables {
         kafka.create_topic(&format!("payload-{kind}"), 1);
         sql.run(&format!(
-            "CREATE TABLE out_{kind} (id bigint PRIMARY KEY, aggregate_type varchar(20), event_type text, payload {kind})"
+            "CREATE TABLE out_{kind} (id bigint PRIMARY KEY, aggregate_type varchar(20), event_type text, payload \
+             {kind})"
         ));
     }
     let ended = program.verb(&["setup", "--apply"]);
@@ -206,9 +207,11 @@ fn columns_with_domain_types_are_read_as_their_base_types() {
     let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
     let sql = Sql::connect(&postgres.url());
     sql.run(
-        "CREATE DOMAIN event_id AS uuid; CREATE DOMAIN word AS varchar(40); CREATE DOMAIN key AS word CHECK (VALUE <> '');
+        "CREATE DOMAIN event_id AS uuid; CREATE DOMAIN word AS varchar(40); CREATE DOMAIN key AS word CHECK (VALUE <> \
+         '');
          CREATE DOMAIN document AS jsonb;
-         CREATE TABLE events (id event_id PRIMARY KEY, aggregate_type word, aggregate_id key, event_type text, payload document)",
+         CREATE TABLE events (id event_id PRIMARY KEY, aggregate_type word, aggregate_id key, event_type text, payload \
+         document)",
     );
     let ended = program.verb(&["setup", "--apply"]);
     assert_eq!(ended.code, Some(0), "{}", ended.notes);

@@ -28,7 +28,8 @@ fn emit(sql: &Sql, key: &str) -> String {
     sql.text(&format!("SELECT event_id::text FROM truth WHERE key = '{key}' ORDER BY version DESC LIMIT 1"))
 }
 
-/// Waits until everything so far is confirmed. A later write of the relay itself is confirmed only after writes of others.
+/// Waits until everything so far is confirmed. A later write of the relay itself is confirmed only after writes of
+/// others.
 pub(super) fn await_all(sql: &Sql) {
     let end = sql.wal_end();
     sql.run("SELECT txid_current()");

@@ -228,7 +228,8 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_attempts_and_right_on
         let file = std::env::temp_dir().join(format!("walrelay-login-{}", std::process::id()));
         std::fs::write(&file, password).unwrap();
         let more = format!(
-            "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\n\
+            "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \
+             \"SCRAM-SHA-256\"\n\
              username = \"walrelay\"\npassword = {{ file = \"{}\" }}\n",
             file.display()
         );

@@ -85,8 +85,11 @@ fn a_record_within_the_brokers_default_is_sent_and_one_above_the_topics_limit_na
     program.start_streaming();
     // Incompressible, so that it has the same size for the broker.
     let noise = |bytes: u32| {
-        format!("(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', ''), ''), {bytes})
-                  FROM generate_series(1, {bytes} / 80) AS n)")
+        format!(
+            "(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', \
+                 ''), ''), {bytes})
+                  FROM generate_series(1, {bytes} / 80) AS n)"
+        )
     };
     sql.run(&format!("{INSERT} (gen_random_uuid(), 'Order', 'k1', 'E', {}, NULL)", noise(1_030_000)));
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));

@@ -22,7 +22,8 @@ pub(super) const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events W
 /// A configuration that polls and publishes to this topic.
 pub(super) fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
     let text = format!(
-        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[source]\nmode = \"poll\"\n[source.poll]\n{more}\n"
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[source]\nmode = \
+         \"poll\"\n[source.poll]\n{more}\n"
     );
     Program::new(url, brokers, &text)
 }
@@ -268,8 +269,10 @@ fn x29_rows_with_the_same_ctid_in_two_partitions_are_distinguished() {
     let sql = Sql::connect(&postgres.url());
     sql.run(
         "CREATE SEQUENCE numbers;
-         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
-             payload jsonb, created_at timestamptz DEFAULT now(), day date, sequence bigint NOT NULL DEFAULT nextval('numbers'))
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, \
+         event_type text,
+             payload jsonb, created_at timestamptz DEFAULT now(), day date, sequence bigint NOT NULL DEFAULT \
+             nextval('numbers'))
              PARTITION BY RANGE (day);
          CREATE TABLE outbox_1 PARTITION OF outbox_events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
          CREATE TABLE outbox_2 PARTITION OF outbox_events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
@@ -377,7 +380,8 @@ fn records_are_the_same_as_those_from_the_wal() {
     let outboxes = |source: &str, more: &str| -> String {
         let outbox = |kind: &&str| {
             format!(
-                "[[outbox]]\ntable = \"public.out_{kind}\"\ntopic = \"same-{source}-{kind}\"\ntimestamp = \"created_at\"\n\
+                "[[outbox]]\ntable = \"public.out_{kind}\"\ntopic = \"same-{source}-{kind}\"\ntimestamp = \
+                 \"created_at\"\n\
                  {more}\npartition = \"part\"\n\n"
             )
         };
@@ -412,7 +416,8 @@ fn records_are_the_same_as_those_from_the_wal() {
         for (number, value) in values.iter().enumerate() {
             sql.run(&format!(
                 "INSERT INTO out_{kind} VALUES ({number} - 2, 'Ä', gen_random_uuid(), 't{number}', {value},
-                 '{{\"traceparent\": \"00-ab\", \"n\": 1.50}}', '2026-01-05 10:00:00.123456+02', NULLIF({number} % 2, 0))"
+                 '{{\"traceparent\": \"00-ab\", \"n\": 1.50}}', '2026-01-05 10:00:00.123456+02', NULLIF({number} % 2, \
+                 0))"
             ));
         }
     }

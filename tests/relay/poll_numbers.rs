@@ -83,8 +83,10 @@ fn g8_an_unsuitable_or_unreadable_sequence_is_an_error_and_one_near_its_end_a_wa
     let sql = Sql::connect(&postgres.url());
     sql.run(
         "CREATE ROLE poller LOGIN; CREATE SEQUENCE \"its own\" AS int CYCLE;
-         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, event_type text,
-             payload jsonb, created_at timestamptz DEFAULT now(), sequence int NOT NULL DEFAULT nextval('\"its own\"'))",
+         CREATE TABLE outbox_events (id uuid DEFAULT gen_random_uuid(), aggregate_type text, aggregate_id text, \
+         event_type text,
+             payload jsonb, created_at timestamptz DEFAULT now(), sequence int NOT NULL DEFAULT nextval('\"its \
+             own\"'))",
     );
     let owner = polling(&postgres.url(), &kafka.bootstrap(), "poll-end", "");
     let ended = owner.verb(&["setup", "--apply"]);

@@ -14,7 +14,8 @@ use crate::support::source::Sql;
 
 /// The settings of a session, and the number of its prepared statements.
 const LOOK: &str = "INSERT INTO public.seen SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) || ' '
-    || (SELECT count(*) FROM pg_prepared_statements) FROM pg_settings WHERE name IN ('search_path', 'synchronous_commit',
+    || (SELECT count(*) FROM pg_prepared_statements) FROM pg_settings WHERE name IN ('search_path', \
+    'synchronous_commit',
     'lock_timeout', 'idle_in_transaction_session_timeout', 'row_security', 'statement_timeout', 'client_encoding')";
 
 #[test]
@@ -24,7 +25,8 @@ fn polling_through_a_pooler_in_transaction_mode_leaves_sessions_unchanged() {
     // One session for all clients.
     let pooler = Pooler::start(
         &postgres,
-        "pool_mode = transaction\ndefault_pool_size = 1\nquery_wait_timeout = 1\nserver_login_retry = 1\nmax_client_conn = 3",
+        "pool_mode = transaction\ndefault_pool_size = 1\nquery_wait_timeout = 1\nserver_login_retry = \
+         1\nmax_client_conn = 3",
     );
     let mut program = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
     let (sql, application) = (Sql::connect(&postgres.url()), Sql::connect(&pooler.url()));

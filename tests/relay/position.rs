@@ -106,8 +106,11 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), LIMIT);
     // A position that cannot be stored is an error with its reason; the retained WAL is monitored.
-    sql.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$;
-             CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()");
+    sql.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING \
+             ERRCODE = '53100'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
     sql.run("SELECT emit('k1')");
     program.await_that("the alarm", |program| program.log().contains("SQLSTATE 53100"));
     let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();

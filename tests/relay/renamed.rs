@@ -17,7 +17,8 @@ fn outbox(table: &str, payload: &str, topic: &str) -> String {
 
 fn insert(sql: &Sql, table: &str, payload: &str, number: u32) {
     sql.run(&format!(
-        "INSERT INTO {table} (aggregate_type, aggregate_id, event_type, {payload}) VALUES ('Order', 'k1', 'E', '{number}')"
+        "INSERT INTO {table} (aggregate_type, aggregate_id, event_type, {payload}) VALUES ('Order', 'k1', 'E', \
+         '{number}')"
     ));
 }
 
@@ -125,7 +126,8 @@ fn c10_the_polling_source_uses_the_existing_one_of_the_names() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("polled-names", 1);
     let sql = Sql::connect(&postgres.url());
-    let names = "[\"payload\", \"body\"]\nsequence = [\"sequence\", \"number\"]\npublished_at = [\"published_at\", \"sent_at\"]";
+    let names = "[\"payload\", \"body\"]\nsequence = [\"sequence\", \"number\"]\npublished_at = [\"published_at\", \
+                 \"sent_at\"]";
     let both = outbox("\"public.events\"\nrenamed_from = [\"public.outbox_events\"]", names, "polled-names");
     let mut program =
         Program::new(&postgres.url(), &kafka.bootstrap(), &format!("[source]\nmode = \"poll\"\n\n{both}"));
@@ -140,7 +142,8 @@ fn c10_the_polling_source_uses_the_existing_one_of_the_names() {
     program.await_that("the first", |_| unpublished("outbox_events", "published_at") == "0");
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     sql.run(
-        "ALTER TABLE outbox_events RENAME COLUMN payload TO body; ALTER TABLE outbox_events RENAME COLUMN sequence TO number;
+        "ALTER TABLE outbox_events RENAME COLUMN payload TO body; ALTER TABLE outbox_events RENAME COLUMN sequence TO \
+         number;
          ALTER TABLE outbox_events RENAME COLUMN published_at TO sent_at; ALTER TABLE outbox_events RENAME TO events",
     );
     insert(&sql, "events", "body", 2);

@@ -50,7 +50,8 @@ fn scram_binds_to_rsassa_pss_and_a_client_key_may_be_replaced() {
     // The server's own certificate serves the client as well.
     let url = format!(
         "host=db.test hostaddr=127.0.0.1 port={} user=relay password=right dbname=postgres sslmode=verify-full \
-         channel_binding=require sslrootcert={folder}/server.pem sslcert={folder}/server.pem sslkey={folder}/client.key",
+         channel_binding=require sslrootcert={folder}/server.pem sslcert={folder}/server.pem \
+         sslkey={folder}/client.key",
         postgres.port()
     );
     let key = postgres.folder().join("client.key");

@@ -1,8 +1,8 @@
 //! How the outbox tables are published, according to the catalog, and whether that has changed.
 //!
-//! The OID and the row version (xmin) of a catalog row show that it was recreated or changed, even if its values are the same
-//! again. A table is covered as long as one of its ways into the publication is unchanged. Any other change is reported: events may
-//! have been omitted meanwhile.
+//! The OID and the row version (xmin) of a catalog row show that it was recreated or changed, even if its values are
+//! the same again. A table is covered as long as one of its ways into the publication is unchanged. Any other change is
+//! reported: events may have been omitted meanwhile.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -39,7 +39,8 @@ pub struct RowVersion {
 pub struct Table {
     /// The table's OID.
     pub oid: i64,
-    /// The ways into the publication: by name, by schema, or as one of all tables, each with the versions of its catalog rows.
+    /// The ways into the publication: by name, by schema, or as one of all tables, each with the versions of its
+    /// catalog rows.
     pub ways: BTreeSet<String>,
     /// Whether its rows are WAL-logged, and how many tables inherit from it.
     pub shape: String,
@@ -57,8 +58,8 @@ impl Coverage {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Gives the change between this state and a later one that may have omitted events. A table that is new in the configuration
-    /// starts with the later one.
+    /// Gives the change between this state and a later one that may have omitted events. A table that is new in the
+    /// configuration starts with the later one.
     #[must_use]
     pub fn unseen(&self, later: &Self) -> Option<String> {
         if let Some(failed_check) = &self.failed_check {

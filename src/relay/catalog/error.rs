@@ -153,9 +153,9 @@ impl Diagnose for Error {
         Some(match self {
             Self::Query(error) => return error.help(),
             Self::SlotMissing { .. } => {
-                "on a new installation run `walrelay setup --apply`; if the slot existed before, WAL since then may be gone and \
-                 events may be missing in Kafka: compare the outbox table with Kafka, then create a new slot with \
-                 `walrelay setup --apply --accept-gap`"
+                "on a new installation run `walrelay setup --apply`; if the slot existed before, WAL since then may be \
+                 gone and events may be missing in Kafka: compare the outbox table with Kafka, then create a new slot \
+                 with `walrelay setup --apply --accept-gap`"
                     .to_owned()
             }
             Self::SlotLost { slot, .. } => format!(
@@ -172,11 +172,16 @@ impl Diagnose for Error {
             }
             Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
             Self::TableUnfit { remedy, .. } => {
-                format!("run `{remedy}`; events committed before that may be missing in Kafka: compare the rows with Kafka")
+                format!(
+                    "run `{remedy}`; events committed before that may be missing in Kafka: compare the rows with \
+                         Kafka"
+                )
             }
-            Self::Unseen { .. } => "compare the rows of the outbox table that were committed between the two positions with Kafka, \
-                                    then run `walrelay setup --apply --accept-gap`"
-                .to_owned(),
+            Self::Unseen { .. } => {
+                "compare the rows of the outbox table that were committed between the two positions \
+                                    with Kafka, then run `walrelay setup --apply --accept-gap`"
+                    .to_owned()
+            }
             Self::TableMissing { names, published } => {
                 let renamed = if published.is_empty() {
                     String::new()
@@ -191,8 +196,8 @@ impl Diagnose for Error {
                 format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
             }
             Self::ColumnMissing { both_names, addition, role, .. } => format!(
-                "run `{addition}`, or name the right column {}; if it was renamed, set {both_names} for this [[outbox]] and restart: \
-                 older WAL has the old name",
+                "run `{addition}`, or name the right column {}; if it was renamed, set {both_names} for this \
+                 [[outbox]] and restart: older WAL has the old name",
                 option(role)
             ),
             Self::Ambiguous { .. } => {

@@ -1,7 +1,7 @@
 //! The catalog check: publication, tables and slot must be right before the relay reads the WAL.
 //!
-//! The stream does not show a mistake (a table that is missing in the publication sends nothing), so the catalog is read here, on
-//! an ordinary connection. Nothing is created and nothing is changed.
+//! The stream does not show a mistake (a table that is missing in the publication sends nothing), so the catalog is
+//! read here, on an ordinary connection. Nothing is created and nothing is changed.
 
 pub mod coverage;
 mod error;

@@ -49,10 +49,11 @@ pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[R
         if get::<bool>(&row, 0)? {
             return Err(unfit(
                 &format!("has a row filter on table {schema}.{table}, which omits events"),
-                // Not SET TABLE, which would remove all other tables; and in one transaction, or events committed in between would
-                // not be published.
+                // Not SET TABLE, which would remove all other tables; and in one transaction, or events committed in
+                // between would not be published.
                 format!(
-                    "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; COMMIT"
+                    "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; \
+                     COMMIT"
                 ),
             ));
         }
@@ -90,7 +91,8 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
         }
         let remedy = if generated.is_empty() {
             format!(
-                "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {full}; ALTER PUBLICATION {publication} ADD TABLE {full}; COMMIT"
+                "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {full}; ALTER PUBLICATION {publication} ADD TABLE \
+                 {full}; COMMIT"
             )
         } else {
             format!("ALTER PUBLICATION {publication} SET (publish_generated_columns = stored)")

@@ -21,7 +21,8 @@ pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<S
     let synced = if version >= 170_000 { "synced AND failover" } else { "false" };
     let reason = if version >= 170_000 { "coalesce(invalidation_reason, 'no reason given')" } else { "'wal_removed'" };
     let sql = format!(
-        "SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), current_database()::text, temporary,
+        "SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), current_database()::text, \
+         temporary,
                 coalesce(wal_status, ''), confirmed_flush_lsn::text, {reason}, two_phase, {synced}
          FROM pg_replication_slots WHERE slot_name = $1"
     );

@@ -99,7 +99,8 @@ fn change_type(route: &Route, role: Role, column: &str) -> String {
 
 /// Gives the error of a missing table, with published tables that may be the renamed one.
 async fn missing(client: &Client, route: &Route) -> Result<Error, Error> {
-    let sql = "SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+    let sql = "SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM pg_publication_rel r JOIN pg_class c ON \
+               c.oid = r.prrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
     let rows = client.query_typed(sql, &[]).await.map_err(query)?;
     let mut published = Vec::new();
@@ -145,8 +146,8 @@ pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Err
     Ok(settled)
 }
 
-/// Checks that every row of the table is in the WAL as a row of this table: it is logged and not a foreign table, and tables that
-/// inherit from it have an outbox of their own.
+/// Checks that every row of the table is in the WAL as a row of this table: it is logged and not a foreign table, and
+/// tables that inherit from it have an outbox of their own.
 pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
     let (schema, name) = route.table();
     let sql = "WITH RECURSIVE below (id) AS (

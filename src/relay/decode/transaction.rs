@@ -1,7 +1,7 @@
 //! The state of the stream: between transactions, or within one.
 //!
-//! A transaction that begins here has already committed, so its rows may be published as they come. The fields of Begin exist
-//! only while a transaction is open; a stream that violates the protocol gives a [`Violation`].
+//! A transaction that begins here has already committed, so its rows may be published as they come. The fields of Begin
+//! exist only while a transaction is open; a stream that violates the protocol gives a [`Violation`].
 
 use std::mem;
 

@@ -6,17 +6,18 @@
 //!         `----- settle() --------'     ^ the head stops here
 //! ```
 //!
-//! A ring of entries, one per transaction, in the order of the WAL. The relay thread opens and closes them; the thread of the
-//! delivery reports decrements an entry's count for each record that Kafka has acknowledged. Invariants:
+//! A ring of entries, one per transaction, in the order of the WAL. The relay thread opens and closes them; the thread
+//! of the delivery reports decrements an entry's count for each record that Kafka has acknowledged. Invariants:
 //!
 //! - **Nothing lost.** The head passes an entry only when it is closed and each of its records is acknowledged.
 //! - **Never back.** The confirmed position does not decrease.
-//! - **Whole transactions.** A position is confirmed at the end of an entry. A keepalive is an entry without records, so it counts
-//!   only after everything before it: it needs no rule of its own.
-//! - **Failures stay.** A failed report decrements nothing; the entry never settles, and no later position is confirmed.
+//! - **Whole transactions.** A position is confirmed at the end of an entry. A keepalive is an entry without records,
+//!   so it counts only after everything before it: it needs no rule of its own.
+//! - **Failures stay.** A failed report decrements nothing; the entry never settles, and no later position is
+//!   confirmed.
 //!
-//! It has no clock, no memory of keys or events, and no way to undo a failure: after one, the whole ledger is dropped and the WAL
-//! is read again from the confirmed position.
+//! It has no clock, no memory of keys or events, and no way to undo a failure: after one, the whole ledger is dropped
+//! and the WAL is read again from the confirmed position.
 
 mod reports;
 #[cfg(test)]
@@ -137,8 +138,8 @@ impl Ledger {
         if complete && records > 0 { self.reports.times(index(last)) } else { None }
     }
 
-    /// Closes the open entry, if there is one, without its end: the connection was lost within the transaction, which will be sent
-    /// again completely. Its records must be acknowledged, but advance no position.
+    /// Closes the open entry, if there is one, without its end: the connection was lost within the transaction, which
+    /// will be sent again completely. Its records must be acknowledged, but advance no position.
     pub fn abandon(&mut self) {
         if self.open.is_some() {
             self.close(Lsn::ZERO);

@@ -21,8 +21,8 @@ pub struct Reports {
     poisoned: AtomicBool,
 }
 
-/// One entry. While it is open, acknowledgements make it negative; closing adds the number of records, so that it is zero when
-/// all are acknowledged. So a record costs one contended step, not two.
+/// One entry. While it is open, acknowledgements make it negative; closing adds the number of records, so that it is
+/// zero when all are acknowledged. So a record costs one contended step, not two.
 #[derive(Debug, Default)]
 struct EntryCount {
     missing: AtomicI64,

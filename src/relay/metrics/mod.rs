@@ -1,8 +1,8 @@
 //! The relay's counters and gauges, readable from any thread at any time.
 //!
-//! The relay thread writes and a scrape reads; neither blocks the other for longer than a copy takes. Times are microseconds
-//! since 1970 by the clock of this machine, unless a field names the server's clock. Positions are LSNs; 0 means "not yet".
-//! Ages and lags are computed when they are read, so that they keep growing when the relay hangs.
+//! The relay thread writes and a scrape reads; neither blocks the other for longer than a copy takes. Times are
+//! microseconds since 1970 by the clock of this machine, unless a field names the server's clock. Positions are LSNs; 0
+//! means "not yet". Ages and lags are computed when they are read, so that they keep growing when the relay hangs.
 //!
 //! Names, labels and units of the exposition belong to the level above.
 
@@ -330,7 +330,8 @@ impl Metrics {
         }
     }
 
-    /// While PostgreSQL is not connected, nothing is known about later commits: the time without a message counts as lag.
+    /// While PostgreSQL is not connected, nothing is known about later commits: the time without a message counts as
+    /// lag.
     fn receive_lag(&self, now_micros: u64) -> Option<u64> {
         let heard = unsigned(&self.last_server_message_micros);
         if heard == 0 || self.state.load() == State::Standby {

@@ -30,7 +30,8 @@ pub struct SlotView {
     pub confirmed: Option<Lsn>,
     /// The WAL retained because of the slot.
     pub retained_wal_bytes: u64,
-    /// `safe_wal_size`: WAL that can be written before the slot may be lost; absent without a limit, negative beyond it.
+    /// `safe_wal_size`: WAL that can be written before the slot may be lost; absent without a limit, negative beyond
+    /// it.
     pub safe_wal_bytes: Option<i64>,
     /// `wal_status`; absent if the server gives none.
     pub wal_status: Option<WalStatus>,

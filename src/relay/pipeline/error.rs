@@ -37,7 +37,8 @@ pub enum Error {
     },
     /// A row is larger than the limit.
     #[error(
-        "a row of {length} bytes in the transaction that commits at {at} is larger than postgres.max_row_bytes ({limit} bytes)"
+        "a row of {length} bytes in the transaction that commits at {at} is larger than postgres.max_row_bytes \
+         ({limit} bytes)"
     )]
     RowTooLarge {
         /// The size of its frame.
@@ -85,14 +86,14 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, .. } } => format!(
-                "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] and restart; \
-                 remove the old name when everything up to {at} is confirmed"
+                "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] \
+                 and restart; remove the old name when everything up to {at} is confirmed"
             ),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
-                "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, and remove it \
-                 when everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, or remove the table from \
-                 the publication"
+                "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, \
+                 and remove it when everything up to {at} is confirmed; else add an [[outbox]] with table = {table:?}, \
+                 or remove the table from the publication"
             ),
             Self::RowTooLarge { .. } => {
                 "raise postgres.max_row_bytes if there is enough memory; walrelay does not skip the row".to_owned()
@@ -110,8 +111,8 @@ impl Diagnose for Error {
                 | Reason::Headers(_)
                 | Reason::Partition(_)
                 | Reason::NoPartition(_) => format!(
-                    "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are wrong, \
-                     then restart; walrelay does not skip the event"
+                    "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are \
+                     wrong, then restart; walrelay does not skip the event"
                 ),
             },
         })

@@ -1,14 +1,16 @@
 //! Processes the WAL: frames in, records out, confirmed positions.
 //!
-//! `run` processes every complete frame of a buffer and passes each row to the sink as borrowed slices, with a ticket of the
-//! ledger. There is no channel, task or allocation per event between the socket and the producer. Invariants:
+//! `run` processes every complete frame of a buffer and passes each row to the sink as borrowed slices, with a ticket
+//! of the ledger. There is no channel, task or allocation per event between the socket and the producer. Invariants:
 //!
-//! - **Nothing lost.** A row is entered into the ledger before it is enqueued; a record that the sink rejects is offered again.
-//! - **Whole transactions.** Rows are published as they come, since a transaction that begins here has already committed; its
-//!   position is confirmed at its end.
-//! - **Bounded.** At the in-flight limit no frame is processed, whatever the size of a transaction. One record may always be in
-//!   flight, or a record above the limit would never be sent.
-//! - **No filter by position,** with one exception: a transaction that this same pipeline has already enqueued completely.
+//! - **Nothing lost.** A row is entered into the ledger before it is enqueued; a record that the sink rejects is
+//!   offered again.
+//! - **Whole transactions.** Rows are published as they come, since a transaction that begins here has already
+//!   committed; its position is confirmed at its end.
+//! - **Bounded.** At the in-flight limit no frame is processed, whatever the size of a transaction. One record may
+//!   always be in flight, or a record above the limit would never be sent.
+//! - **No filter by position,** with one exception: a transaction that this same pipeline has already enqueued
+//!   completely.
 //!
 //! It has no clock, no socket and no producer: the producer implements `Sink`, and so does a `Vec` in tests.
 
@@ -198,7 +200,8 @@ impl Pipeline {
         }
     }
 
-    /// Prepares for a new connection to the same server, from the confirmed position: an incomplete transaction comes again.
+    /// Prepares for a new connection to the same server, from the confirmed position: an incomplete transaction comes
+    /// again.
     pub fn reconnect(&mut self) {
         self.shapes.clear();
         self.domains.clear();
@@ -214,7 +217,8 @@ impl Pipeline {
         self.is_stopping = true;
     }
 
-    /// Keeps at most one record in flight until the confirmed position has passed this one, so that a failure names its record.
+    /// Keeps at most one record in flight until the confirmed position has passed this one, so that a failure names its
+    /// record.
     pub fn be_cautious(&mut self, until: Lsn) {
         self.cautious_until = Some(until);
     }
@@ -309,8 +313,8 @@ impl Pipeline {
         self.state.within().map_or(self.handed_over, |begun| begun.commit_lsn.max(self.handed_over))
     }
 
-    /// Gives the position of the stream: the commit of the open transaction and the number of its processed rows, or the end of the
-    /// last transaction.
+    /// Gives the position of the stream: the commit of the open transaction and the number of its processed rows, or
+    /// the end of the last transaction.
     #[must_use]
     pub fn stands_at(&self) -> (Lsn, Option<u64>) {
         self.state.within().map_or((self.handed_over, None), |begun| (begun.commit_lsn, Some(self.rows)))

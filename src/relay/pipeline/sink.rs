@@ -28,7 +28,8 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
-    /// The topic has no partition with this number, as far as the sink knows. The sink is broken: a new one asks the brokers again.
+    /// The topic has no partition with this number, as far as the sink knows. The sink is broken: a new one asks the
+    /// brokers again.
     NoPartition(i32),
     /// The sink is broken; its owner knows the failure.
     Broken,

@@ -228,8 +228,8 @@ impl BatchPublisher {
         Ok(BatchRun::Over { is_full })
     }
 
-    /// Locks and reads rows. Before a row that the server cannot send only the earlier ones are read; if it is the first one, its
-    /// bucket is excluded, and none is read.
+    /// Locks and reads rows. Before a row that the server cannot send only the earlier ones are read; if it is the
+    /// first one, its bucket is excluded, and none is read.
     async fn fetch(
         &self,
         source: &Source,

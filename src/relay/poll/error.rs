@@ -224,11 +224,12 @@ impl Diagnose for Error {
                 format!("run `{remedy}`, which numbers the later rows after the earlier ones")
             }
             Self::Tie { column, .. } => format!(
-                "their order is unknown: set a higher {column} for the later one, and draw all numbers from one sequence"
+                "their order is unknown: set a higher {column} for the later one, and draw all numbers from one \
+                 sequence"
             ),
             Self::Unreadable { table, column, sequence, .. } => format!(
-                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}), which cannot be converted to \
-                 UTF-8, then restart; walrelay does not skip the event"
+                "correct its text in the table (UPDATE {table} SET ... WHERE {column} = {sequence}), which cannot be \
+                 converted to UTF-8, then restart; walrelay does not skip the event"
             ),
             Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 "the server fails each time: look for the trigger, constraint or damaged row that the message names"
@@ -236,17 +237,17 @@ impl Diagnose for Error {
             }
             Self::Unsendable { source, .. } | Self::Raised { source, .. } => return source.help(),
             Self::Poison { reason: Reason::TooLarge { .. }, .. } => {
-                "raise message.max.bytes under [kafka.properties] and max.message.bytes of the topic; walrelay does not skip \
-                 the event"
+                "raise message.max.bytes under [kafka.properties] and max.message.bytes of the topic; walrelay does \
+                 not skip the event"
                     .to_owned()
             }
             Self::Poison { table, event_id, .. } => format!(
-                "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then restart; \
-                 walrelay does not skip the event"
+                "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then \
+                 restart; walrelay does not skip the event"
             ),
             Self::Replaced { .. } => {
-                "publish the unpublished rows of the earlier table first, if it still exists under another name; a restart polls only \
-                 the new table"
+                "publish the unpublished rows of the earlier table first, if it still exists under another name; a \
+                 restart polls only the new table"
                     .to_owned()
             }
             Self::NotMarked { .. } => {
@@ -255,7 +256,8 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::Setup { .. } => {
-                "run setup as the owner of the outbox table (--set postgres.url=...), or run the printed SQL as its owner"
+                "run setup as the owner of the outbox table (--set postgres.url=...), or run the printed SQL as its \
+                 owner"
                     .to_owned()
             }
         })

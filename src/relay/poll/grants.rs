@@ -27,12 +27,13 @@ pub(in crate::relay) fn grant_on_sequence(sequence: &str, role: &str) -> String 
 pub(in crate::relay) fn grants_on_sequences(outbox: &Outbox, role: &str) -> String {
     let TableColumns { table, sequence, .. } = &outbox.names;
     format!(
-        "DO $walrelay$ DECLARE drawn regclass; BEGIN\n    FOR drawn IN SELECT s.oid FROM pg_catalog.pg_class s WHERE s.relkind = 'S' \
-         AND (s.oid = pg_catalog.pg_get_serial_sequence({table}, {column})::regclass\n        OR s.oid IN (SELECT d.refobjid FROM \
-         pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid\n                     \
-         JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum\n                     \
-         WHERE f.adrelid = {table}::regclass AND a.attname = {column}))\n    \
-         LOOP EXECUTE pg_catalog.format('GRANT SELECT ON SEQUENCE %s TO %I', drawn, {role}); END LOOP;\nEND $walrelay$",
+        "DO $walrelay$ DECLARE drawn regclass; BEGIN\n    FOR drawn IN SELECT s.oid FROM pg_catalog.pg_class s WHERE \
+         s.relkind = 'S' AND (s.oid = pg_catalog.pg_get_serial_sequence({table}, {column})::regclass\n        OR s.oid \
+         IN (SELECT d.refobjid FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend d ON d.classid = \
+         'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid\n                     JOIN pg_catalog.pg_attribute a ON \
+         a.attrelid = f.adrelid AND a.attnum = f.adnum\n                     WHERE f.adrelid = {table}::regclass AND \
+         a.attname = {column}))\n    LOOP EXECUTE pg_catalog.format('GRANT SELECT ON SEQUENCE %s TO %I', drawn, \
+         {role}); END LOOP;\nEND $walrelay$",
         table = literal(table),
         column = literal(sequence),
         role = literal(role),

@@ -6,25 +6,26 @@
 //!   COMMIT <----- mark as published <------ all acknowledged <-------+
 //! ```
 //!
-//! A row that is not marked as published is an event that may be missing in Kafka. There is no other memory, in particular no
-//! last sequence number. Invariants:
+//! A row that is not marked as published is an event that may be missing in Kafka. There is no other memory, in
+//! particular no last sequence number. Invariants:
 //!
-//! - **Nothing lost.** A row is marked only after the acknowledgement of its own record, in the transaction that has locked it
-//!   since it was read. If that transaction ends in any other way, the row is published again.
-//! - **Order.** A key belongs to one bucket, a bucket to one transaction, and a row is not published while an earlier one of its
-//!   key is unpublished elsewhere. Earlier means a lower `sequence`. That is the commit order if and only if the application
-//!   locks the key before it inserts and until it commits, and the sequence assigns its numbers one by one.
-//! - **The database is not held up.** A transaction lasts no longer than `batch_timeout`: then the producer is dropped, its queue
-//!   is purged, and the relay disconnects from PostgreSQL until Kafka answers.
-//! - **Producer before locks.** The producer is dropped before the buckets are released: the next owner finds no request in
-//!   flight, as far as a client can know.
-//! - **A valid order.** If the numbers are not an order any more (a reset sequence, two rows of a key with one number), the relay
-//!   stops before it publishes any of those rows.
+//! - **Nothing lost.** A row is marked only after the acknowledgement of its own record, in the transaction that has
+//!   locked it since it was read. If that transaction ends in any other way, the row is published again.
+//! - **Order.** A key belongs to one bucket, a bucket to one transaction, and a row is not published while an earlier
+//!   one of its key is unpublished elsewhere. Earlier means a lower `sequence`. That is the commit order if and only if
+//!   the application locks the key before it inserts and until it commits, and the sequence assigns its numbers one by
+//!   one.
+//! - **The database is not held up.** A transaction lasts no longer than `batch_timeout`: then the producer is dropped,
+//!   its queue is purged, and the relay disconnects from PostgreSQL until Kafka answers.
+//! - **Producer before locks.** The producer is dropped before the buckets are released: the next owner finds no
+//!   request in flight, as far as a client can know.
+//! - **A valid order.** If the numbers are not an order any more (a reset sequence, two rows of a key with one number),
+//!   the relay stops before it publishes any of those rows.
 //! - **No session state.** Nothing is set on a session: a pooler may use another one for each transaction.
 //!
-//! `sweep`, `selection`, `numbers`, `sql` and `outlet` decide; `source`, `batch_publisher` and `verify` do I/O. A row that is
-//! inserted and deleted by one transaction is not seen, and rows of several tables have no common order: mode `wal` has neither
-//! limit.
+//! `sweep`, `selection`, `numbers`, `sql` and `outlet` decide; `source`, `batch_publisher` and `verify` do I/O. A row
+//! that is inserted and deleted by one transaction is not seen, and rows of several tables have no common order: mode
+//! `wal` has neither limit.
 
 mod batch_publisher;
 pub(super) mod error;
@@ -252,7 +253,8 @@ impl Poller {
             }
             Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
             Err(error) if self.must_recheck(&error) => {
-                tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the tables again");
+                tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the \
+                                                                             tables again");
                 Ok(PollStep::Again)
             }
             Err(error) => {
@@ -263,8 +265,8 @@ impl Poller {
         }
     }
 
-    /// Says whether a table or a column that passed the check does not exist any more. The next check resolves a new name or gives the
-    /// error; a second error without progress is not about the outbox.
+    /// Says whether a table or a column that passed the check does not exist any more. The next check resolves a new
+    /// name or gives the error; a second error without progress is not about the outbox.
     fn must_recheck(&mut self, error: &RelayError) -> bool {
         let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
         position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position))

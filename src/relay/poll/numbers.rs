@@ -55,9 +55,9 @@ impl Drawn {
 fn renumber(names: &TableColumns, sequence: &str) -> String {
     let (column, published_at) = (quote(&names.sequence), quote(&names.published_at));
     format!(
-        "BEGIN; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; UPDATE {table} SET {column} = {column} + (SELECT max({column}) \
-         FROM {table}) WHERE {published_at} IS NULL AND {column} <= (SELECT last_value FROM {sequence}); SELECT \
-         setval('{literal}', (SELECT max({column}) FROM {table})); COMMIT",
+        "BEGIN; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; UPDATE {table} SET {column} = {column} + (SELECT \
+         max({column}) FROM {table}) WHERE {published_at} IS NULL AND {column} <= (SELECT last_value FROM {sequence}); \
+         SELECT setval('{literal}', (SELECT max({column}) FROM {table})); COMMIT",
         table = names.table,
         literal = sequence.replace('\'', "''"),
     )

@@ -1,7 +1,7 @@
 //! One producer and the ledger of its delivery reports.
 //!
-//! Each event is an entry of its own, and its position is its number: a batch is acknowledged when the ledger confirms the number of
-//! its last event.
+//! Each event is an entry of its own, and its position is its number: a batch is acknowledged when the ledger confirms
+//! the number of its last event.
 
 use crate::lsn::Lsn;
 use crate::relay::ledger::Ledger;

@@ -1,7 +1,9 @@
-//! Which of the locked rows may be published, so that no row overtakes an earlier one of its key; and how many rows to lock.
+//! Which of the locked rows may be published, so that no row overtakes an earlier one of its key; and how many rows to
+//! lock.
 //!
-//! `FOR UPDATE SKIP LOCKED` skips a row that another transaction has locked, but not the later rows of its key. So a second query
-//! finds the unpublished rows up to the last locked row. A key with such a row that is not locked here is blocked from there on.
+//! `FOR UPDATE SKIP LOCKED` skips a row that another transaction has locked, but not the later rows of its key. So a
+//! second query finds the unpublished rows up to the last locked row. A key with such a row that is not locked here is
+//! blocked from there on.
 
 use std::collections::HashMap;
 
@@ -15,8 +17,8 @@ pub(super) fn may_publish(key: &[u8], sequence: i64, blocked: &Blocked) -> bool 
     key.is_empty() || blocked.get(key).is_none_or(|first| sequence <= *first)
 }
 
-/// Finds two rows of one key with the same sequence, both locked here or one of them elsewhere: their order is unknown. The rows
-/// are in the order of their sequence. Gives the index of a locked one.
+/// Finds two rows of one key with the same sequence, both locked here or one of them elsewhere: their order is unknown.
+/// The rows are in the order of their sequence. Gives the index of a locked one.
 pub(super) fn tie<'k>(rows: impl Iterator<Item = (&'k [u8], i64)>, blocked: &Blocked) -> Option<usize> {
     let mut seen: HashMap<&[u8], i64> = HashMap::new();
     rows.enumerate()

@@ -1,7 +1,7 @@
 //! One connection and its statements: claim, fetch, mark.
 //!
-//! A batch is one transaction, which is its only memory: when the connection ends in any way, the buckets are free and the rows
-//! unpublished. So there is no explicit rollback, except after a row that the server cannot send.
+//! A batch is one transaction, which is its only memory: when the connection ends in any way, the buckets are free and
+//! the rows unpublished. So there is no explicit rollback, except after a row that the server cannot send.
 
 use futures_core::Stream as _;
 use tokio_postgres::Client;
@@ -218,7 +218,8 @@ impl Source {
         self.client.batch_execute("ROLLBACK").await.map_err(RelayError::postgres("roll back the batch"))
     }
 
-    /// Locks and reads the first unpublished rows of these buckets, without those that would overtake an earlier one of their key.
+    /// Locks and reads the first unpublished rows of these buckets, without those that would overtake an earlier one of
+    /// their key.
     pub(super) async fn fetch(
         &self,
         table: &Table,

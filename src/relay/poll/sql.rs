@@ -1,10 +1,11 @@
 //! The statements of the polling source, for one outbox table.
 //!
-//! Rows are selected because they are unpublished, not by a last number: numbers are not assigned in commit order, so a row may
-//! become visible after one with a higher number. The order of a key's rows is the column `sequence`. A row is marked by its `ctid`,
-//! which does not change while it is locked: exactly the row that was read is marked.
+//! Rows are selected because they are unpublished, not by a last number: numbers are not assigned in commit order, so a
+//! row may become visible after one with a higher number. The order of a key's rows is the column `sequence`. A row is
+//! marked by its `ctid`, which does not change while it is locked: exactly the row that was read is marked.
 //!
-//! With a pooler each transaction may use another session. So settings are for one transaction, and no statement is prepared.
+//! With a pooler each transaction may use another session. So settings are for one transaction, and no statement is
+//! prepared.
 
 use std::time::Duration;
 
@@ -22,9 +23,9 @@ pub(super) const MAX_COUNT: u32 = 10_000;
 /// The timeout of a lock on a table.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction with its own settings. Unqualified names are PostgreSQL's. Rows hidden by a policy are an error. A crash of
-/// the server may lose the last marks, which repeats those events. The server terminates a transaction that is idle for longer than
-/// `idle_limit`: a hanging relay must not hold its locks, or hold back VACUUM.
+/// Begins a transaction with its own settings. Unqualified names are PostgreSQL's. Rows hidden by a policy are an
+/// error. A crash of the server may lose the last marks, which repeats those events. The server terminates a
+/// transaction that is idle for longer than `idle_limit`: a hanging relay must not hold its locks, or hold back VACUUM.
 pub(super) fn begin(idle_limit: Duration, stores_any_bytes: bool) -> String {
     // In a SQL_ASCII database text is requested without conversion.
     let encoding = if stores_any_bytes { "; SET LOCAL client_encoding = 'SQL_ASCII'" } else { "" };
@@ -100,7 +101,8 @@ impl TableColumns {
     pub(super) fn first(&self) -> String {
         format!(
             "SELECT encode(convert_to(t.{id}::text, getdatabaseencoding()), 'escape'), t.{sequence}::int8, {bucket}
-             FROM {table} AS t WHERE {due} AND {key} <> ALL ($3) ORDER BY t.{sequence} LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
+             FROM {table} AS t WHERE {due} AND {key} <> ALL ($3) ORDER BY t.{sequence} LIMIT $2 FOR UPDATE OF t SKIP \
+             LOCKED",
             id = quote(&self.id),
             sequence = quote(&self.sequence),
             bucket = self.bucket(),
@@ -115,7 +117,8 @@ impl TableColumns {
         format!("SELECT count(*) FROM {}", self.up_to())
     }
 
-    /// Gives, by key, the first unpublished row up to sequence `$2` that is not among the `tableoid`s `$4` and `ctid`s `$5`.
+    /// Gives, by key, the first unpublished row up to sequence `$2` that is not among the `tableoid`s `$4` and `ctid`s
+    /// `$5`.
     pub(super) fn blocked(&self) -> String {
         format!(
             "SELECT {key}, min(t.{sequence})::int8 FROM {up_to} AND NOT EXISTS (SELECT FROM
@@ -136,11 +139,12 @@ impl TableColumns {
         )
     }
 
-    /// Counts unpublished rows up to a limit; gives the age of the first one and the server's clock, in microseconds, and the OID of
-    /// the table.
+    /// Counts unpublished rows up to a limit; gives the age of the first one and the server's clock, in microseconds,
+    /// and the OID of the table.
     pub(super) fn backlog(&self) -> String {
         format!(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {MAX_COUNT}) AS counted),
+            "SELECT (SELECT count(*) FROM (SELECT FROM {table} AS t WHERE t.{published} IS NULL LIMIT {MAX_COUNT}) AS \
+             counted),
                     coalesce((SELECT CASE WHEN isfinite(first.at)
                               THEN (extract(epoch FROM clock_timestamp() - first.at) * 1000000)::int8 END
                               FROM (SELECT t.{created} AS at FROM {table} AS t WHERE t.{published} IS NULL
@@ -154,11 +158,12 @@ impl TableColumns {
         )
     }
 
-    /// Gives the highest unpublished number, then the last value of sequence `$1`. In this order: the rows are from the snapshot, and
-    /// the sequence may only have advanced since.
+    /// Gives the highest unpublished number, then the last value of sequence `$1`. In this order: the rows are from the
+    /// snapshot, and the sequence may only have advanced since.
     pub(super) fn drawn(&self) -> String {
         format!(
-            "SELECT (SELECT max(t.{sequence})::int8 FROM {table} AS t WHERE t.{published} IS NULL), pg_sequence_last_value($1::oid)",
+            "SELECT (SELECT max(t.{sequence})::int8 FROM {table} AS t WHERE t.{published} IS NULL), \
+             pg_sequence_last_value($1::oid)",
             sequence = quote(&self.sequence),
             table = self.table,
             published = quote(&self.published_at),

@@ -1,8 +1,8 @@
 //! Which buckets to claim next: every one is tried in each sweep, and several instances share them.
 //!
-//! The keys of a table are hashed into buckets, and a bucket belongs to the transaction that holds its lock. A claim takes at most
-//! half of them, so that a second instance finds some; the start of the next claim advances, so that instances do not block each
-//! other for long. Only the database knows who holds which bucket.
+//! The keys of a table are hashed into buckets, and a bucket belongs to the transaction that holds its lock. A claim
+//! takes at most half of them, so that a second instance finds some; the start of the next claim advances, so that
+//! instances do not block each other for long. Only the database knows who holds which bucket.
 
 /// The number of buckets. All instances must agree on it.
 pub(super) const BUCKETS: i32 = 16;

@@ -124,7 +124,9 @@ pub(in crate::relay) async fn resolve(client: &Client, outbox: &Outbox) -> Resul
 async fn sequences(client: &Client, outbox: &Outbox) -> Result<Vec<Sequence>, RelayError> {
     let (schema, name) = outbox.route.table();
     // By the dependencies of the column and of its default: that needs no privilege.
-    let sql = "SELECT q.seqrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname), q.seqcache, q.seqincrement, q.seqcycle,
+    let sql =
+        "SELECT q.seqrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname), q.seqcache, q.seqincrement, \
+               q.seqcycle,
                       least(q.seqmax, CASE a.atttypid WHEN 21 THEN 32767 WHEN 23 THEN 2147483647 ELSE q.seqmax END),
                       has_sequence_privilege(q.seqrelid, 'USAGE') OR has_sequence_privilege(q.seqrelid, 'SELECT'),
                       current_user::text
@@ -133,8 +135,10 @@ async fn sequences(client: &Client, outbox: &Outbox) -> Result<Vec<Sequence>, Re
                LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
                JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
                                    AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')
-                                OR d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
-               JOIN pg_sequence q ON q.seqrelid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END
+                                OR d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = \
+                                'pg_class'::regclass
+               JOIN pg_sequence q ON q.seqrelid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE \
+               d.refobjid END
                JOIN pg_class s ON s.oid = q.seqrelid JOIN pg_namespace n ON n.oid = s.relnamespace
                WHERE cn.nspname = $1 AND c.relname = $2 GROUP BY 1, 2, 3, 4, 5, 6";
     let values = [schema, name, &outbox.names.sequence];

@@ -1,7 +1,7 @@
 //! Authentication: SCRAM with channel binding; anything weaker only if it is allowed.
 //!
-//! The server's signature is verified, and a server that omits it is rejected. `postgres-protocol` bounds the iteration count,
-//! so that a hostile server cannot cause endless computation.
+//! The server's signature is verified, and a server that omits it is rejected. `postgres-protocol` bounds the iteration
+//! count, so that a hostile server cannot cause endless computation.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
@@ -81,10 +81,10 @@ impl<'a> Login<'a> {
 /// The next steps.
 const NO_PASSWORD: &str =
     "set postgres.password, for example to { file = \"/run/secrets/password\" }, or set PGPASSWORD";
-const WEAK: &str = "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and scram-sha-256 in \
-                    pg_hba.conf; or set postgres.allow_weak_auth = true";
-const NO_BINDING: &str = "set postgres.url to PostgreSQL itself, not to a proxy or pooler that terminates TLS; if you use one on \
-                          purpose, set postgres.tls.channel_binding = \"prefer\"";
+const WEAK: &str = "use SCRAM: SET password_encryption = 'scram-sha-256', ALTER ROLE ... PASSWORD again, and \
+                    scram-sha-256 in pg_hba.conf; or set postgres.allow_weak_auth = true";
+const NO_BINDING: &str = "set postgres.url to PostgreSQL itself, not to a proxy or pooler that terminates TLS; if you \
+                          use one on purpose, set postgres.tls.channel_binding = \"prefer\"";
 const NO_TLS: &str = "use sslmode=verify-full, or remove channel_binding=require from postgres.url";
 const ASKS_NOTHING: &str =
     "set scram-sha-256 for this role in pg_hba.conf, or remove channel_binding=require from postgres.url";
@@ -189,7 +189,8 @@ fn choose(
         Some(hash) if has_plus => Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))),
         None if is_required && messages.transport.is_tls() => Err(refusal(
             "channel binding required, but the signature algorithm of the server's certificate does not support it",
-            "install a server certificate that is signed with RSA or ECDSA, or set postgres.tls.channel_binding = \"prefer\"",
+            "install a server certificate that is signed with RSA or ECDSA, or set postgres.tls.channel_binding = \
+             \"prefer\"",
         )),
         None if is_required => Err(refusal("channel binding required, but TLS is not in use", NO_TLS)),
         Some(_) if is_required => Err(refusal(

@@ -1,5 +1,5 @@
-//! The digest of a certificate's signature where the algorithm's name does not include it: RSASSA-PSS has it in its parameters
-//! (RFC 4055, section 3.1).
+//! The digest of a certificate's signature where the algorithm's name does not include it: RSASSA-PSS has it in its
+//! parameters (RFC 4055, section 3.1).
 //!
 //! ```text
 //! Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OID, parameters }, signature }

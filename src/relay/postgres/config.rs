@@ -16,9 +16,11 @@ pub(super) const SYSTEM: &str = "system";
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A libpq connection URI or key/value string. Missing parameters come from the `PG*` variables, then from libpq's defaults.
+    /// A libpq connection URI or key/value string. Missing parameters come from the `PG*` variables, then from libpq's
+    /// defaults.
     pub url: String,
-    /// The source of the password, if it is not in the URL, `PGPASSWORD` or the password file. It is read at each connect.
+    /// The source of the password, if it is not in the URL, `PGPASSWORD` or the password file. It is read at each
+    /// connect.
     pub password: Option<SecretRef>,
     /// The timeout for connecting and authenticating.
     #[serde(with = "units::duration")]

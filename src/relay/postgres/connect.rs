@@ -1,7 +1,7 @@
 //! Connects to a target: the result is authenticated and idle.
 //!
-//! Hosts are tried in turn. Each gets an equal share of the rest of `connect_timeout`, so that a host that does not answer
-//! leaves time for the next one. As in libpq, a host that rejects the credentials ends the attempt.
+//! Hosts are tried in turn. Each gets an equal share of the rest of `connect_timeout`, so that a host that does not
+//! answer leaves time for the next one. As in libpq, a host that rejects the credentials ends the attempt.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -243,15 +243,15 @@ impl Attempt<'_> {
     }
 }
 
-/// Independent of the role's settings: an unqualified name is PostgreSQL's own. A write, such as a position, is on this server's
-/// disk when it returns: not later, or a crash would leave the position behind the slot, and not only when a standby has it,
-/// which may be down. `default_transaction_read_only` is set by operators and vendors on a full disk: only a stored position
-/// frees WAL there.
+/// Independent of the role's settings: an unqualified name is PostgreSQL's own. A write, such as a position, is on this
+/// server's disk when it returns: not later, or a crash would leave the position behind the slot, and not only when a
+/// standby has it, which may be down. `default_transaction_read_only` is set by operators and vendors on a full disk:
+/// only a stored position frees WAL there.
 pub(super) const SESSION: &str =
     "SET search_path = pg_catalog; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
-/// A database with this encoding converts nothing: under any other client encoding the server would only reject bytes that are
-/// invalid in that one.
+/// A database with this encoding converts nothing: under any other client encoding the server would only reject bytes
+/// that are invalid in that one.
 const SQL_ASCII: &str = "SQL_ASCII";
 const STORED_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
@@ -301,7 +301,8 @@ impl Connected {
         self.messages.send(&message).await
     }
 
-    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next command.
+    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next
+    /// command.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
         self.command(sql).await?;
         let mut rows = Vec::new();

@@ -1,7 +1,7 @@
 //! libpq's connection strings and environment variables, with libpq's meanings.
 //!
-//! Pure: the caller passes the environment and the files. One difference from libpq: the default of `sslmode` is `verify-full`,
-//! except for a host on this machine, where it is `prefer`.
+//! Pure: the caller passes the environment and the files. One difference from libpq: the default of `sslmode` is
+//! `verify-full`, except for a host on this machine, where it is `prefer`.
 
 use std::io;
 use std::net::IpAddr;
@@ -237,7 +237,8 @@ mod tests {
     fn a_uri_and_its_key_value_form_mean_the_same() {
         for text in [
             "postgres://app:p%40ss%3A@db:6432/shop?sslmode=verify-ca&target_session_attrs=read-write",
-            "host=db port=6432 dbname=shop user = app password='p@ss:' sslmode=verify-ca target_session_attrs=read-write",
+            "host=db port=6432 dbname=shop user = app password='p@ss:' sslmode=verify-ca \
+             target_session_attrs=read-write",
         ] {
             let target = parse(text).unwrap();
             assert_eq!(target.hosts, [tcp("db", 6432)]);

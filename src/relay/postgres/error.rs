@@ -149,8 +149,8 @@ impl Error {
         Malformed::UnknownKind { what, kind }.into()
     }
 
-    /// Says whether the server is shutting down or restarting, or an administrator terminated this connection. An established
-    /// connection gets 57P01 or 57P02, a new one 57P03.
+    /// Says whether the server is shutting down or restarting, or an administrator terminated this connection. An
+    /// established connection gets 57P01 or 57P02, a new one 57P03.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
         if let Self::NoHost(failures) = self {
@@ -183,8 +183,8 @@ impl Error {
         matches!(self, Self::Server(error) if error.is_about_content())
     }
 
-    /// Says whether the error would come again at the same position. An error that passes with time or by an operator's action
-    /// would not, and neither would a lost connection.
+    /// Says whether the error would come again at the same position. An error that passes with time or by an operator's
+    /// action would not, and neither would a lost connection.
     #[must_use]
     pub fn recurs_at_position(&self) -> bool {
         matches!(self, Self::Server(error) if !error.may_pass())

@@ -6,10 +6,10 @@
 //!             +-------> Ordinary (queries, through tokio-postgres)
 //! ```
 //!
-//! Written for walrelay, on `postgres-protocol`: the rules that prevent loss are in this room. Both kinds of connection are
-//! established by `connect`, with the same rules for TLS and authentication. A replication connection streams once and is then
-//! closed. `Stream::confirm` accepts only a [`crate::relay::ledger::Confirmed`]. Nothing here decides when to retry: [`Error`]
-//! says whether a retry can help.
+//! Written for walrelay, on `postgres-protocol`: the rules that prevent loss are in this room. Both kinds of connection
+//! are established by `connect`, with the same rules for TLS and authentication. A replication connection streams once
+//! and is then closed. `Stream::confirm` accepts only a [`crate::relay::ledger::Confirmed`]. Nothing here decides when
+//! to retry: [`Error`] says whether a retry can help.
 
 mod auth;
 mod certificate;

@@ -1,7 +1,7 @@
 //! Ordinary queries: `tokio-postgres` on a connection that `connect` has established.
 //!
-//! `tokio-postgres` would send the password in clear text if a server requested it. So it gets an authenticated connection: its
-//! startup message is dropped, and the server's messages after authentication are replayed to it.
+//! `tokio-postgres` would send the password in clear text if a server requested it. So it gets an authenticated
+//! connection: its startup message is dropped, and the server's messages after authentication are replayed to it.
 
 use std::fmt;
 use std::io;
@@ -65,8 +65,8 @@ impl Drop for Ended {
     }
 }
 
-/// Connects for ordinary queries, possibly through a pooler, which may run each transaction on another session. So nothing is
-/// set on the session: the caller sets what it needs within a transaction and prepares no statement.
+/// Connects for ordinary queries, possibly through a pooler, which may run each transaction on another session. So
+/// nothing is set on the session: the caller sets what it needs within a transaction and prepares no statement.
 pub async fn connect_shared(target: &Target, config: &Config, application_name: &str) -> Result<Ordinary, Error> {
     connect_for(Purpose::Shared, target, config, application_name).await
 }

@@ -12,7 +12,7 @@ pub enum BadConninfo {
     #[error("{0}")]
     Form(String),
     /// A parameter does not exist.
-    #[error("invalid or unsupported connection parameter {name:?}{}", nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default())]
+    #[error("invalid or unsupported connection parameter {name:?}{}", suggestion(*nearest))]
     Unknown {
         /// Its name.
         name: String,
@@ -31,8 +31,12 @@ pub enum BadConninfo {
     },
 }
 
-/// The supported parameters, then those that are accepted without effect: application name, encoding and socket settings are
-/// fixed, and there is no GSS encryption.
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+}
+
+/// The supported parameters, then those that are accepted without effect: application name, encoding and socket
+/// settings are fixed, and there is no GSS encryption.
 const KNOWN: [&str; 29] = [
     "host",
     "hostaddr",
@@ -66,11 +70,12 @@ const KNOWN: [&str; 29] = [
 ];
 
 /// The word itself is not shown: it may be a part of a password.
-pub(super) const NO_EQUALS: &str = "missing \"=\" in the connection string: a URI begins with postgres:// or postgresql://, and a \
-                                    value with spaces needs single quotes";
+pub(super) const NO_EQUALS: &str = "missing \"=\" in the connection string: a URI begins with postgres:// or \
+                                    postgresql://, and a value with spaces needs single quotes";
 /// Neither is an invalid name.
-pub(super) const NOT_A_NAME: &str = "invalid name of a connection parameter (not shown: it may be secret): a URI begins with \
-                                     postgres:// or postgresql://, and a value with spaces needs single quotes";
+pub(super) const NOT_A_NAME: &str = "invalid name of a connection parameter (not shown: it may be secret): a URI \
+                                     begins with postgres:// or postgresql://, and a value with spaces needs single \
+                                     quotes";
 
 /// Reads a connection URI or a key/value string.
 pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {

@@ -76,8 +76,8 @@ impl ReadBuffer {
         Ok(())
     }
 
-    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the connection is
-    /// an error.
+    /// Reads everything that the peer has sent, as far as there is room: 0 bytes only without room. The end of the
+    /// connection is an error.
     pub(super) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,

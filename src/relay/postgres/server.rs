@@ -2,7 +2,8 @@
 
 /// An error that the server reports.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{message} (SQLSTATE {state}{})", self.printable_detail().map(|detail| format!(", {detail}")).unwrap_or_default())]
+#[error("{message} (SQLSTATE \
+         {state}{})", self.printable_detail().map(|detail| format!(", {detail}")).unwrap_or_default())]
 pub struct ServerError {
     /// The SQLSTATE.
     pub state: String,
@@ -79,8 +80,8 @@ impl ServerError {
         matches!(self.state.as_str(), "22021" | "22P05")
     }
 
-    /// Says whether it may pass with time or by an operator's action: connections, read-only nodes, conflicts, resources, locks,
-    /// operator intervention, the server's files.
+    /// Says whether it may pass with time or by an operator's action: connections, read-only nodes, conflicts,
+    /// resources, locks, operator intervention, the server's files.
     pub(super) fn may_pass(&self) -> bool {
         ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| self.state.starts_with(class))
     }
@@ -95,8 +96,8 @@ impl ServerError {
         self.detail.as_deref().filter(|_| !quotes_rows)
     }
 
-    /// Classifies the error: one table of SQLSTATEs and, within a state, of the server's functions. The message depends on
-    /// version and language: it decides only without a function, as from a pooler.
+    /// Classifies the error: one table of SQLSTATEs and, within a state, of the server's functions. The message depends
+    /// on version and language: it decides only without a function, as from a pooler.
     pub(super) fn kind(&self) -> Kind {
         match self.state.as_str() {
             "55006" => Kind::SlotActive,
@@ -117,8 +118,8 @@ impl ServerError {
             "3D000" => Kind::NoDatabase,
             "53400" if self.message.contains("replication slots") => Kind::NoSlot,
             "3F000" | "42P01" | "42703" => Kind::Contract,
-            // From PostgreSQL it is about what the client sent. A pooler uses this state for everything, and only a rejected kind
-            // of connection is permanent.
+            // From PostgreSQL it is about what the client sent. A pooler uses this state for everything, and only a
+            // rejected kind of connection is permanent.
             "08P01" if !self.routine.is_empty() => Kind::Ours,
             "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
             "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
@@ -129,8 +130,8 @@ impl ServerError {
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
             "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
             state if state.starts_with("28") => Kind::Login,
-            // Connections, resources, operator intervention, the server's files, read-only nodes, conflicts with recovery; and
-            // anything unknown: to stop would be worse than to retry.
+            // Connections, resources, operator intervention, the server's files, read-only nodes, conflicts with
+            // recovery; and anything unknown: to stop would be worse than to retry.
             _ => Kind::Away,
         }
     }
@@ -208,8 +209,8 @@ impl Kind {
             }
             Self::Rights => "grant the missing privilege; `walrelay setup --role NAME` prints all that are needed",
             Self::Missing => {
-                "on a new installation run `walrelay setup --apply`; if the slot existed before, events may be missing in Kafka: \
-                 compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
+                "on a new installation run `walrelay setup --apply`; if the slot existed before, events may be missing \
+                 in Kafka: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
             }
             Self::SlotLost => {
                 "WAL that the slot needed was removed: compare the outbox table with Kafka, drop the slot with \
@@ -219,7 +220,8 @@ impl Kind {
                 "correct the object that the server names (`walrelay setup` prints the SQL), then restart"
             }
             Self::WalLevel => {
-                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL, then repeat this command"
+                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL, then repeat this \
+                 command"
             }
             Self::NoSlot => {
                 "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM SET \
@@ -227,20 +229,22 @@ impl Kind {
             }
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
-                "if the publication does not exist, run `walrelay setup --apply`; if it exists, it did not when the next WAL was \
-                 written: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, which advances the \
-                 slot to the first position where the publication existed, and prints that position"
+                "if the publication does not exist, run `walrelay setup --apply`; if it exists, it did not when the \
+                 next WAL was written: compare the outbox table with Kafka, then run `walrelay setup --apply \
+                 --accept-gap`, which advances the slot to the first position where the publication existed, and \
+                 prints that position"
             }
             Self::RowTooLarge => {
                 "the row is larger than the server can send: publish it by hand and skip its transaction"
             }
             Self::Pooler => {
-                "set postgres.url to PostgreSQL itself: a pooler such as PgBouncer does not support replication connections"
+                "set postgres.url to PostgreSQL itself: a pooler such as PgBouncer does not support replication \
+                 connections"
             }
             Self::Pooled => "set pool_mode = session in the pooler, or set postgres.url to PostgreSQL itself",
             Self::Content => {
-                "correct the value: it has bytes that are invalid in the database's encoding, or a character that cannot be \
-                 converted to UTF-8"
+                "correct the value: it has bytes that are invalid in the database's encoding, or a character that \
+                 cannot be converted to UTF-8"
             }
             Self::Ours => "please report this",
             Self::Setting => "correct options= in postgres.url: the server rejects a setting in it",

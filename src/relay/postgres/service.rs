@@ -6,7 +6,8 @@ use super::params;
 use super::params::BadConninfo;
 use super::params::Params;
 
-/// Finds a service as libpq does: in `PGSERVICEFILE` or `~/.pg_service.conf`, then in `pg_service.conf` in `PGSYSCONFDIR`.
+/// Finds a service as libpq does: in `PGSERVICEFILE` or `~/.pg_service.conf`, then in `pg_service.conf` in
+/// `PGSYSCONFDIR`.
 pub(super) fn find(
     service: &str,
     variable: &dyn Fn(&str) -> Option<String>,

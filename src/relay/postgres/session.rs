@@ -50,7 +50,8 @@ impl Session {
         Ok(Self { connected, max_row_bytes })
     }
 
-    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next command.
+    /// Runs a command and gives its rows as text. After an error of the server the connection is ready for the next
+    /// command.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
         self.connected.query(sql).await
     }
@@ -135,7 +136,8 @@ impl Session {
 }
 
 fn start_command(slot: &str, from: Lsn, publication: &str, binary: bool) -> String {
-    // A list of identifiers inside a string literal: both kinds of quoting apply. The replication grammar has no backslash.
+    // A list of identifiers inside a string literal: both kinds of quoting apply. The replication grammar has no
+    // backslash.
     let publications = quote(publication).replace('\'', "''");
     let binary = if binary { ", binary 'true'" } else { "" };
     let slot = quote(slot);

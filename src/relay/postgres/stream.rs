@@ -1,7 +1,7 @@
 //! The replication stream: WAL in, status updates out.
 //!
-//! Reading and writing can be cancelled at any await without losing a byte: received bytes are in the buffer, unsent bytes stay
-//! queued. The reported position comes from the ledger and never goes back.
+//! Reading and writing can be cancelled at any await without losing a byte: received bytes are in the buffer, unsent
+//! bytes stay queued. The reported position comes from the ledger and never goes back.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -58,10 +58,10 @@ impl Stream {
         Self { transport, read_buffer, queued: BytesMut::new(), position: reported, max_frame, unseen }
     }
 
-    /// Writes what is queued and, if `reads`, reads everything in the socket. Gives the number of bytes read, which is 0 only
-    /// without room. The first read gives the bytes that came with the answer to START_REPLICATION, since the server may send
-    /// nothing more. If `reads` is false, it gives 0 when everything is written, and without anything to write it does not
-    /// return. Cancel-safe.
+    /// Writes what is queued and, if `reads`, reads everything in the socket. Gives the number of bytes read, which is
+    /// 0 only without room. The first read gives the bytes that came with the answer to START_REPLICATION, since the
+    /// server may send nothing more. If `reads` is false, it gives 0 when everything is written, and without anything
+    /// to write it does not return. Cancel-safe.
     pub async fn exchange(&mut self, reads: bool) -> Result<usize, Error> {
         poll_fn(|context| {
             if reads && self.unseen > 0 {
@@ -110,8 +110,8 @@ impl Stream {
         self.queued.put_u8(u8::from(wants_answer));
     }
 
-    /// Ends the stream within `limit`: a last status update, CopyDone, and the server's CopyDone. The server handles messages in
-    /// order, so its CopyDone proves that it has received the last position.
+    /// Ends the stream within `limit`: a last status update, CopyDone, and the server's CopyDone. The server handles
+    /// messages in order, so its CopyDone proves that it has received the last position.
     pub async fn finish(mut self, limit: Duration) -> Result<(), Error> {
         match tokio::time::timeout(limit, self.end_copy()).await {
             Ok(ended) => ended,

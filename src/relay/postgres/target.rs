@@ -59,8 +59,8 @@ impl Target {
         self.password.as_ref().or_else(of_file)
     }
 
-    /// Says whether the server's certificate would be verified with the authorities of this machine, but not its name. libpq
-    /// rejects that too.
+    /// Says whether the server's certificate would be verified with the authorities of this machine, but not its name.
+    /// libpq rejects that too.
     #[must_use]
     pub fn trusts_anybody(&self, options: &Tls) -> bool {
         let of_url = self.tls_files.root_cert.as_deref().unwrap_or(SYSTEM);

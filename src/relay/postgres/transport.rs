@@ -92,8 +92,8 @@ impl Transport {
 
 /// [SSL Session Encryption](https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-SSL).
 ///
-/// Reads the response as a single byte directly from the socket: bytes that an attacker injected after it then fail in the
-/// handshake and are not taken for data of the TLS session.
+/// Reads the response as a single byte directly from the socket: bytes that an attacker injected after it then fail in
+/// the handshake and are not taken for data of the TLS session.
 async fn request_tls(host: &Host, socket: &mut TcpStream) -> Result<u8, Error> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);

@@ -133,7 +133,8 @@ impl Shared {
                 topic,
                 before,
                 now,
-                "number of partitions changed: keys move to other partitions, and their events are ordered only within each"
+                "number of partitions changed: keys move to other partitions, and their events are ordered only within \
+                 each"
             );
         }
     }

@@ -46,7 +46,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Says whether a file with a secret or a key may be missing or invalid: librdkafka reads it when a client is created.
+    /// Says whether a file with a secret or a key may be missing or invalid: librdkafka reads it when a client is
+    /// created.
     pub(crate) const fn is_about_files(&self) -> bool {
         matches!(self, Self::Configuration { .. } | Self::Secret(_))
     }
@@ -80,7 +81,8 @@ impl Diagnose for Error {
                     "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
                 }
                 Self::Refused { .. } => {
-                    "check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password, and the user on the brokers"
+                    "check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password, and the user on the \
+                     brokers"
                 }
             }
             .to_owned(),
@@ -208,8 +210,9 @@ impl Diagnose for Failure {
         let topic = self.topic.as_deref().unwrap_or("the topic");
         Some(match self.verdict {
             Verdict::Transient if self.is_about_time => format!(
-                "none needed: walrelay sends such records with the current time; if it recurs, compare this machine's clock with \
-                 the brokers', and check message.timestamp.before.max.ms and message.timestamp.after.max.ms of {topic}"
+                "none needed: walrelay sends such records with the current time; if it recurs, compare this machine's \
+                 clock with the brokers', and check message.timestamp.before.max.ms and message.timestamp.after.max.ms \
+                 of {topic}"
             ),
             Verdict::Record if self.is_about_size => format!(
                 "raise max.message.bytes of {topic} (or message.max.bytes of its brokers), and message.max.bytes under \
@@ -217,13 +220,13 @@ impl Diagnose for Failure {
             ),
             Verdict::Transient => "none needed: walrelay retries from the confirmed position".to_owned(),
             Verdict::Record => format!(
-                "compare the event with the limits of {topic} (max.message.bytes, number of partitions, schema or policy \
-                 checks), then restart; walrelay does not skip the event"
+                "compare the event with the limits of {topic} (max.message.bytes, number of partitions, schema or \
+                 policy checks), then restart; walrelay does not skip the event"
             ),
             Verdict::Topic => create_topic(topic),
             Verdict::Rights if self.topic.is_none() => {
-                "grant IdempotentWrite on the cluster to walrelay's principal (kafka-acls.sh --add --operation IdempotentWrite \
-                 --cluster), then restart"
+                "grant IdempotentWrite on the cluster to walrelay's principal (kafka-acls.sh --add --operation \
+                 IdempotentWrite --cluster), then restart"
                     .to_owned()
             }
             Verdict::Rights => {

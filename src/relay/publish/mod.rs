@@ -6,10 +6,10 @@
 //!   ledger <-- one step per report -- polling thread -+
 //! ```
 //!
-//! A record is delivered when its own delivery report says so. A failed report, or a fatal error, ends this publisher: its owner
-//! drops it, returns to the confirmed position and creates a new one. Nothing is skipped and nothing is retried here; librdkafka
-//! retries without a time limit. A dropped publisher is retired: its queue is purged, and the next one waits until its requests
-//! are answered ([`Retired`]).
+//! A record is delivered when its own delivery report says so. A failed report, or a fatal error, ends this publisher:
+//! its owner drops it, returns to the confirmed position and creates a new one. Nothing is skipped and nothing is
+//! retried here; librdkafka retries without a time limit. A dropped publisher is retired: its queue is purged, and the
+//! next one waits until its requests are answered ([`Retired`]).
 
 mod config;
 mod context;
@@ -126,8 +126,8 @@ impl Publisher {
         Retired::new(self.producer)
     }
 
-    /// Says whether a record keeps its timestamp. A backlog after an outage is older than some topics allow; the commit time
-    /// stays in a header.
+    /// Says whether a record keeps its timestamp. A backlog after an outage is older than some topics allow; the commit
+    /// time stays in a header.
     fn keeps_timestamp(&self, topic: &str, millis: i64) -> bool {
         let Some(span) = self.spans.get(topic) else { return true };
         let micros = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);

@@ -1,8 +1,8 @@
 //! Checks that brokers answer, before anything is sent to them.
 //!
-//! It requests no topic: a client without topics requests the list of brokers, and its statistics show the response. Metadata of
-//! all topics of a large cluster takes megabytes, and a request for a topic that the principal may not describe is logged by
-//! the brokers as denied.
+//! It requests no topic: a client without topics requests the list of brokers, and its statistics show the response.
+//! Metadata of all topics of a large cluster takes megabytes, and a request for a topic that the principal may not
+//! describe is logged by the brokers as denied.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

@@ -45,10 +45,10 @@ pub(super) fn without_duration(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    const REFUSED: &str = "[thrd:b:9092/1]: b:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 3ms in \
-                           state CONNECT, 1 identical error(s) suppressed)";
-    const UNTRUSTED: &str = "[thrd:b:9092/1]: b:9092/1: SSL handshake failed: certificate verify failed (after 9ms in state \
-                             SSL_HANDSHAKE)";
+    const REFUSED: &str = "[thrd:b:9092/1]: b:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after \
+                           3ms in state CONNECT, 1 identical error(s) suppressed)";
+    const UNTRUSTED: &str = "[thrd:b:9092/1]: b:9092/1: SSL handshake failed: certificate verify failed (after 9ms in \
+                             state SSL_HANDSHAKE)";
 
     #[test]
     fn another_kind_is_written_at_once_and_the_same_kind_after_the_pause() {

@@ -1,8 +1,8 @@
 //! A producer that sends nothing new and lives until its brokers have answered.
 //!
-//! Brokers do not order the requests of two producers: a broker may append a request of the first after records of the second,
-//! and an old record of a key would follow newer ones. So a second producer is created only after the first is answered. librdkafka
-//! gives up a request without a response with its connection (`socket.timeout.ms`).
+//! Brokers do not order the requests of two producers: a broker may append a request of the first after records of the
+//! second, and an old record of a key would follow newer ones. So a second producer is created only after the first is
+//! answered. librdkafka gives up a request without a response with its connection (`socket.timeout.ms`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

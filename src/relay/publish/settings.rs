@@ -54,8 +54,8 @@ impl Settings {
         self.batch_bytes = Some((now / 2).max(MIN_BATCH_BYTES));
     }
 
-    /// For a topic that rejects timestamps far from its brokers' clock: records of later producers get the current time if their
-    /// own timestamp is not recent; at the second call, always. Says whether this changes anything.
+    /// For a topic that rejects timestamps far from its brokers' clock: records of later producers get the current time
+    /// if their own timestamp is not recent; at the second call, always. Says whether this changes anything.
     pub fn narrow_timestamps(&mut self, topic: &str) -> bool {
         let span = if self.spans.contains_key(topic) { Duration::ZERO } else { RECENT };
         self.spans.insert(topic.to_owned(), span) != Some(span)
@@ -73,8 +73,8 @@ impl Settings {
         given.and_then(|text| text.parse().ok()).unwrap_or(MAX_RECORD_BYTES)
     }
 
-    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka, so its own limit is reached first;
-    /// a single record may be larger than that limit and must fit.
+    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka, so its own limit is
+    /// reached first; a single record may be larger than that limit and must fit.
     fn queue_kib(&self) -> u64 {
         let largest = u64::try_from(self.max_record_bytes()).unwrap_or(u64::MAX);
         self.in_flight_bytes.max(largest).div_ceil(1_024).clamp(1_024, 2_097_151)

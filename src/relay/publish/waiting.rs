@@ -63,11 +63,13 @@ impl fmt::Display for Waiting {
             }
             Cause::LeaderDown { partition, broker } => write!(
                 f,
-                "broker {broker}, the leader of partition {partition} of topic {topic}, is down ({records} records queued)"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, is down ({records} records \
+                 queued)"
             ),
             Cause::NotAcknowledged { partition, broker } => write!(
                 f,
-                "broker {broker}, the leader of partition {partition} of topic {topic}, does not acknowledge {records} records"
+                "broker {broker}, the leader of partition {partition} of topic {topic}, does not acknowledge {records} \
+                 records"
             ),
         }
     }
@@ -112,12 +114,13 @@ impl Diagnose for Stalled {
 /// The command that creates a topic.
 pub(super) fn create_topic(topic: &str) -> String {
     format!(
-        "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor 3`; \
-         walrelay retries and never creates a topic"
+        "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor \
+         3`; walrelay retries and never creates a topic"
     )
 }
 
-/// Finds the reason that most records have; a topic that does not exist comes first, since only an operator can create it.
+/// Finds the reason that most records have; a topic that does not exist comes first, since only an operator can create
+/// it.
 pub(super) fn find(statistics: &Statistics) -> Option<Waiting> {
     let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
     let of_topic = |(topic, seen): (&String, &rdkafka::statistics::Topic)| {

@@ -1,7 +1,7 @@
 //! Maps a row's values to roles: which column is the id, the key, the payload.
 //!
-//! A [`Plan`] is created for each Relation message, by the names of the columns, and then processes each row once. Column positions
-//! are valid only until the next Relation message: an ALTER TABLE changes them.
+//! A [`Plan`] is created for each Relation message, by the names of the columns, and then processes each row once.
+//! Column positions are valid only until the next Relation message: an ALTER TABLE changes them.
 
 use crate::cursor::Malformed;
 use crate::relay::decode::pgoutput::Cell;
@@ -139,8 +139,8 @@ pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
-    /// The possible names of the column, of which the table has one at a time. WAL has the name of the time when it was written, so
-    /// a renamed column needs both.
+    /// The possible names of the column, of which the table has one at a time. WAL has the name of the time when it was
+    /// written, so a renamed column needs both.
     pub columns: Vec<String>,
     /// Whether the table must have it.
     pub required: bool,
@@ -161,8 +161,8 @@ pub fn listed(names: &[String], word: &str) -> String {
     quoted.join(&format!(" {word} "))
 }
 
-/// Gives the option for a role whose column was renamed: the configured names, and those of the columns without a role whose type
-/// fits.
+/// Gives the option for a role whose column was renamed: the configured names, and those of the columns without a role
+/// whose type fits.
 #[must_use]
 pub fn both_names<'c>(
     role: Role,

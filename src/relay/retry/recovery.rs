@@ -1,7 +1,7 @@
 //! Recovery from errors: backoff, one log line a minute about the same error, and which errors end the relay.
 //!
-//! Both sources use it. While one peer is down the other one is checked too, so that a fatal error of it is reported at once. What
-//! was in flight when an error came is the caller's concern.
+//! Both sources use it. While one peer is down the other one is checked too, so that a fatal error of it is reported at
+//! once. What was in flight when an error came is the caller's concern.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -28,7 +28,8 @@ use walrelay_events::fault::chain;
 const RIGHTS_ATTEMPTS: u32 = 3;
 /// The timeout of a probe of the brokers.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait for Kafka before the source is checked: usually Kafka answers first, and the start checks the source.
+/// How long to wait for Kafka before the source is checked: usually Kafka answers first, and the start checks the
+/// source.
 const CHECK_DELAY: Duration = Duration::from_secs(1);
 /// How often the source is checked while Kafka is down.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,8 +38,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// After a connection that lasted so long the backoff starts again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// How long brokers may take to answer a retired producer. librdkafka gives up a request after `socket.timeout.ms`, by default
-/// a minute; this limit is for a request that it never gives up.
+/// How long brokers may take to answer a retired producer. librdkafka gives up a request after `socket.timeout.ms`, by
+/// default a minute; this limit is for a request that it never gives up.
 const RETIRED_LIMIT: Duration = Duration::from_secs(180);
 /// How often that is checked.
 const RETIRED_INTERVAL: Duration = Duration::from_millis(20);
@@ -91,8 +92,8 @@ impl Recovery {
         {
             tracing::warn!(
                 topic,
-                "record timestamp rejected (message.timestamp.before.max.ms or after.max.ms): sending with the current time, and \
-                 the commit time only in the header produced_at"
+                "record timestamp rejected (message.timestamp.before.max.ms or after.max.ms): sending with the current \
+                 time, and the commit time only in the header produced_at"
             );
         }
     }
@@ -127,8 +128,8 @@ impl Recovery {
         }
     }
 
-    /// Waits until the brokers have answered the requests of retired producers, or until the relay is stopped. A record written
-    /// before that might be followed by an older one.
+    /// Waits until the brokers have answered the requests of retired producers, or until the relay is stopped. A record
+    /// written before that might be followed by an older one.
     pub(in crate::relay) async fn await_retired(&self, retired: &mut Vec<Retired>) {
         let began = Instant::now();
         let mut is_logged = false;
@@ -153,8 +154,8 @@ impl Recovery {
         }
     }
 
-    /// Waits until Kafka answers, or until the relay is stopped. Meanwhile `check` checks the source: a fatal error ends the wait,
-    /// a transient one is logged.
+    /// Waits until Kafka answers, or until the relay is stopped. Meanwhile `check` checks the source: a fatal error
+    /// ends the wait, a transient one is logged.
     pub(in crate::relay) async fn await_kafka(
         &mut self,
         check: impl AsyncFn() -> Result<(), Error>,
@@ -230,7 +231,8 @@ impl Recovery {
             self.rights_refused += 1;
         }
         let is_retried = self.rights_refused < RIGHTS_ATTEMPTS || is_about_files && self.has_worked;
-        // A privilege that is missing twice at the same position is not about the connection, which resets the attempts.
+        // A privilege that is missing twice at the same position is not about the connection, which resets the
+        // attempts.
         if error.fate() == Fate::Fatal && (is_recurring || !(may_change && is_retried)) {
             return Err(error);
         }

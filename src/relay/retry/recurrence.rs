@@ -10,8 +10,8 @@ pub(in crate::relay) struct Recurrence {
 }
 
 impl Recurrence {
-    /// Records an error. Says whether the previous one was the same at the same position. Errors without a position, such as a lost
-    /// connection, are not recorded here.
+    /// Records an error. Says whether the previous one was the same at the same position. Errors without a position,
+    /// such as a lost connection, are not recorded here.
     pub(in crate::relay) fn is_recurring(&mut self, what: &str, position: FailurePosition) -> bool {
         let is_recurring = self.last.as_ref().is_some_and(|(last, at)| last == what && *at == position);
         self.last = Some((what.to_owned(), position));

@@ -14,8 +14,8 @@ pub(in crate::relay) struct Stalls {
 }
 
 impl Stalls {
-    /// Gives the pause after a stall at this position: none at first, then longer each time without progress. Brokers that answer
-    /// a probe may still not acknowledge records.
+    /// Gives the pause after a stall at this position: none at first, then longer each time without progress. Brokers
+    /// that answer a probe may still not acknowledge records.
     pub(in crate::relay) fn pause(&mut self, position: Lsn, unit: Duration) -> Duration {
         let times = self.last.filter(|(stalled, _)| *stalled == position).map_or(0, |(_, times)| times + 1);
         self.last = Some((position, times));

@@ -1,7 +1,7 @@
 //! Creates what `run` needs: publication, slot, stored position, in this order.
 //!
-//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the statements;
-//! `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
+//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the
+//! statements; `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
 
 mod coverage;
 mod poll;
@@ -121,8 +121,8 @@ impl Diagnose for Error {
             Self::Relay(error) => error.help(),
             Self::Statement { source, .. } if source.remedy().is_some() => source.help(),
             Self::Statement { source, .. } if source.is_missing_table() => Some(
-                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, correct \
-                 outbox.table"
+                "create the outbox table first, or run `walrelay setup --apply --with-outbox`; if it has another name, \
+                 correct outbox.table"
                     .to_owned(),
             ),
             Self::NoRole(role) => Some(format!(
@@ -139,8 +139,8 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::SlotOlder { .. } => Some(
-                "events committed since it was dropped are not published: compare the outbox table with Kafka, then run `walrelay \
-                 setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
+                "events committed since it was dropped are not published: compare the outbox table with Kafka, then \
+                 run `walrelay setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
                     .to_owned(),
             ),
             Self::NoFailover { .. } => Some("set source.failover = \"auto\"".to_owned()),
@@ -172,8 +172,10 @@ pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, Rel
         parts.push(POSITION_SQL.to_owned());
         parts.push(format!(
             "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)\n\
-             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, s.confirmed_flush_lsn, now()\n\
-             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, pg_catalog.pg_control_checkpoint() p\n\
+             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, \
+             s.confirmed_flush_lsn, now()\n\
+             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, \
+             pg_catalog.pg_control_checkpoint() p\n\
              WHERE s.slot_name = {slot};\n"
         ));
     }
@@ -404,8 +406,8 @@ fn create_slot(slot: &str, failover: Failover) -> String {
         Failover::Off => format!("SELECT {plain};"),
         Failover::On => format!("SELECT {with_failover};"),
         Failover::Auto => format!(
-            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM {with_failover};\n    \
-             ELSE PERFORM {plain};\n    END IF;\nEND $$;"
+            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM \
+             {with_failover};\n    ELSE PERFORM {plain};\n    END IF;\nEND $$;"
         ),
     };
     format!("-- Waits for running transactions.\n{statement}\n")
@@ -423,7 +425,8 @@ fn create_publication(name: &str, routes: &[Route]) -> String {
 fn grants(role: &str, store_position: bool) -> String {
     let role = quote(role);
     let mut sql = format!(
-        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN REPLICATION;\n"
+        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN \
+         REPLICATION;\n"
     );
     if store_position {
         sql.push_str(&format!(

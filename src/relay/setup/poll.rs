@@ -26,8 +26,10 @@ pub(super) fn script(settings: &Settings, options: &SetupOptions) -> Result<Stri
             parts.push(outbox_table(&outbox.route));
         }
         parts.push(format!(
-            "-- The order of a key's events. It is the commit order only if the application locks the key's row before it inserts\n\
-             -- the event, until it commits. The first statement rewrites the table. Existing rows count as unpublished:\n\
+            "-- The order of a key's events. It is the commit order only if the application locks the key's row before \
+             it inserts\n\
+             -- the event, until it commits. The first statement rewrites the table. Existing rows count as \
+             unpublished:\n\
              -- set the column of published rows first, if they were published in another way.\n{}",
             columns(&outbox)
         ));

@@ -1,10 +1,11 @@
-//! What setup does about WAL that cannot be decoded: before PostgreSQL 18 decoding fails at a change that was written while the
-//! publication did not exist. Decoding uses the catalog of that time, so a new publication does not help.
+//! What setup does about WAL that cannot be decoded: before PostgreSQL 18 decoding fails at a change that was written
+//! while the publication did not exist. Decoding uses the catalog of that time, so a new publication does not help.
 //!
-//! Nothing is skipped that can be decoded. `run` delivers the events before it; only if the next change fails, the slot is advanced to
-//! the first position where decoding works again. It is searched with temporary copies of the slot: in growing steps, then by
-//! bisection. A publication that was dropped twice within one step is treated as dropped once. PostgreSQL 14 also sends
-//! transactions without rows; `run` confirms them first, so that there the command must be repeated.
+//! Nothing is skipped that can be decoded. `run` delivers the events before it; only if the next change fails, the slot
+//! is advanced to the first position where decoding works again. It is searched with temporary copies of the slot: in
+//! growing steps, then by bisection. A publication that was dropped twice within one step is treated as dropped once.
+//! PostgreSQL 14 also sends transactions without rows; `run` confirms them first, so that there the command must be
+//! repeated.
 
 use tokio_postgres::Client;
 
@@ -51,8 +52,8 @@ pub(super) async fn pass(client: &Client, settings: &Settings, report: &mut dyn 
     let to = probe.first_decodable(from).await.map_err(failed("find the end of the WAL that cannot be decoded"))?;
     let to = advance(client, settings, to).await.map_err(failed("advance the slot"))?;
     report(&format!(
-        "WAL from {from} to {to} skipped, since publication {publication} did not exist when it was written: the slot is advanced to \
-         {to}, and events committed in between are not published"
+        "WAL from {from} to {to} skipped, since publication {publication} did not exist when it was written: the slot \
+         is advanced to {to}, and events committed in between are not published"
     ));
     Ok(())
 }
@@ -109,8 +110,8 @@ impl Probe<'_> {
     }
 }
 
-/// Says whether the publication existed when the next change of a slot was written. Any other error, also that another relay holds
-/// the slot, counts as yes.
+/// Says whether the publication existed when the next change of a slot was written. Any other error, also that another
+/// relay holds the slot, counts as yes.
 async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) -> Result<bool, postgres::Error> {
     let sql = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1::text::name, NULL, $3, 'proto_version', '1',
                                                                         'publication_names', $2)";

@@ -1,5 +1,5 @@
-//! Confirms acknowledged events without a stream: after an error the walsender accepts no status update, and without a stored
-//! position the slot is the only memory. As everywhere, the catalog is checked first.
+//! Confirms acknowledged events without a stream: after an error the walsender accepts no status update, and without a
+//! stored position the slot is the only memory. As everywhere, the catalog is checked first.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The timeout after the relay is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Advances the slot to this position on the server that was started at this time: another server may have other events before
-/// the position.
+/// Advances the slot to this position on the server that was started at this time: another server may have other events
+/// before the position.
 pub(in crate::relay) async fn advance(
     target: &Target,
     settings: &Settings,

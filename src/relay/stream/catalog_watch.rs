@@ -1,9 +1,9 @@
 //! The catalog check at run time: a position is confirmed only after a later query has found the publication unchanged.
 //!
-//! A position is known before the query, so a query that finds no change covers it. It is one query; only when its result differs
-//! is everything checked. The result is stored beside the position, so that a restart notices a change in between. A change whose
-//! commit waits for a synchronous standby is visible in the WAL before it is visible here: a later query notices it, and the
-//! reported range may start late by that wait.
+//! A position is known before the query, so a query that finds no change covers it. It is one query; only when its
+//! result differs is everything checked. The result is stored beside the position, so that a restart notices a change
+//! in between. A change whose commit waits for a synchronous standby is visible in the WAL before it is visible here: a
+//! later query notices it, and the reported range may start late by that wait.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -56,7 +56,8 @@ pub(in crate::relay) struct Look {
 }
 
 impl Look {
-    /// Gives the coverage, if no event can have been omitted since an earlier query, which covered everything up to `from`.
+    /// Gives the coverage, if no event can have been omitted since an earlier query, which covered everything up to
+    /// `from`.
     fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
         let unseen = |what| catalog::Error::Unseen { what, from, to: self.wal_end };
         let missing = || unseen("the publication or a table of it was missing temporarily".to_owned());
@@ -92,8 +93,8 @@ impl StartCheck {
         Ok(Self { version, look, kept, stored })
     }
 
-    /// Gives the coverage, the first position that it does not cover, and whether it is new. The comparison is with the stored
-    /// state or, if nothing is stored, with the last query of this process.
+    /// Gives the coverage, the first position that it does not cover, and whether it is new. The comparison is with the
+    /// stored state or, if nothing is stored, with the last query of this process.
     pub(in crate::relay) fn assess(&self, before: Option<&CatalogWatch>) -> Result<(Coverage, Lsn, bool), Error> {
         let Self { look, kept, stored, .. } = self;
         let remembered = before.filter(|_| stored.is_none()).map(CatalogWatch::seen);
@@ -165,8 +166,8 @@ impl CatalogWatch {
     }
 }
 
-/// Checks slot, publication and tables. An unfit table leaves no trace in the catalog after it is fixed, so it is stored beside the
-/// position: events may have been omitted meanwhile.
+/// Checks slot, publication and tables. An unfit table leaves no trace in the catalog after it is fixed, so it is
+/// stored beside the position: events may have been omitted meanwhile.
 pub(in crate::relay) async fn verify(
     client: &Client,
     slot: &str,

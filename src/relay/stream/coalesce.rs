@@ -1,7 +1,8 @@
 //! When to wait briefly before the next read.
 //!
-//! A walsender writes each message separately. At a high rate a client that reads at once makes a system call per row; a client
-//! that waits briefly reads many rows at once, at half the cost and a higher rate. At a low rate it must not wait.
+//! A walsender writes each message separately. At a high rate a client that reads at once makes a system call per row;
+//! a client that waits briefly reads many rows at once, at half the cost and a higher rate. At a low rate it must not
+//! wait.
 
 use std::time::Duration;
 use std::time::Instant;

@@ -1,8 +1,8 @@
-//! The checks before the stream starts: on a short ordinary connection the server's state, the catalog and the stored position; on
-//! the replication connection the server's identity.
+//! The checks before the stream starts: on a short ordinary connection the server's state, the catalog and the stored
+//! position; on the replication connection the server's identity.
 //!
-//! Nothing is created. The replication connection goes to the same server of several hosts. [`look`] makes the same checks while
-//! Kafka is down: it writes nothing and starts no stream.
+//! Nothing is created. The replication connection goes to the same server of several hosts. [`look`] makes the same
+//! checks while Kafka is down: it writes nothing and starts no stream.
 
 use std::time::Duration;
 
@@ -60,8 +60,8 @@ pub(in crate::relay) async fn open(
     settings: &Settings,
     routes: &[Route],
 ) -> Result<(Session, Server, Examined), Error> {
-    // In this order another relay that advances row and slot meanwhile does not look like a loss: the slot is never ahead of the
-    // row, and the row never ahead of the WAL.
+    // In this order another relay that advances row and slot meanwhile does not look like a loss: the slot is never
+    // ahead of the row, and the row never ahead of the WAL.
     let examined = examine(target, settings, routes).await?;
     let (session, server) = identify(&examined, settings).await?;
     Ok((session, server, examined))
@@ -105,8 +105,8 @@ fn late(action: &'static str) -> Error {
     Error::Postgres { action, source: postgres::Error::NoAnswer { limit: LIMIT } }
 }
 
-/// Writes beside the stored position that this relay is running, and the coverage if it is new; or that positions are not stored.
-/// Only for the relay that holds the slot: before, the row belongs to another one.
+/// Writes beside the stored position that this relay is running, and the coverage if it is new; or that positions are
+/// not stored. Only for the relay that holds the slot: before, the row belongs to another one.
 pub(in crate::relay) async fn note(
     client: &Client,
     news: Option<&CatalogWatch>,
@@ -153,8 +153,8 @@ async fn ask(
     Ok((server_state, facts, stored, first))
 }
 
-/// Collects the server's identity and positions. The end of the stored position's timeline is requested only if the server is on a
-/// later one.
+/// Collects the server's identity and positions. The end of the stored position's timeline is requested only if the
+/// server is on a later one.
 pub(in crate::relay) async fn server(
     session: &mut Session,
     system: SystemIdentity,

@@ -1,9 +1,9 @@
 //! What to report to PostgreSQL, and when: the position, the interval, and when to disconnect.
 //!
-//! A status update is sent at least every interval, whatever the WAL or Kafka do. A position is reported only after it is
-//! stored (**persist, then flush**), so the slot is never ahead of the row. A server in fast shutdown requests replies without
-//! pause; replies are limited while the position does not advance. Everything is decided here, from a clock that is passed in;
-//! the loop acts.
+//! A status update is sent at least every interval, whatever the WAL or Kafka do. A position is reported only after it
+//! is stored (**persist, then flush**), so the slot is never ahead of the row. A server in fast shutdown requests
+//! replies without pause; replies are limited while the position does not advance. Everything is decided here, from a
+//! clock that is passed in; the loop acts.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -22,7 +22,8 @@ const IDLE_PERSIST_PAUSE: Duration = Duration::from_secs(10);
 /// A stall is logged after this time, long before the relay disconnects.
 const STALL_WARNING_AFTER: Duration = Duration::from_secs(10);
 
-/// So many reply requests while the position does not advance mean that the server is in shutdown and waits for the relay.
+/// So many reply requests while the position does not advance mean that the server is in shutdown and waits for the
+/// relay.
 const STORM: u32 = 20;
 /// The time in which they come: a healthy server requests one reply per half of its timeout.
 const STORM_WITHIN: Duration = Duration::from_secs(10);
@@ -152,8 +153,8 @@ impl Feedback {
         Some(persist)
     }
 
-    /// Gives the last position to store in an orderly stop, unless it is stored or requested already. It may still advance: after a
-    /// late acknowledgement it is requested again.
+    /// Gives the last position to store in an orderly stop, unless it is stored or requested already. It may still
+    /// advance: after a late acknowledgement it is requested again.
     pub fn to_persist_last(&mut self) -> Option<Persist> {
         let last = Persist { confirmed: self.confirmed, is_idle: false, is_last: true };
         if self.is_released() || self.persisting == Some(last) {
@@ -226,7 +227,8 @@ impl Feedback {
         }
     }
 
-    /// Says whether the connection has timed out. A busy walsender may read a status update only after half of its own timeout.
+    /// Says whether the connection has timed out. A busy walsender may read a status update only after half of its own
+    /// timeout.
     #[must_use]
     pub fn is_silent(&self, now: Instant) -> bool {
         !self.pace.max_silence.is_zero() && now.duration_since(self.received_at) > self.pace.max_silence

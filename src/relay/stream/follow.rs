@@ -1,8 +1,8 @@
 //! The loop over one replication connection.
 //!
-//! In this order: end, settle, timers, and only then new work, which is everything in the buffer. Reads and writes can be cancelled
-//! at any await without losing a byte. The frames of a buffer are processed to completion between two awaits, so a status update is
-//! at most one buffer late.
+//! In this order: end, settle, timers, and only then new work, which is everything in the buffer. Reads and writes can
+//! be cancelled at any await without losing a byte. The frames of a buffer are processed to completion between two
+//! awaits, so a status update is at most one buffer late.
 
 use std::sync::Arc;
 use std::thread;
@@ -99,8 +99,8 @@ enum Walked {
 }
 
 impl Follow<'_> {
-    /// Runs until the connection must end. The error that stops the relay takes precedence over errors while stopping, except for a
-    /// failed producer, which concerns earlier events.
+    /// Runs until the connection must end. The error that stops the relay takes precedence over errors while stopping,
+    /// except for a failed producer, which concerns earlier events.
     pub(in crate::relay) async fn run(mut self) -> Result<StreamEnd, Error> {
         let ended = self.follow().await;
         let failed = self.failed.take();
@@ -183,7 +183,8 @@ impl Follow<'_> {
                         feedback.received(now);
                         full = self.walk(&mut phase, &mut feedback)?;
                         if let Some(moment) = coalesce.after_read(read, now) {
-                            // This thread has nothing else to do, and a timer of the runtime is a hundred times coarser.
+                            // This thread has nothing else to do, and a timer of the runtime is a hundred times
+                            // coarser.
                             thread::sleep(moment);
                         }
                     }
@@ -200,7 +201,8 @@ impl Follow<'_> {
         }
     }
 
-    /// Processes the buffer. After an event that cannot be published nothing more is read, and earlier records may be acknowledged.
+    /// Processes the buffer. After an event that cannot be published nothing more is read, and earlier records may be
+    /// acknowledged.
     fn walk(&mut self, phase: &mut Phase, feedback: &mut Feedback) -> Result<Option<(Backpressure, Instant)>, Error> {
         match self.walk_buffer(feedback) {
             Err(error @ (Error::Pipeline(_) | Error::Raised { .. }))
@@ -365,8 +367,8 @@ impl Follow<'_> {
         Phase::Parking(now + PARK_GRACE)
     }
 
-    /// Ends the stream in order. Within a transaction the server sends the rest of it before it handles CopyDone: then only the last
-    /// position is reported, without waiting for a reply.
+    /// Ends the stream in order. Within a transaction the server sends the rest of it before it handles CopyDone: then
+    /// only the last position is reported, without waiting for a reply.
     async fn leave(self, end: StreamEnd, has_failed: bool) -> Result<StreamEnd, Error> {
         if end == StreamEnd::Stopped {
             self.metrics.flushed_lsn.set(self.stream.position().to_wire());

@@ -1,4 +1,5 @@
-//! Watches the holder of the slot on one ordinary connection: a START_REPLICATION that fails logs an ERROR on the server.
+//! Watches the holder of the slot on one ordinary connection: a START_REPLICATION that fails logs an ERROR on the
+//! server.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -12,8 +13,8 @@ use crate::relay::postgres::Target;
 
 /// The interval of the queries.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// If no query succeeds for so long, the slot counts as held by another relay. The other one waits longer than this before it
-/// publishes.
+/// If no query succeeds for so long, the slot counts as held by another relay. The other one waits longer than this
+/// before it publishes.
 const MAX_UNSEEN: Duration = Duration::from_secs(2);
 /// The pause after a failed query.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -86,7 +87,8 @@ impl HolderWatch {
 
     async fn look(&self, client: &Client) -> Result<Option<Holder>, Error> {
         let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
-                   FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+                   FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = \
+                   s.active_pid
                    WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
         let failed = Error::postgres("read the state of the slot");
         let row = client.query_opt(sql, &[&self.slot]).await.map_err(&failed)?;

@@ -1,12 +1,13 @@
 //! The keeper: a thread with an ordinary connection, beside the relay thread.
 //!
-//! It stores positions, monitors the slot (`slot_monitor`) and the catalog, and is the first to notice a shutdown of the server: the
-//! postmaster terminates ordinary connections at once (57P01), while it waits for walsenders. The error may come on an idle
-//! connection, as the result of any query, or at a new connection (57P03). The relay thread never waits for the keeper. A lost
-//! connection is established again; until then positions are not stored, and the server retains WAL.
+//! It stores positions, monitors the slot (`slot_monitor`) and the catalog, and is the first to notice a shutdown of
+//! the server: the postmaster terminates ordinary connections at once (57P01), while it waits for walsenders. The error
+//! may come on an idle connection, as the result of any query, or at a new connection (57P03). The relay thread never
+//! waits for the keeper. A lost connection is established again; until then positions are not stored, and the server
+//! retains WAL.
 //!
-//! **No request is lost.** A requested position stays requested until it is stored or skipped, whatever ends the query or the
-//! connection; only a later one replaces it. Every query has a timeout.
+//! **No request is lost.** A requested position stays requested until it is stored or skipped, whatever ends the query
+//! or the connection; only a later one replaces it. Every query has a timeout.
 
 use std::thread;
 use std::thread::JoinHandle;
@@ -44,7 +45,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The server's timeout of a statement: the row may be locked.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '5s'";
-/// The client's timeout of a statement: the network may be down, and a commit that waits for a disk ignores statement_timeout.
+/// The client's timeout of a statement: the network may be down, and a commit that waits for a disk ignores
+/// statement_timeout.
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
 /// How often the same error is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -134,8 +136,8 @@ impl Drop for Keeper {
     }
 }
 
-/// Runs until it is cancelled, without waiting for a name resolution, which may block a thread of the runtime for long: dropping the
-/// keeper waits for this thread.
+/// Runs until it is cancelled, without waiting for a name resolution, which may block a thread of the runtime for long:
+/// dropping the keeper waits for this thread.
 fn run_until(runtime: Runtime, ends: &CancellationToken, work: impl Future<Output = ()>) {
     let _ = runtime.block_on(ends.run_until_cancelled(work));
     runtime.shutdown_background();
@@ -149,7 +151,8 @@ struct Requests {
 }
 
 impl Requests {
-    /// Waits for a position to store. It is given again until it is stored or skipped, or a later one is requested. Cancel-safe.
+    /// Waits for a position to store. It is given again until it is stored or skipped, or a later one is requested.
+    /// Cancel-safe.
     async fn next(&mut self) -> Persist {
         loop {
             if self.requested.has_changed().unwrap_or_default()
@@ -256,7 +259,8 @@ impl KeeperTask {
         }
     }
 
-    /// Checks the slot, the catalog, and whether commits would wait for the relay. Gives an error that ends the connection.
+    /// Checks the slot, the catalog, and whether commits would wait for the relay. Gives an error that ends the
+    /// connection.
     async fn look(&mut self, client: &Client) -> Option<postgres::Error> {
         let Work { slot, metrics, walsender, .. } = &self.work;
         if let Some(error) = slot_monitor::note(client, slot, metrics).await {

@@ -1,7 +1,8 @@
 //! The source that reads the WAL: the loop over one connection, and the rooms around it.
 //!
-//! `supervise` connects and decides what follows a connection. `examine` checks the server before the stream, `resume` decides where
-//! it starts, `follow` is the loop, `feedback` its timing, and `keeper` the thread beside it that stores the position.
+//! `supervise` connects and decides what follows a connection. `examine` checks the server before the stream, `resume`
+//! decides where it starts, `follow` is the loop, `feedback` its timing, and `keeper` the thread beside it that stores
+//! the position.
 
 pub mod feedback;
 pub mod keeper;

@@ -1,7 +1,7 @@
 //! The stored position: one row in the source database, written before the WAL is confirmed.
 //!
-//! Each write creates WAL, so an idle outbox must not cause writes in a loop: a position without a new event is skipped unless
-//! another transaction id was assigned since the last write.
+//! Each write creates WAL, so an idle outbox must not cause writes in a loop: a position without a new event is skipped
+//! unless another transaction id was assigned since the last write.
 
 use std::time::Duration;
 
@@ -114,14 +114,15 @@ impl Diagnose for Error {
                 // A transient error has its own next step, if any.
                 Self::Query { source, .. } if source.fate() == Fate::Transient => return source.help(),
                 Self::Query { .. } => {
-                    "run `walrelay setup --apply`, and check that the role has SELECT, INSERT and UPDATE on walrelay.position; or \
-                     set source.store_position = false, which disables the detection of a moved slot"
+                    "run `walrelay setup --apply`, and check that the role has SELECT, INSERT and UPDATE on \
+                     walrelay.position; or set source.store_position = false, which disables the detection of a moved \
+                     slot"
                 }
                 Self::Denied { role, .. } => {
                     let role = format!("\"{}\"", role.replace('"', "\"\""));
                     return Some(format!(
-                        "run `GRANT USAGE ON SCHEMA walrelay TO {role}; GRANT SELECT, INSERT, UPDATE ON walrelay.position TO {role}` \
-                         as the owner of the schema"
+                        "run `GRANT USAGE ON SCHEMA walrelay TO {role}; GRANT SELECT, INSERT, UPDATE ON \
+                         walrelay.position TO {role}` as the owner of the schema"
                     ));
                 }
                 Self::Missing { .. } => "run `walrelay setup --apply`: it adopts the slot at its confirmed position",
@@ -135,7 +136,8 @@ impl Diagnose for Error {
 
 /// Reads the row of a slot.
 pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
-    let sql = "SELECT system_id, timeline, position::text, released_at IS NOT NULL FROM walrelay.position WHERE slot = $1::text::name";
+    let sql = "SELECT system_id, timeline, position::text, released_at IS NOT NULL FROM walrelay.position WHERE slot = \
+               $1::text::name";
     let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
     let Some(row) = row else { return Err(Error::Missing { slot: slot.to_owned() }) };
     let timeline: i64 = row.try_get(1).map_err(|error| failed("read", error))?;
@@ -170,7 +172,8 @@ pub async fn replace(client: &Client, slot: &str, identity: &Identity, position:
     client.execute(sql, &values).await.map_err(|error| failed("write", error)).map(drop)
 }
 
-/// Writes that a relay is running: the next one must not assume an orderly stop. A failed write does not prevent publishing.
+/// Writes that a relay is running: the next one must not assume an orderly stop. A failed write does not prevent
+/// publishing.
 pub async fn claim(client: &Client, slot: &str) {
     let sql = "UPDATE walrelay.position SET released_at = NULL WHERE slot = $1::text::name AND released_at IS NOT NULL";
     let claimed = tokio::time::timeout(CLAIM_LIMIT, client.execute(sql, &[&slot])).await;
@@ -182,7 +185,8 @@ pub async fn claim(client: &Client, slot: &str) {
     tracing::warn!(error, "cannot mark the stored position as in use: after a crash the next relay does not wait");
 }
 
-/// Invalidates the row of a slot, if there is one: positions are not stored from now on, so the slot may advance beyond it.
+/// Invalidates the row of a slot, if there is one: positions are not stored from now on, so the slot may advance beyond
+/// it.
 pub async fn invalidate(client: &Client, slot: &str) -> Result<(), Error> {
     let sql = "UPDATE walrelay.position
                SET position = '0/0', stored_at = now(), released_at = NULL, catalog_state = NULL
@@ -243,20 +247,23 @@ impl Store {
         Ok(Outcome::Stored)
     }
 
-    /// Writes the row. The previous relay may have stored a later position after this one took over: the row does not go back. The
-    /// same statement checks what came before: if no transaction was running, this one got the next id, and the WAL ended at the
-    /// stored position, then later WAL without a transaction id is irrelevant.
+    /// Writes the row. The previous relay may have stored a later position after this one took over: the row does not
+    /// go back. The same statement checks what came before: if no transaction was running, this one got the next id,
+    /// and the WAL ended at the stored position, then later WAL without a transaction id is irrelevant.
     async fn write(&self, client: &Client, position: Lsn, is_last: bool) -> Result<Option<LastWrite>, Error> {
         let sql = "WITH before AS (
-                       SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, pg_snapshot_xmax(s) AS next
+                       SELECT pg_current_wal_insert_lsn() AS wal_end, pg_snapshot_xmin(s) AS oldest, \
+                       pg_snapshot_xmax(s) AS next
                        FROM pg_current_snapshot() s)
                    UPDATE walrelay.position
-                   SET position = CASE WHEN timeline = $4 THEN greatest(position, $2::text::pg_lsn) ELSE $2::text::pg_lsn END,
+                   SET position = CASE WHEN timeline = $4 THEN greatest(position, $2::text::pg_lsn) ELSE \
+                   $2::text::pg_lsn END,
                        timeline = $4, stored_at = now(), released_at = CASE WHEN $5 THEN now() END
                    FROM before
                    WHERE slot = $1::text::name AND system_id = $3
                    RETURNING before.wal_end::text,
-                             before.oldest = before.next AND before.next = pg_current_xact_id() AND position = $2::text::pg_lsn,
+                             before.oldest = before.next AND before.next = pg_current_xact_id() AND position = \
+                             $2::text::pg_lsn,
                              (pg_current_xact_id()::text::numeric + 1)::text";
         let timeline = i64::from(self.identity.timeline);
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =

@@ -1,7 +1,7 @@
 //! Decides where to start, from the slot, the stored position and the server's identity.
 //!
-//! With persist-then-flush the slot is never ahead of the stored position unless another client moved or recreated it. So one
-//! comparison distinguishes a gap from a resume; anything inconsistent is [`Lost`].
+//! With persist-then-flush the slot is never ahead of the stored position unless another client moved or recreated it.
+//! So one comparison distinguishes a gap from a resume; anything inconsistent is [`Lost`].
 
 use crate::lsn::Lsn;
 
@@ -87,7 +87,8 @@ pub enum Lost {
         found: String,
     },
     /// Another client moved or recreated the slot.
-    #[error("the slot is at {slot}, {} bytes ahead of the stored position {stored}: another client moved or recreated it", slot.bytes_since(*stored))]
+    #[error("the slot is at {slot}, {} bytes ahead of the stored position {stored}: another client moved or recreated \
+             it", slot.bytes_since(*stored))]
     SlotAhead {
         /// The slot's position.
         slot: Lsn,
@@ -106,8 +107,8 @@ pub enum Lost {
     },
 }
 
-/// Gives the position to report from the start. Acknowledged events after the stored position, or after the slot's if none is
-/// stored, must not be reported before the catalog is checked and the position stored.
+/// Gives the position to report from the start. Acknowledged events after the stored position, or after the slot's if
+/// none is stored, must not be reported before the catalog is checked and the position stored.
 #[must_use]
 pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> Lsn {
     match start {
@@ -116,8 +117,8 @@ pub fn reported(start: Start, stored: Option<&Stored>, slot_confirmed: Lsn) -> L
     }
 }
 
-/// Finds the end of a timeline in the history file of a later one: a line per earlier timeline, with its number and the position
-/// where the next one started (TIMELINE_HISTORY).
+/// Finds the end of a timeline in the history file of a later one: a line per earlier timeline, with its number and the
+/// position where the next one started (TIMELINE_HISTORY).
 #[must_use]
 pub fn timeline_end(history: &str, timeline: u32) -> Option<Lsn> {
     let of_line = |line: &str| {
@@ -151,11 +152,11 @@ pub fn decide(server: &Server, stored: Option<&Stored>) -> Result<Start, Lost> {
     Ok(Start::Stored(stored.position))
 }
 
-/// Says whether a failover lost the last writes of the row but not the slot's position: a standby receives WAL, with the row, and
-/// slots separately. Nothing is missing then, because of four facts. The slot was synchronized, so it is where the primary's was,
-/// which confirmed only stored positions, and so acknowledged events. It is before the end of the old timeline, so nobody has moved
-/// it on this server. The row belongs to that timeline. And the row says that a relay was running: meanwhile nobody else can move
-/// its slot; after an orderly stop somebody could have.
+/// Says whether a failover lost the last writes of the row but not the slot's position: a standby receives WAL, with
+/// the row, and slots separately. Nothing is missing then, because of four facts. The slot was synchronized, so it is
+/// where the primary's was, which confirmed only stored positions, and so acknowledged events. It is before the end of
+/// the old timeline, so nobody has moved it on this server. The row belongs to that timeline. And the row says that a
+/// relay was running: meanwhile nobody else can move its slot; after an orderly stop somebody could have.
 fn is_row_behind_its_slot(server: &Server, stored: &Stored) -> bool {
     stored.identity.timeline != server.identity.timeline
         && server.is_slot_synced

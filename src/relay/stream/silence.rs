@@ -1,7 +1,8 @@
 //! The timeout without a message from the server.
 //!
-//! A walsender that decodes a large irrelevant transaction may send nothing for longer than its own timeout (up to PostgreSQL 15
-//! while a materialized view is refreshed). Decoding starts again with each connection, so the timeout must grow.
+//! A walsender that decodes a large irrelevant transaction may send nothing for longer than its own timeout (up to
+//! PostgreSQL 15 while a materialized view is refreshed). Decoding starts again with each connection, so the timeout
+//! must grow.
 
 use std::time::Duration;
 

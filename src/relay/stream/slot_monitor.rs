@@ -1,7 +1,7 @@
 //! Monitors the slot: how much WAL the server retains because of it, and its `wal_status`.
 //!
-//! While a stream is open the keeper does it on its own connection. While Kafka is down there is no stream, but the retained WAL
-//! grows: then the supervisor runs [`run`].
+//! While a stream is open the keeper does it on its own connection. While Kafka is down there is no stream, but the
+//! retained WAL grows: then the supervisor runs [`run`].
 
 use std::convert::Infallible;
 use std::time::Duration;

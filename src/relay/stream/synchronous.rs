@@ -1,8 +1,8 @@
-//! Whether `synchronous_standby_names` includes this relay. Commits of the application would then wait until Kafka has acknowledged
-//! everything committed before them.
+//! Whether `synchronous_standby_names` includes this relay. Commits of the application would then wait until Kafka has
+//! acknowledged everything committed before them.
 //!
-//! Decided from the setting, which every role may read before the stream starts; `sync_state` in `pg_stat_replication` shows it
-//! only afterwards, and only to roles with `pg_read_all_stats`.
+//! Decided from the setting, which every role may read before the stream starts; `sync_state` in `pg_stat_replication`
+//! shows it only afterwards, and only to roles with `pg_read_all_stats`.
 
 /// The server truncates a name to this.
 const MAX_NAME_BYTES: usize = 63;

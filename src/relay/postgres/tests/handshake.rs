@@ -214,7 +214,10 @@ proptest! {
 
     #[test]
     fn any_bytes_give_messages_or_an_error_and_never_a_panic(
-        bytes in proptest::collection::vec(prop_oneof![Just(0_u8), Just(4), proptest::sample::select(b"RSKZEDTWC".to_vec()), any::<u8>()], 0..200)
+        bytes in proptest::collection::vec(
+            prop_oneof![Just(0_u8), Just(4), proptest::sample::select(b"RSKZEDTWC".to_vec()), any::<u8>()],
+            0..200,
+        )
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -1,8 +1,8 @@
 //! Converts a row to a record: topic, key, value, headers, timestamp, partition.
 //!
-//! A row's values are validated before they become identifiers: a topic by Kafka's rule and the allow-list, a header name by its
-//! pattern; nothing is rewritten to make it valid. A row that cannot become a record gives a [`Reason`]. The same row gives the same
-//! record at every repetition: there is no clock here.
+//! A row's values are validated before they become identifiers: a topic by Kafka's rule and the allow-list, a header
+//! name by its pattern; nothing is rewritten to make it valid. A row that cannot become a record gives a [`Reason`].
+//! The same row gives the same record at every repetition: there is no clock here.
 
 mod config;
 mod headers;

@@ -130,8 +130,8 @@ pub(super) fn partition(row: &Row<'_>) -> Result<Option<i32>, Reason> {
     i32::try_from(number).ok().filter(|number| *number >= 0).map(Some).ok_or(Reason::Partition(number))
 }
 
-/// Reads `created_at` in microseconds of the Unix clock. An impossible time (infinite, before 1970, after the commit) is replaced by
-/// the commit time: a wrong clock of a writer must not stop the stream.
+/// Reads `created_at` in microseconds of the Unix clock. An impossible time (infinite, before 1970, after the commit)
+/// is replaced by the commit time: a wrong clock of a writer must not stop the stream.
 pub(super) fn created_at(row: &Row<'_>, committed_at: Micros) -> Result<i64, Reason> {
     let committed = unix_micros(committed_at);
     let Some(value) = row.value(Role::CreatedAt) else { return Ok(committed) };
@@ -158,8 +158,9 @@ pub struct Written {
     pub is_ahead: bool,
 }
 
-/// Reads when a row was written, in place of the commit time: not NULL, finite, and not before 1970. A time far ahead of
-/// `now_unix_micros` is replaced by it: brokers would reject it, and a wrong clock of a writer must not stop the stream.
+/// Reads when a row was written, in place of the commit time: not NULL, finite, and not before 1970. A time far ahead
+/// of `now_unix_micros` is replaced by it: brokers would reject it, and a wrong clock of a writer must not stop the
+/// stream.
 pub fn written_at(row: &Row<'_>, now_unix_micros: i64) -> Result<Written, Reason> {
     let role = Role::CreatedAt.name();
     let micros = match row.value(Role::CreatedAt).map(|value| value.cell) {

@@ -1,9 +1,9 @@
 //! Decides what follows a connection: wait, connect again, drop the producer, or stop.
 //!
-//! The pipeline and its producer outlive a lost connection and a stall of Kafka, so that no record is enqueued twice. They are
-//! dropped, and the queue is purged, whenever another relay might publish meanwhile (another one holds the slot, or the holder is
-//! unknown) and after any failed record. Then the WAL is read again from the confirmed position, once the brokers have answered the
-//! requests of the old producer: events of a key may be repeated, but never swapped.
+//! The pipeline and its producer outlive a lost connection and a stall of Kafka, so that no record is enqueued twice.
+//! They are dropped, and the queue is purged, whenever another relay might publish meanwhile (another one holds the
+//! slot, or the holder is unknown) and after any failed record. Then the WAL is read again from the confirmed position,
+//! once the brokers have answered the requests of the old producer: events of a key may be repeated, but never swapped.
 
 mod ended;
 mod step;
@@ -75,7 +75,8 @@ struct Supervisor {
     /// The number of consecutive rejections of the producer by the cluster.
     cluster_refused: u32,
     silence: Silence,
-    /// The last walsender: its server's start time and its PID. It may hold the slot for a while after the connection is lost.
+    /// The last walsender: its server's start time and its PID. It may hold the slot for a while after the connection
+    /// is lost.
     walsender: Option<(String, u32)>,
     /// The start time of the last server.
     server_started: String,
@@ -240,8 +241,8 @@ impl Supervisor {
                 max_silence: self.silence.limit(start, wal_sender_timeout),
                 // Without a stored position the keeper still checks the catalog before a position is reported.
                 store_position: true,
-                // At the in-flight limit nothing is read, so a lost connection is not noticed. After its own timeout the server gives
-                // the slot to another relay: by then this one must have checked who holds it.
+                // At the in-flight limit nothing is read, so a lost connection is not noticed. After its own timeout
+                // the server gives the slot to another relay: by then this one must have checked who holds it.
                 disconnect_on_stall_after: source.disconnect_on_stall_after.min(wal_sender_timeout),
             },
             drain: self.settings.shutdown.drain,
@@ -258,7 +259,8 @@ impl Supervisor {
         Box::pin(follow.run()).await
     }
 
-    /// Decides where to start. The position of this process is at least the stored one, unless another relay has stored one since.
+    /// Decides where to start. The position of this process is at least the stored one, unless another relay has stored
+    /// one since.
     fn decide(&mut self, server: &Server, stored: Option<&Stored>) -> Result<Start, Error> {
         let delivered = self.remembered.as_ref().or(stored).map(|it| it.position);
         // Without a stored position the slot shows how far another relay has come.
@@ -280,8 +282,8 @@ impl Supervisor {
                 %slot,
                 %delivered,
                 timeline = server.identity.timeline,
-                "server was promoted: starting at the slot; events may be repeated, and events in Kafka may be missing in the \
-                 database"
+                "server was promoted: starting at the slot; events may be repeated, and events in Kafka may be missing \
+                 in the database"
             );
         }
         Ok(start)

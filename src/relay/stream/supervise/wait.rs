@@ -44,8 +44,8 @@ impl Supervisor {
         slot_monitor::run(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
     }
 
-    /// Waits, without a connection, until a record is acknowledged. The producer stays: only the broker's answer shows whether a
-    /// record was written. It is dropped when another relay holds the slot, or when the holder is unknown.
+    /// Waits, without a connection, until a record is acknowledged. The producer stays: only the broker's answer shows
+    /// whether a record was written. It is dropped when another relay holds the slot, or when the holder is unknown.
     pub(super) async fn await_progress(&mut self) -> Result<StreamStep, Error> {
         let watch = self.watch();
         let mut taken = std::pin::pin!(watch.until_held_by_other(self.walsender.as_ref().map(|(_, process)| *process)));
@@ -116,8 +116,8 @@ impl Supervisor {
         }
     }
 
-    /// Gives the time at which the first event may be published: requests of the previous relay should be answered by then. If it
-    /// still runs, it notices meanwhile that this relay holds the slot, and drops its producer.
+    /// Gives the time at which the first event may be published: requests of the previous relay should be answered by
+    /// then. If it still runs, it notices meanwhile that this relay holds the slot, and drops its producer.
     pub(super) fn publish_from(&self) -> Instant {
         let now = Instant::now();
         if !self.follows_another {
@@ -128,7 +128,8 @@ impl Supervisor {
         now + delay
     }
 
-    /// Waits for acknowledgements without a connection, and purges what is not acknowledged soon: a standby may take over.
+    /// Waits for acknowledgements without a connection, and purges what is not acknowledged soon: a standby may take
+    /// over.
     pub(super) async fn await_in_flight(&mut self) {
         let until = tokio::time::Instant::now() + IN_FLIGHT_GRACE;
         while let Some(held) = &self.held {
