@@ -1,4 +1,4 @@
-//! The program as a person meets it.
+//! The program as a user runs it.
 
 mod next;
 mod signals;
@@ -19,7 +19,7 @@ use crate::support::program;
 use crate::support::program::Program;
 use crate::support::source::Sql;
 
-/// A program whose Kafka is nobody: what is asked of it ends before.
+/// A program without Kafka: the verbs end before they need it.
 fn program(url: &str, more: &str) -> Program {
     Program::new(url, "127.0.0.1:1", more)
 }
@@ -67,7 +67,7 @@ fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_output_that_is_full_is_told_with_a_code() {
+fn a_full_output_is_an_error_with_a_code() {
     let full = std::fs::File::create("/dev/full").unwrap();
     let output = program::command(&["version"]).stdout(full).output().unwrap();
     let notes = String::from_utf8_lossy(&output.stderr);
@@ -76,7 +76,7 @@ fn an_output_that_is_full_is_told_with_a_code() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_output_is_no_error() {
     let program = program::path();
     let program = program.display();
     let script =
@@ -87,7 +87,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn three_mistakes_are_told_at_once_with_64() {
+fn three_mistakes_are_reported_at_once_with_64() {
     let more = "[shutdown]\ndrian = \"20s\"\n\n[source]\ndisconnect_on_stall_after = 30\n\n[log]\nformat = \"jsno\"\n";
     let ended = program("postgres://postgres@127.0.0.1:1/postgres", more).verb(&["run"]);
     assert_eq!(ended.code, Some(64));
@@ -97,7 +97,7 @@ fn three_mistakes_are_told_at_once_with_64() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_the_next_step() {
+fn a_missing_object_is_an_error_with_the_next_step() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
@@ -121,7 +121,7 @@ fn what_is_missing_is_named_with_the_next_step() {
 }
 
 #[test]
-fn setup_for_a_role_that_is_not_there_says_how_to_make_it_before_it_makes_anything() {
+fn setup_for_a_missing_role_fails_with_the_next_step_before_it_creates_anything() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
     let ended = program.verb(&["setup", "--apply", "--with-outbox", "--role", "relay"]);
@@ -135,7 +135,7 @@ fn setup_for_a_role_that_is_not_there_says_how_to_make_it_before_it_makes_anythi
 }
 
 #[test]
-fn e11_a_wrong_password_ends_with_67_after_three_tries() {
+fn e11_a_wrong_password_ends_with_67_after_three_attempts() {
     let options = Options { hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
     let postgres = Postgres::start(options).unwrap();
     Sql::connect(&postgres.url()).run("CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'");
@@ -148,7 +148,7 @@ fn e11_a_wrong_password_ends_with_67_after_three_tries() {
 }
 
 #[test]
-fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
+fn a15_b2_a_moved_or_recreated_slot_stops_with_66() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
@@ -167,12 +167,12 @@ fn a15_b2_a_slot_that_somebody_else_moved_or_recreated_stops_with_66() {
 }
 
 #[test]
-fn a10_after_a_dump_and_restore_the_gap_can_be_accepted_and_run_goes_on() {
+fn a10_after_a_dump_and_restore_the_gap_can_be_accepted() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = walrelay_events::testing::Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     program.setup();
-    // A dump brings the row of another cluster, whose log was further on.
+    // A dump has the row of another cluster, whose WAL was further ahead.
     Sql::connect(&postgres.url()).run("UPDATE walrelay.position SET system_id = '1', position = 'FF/0'");
     program.start();
     assert_eq!(program.wait(), Some(66), "{}", program.log());
@@ -197,7 +197,7 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
         .output()
         .unwrap();
     assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
-    // What the SQL made is adopted, and nothing is made twice.
+    // Existing objects are adopted, and nothing is created twice.
     for _ in 0..2 {
         let ended = one.verb(&["setup", "--apply"]);
         assert_eq!(ended.code, Some(0), "{}", ended.notes);

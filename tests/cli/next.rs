@@ -1,4 +1,4 @@
-//! The last line of the program: a record of the log, and a next step that was tried.
+//! The last line of the program: a log record with a next step, and that the next step works.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -34,7 +34,7 @@ fn next(record: &Value) -> &str {
 }
 
 #[test]
-fn the_error_that_ends_the_program_is_a_record_of_each_format_with_code_and_next() {
+fn the_error_that_ends_the_program_is_a_log_record_of_each_format_with_code_and_next() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = Broker::start(1).unwrap();
     for (format, parts) in [
@@ -47,7 +47,7 @@ fn the_error_that_ends_the_program_is_a_record_of_each_format_with_code_and_next
         program.start();
         assert_eq!(program.wait(), Some(65), "{}", program.log());
         let log = program.log();
-        // The pretty one has its next step on a line of its own.
+        // In the pretty format the next step is on a line of its own.
         let last: Vec<&str> = log.lines().rev().take(2).collect();
         let record = format!("{}\n{}", last[1], last[0]).to_lowercase();
         assert!(parts.iter().all(|part| record.contains(&part.to_lowercase())), "{format}: {record}");
@@ -56,7 +56,7 @@ fn the_error_that_ends_the_program_is_a_record_of_each_format_with_code_and_next
 }
 
 #[test]
-fn a_next_step_about_the_server_the_database_or_its_rights_does_fix_it() {
+fn a_next_step_about_the_server_the_database_or_privileges_works() {
     let options = Options {
         settings: vec!["wal_level = replica".into(), "max_replication_slots = 1".into()],
         hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()],
@@ -117,7 +117,7 @@ fn a_next_step_about_the_server_the_database_or_its_rights_does_fix_it() {
 }
 
 #[test]
-fn a_next_step_about_a_column_does_fix_it_at_setup_and_at_start() {
+fn a_next_step_about_a_column_works_at_setup_and_at_start() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = Broker::start(1).unwrap();
     let sql = Sql::connect(&postgres.url());
@@ -149,7 +149,7 @@ fn a_next_step_about_a_column_does_fix_it_at_setup_and_at_start() {
 }
 
 #[test]
-fn a_right_on_the_position_that_is_lost_while_it_runs_is_named_with_the_role_and_the_grant_fixes_it() {
+fn a_privilege_on_the_position_that_is_revoked_at_run_time_is_an_error_with_role_and_grant() {
     let hba = vec!["host all \"the relay\" 127.0.0.1/32 scram-sha-256".into()];
     let postgres = Postgres::start(Options { hba, ..Options::default() }).unwrap();
     let broker = Broker::start(1).unwrap();
@@ -199,7 +199,7 @@ fn a_printed_command_has_the_file_and_every_set_and_can_be_pasted_into_a_shell()
         command.args(["--set", &format!("log.format={format}")]).stdin(Stdio::null()).stderr(Stdio::piped());
         command
     };
-    // A missing table, then a position that is lost: each says what to paste.
+    // A missing table, then a lost position: each prints a command.
     for (code, word) in [(65, "setup --apply --with-outbox"), (66, "setup --apply --accept-gap")] {
         let ended = run("json").output().unwrap();
         let notes = String::from_utf8_lossy(&ended.stderr);
@@ -207,7 +207,7 @@ fn a_printed_command_has_the_file_and_every_set_and_can_be_pasted_into_a_shell()
         let record: Value = serde_json::from_str(notes.lines().last().unwrap()).unwrap();
         let next = printed(next(&record), "walrelay ");
         assert!(next.ends_with(word), "{next}");
-        // For people it stands on a line of its own, as it is.
+        // In the pretty format it is on a line of its own.
         let ended = run("pretty").output().unwrap();
         let notes = String::from_utf8_lossy(&ended.stderr).replace("log.format=pretty", "log.format=json");
         assert!(notes.contains(&format!("`{next}`")), "{next}: {notes}");
@@ -262,7 +262,7 @@ fn mistakes_of_the_configuration_are_records_with_code_and_next_in_the_format_th
         assert!(records.iter().all(|record| record["level"] == "ERROR" && record["code"] == "WR-6401"), "{notes}");
         let last = records.last().unwrap();
         assert!(next(last).contains("`walrelay --config /") && next(last).contains("config validate`"), "{last}");
-        // Each mistake has a record of its own.
+        // Each mistake is a log record.
         assert!(last["mistakes"].as_u64() == Some(records.len() as u64 - 1), "{notes}");
     }
     assert_eq!(json[0].lines().count(), 10, "{}", json[0]);
@@ -272,7 +272,7 @@ fn mistakes_of_the_configuration_are_records_with_code_and_next_in_the_format_th
     assert!(logfmt.lines().all(|line| line.starts_with("time=") && line.contains("code=WR-6401")), "{logfmt}");
     let pretty = started(&many, &["log.format=pretty"], &[]);
     assert!(pretty.contains("\n  next: ") && pretty.contains("config.toml:12:1: shutdown.drain0"), "{pretty}");
-    // A person at a verb of their own still sees the line and the place in it.
+    // Another verb prints the line and the position in it.
     let program = Program::new("postgres://postgres@127.0.0.1:1/postgres", "127.0.0.1:1", &many);
     let ended = program.verb(&["config", "validate"]);
     assert!(

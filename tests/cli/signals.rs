@@ -1,4 +1,4 @@
-//! What signals do to the program.
+//! The effect of signals.
 
 use std::fs;
 use std::io::Write as _;
@@ -44,7 +44,7 @@ fn a_stop_before_the_configuration_is_read_is_an_orderly_stop() {
 }
 
 #[test]
-fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
+fn other_signals_are_ignored_and_sighup_of_a_terminal_drains() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = Broker::start(1).unwrap();
     let mut program = Program::new(&postgres.url(), &broker.bootstrap(), "");
@@ -58,7 +58,7 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
     assert_eq!(program.get("/readyz").unwrap().0, 200);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 
-    // `script` gives it a terminal, and takes the terminal away when it is killed itself.
+    // `script` gives it a terminal, which ends when `script` is killed.
     let log = program.folder().join("of-the-terminal");
     let run = program.command(&["run"]);
     let words = [run.get_program()].into_iter().chain(run.get_args()).map(|word| format!("'{}'", word.display()));
@@ -72,7 +72,7 @@ fn signals_of_scripts_end_nothing_and_the_end_of_a_terminal_drains() {
     program.await_state("streaming");
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    // Not by its endpoints: they go before the last line is written, and another program may take their port.
+    // Not by its endpoints: they are closed before the last line is written, and another program may use the port.
     let said = || fs::read_to_string(&log).unwrap();
     let began = Instant::now();
     while !said().contains("stopped, all records acknowledged") {

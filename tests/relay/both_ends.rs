@@ -17,12 +17,12 @@ use crate::support::kafka::free_port;
 use crate::support::program::Program;
 use crate::support::source::Sql;
 
-/// Where nobody listens.
+/// An address without a listener.
 const DOWN: &str = "127.0.0.1:1";
 /// Three attempts with their backoff, and not the minutes of an outage.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs it to its end, and insists on the exit code, the code of the error and an end within seconds.
+/// Runs it to its end, and checks the exit code, the error's code and that it takes only seconds.
 fn ends(program: &mut Program, what: &str, exit: i32, code: &str) {
     let (before, began) = (program.log().len(), Instant::now());
     program.start();
@@ -46,7 +46,7 @@ fn as_role(postgres: &Postgres, password: &str) -> String {
 }
 
 #[test]
-fn what_is_wrong_with_postgres_for_good_ends_the_relay_while_kafka_is_down() {
+fn a_fatal_error_of_postgres_ends_the_relay_while_kafka_is_down() {
     let postgres = with_a_role();
     let (mut program, sql) = delivery::prepared(&postgres, DOWN, "never", "");
     let publication = "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', \
@@ -90,7 +90,7 @@ fn what_is_wrong_with_postgres_for_good_ends_the_relay_while_kafka_is_down() {
 }
 
 #[test]
-fn what_is_wrong_with_a_polled_postgres_for_good_ends_the_relay_while_kafka_is_down() {
+fn a_fatal_error_of_a_polled_postgres_ends_the_relay_while_kafka_is_down() {
     let postgres = with_a_role();
     let (mut program, sql) = poll::prepared(&postgres, DOWN, "never", "");
     for (wrong, exit, code, right) in [
@@ -130,14 +130,14 @@ fn f13_wrong_credentials_for_kafka_end_the_relay_while_postgres_is_down() {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port());
         let mut program = Program::new(&url, &address, &format!("{sasl}[source]\nmode = \"{mode}\"\n"));
         ends(&mut program, mode, 67, "WR-6731");
-        // Both are named.
+        // Both errors are logged.
         assert!(program.log().contains("WR-6901"), "{mode}: {}", program.log());
     }
     fs::remove_file(folder).unwrap();
 }
 
 #[test]
-fn while_both_are_down_both_are_named_and_what_is_fit_is_waited_with_without_a_hold_on_postgres() {
+fn while_both_are_down_both_are_logged_and_a_checked_postgres_holds_no_slot() {
     let both = |mode: &str| {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port());
         let mut program = Program::new(&url, DOWN, &format!("[source]\nmode = \"{mode}\"\n"));
@@ -164,19 +164,19 @@ fn while_both_are_down_both_are_named_and_what_is_fit_is_waited_with_without_a_h
         assert_eq!(sql.text("SELECT count(*)::text FROM pg_stat_replication WHERE state <> 'startup'"), "0");
         thread::sleep(Duration::from_millis(5));
     }
-    // A look changes nothing.
+    // A check changes nothing.
     assert_eq!((sql.text(row), sql.confirmed()), (stored, confirmed));
     drop(sql);
     stop_fast(&postgres, &program);
     program.await_that("the server's absence to be named", |program| program.log().contains("WR-6901"));
     postgres.resume().unwrap();
-    // What becomes wrong meanwhile is noticed as well.
+    // A later error is noticed as well.
     Sql::connect(&postgres.url()).run("DROP PUBLICATION walrelay");
     assert_eq!(program.wait(), Some(65), "{}", program.log());
 }
 
 #[test]
-fn the_probe_of_the_brokers_asks_for_no_topic_and_creates_none() {
+fn the_probe_of_the_brokers_requests_no_topic_and_creates_none() {
     let (kafka, proxy) = Kafka::behind_proxy();
     // About 30 bytes of metadata for each partition.
     kafka.create_topic("wide", 1_000);

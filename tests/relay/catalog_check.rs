@@ -1,4 +1,4 @@
-//! What the catalog says of publication, tables and slot: checked at start, watched while running.
+//! The catalog check of publication, tables and slot: at the start and while running.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source::Sql;
 
-/// Runs `run` to its end, and gives what it has logged since.
+/// Runs `run` to its end, and gives its log.
 pub(super) fn ends(program: &mut Program) -> (Option<i32>, String) {
     let before = program.log().len();
     program.start();
     let code = program.wait();
-    // As a record of the log quotes it.
+    // As a log record quotes it.
     (code, program.log()[before..].replace("\\\"", "\""))
 }
 
-/// Takes the command after `next: ` apart, and gives the SQL statement in it.
+/// Gives the SQL statement in the command after `next: `.
 pub(super) fn sql_of(log: &str) -> String {
     let (_, rest) = log.rsplit_once("run `").unwrap_or_else(|| panic!("no statement in {log}"));
     rest.split_once('`').unwrap().0.to_owned()
@@ -39,7 +39,7 @@ pub(super) fn accept(program: &Program) -> Ended {
 }
 
 #[test]
-fn a12_a_slot_with_two_phase_is_refused_at_setup_and_at_start() {
+fn a12_a_slot_with_two_phase_is_an_error_at_setup_and_at_start() {
     let options = Options { settings: vec!["max_prepared_transactions = 5".into()], ..Options::default() };
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "two-phase", "");
@@ -54,14 +54,14 @@ fn a12_a_slot_with_two_phase_is_refused_at_setup_and_at_start() {
     );
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("two_phase"), "{code:?} {log}");
-    // What it advises does help.
+    // The printed next step helps.
     sql.run(&sql_of(&log));
     assert_eq!(accept(&program).code, Some(0));
     program.start_streaming();
 }
 
 #[test]
-fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
+fn c13_a_mapped_column_that_is_not_published_is_an_error_at_start() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("listed", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "listed", "");
@@ -76,7 +76,7 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
         sql.run(&sql_of(&log));
     }
     if !lists.is_empty() {
-        // What was committed meanwhile may lack a column.
+        // Events committed meanwhile may lack a column.
         let (code, log) = ends(&mut program);
         assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
         assert_eq!(accept(&program).code, Some(0));
@@ -89,7 +89,7 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("generated column"), "{code:?} {log}");
     sql.run(&sql_of(&log));
-    // What was committed before that lacks the column.
+    // Events committed before that lack the column.
     let (code, log) = ends(&mut program);
     assert!(code == Some(66) && log.contains("--accept-gap"), "{code:?} {log}");
     assert_eq!(accept(&program).code, Some(0));
@@ -97,7 +97,7 @@ fn c13_a_mapped_column_that_is_not_published_is_named_at_start() {
 }
 
 #[test]
-fn inherited_tables_whose_rows_would_be_missed_are_refused_at_start_and_noticed_later() {
+fn an_inherited_table_without_an_outbox_is_an_error_at_start_and_while_running() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("inherited", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "inherited", "");
@@ -105,7 +105,7 @@ fn inherited_tables_whose_rows_would_be_missed_are_refused_at_start_and_noticed_
     let (code, log) = ends(&mut program);
     assert!(code == Some(65) && log.contains("child_events"), "{code:?} {log}");
     sql.run(&sql_of(&log));
-    // Whatever was written into it meanwhile was not published, and nothing in the catalog shows it any more.
+    // Rows written into it meanwhile were not published, and the catalog does not show it any more.
     for _ in 0..2 {
         let (code, log) = ends(&mut program);
         assert!(code == Some(66) && log.contains("child_events") && log.contains("--accept-gap"), "{code:?} {log}");
@@ -199,7 +199,7 @@ fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_th
         sql.await_confirmed(began, Duration::from_secs(15));
         assert_eq!(reader::read_all(&kafka.bootstrap(), "away").len(), expected, "{hide}: {}", program.log());
     }
-    // What cannot have hidden anything is no gap.
+    // A change that cannot hide an event is no gap.
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     sql.run(
         "CREATE TABLE elsewhere (id int); ALTER PUBLICATION walrelay ADD TABLE elsewhere;
@@ -216,12 +216,12 @@ fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_th
 }
 
 #[test]
-fn c3_c4_what_hides_events_while_the_relay_runs_stops_it_before_it_is_confirmed() {
+fn c3_c4_a_change_that_hides_events_stops_a_running_relay_before_it_confirms_them() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("running", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "running", "");
     let holes = [
-        // Undone at once: only the catalog's row versions tell.
+        // Undone at once: only the row versions in the catalog show it.
         (
             "ALTER PUBLICATION walrelay DROP TABLE outbox_events; SELECT emit('k2');
              ALTER PUBLICATION walrelay ADD TABLE outbox_events",
@@ -256,7 +256,7 @@ fn c3_c4_what_hides_events_while_the_relay_runs_stops_it_before_it_is_confirmed(
         sql.run("SELECT emit('k1')");
         await_all(&sql);
         let before = sql.wal_end();
-        // Each statement for itself, as somebody types them.
+        // Each statement separately.
         hide.split(';').for_each(|statement| sql.run(statement));
         sql.run("INSERT INTO other (noise) VALUES ('n')");
         let hidden = sql.wal_end();
@@ -276,7 +276,7 @@ fn c3_c4_what_hides_events_while_the_relay_runs_stops_it_before_it_is_confirmed(
 }
 
 #[test]
-fn an_installation_whose_position_has_no_catalog_state_is_told_to_run_setup_and_goes_on() {
+fn a_position_table_without_catalog_state_needs_setup() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("earlier", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "earlier", "");
@@ -290,7 +290,7 @@ fn an_installation_whose_position_has_no_catalog_state_is_told_to_run_setup_and_
 }
 
 #[test]
-fn c2_a_dropped_publication_and_a_misspelt_option_are_not_taken_for_a_missing_slot() {
+fn c2_a_dropped_publication_and_a_wrong_option_are_not_reported_as_a_missing_slot() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("dropped", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "dropped", "");

@@ -16,7 +16,7 @@ use crate::support::source::Sql;
 
 const INSERT: &str = "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, note) VALUES";
 
-/// A database of this encoding with an outbox of text, and a column that nobody maps.
+/// A database with this encoding, an outbox with text columns, and an unmapped column.
 fn database(postgres: &Postgres, encoding: &str) -> (String, Sql) {
     let name = encoding.to_lowercase();
     Sql::connect(&postgres.url())
@@ -45,7 +45,7 @@ fn program(url: &str, kafka: &Kafka, topic: &str, more: &str) -> Program {
 
 fn values(kafka: &Kafka, topic: &str) -> Vec<Vec<u8>> {
     let mut records = reader::read_all(&kafka.bootstrap(), topic);
-    // Of one key the order is that of the offsets; polling takes keys in any order.
+    // The events of one key are in the order of their offsets; polling publishes keys in any order.
     records.sort_by_key(|record| (record.key.clone(), record.offset));
     records.into_iter().filter_map(|record: Record| record.value).collect()
 }
@@ -58,7 +58,7 @@ fn g2_text_of_a_database_without_an_encoding_is_sent_byte_for_byte_from_either_s
     let mut poll = program(&url, kafka, "ascii-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 2");
     log.start_streaming();
     poll.start_streaming();
-    // In the key, the payload and a column that nobody maps.
+    // In the key, the payload and an unmapped column.
     sql.run(&format!(
         "{INSERT} ('Order', 'k1', 'E', '1', NULL), ('Order', raw('6be9'), 'E', raw('63616681e9'), raw('e9')),
                      ('Order', raw('6be9'), 'E', '3', NULL)"
@@ -76,21 +76,21 @@ fn g2_text_of_a_database_without_an_encoding_is_sent_byte_for_byte_from_either_s
 }
 
 #[test]
-fn d_text_that_utf8_does_not_have_stops_with_68_after_what_comes_before_and_is_passed_as_printed() {
+fn d_text_that_cannot_be_converted_stops_with_68_after_the_earlier_events_and_can_be_skipped_as_printed() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "WIN1252");
     for (topic, more) in [("win-stored", ""), ("win-unstored", "slot = \"second\"\nstore_position = false")] {
         let mut program = program(&url, kafka, topic, more);
         program.start_streaming();
         sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
-        // In a column that nobody maps.
+        // In an unmapped column.
         sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '2', NULL), ('Order', 'k1', 'E', '3', raw('81'))"));
         sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '4', NULL)"));
         assert_eq!(program.wait(), Some(68), "{}", program.log());
         let log = program.log();
         assert!(log.contains("WR-6804") && log.contains("at row 2 of the transaction"), "{log}");
         assert!(log.contains("SQLSTATE 22P05") && log.contains("0x81"), "{log}");
-        // What comes before the transaction is confirmed, so each start repeats no more than its first row.
+        // Everything before the transaction is confirmed, so each start repeats only its first row.
         program.start();
         assert_eq!(program.wait(), Some(68), "{}", program.log());
         assert_eq!(values(kafka, topic), [b"1", b"2", b"2"], "{topic}: {}", program.log());
@@ -106,7 +106,7 @@ fn d_text_that_utf8_does_not_have_stops_with_68_after_what_comes_before_and_is_p
 }
 
 #[test]
-fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and_a_correction_lets_it_go() {
+fn polling_holds_back_only_the_key_of_text_that_cannot_be_converted_until_it_is_corrected() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "WIN1252");
     let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 3");
@@ -127,7 +127,7 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
     let log = program.log();
     let id = sql.text("SELECT id::text FROM outbox_events WHERE payload = raw('6181')");
     assert!(log.contains("WR-6804") && log.contains("SQLSTATE 22P05") && log.contains(&id), "{id}: {log}");
-    // What was delivered is marked: the second start has repeated nothing, and but for two buckets everything has gone.
+    // Published rows are marked: the second start has repeated nothing, and only two buckets are held back.
     let delivered = values(kafka, "win-poll");
     assert!(delivered.len() > 20 && delivered.contains(&b"2".to_vec()) && !delivered.contains(&b"4".to_vec()), "{log}");
     assert_eq!((42 + 4 - delivered.len()).to_string(), sql.text(UNPUBLISHED), "{log}");
@@ -137,7 +137,7 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
     await_text(&sql, UNPUBLISHED, "0", &program);
     let values = values(kafka, "win-poll");
     assert_eq!((values.len(), &values[..3]), (46, &[b"2".to_vec(), b"3".to_vec(), b"4".to_vec()][..]));
-    // A failure of the server that is no row's, and comes again.
+    // A recurring error of the server that is not about a row.
     sql.run(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
          CREATE TRIGGER refuse BEFORE UPDATE ON outbox_events FOR EACH ROW EXECUTE FUNCTION refuse()",
@@ -148,7 +148,7 @@ fn text_that_utf8_does_not_have_holds_up_its_key_alone_where_rows_are_polled_and
 }
 
 #[test]
-fn a_failure_of_the_server_that_comes_again_at_the_same_place_of_the_log_stops_with_68() {
+fn an_error_of_the_server_that_recurs_at_the_same_wal_position_stops_with_68() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "UTF8");
     let mut program = program(&url, kafka, "raised-again", "");

@@ -1,4 +1,4 @@
-//! What is committed arrives: everything, once, in order, and only then is its log confirmed.
+//! Delivery: every committed event arrives once and in order, and only then its WAL is confirmed.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::support::source::Sql;
 
 const PARTITIONS: i32 = 6;
 
-/// How many events the larger tests write; the acceptance run raises it.
+/// The number of events of the larger tests; an acceptance run raises it.
 fn events() -> i32 {
     std::env::var("WALRELAY_TEST_EVENTS").map_or(20_000, |text| text.parse().unwrap())
 }
@@ -51,7 +51,7 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
     program.start_streaming();
     let writers = source::writers(&postgres.url(), 4, events(), 1_000);
     writers.into_iter().for_each(|writer| writer.join().unwrap());
-    // The outbox keeps nothing that was inserted and deleted in one transaction, and it is an event all the same.
+    // A row that is inserted and deleted in one transaction is an event too.
     sql.run(
         "BEGIN; SELECT emit('k1'); DELETE FROM outbox_events WHERE id = (SELECT event_id FROM truth WHERE key = 'k1'
          ORDER BY version DESC LIMIT 1); COMMIT",
@@ -79,11 +79,11 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
 }
 
 #[test]
-fn g4_g5_killed_again_and_again_it_loses_nothing_and_swaps_nothing() {
+fn g4_g5_a_relay_that_is_killed_repeatedly_loses_nothing_and_swaps_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("killed", PARTITIONS);
     let began = Instant::now();
-    // With the wait after a kill it would never come to publish before the next one.
+    // With the takeover delay it would not publish anything before the next kill.
     let more = "[source]\ntakeover_delay = \"0s\"\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "killed", more);
     let kills = std::env::var("WALRELAY_TEST_KILLS").map_or(8, |text| text.parse().unwrap());
@@ -105,7 +105,7 @@ fn g4_g5_killed_again_and_again_it_loses_nothing_and_swaps_nothing() {
 
 #[test]
 fn a12_on_an_idle_outbox_the_slot_follows_other_tables_and_an_idle_database_is_not_written_to() {
-    // Autovacuum writes by itself; here nobody does.
+    // Without autovacuum, which writes too.
     let options = Options { settings: vec!["autovacuum = off".into()], ..Options::default() };
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     kafka.create_topic("idle", 1);
@@ -113,7 +113,7 @@ fn a12_on_an_idle_outbox_the_slot_follows_other_tables_and_an_idle_database_is_n
     program.start_streaming();
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 1000)");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
-    // From here on nobody else writes. The relay's own last write is followed by none.
+    // From here on nobody else writes, and the relay writes nothing after its last write.
     std::thread::sleep(Duration::from_secs(11));
     let writes = "SELECT stored_at FROM walrelay.position";
     let before = sql.text(&format!("SELECT ({writes})::text"));
@@ -200,7 +200,7 @@ fn c9_c12_x29_a_partitioned_outbox_and_an_altered_one_stream_on() {
 }
 
 #[test]
-fn columns_whose_types_are_domains_are_read_as_what_the_domains_rest_on() {
+fn columns_with_domain_types_are_read_as_their_base_types() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("domains", 1);
     let outbox = "[[outbox]]\ntable = \"public.events\"\ntopic = \"domains\"\n";

@@ -1,4 +1,4 @@
-//! The primary is gone and its standby is promoted: the relay goes on there, or says what is missing.
+//! The primary is lost and its standby is promoted: the relay continues there, or reports the gap.
 //!
 //! Failover slots came with PostgreSQL 17. On an older server the same tests insist that it refuses one by name and
 //! that a promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
@@ -24,14 +24,14 @@ const PARTITIONS: i32 = 3;
 /// Long enough for a slot to be synchronized, which waits for the primary's next snapshot.
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 
-/// A primary, its standby, and a relay that knows both.
+/// A primary, its standby, and a relay with both as hosts.
 struct Pair {
     primary: Postgres,
     standby: Postgres,
     program: Program,
 }
 
-/// Sets the source up on a server with these settings, and makes a standby of it. `failover` is `source.failover`.
+/// Sets the source up on a server with these settings, and creates a standby of it. `failover` is `source.failover`.
 fn pair(primary: Postgres, kafka: &Kafka, topic: &str, failover: &str, settings: &[&str]) -> Pair {
     kafka.create_topic(topic, PARTITIONS);
     let more = format!(
@@ -62,8 +62,8 @@ fn has_failover_slots(postgres: &Postgres) -> bool {
     sql.text("SELECT current_setting('server_version_num')").parse::<u32>().unwrap() >= 170_000
 }
 
-/// On a server that has no failover slots: `setup` says so, and how to do without.
-fn insist_that_failover_is_refused(postgres: &Postgres) {
+/// On a server without failover slots: `setup` fails with the next step.
+fn expect_failover_error(postgres: &Postgres) {
     let more = "[[outbox]]\ntable = \"public.outbox_events\"\n\n[source]\nfailover = \"on\"\n";
     let program = Program::new(&postgres.url(), "127.0.0.1:9", more);
     let refused = program.verb(&["setup", "--apply", "--with-outbox"]);
@@ -74,7 +74,7 @@ fn insist_that_failover_is_refused(postgres: &Postgres) {
     assert_eq!(advised.code, Some(0), "{}", advised.notes);
 }
 
-/// Waits until the standby has the slot for good, so that it survives the promotion.
+/// Waits until the slot is persistent on the standby, so that it survives the promotion.
 fn await_synchronized(pair: &Pair) {
     let (primary, standby) = (Sql::connect(&pair.primary.url()), Sql::connect(&pair.standby.url()));
     assert_eq!(
@@ -88,7 +88,7 @@ fn await_synchronized(pair: &Pair) {
     while standby.text(synchronized) != "1" {
         let log = || std::fs::read_to_string(pair.standby.folder().join("log")).unwrap_or_default();
         assert!(began.elapsed() < SYNC_LIMIT, "{}", log());
-        // What the standby's slot waits for comes by itself only every 15 s.
+        // The standby's slot waits for a record that otherwise comes only every 15 s.
         primary.run("SELECT pg_log_standby_snapshot()");
         thread::sleep(Duration::from_millis(100));
     }
@@ -98,28 +98,28 @@ fn await_synchronized(pair: &Pair) {
 fn e15_a_synchronized_slot_goes_on_at_the_promoted_standby_without_loss() {
     let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     if !has_failover_slots(&primary) {
-        return insist_that_failover_is_refused(&primary);
+        return expect_failover_error(&primary);
     }
     let mut pair = pair(primary, kafka, "promoted", "auto", &["synchronized_standby_slots = 'standby'"]);
     pair.program.start_streaming();
     let writers = source::writers(&pair.primary.url(), 2, 400_000, 100);
     await_synchronized(&pair);
-    // Under load, and with the standby at hand up to the end.
+    // Under load, with a synchronous standby.
     pair.primary.stop(StopMode::Fast).unwrap();
     writers.into_iter().for_each(|writer| drop(writer.join()));
-    // A standby takes no writes: until it is promoted there is no place to go.
+    // A standby is read-only: until it is promoted no host is suitable.
     pair.program.await_state("source_reconnecting");
     pair.standby.promote().unwrap();
     pair.program.await_state("streaming");
     let sql = Sql::connect(&pair.standby.url());
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
-    // Everything that was committed is in the database of the promoted server, because the primary waited for it.
+    // Every commit is on the promoted server, because the primary waited for it.
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "promoted"), &sql.truth(), PARTITIONS);
     assert!(verdict.events > 100, "{verdict:?}");
     assert!(pair.program.log().contains("server was promoted"), "{}", pair.program.log());
     assert_eq!(pair.program.terminate(), Some(0), "{}", pair.program.log());
-    // What was stored after the promotion counts from now on.
+    // From now on the position that was stored after the promotion counts.
     pair.program.start_streaming();
     sql.run("SELECT emit('k2')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
@@ -128,10 +128,10 @@ fn e15_a_synchronized_slot_goes_on_at_the_promoted_standby_without_loss() {
 }
 
 #[test]
-fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_it_has_arrives() {
+fn e15_events_that_the_promoted_standby_lacks_give_a_warning_and_all_others_arrive() {
     let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     if !has_failover_slots(&primary) {
-        return insist_that_failover_is_refused(&primary);
+        return expect_failover_error(&primary);
     }
     // Nothing waits for the standby.
     let mut pair = pair(primary, kafka, "phantoms", "auto", &[]);
@@ -160,7 +160,7 @@ fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_i
     assert_eq!(lost, 200);
     let log = pair.program.log();
     assert!(log.contains("events in Kafka may be missing in the database"), "{log}");
-    // The range: from the slot to what was delivered at the old primary, which the standby's row does not know.
+    // The range: from the slot to the last delivery at the old primary, which the standby's row does not have.
     let warned = log.lines().find(|line| line.contains("server was promoted")).unwrap();
     let warned: serde_json::Value = serde_json::from_str(warned).unwrap();
     let lsn = |field: &str| warned[field].as_str().unwrap().parse::<Lsn>().unwrap();
@@ -168,10 +168,10 @@ fn e15_events_that_the_promoted_standby_never_had_are_warned_of_and_everything_i
 }
 
 #[test]
-fn e15_a_position_that_the_failover_lost_is_no_gap_where_its_synchronized_slot_was_not_lost() {
+fn e15_a_position_lost_in_the_failover_is_no_gap_if_the_slot_was_synchronized() {
     let (primary, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     if !has_failover_slots(&primary) {
-        return insist_that_failover_is_refused(&primary);
+        return expect_failover_error(&primary);
     }
     let mut pair = pair(primary, kafka, "row-lost", "auto", &[]);
     pair.program.start_streaming();
@@ -192,7 +192,7 @@ fn e15_a_position_that_the_failover_lost_is_no_gap_where_its_synchronized_slot_w
     pair.program.kill();
     pair.primary.stop(StopMode::Immediate).unwrap();
     pair.standby.promote().unwrap();
-    // As if the WAL had broken off on its way to the standby just before the row: the slot comes on another way.
+    // As if the standby had not received the last WAL with the row: slots are synchronized separately.
     let sql = Sql::connect(&pair.standby.url());
     sql.run(&format!("UPDATE walrelay.position SET position = '{row}'"));
     pair.program.start_streaming();
@@ -201,7 +201,7 @@ fn e15_a_position_that_the_failover_lost_is_no_gap_where_its_synchronized_slot_w
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "row-lost"), &sql.truth(), PARTITIONS);
     assert_eq!(verdict.events, 3, "{}", pair.program.log());
     assert!(pair.program.log().contains("server was promoted"), "{}", pair.program.log());
-    // A slot that somebody has moved since is a gap all the same.
+    // A slot that was moved since is a gap.
     pair.program.kill();
     sql.run(&format!("UPDATE walrelay.position SET position = '{row}', timeline = 1; SELECT emit('k2')"));
     sql.run("SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
@@ -233,7 +233,7 @@ fn e14_a_promoted_standby_without_the_slot_is_a_gap_and_ends_with_66() {
     reader::check(&reader::read_all(&kafka.bootstrap(), "unsynchronized"), &sql.truth(), PARTITIONS);
 }
 
-/// Parts the records into those of events that the database has, and the rest.
+/// Splits the records into those of events that the database has, and the others.
 fn sort(records: Vec<Record>, truth: &Truth) -> (Vec<Record>, Vec<Record>) {
     let ids: HashSet<&String> = truth.values().flatten().collect();
     records.into_iter().partition(|record| ids.contains(&record.event_id()))

@@ -43,7 +43,7 @@ fn delivered(kafka: &Kafka, topic: &str) -> Vec<String> {
 }
 
 #[test]
-fn c3_without_a_stored_position_a_change_while_disconnected_is_seen_by_the_process_that_was_there() {
+fn c3_without_a_stored_position_the_running_process_notices_a_change_while_disconnected() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("unstored-hole", 1);
     let more = "[source]\nstore_position = false\n";
@@ -59,7 +59,7 @@ fn c3_without_a_stored_position_a_change_while_disconnected_is_seen_by_the_proce
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    // Nothing is changed: nothing is said.
+    // Without a change there is no error.
     disconnect();
     emit(&sql, "k1");
     program.signal("CONT");
@@ -83,7 +83,7 @@ fn c3_without_a_stored_position_a_change_while_disconnected_is_seen_by_the_proce
 }
 
 #[test]
-fn a_partition_that_is_a_foreign_table_is_refused_at_setup_and_at_start_and_noticed_later() {
+fn a_partition_that_is_a_foreign_table_is_an_error_at_setup_at_start_and_while_running() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("foreign", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "foreign", "");
@@ -113,7 +113,7 @@ fn a_partition_that_is_a_foreign_table_is_refused_at_setup_and_at_start_and_noti
 }
 
 #[test]
-fn c3_an_accepted_gap_of_a_publication_that_was_created_again_takes_nothing_along_that_can_be_decoded() {
+fn c3_accepting_the_gap_of_a_recreated_publication_skips_nothing_that_can_be_decoded() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("created-again", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "created-again", "");
@@ -134,7 +134,7 @@ fn c3_an_accepted_gap_of_a_publication_that_was_created_again_takes_nothing_alon
     let accepted = accept(&program);
     assert_eq!(accepted.code, Some(0), "{}", accepted.notes);
     if version(&sql) < 180_000 {
-        // What comes before the hole is delivered, and then it is named.
+        // Events before the gap are delivered, and then it is reported.
         let (code, log) = ends(&mut program);
         assert!(code == Some(65) && log.contains("SQLSTATE 42704") && log.contains("--accept-gap"), "{code:?} {log}");
         assert_eq!(delivered(kafka, "created-again"), std::slice::from_ref(&first), "{log}");
@@ -263,7 +263,7 @@ fn c3_another_publication_in_the_configuration_is_a_gap_by_its_own_name_and_skip
 }
 
 #[test]
-fn a10_on_another_server_the_other_server_is_the_cause_and_not_its_catalog() {
+fn a10_on_another_server_the_error_names_the_server_and_not_its_catalog() {
     let (first, second) = (Postgres::start(Options::default()).unwrap(), Postgres::start(Options::default()).unwrap());
     let kafka = Kafka::shared();
     kafka.create_topic("restored", 1);
@@ -271,7 +271,7 @@ fn a10_on_another_server_the_other_server_is_the_cause_and_not_its_catalog() {
     let row = sql.text("SELECT to_jsonb(p)::text FROM walrelay.position p");
     let (mut restored, sql) = prepared(&second, &kafka.bootstrap(), "restored", "");
     drop(program);
-    // As a dump brings it.
+    // As restored from a dump.
     let restore = format!(
         "DELETE FROM walrelay.position;
          INSERT INTO walrelay.position SELECT * FROM jsonb_populate_record(NULL::walrelay.position, '{row}')"
@@ -282,7 +282,7 @@ fn a10_on_another_server_the_other_server_is_the_cause_and_not_its_catalog() {
     sql.run(&restore);
     let (code, log) = ends(&mut restored);
     assert!(code == Some(66) && log.contains("WR-6610"), "{code:?} {log}");
-    // Nor is a slot that was not restored the cause.
+    // The error is not the slot that was not restored either.
     sql.run("SELECT pg_drop_replication_slot('walrelay')");
     let (code, log) = ends(&mut restored);
     assert!(code == Some(66) && log.contains("WR-6610"), "{code:?} {log}");
@@ -291,7 +291,7 @@ fn a10_on_another_server_the_other_server_is_the_cause_and_not_its_catalog() {
 }
 
 #[test]
-fn a_relay_that_stands_by_writes_nothing_beside_the_position_of_the_one_that_has_the_slot() {
+fn a_standby_relay_writes_nothing_beside_the_position_of_the_active_one() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("row-of-another", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "row-of-another", "");
@@ -301,7 +301,7 @@ fn a_relay_that_stands_by_writes_nothing_beside_the_position_of_the_one_that_has
     let row = "SELECT concat_ws(' ', position <> '0/0', released_at, catalog_state) FROM walrelay.position";
     let before = sql.text(row);
     assert!(before.starts_with("t ") && before.contains("outbox_events"), "{before}");
-    // One that stores nothing, and one that relays another table as well.
+    // One without stored positions, and one with another table.
     sql.run("CREATE TABLE more (LIKE outbox_events INCLUDING ALL); ALTER PUBLICATION walrelay ADD TABLE more");
     let outbox = |table: &str| format!("[[outbox]]\ntable = \"public.{table}\"\ntopic = \"row-of-another\"\n\n");
     let unstored = format!("{}[source]\nstore_position = false\n", outbox("outbox_events"));

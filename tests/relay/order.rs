@@ -1,4 +1,4 @@
-//! Of one key no record is written behind its successors, although brokers do not link a producer to the one before it.
+//! Order per key, although brokers do not order the requests of two producers.
 //!
 //! The proxy holds back what a producer has sent, as a broker does that has not read it yet, and lets a new connection
 //! pass.
@@ -29,7 +29,7 @@ fn emit(sql: &Sql, count: u32) {
     (0..count).for_each(|_| sql.run("SELECT emit('k1')"));
 }
 
-/// A relay with records at the proxy, which the broker has not read.
+/// A relay with requests that the proxy delays.
 fn held_back(more: &str) -> Stage {
     let (postgres, (kafka, proxy)) = (Postgres::start(Options::default()).unwrap(), Kafka::behind_proxy());
     kafka.create_topic(TOPIC, 1);
@@ -43,7 +43,7 @@ fn held_back(more: &str) -> Stage {
     Stage { postgres, kafka, proxy, program, sql }
 }
 
-/// Lets through what was held back, after others had time to write; then everything must be there in order.
+/// Forwards the delayed requests after others had time to write; then every event must have arrived in order.
 fn release(stage: &Stage) {
     std::thread::sleep(Duration::from_secs(3));
     stage.proxy.release();
@@ -65,7 +65,7 @@ fn g3_records_of_a_stalled_producer_are_written_before_their_successors_and_once
 }
 
 #[test]
-fn g3_records_of_a_producer_that_was_given_up_are_written_before_those_of_the_next() {
+fn g3_records_of_a_dropped_producer_are_written_before_those_of_the_next() {
     let stage = held_back("");
     stage.sql.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL");
     emit(&stage.sql, 4);

@@ -1,4 +1,4 @@
-//! What cannot be published stops the relay with its name, and nothing after it is confirmed.
+//! An event that cannot be published stops the relay with its id, and no later position is confirmed.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -34,17 +34,17 @@ fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_and_its_id() {
     assert!(!log.contains("forged"), "nothing of the row is logged: {log}");
     assert!(sql.confirmed() >= before);
     assert_eq!(reader::read_all(&kafka.bootstrap(), "poison-row").len(), 1, "nothing after it is published");
-    // The next start meets it again: it is not skipped.
+    // The next start stops at it again: it is not skipped.
     program.start();
     assert_eq!(program.wait(), Some(68));
 }
 
 #[test]
-fn d15_d17_what_comes_before_such_a_row_is_delivered_and_confirmed_however_short_the_run() {
+fn d15_d17_events_before_such_a_row_are_delivered_and_confirmed_even_in_a_short_run() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-behind", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-behind", "");
-    // All of it is there when the relay starts, so the row is met before anything has arrived.
+    // Everything is committed before the relay starts, so it reads the row before any acknowledgement.
     for _ in 0..300 {
         sql.run("SELECT emit('k1')");
     }
@@ -57,7 +57,7 @@ fn d15_d17_what_comes_before_such_a_row_is_delivered_and_confirmed_however_short
         assert_eq!(program.wait(), Some(68), "{}", program.log());
         assert!(sql.confirmed() >= before, "confirmed up to {} of {before}", sql.confirmed());
     }
-    // The transaction of the row is not whole, so its first event comes again; what was before it does not.
+    // The transaction of the row is incomplete, so its first event is repeated, and no earlier one.
     assert_eq!(reader::read_all(&kafka.bootstrap(), "poison-behind").len(), 302);
 }
 
@@ -78,13 +78,13 @@ fn d15_a_row_that_cannot_become_a_record_stops_in_the_middle_of_a_transaction_of
 }
 
 #[test]
-fn a_record_that_a_broker_takes_by_default_is_sent_and_one_that_its_topic_refuses_names_both_limits() {
+fn a_record_within_the_brokers_default_is_sent_and_one_above_the_topics_limit_names_both_limits() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("large-by-default", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "large-by-default", "");
     sql.run("ALTER TABLE outbox_events ALTER COLUMN payload TYPE text");
     program.start_streaming();
-    // Not to be compressed, so that the broker counts what we count.
+    // Incompressible, so that it has the same size for the broker.
     let noise = |bytes: u32| {
         format!(
             "(SELECT left(string_agg(translate(encode(sha512((random()::text || n)::bytea), 'base64'), E'\\n', \
@@ -107,7 +107,7 @@ fn a_record_that_a_broker_takes_by_default_is_sent_and_one_that_its_topic_refuse
 }
 
 #[test]
-fn a_backlog_that_is_older_than_its_topic_takes_is_sent_with_the_time_of_sending_from_either_source() {
+fn a_backlog_older_than_its_topic_allows_is_sent_with_the_current_time_from_either_source() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     for topic in ["old-log", "old-poll"] {
         kafka.create_topic_with(topic, 1, &[("message.timestamp.before.max.ms", "3600000")]);
@@ -148,7 +148,7 @@ fn a_backlog_that_is_older_than_its_topic_takes_is_sent_with_the_time_of_sending
 }
 
 #[test]
-fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
+fn d11_a_record_above_the_producers_limit_stops_with_68() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-size", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-size", "");
@@ -159,7 +159,7 @@ fn d11_a_record_that_is_too_large_for_us_stops_with_68() {
 }
 
 #[test]
-fn a_record_that_is_larger_than_the_budget_goes_alone() {
+fn a_record_above_the_in_flight_limit_is_sent_alone() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("larger-than-budget", 1, &[("max.message.bytes", "20000000")]);
     let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n[kafka.properties]\n\"message.max.bytes\" = 12000000\n";
@@ -174,14 +174,14 @@ fn a_record_that_is_larger_than_the_budget_goes_alone() {
 }
 
 #[test]
-fn f20_batches_shrink_for_a_topic_that_takes_less_and_everything_arrives() {
+fn f20_batches_become_smaller_for_a_topic_with_a_lower_limit() {
     const ROWS: usize = 200;
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("small-batches", 1, &[("max.message.bytes", "100000")]);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "small-batches", "");
     program.start_streaming();
     for _ in 0..6 {
-        // 8 kB each that no compression makes small.
+        // 8 kB each, incompressible.
         sql.run(&format!(
             "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload)
              SELECT gen_random_uuid(), 'Order', 'k1', 'E', to_jsonb(pad)
@@ -201,7 +201,7 @@ fn f20_batches_shrink_for_a_topic_that_takes_less_and_everything_arrives() {
 }
 
 #[test]
-fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
+fn f20_a_record_that_the_broker_rejects_is_found_in_its_batch() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("poison-broker", 1, &[("max.message.bytes", "20000")]);
     let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"poison-broker\"\n\n";
@@ -211,7 +211,7 @@ fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
     let sql = Sql::connect(&postgres.url());
     sql.prepare();
     program.start_streaming();
-    // Incompressible, so that it is as large for the broker as it is for us.
+    // Incompressible, so that it has the same size for the broker.
     let noise = "(SELECT to_jsonb(string_agg(md5(random()::text), '')) FROM generate_series(1, 2000))";
     sql.run(&format!(
         "BEGIN; SELECT emit('k1'); {INSERT} ('{ID}', 'Order', 'k1', 'E', {noise}, NULL); SELECT emit('k1'); COMMIT"
@@ -234,7 +234,7 @@ fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
     let insert = "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload, part) VALUES";
     sql.run(&format!("{insert} (gen_random_uuid(), 'Order', 'k1', 'E', '1', 1)"));
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
-    // The producer knows the topic by now, and refuses at once; at the second start it learns it from the brokers.
+    // The producer knows the topic by now and rejects the record at once; at the second start the brokers do.
     sql.run(&format!("{insert} ('{ID}', 'Order', 'k1', 'E', '1', 2)"));
     for _ in 0..2 {
         assert_eq!(program.wait(), Some(68), "{}", program.log());
@@ -253,7 +253,7 @@ fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
 }
 
 #[test]
-fn c10_a_mapped_column_that_is_gone_stops_with_65() {
+fn c10_a_missing_mapped_column_stops_with_65() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poison-column", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-column", "");

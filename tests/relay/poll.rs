@@ -19,7 +19,7 @@ use crate::support::source::Sql;
 const PARTITIONS: i32 = 6;
 pub(super) const UNPUBLISHED: &str = "SELECT count(*)::text FROM outbox_events WHERE published_at IS NULL";
 
-/// A configuration that polls into a topic of the test's own.
+/// A configuration that polls and publishes to this topic.
 pub(super) fn polling(url: &str, brokers: &str, topic: &str, more: &str) -> Program {
     let text = format!(
         "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"{topic}\"\n\n[source]\nmode = \
@@ -105,7 +105,7 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_a_stop_repeats_nothi
 }
 
 #[test]
-fn d8_transactions_that_commit_later_than_their_numbers_say_are_not_missed_nor_swapped() {
+fn d8_transactions_that_commit_out_of_sequence_are_neither_missed_nor_swapped() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-late", PARTITIONS);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-late", "interval = \"5ms\"");
@@ -124,7 +124,7 @@ fn d8_transactions_that_commit_later_than_their_numbers_say_are_not_missed_nor_s
 }
 
 #[test]
-fn g4_g9_two_instances_share_the_work_and_one_that_is_killed_again_and_again_costs_nothing() {
+fn g4_g9_two_instances_share_the_work_although_one_is_killed_repeatedly() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-two", PARTITIONS);
     let more = "interval = \"5ms\"\nmax_batch_rows = 50";
@@ -153,7 +153,7 @@ fn g4_g9_two_instances_share_the_work_and_one_that_is_killed_again_and_again_cos
 }
 
 #[test]
-fn a_row_that_somebody_else_has_locked_is_not_overtaken_by_its_key_and_holds_up_no_other() {
+fn a_row_locked_by_another_session_holds_back_only_its_key() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-lock", 1);
     // So few rows that the blocked ones alone fill a batch.
@@ -183,7 +183,7 @@ fn a_row_that_somebody_else_has_locked_is_not_overtaken_by_its_key_and_holds_up_
 }
 
 #[test]
-fn f1_with_kafka_away_no_transaction_stays_open_and_everything_comes_afterwards() {
+fn f1_while_kafka_is_down_no_transaction_stays_open_and_everything_arrives_afterwards() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("poll-down", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-down", "batch_timeout = \"2s\"");
@@ -201,7 +201,7 @@ fn f1_with_kafka_away_no_transaction_stays_open_and_everything_comes_afterwards(
 }
 
 #[test]
-fn e1_e3_it_waits_for_postgres_and_comes_back_to_it() {
+fn e1_e3_it_waits_for_postgres_and_reconnects() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-postgres", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-postgres", "max_batch_rows = 100");
@@ -225,7 +225,7 @@ fn e1_e3_it_waits_for_postgres_and_comes_back_to_it() {
 }
 
 #[test]
-fn e12_missing_rights_stop_with_67_and_the_grant_that_mends_them() {
+fn e12_missing_privileges_stop_with_67_and_the_grant() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-rights", 1);
     let (owner, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-rights", "");
@@ -235,11 +235,11 @@ fn e12_missing_rights_stop_with_67_and_the_grant_that_mends_them() {
     program.start();
     assert_eq!(program.wait(), Some(67), "{}", program.log());
     let grant = "GRANT SELECT, UPDATE (\"published_at\") ON \"public\".\"outbox_events\" TO \"poller\"";
-    // As a record of the log quotes it.
+    // As a log record quotes it.
     assert!(program.log().replace("\\\"", "\"").contains(grant), "{}", program.log());
-    // What setup grants is enough: no right to replicate, none on other columns.
+    // The grants of setup are enough, without REPLICATION or privileges on other columns.
     let ended = owner.verb(&["setup", "--apply", "--role", "nobody"]);
-    assert_eq!(ended.code, Some(67), "before anything is made: {}", ended.notes);
+    assert_eq!(ended.code, Some(67), "before anything is created: {}", ended.notes);
     let ended = owner.verb(&["setup", "--apply", "--role", "poller"]);
     assert_eq!(ended.code, Some(0), "{}", ended.notes);
     program.start_streaming();
@@ -249,7 +249,7 @@ fn e12_missing_rights_stop_with_67_and_the_grant_that_mends_them() {
 }
 
 #[test]
-fn c10_a_table_that_is_not_made_for_polling_stops_with_65_and_says_what_it_lacks() {
+fn c10_a_table_that_does_not_fit_for_polling_stops_with_65_and_the_difference() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-unfit", "");
     for (sql_text, part) in [
@@ -264,7 +264,7 @@ fn c10_a_table_that_is_not_made_for_polling_stops_with_65_and_says_what_it_lacks
 }
 
 #[test]
-fn x29_rows_that_lie_at_the_same_place_of_two_partitions_are_told_apart() {
+fn x29_rows_with_the_same_ctid_in_two_partitions_are_distinguished() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-parts", 1);
     let sql = Sql::connect(&postgres.url());
@@ -283,7 +283,7 @@ fn x29_rows_that_lie_at_the_same_place_of_two_partitions_are_told_apart() {
     let mut program = polling(&postgres.url(), &kafka.bootstrap(), "poll-parts", "");
     let ended = program.verb(&["setup", "--apply"]);
     assert_eq!(ended.code, Some(0), "{}", ended.notes);
-    assert_eq!(sql.text("SELECT count(DISTINCT ctid)::text FROM outbox_events"), "1", "both lie at the same place");
+    assert_eq!(sql.text("SELECT count(DISTINCT ctid)::text FROM outbox_events"), "1", "both have the same ctid");
     let operator = Sql::connect(&postgres.url());
     operator.run("BEGIN; SELECT FROM outbox_1 FOR UPDATE");
     program.start_streaming();
@@ -295,7 +295,7 @@ fn x29_rows_that_lie_at_the_same_place_of_two_partitions_are_told_apart() {
 }
 
 #[test]
-fn c11_a_table_that_is_altered_meanwhile_is_read_on() {
+fn c11_polling_continues_after_an_alter_table() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-altered", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-altered", "");
@@ -307,11 +307,11 @@ fn c11_a_table_that_is_altered_meanwhile_is_read_on() {
     );
     await_text(&sql, UNPUBLISHED, "0", &program);
     reader::check(&reader::read_all(&kafka.bootstrap(), "poll-altered"), &sql.truth(), 1);
-    assert!(!program.log().contains("WARN"), "not even a reconnect is needed: {}", program.log());
+    assert!(!program.log().contains("WARN"), "without a reconnect: {}", program.log());
 }
 
 #[test]
-fn d18_a_row_whose_clock_is_far_ahead_is_delivered_under_the_time_of_today() {
+fn d18_a_row_with_a_time_in_the_future_is_delivered_with_the_current_time() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-ahead", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-ahead", "");
@@ -332,7 +332,7 @@ fn d18_a_row_whose_clock_is_far_ahead_is_delivered_under_the_time_of_today() {
 }
 
 #[test]
-fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_after_what_comes_before_it() {
+fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_after_the_earlier_events() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-poison", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-poison", "");
@@ -355,13 +355,13 @@ fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_after_what_comes_befo
 }
 
 #[test]
-fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
+fn f20_a_record_that_the_broker_rejects_is_found_in_its_batch() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic_with("poll-refused", 1, &[("max.message.bytes", "20000")]);
     let more = "\n[kafka.properties]\n\"linger.ms\" = 200\n";
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-refused", more);
     let id = "00000000-0000-7000-8000-000000000001";
-    // Incompressible, so that it is as large for the broker as it is for us.
+    // Incompressible, so that it has the same size for the broker.
     let noise = "(SELECT to_jsonb(string_agg(md5(random()::text), '')) FROM generate_series(1, 2000))";
     sql.run(&format!(
         "SELECT emit('k1'); INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload)
@@ -375,7 +375,7 @@ fn f20_a_record_that_the_broker_refuses_is_found_among_its_batch() {
 }
 
 #[test]
-fn records_are_the_same_as_those_of_the_log() {
+fn records_are_the_same_as_those_from_the_wal() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let tables = ["jsonb", "json", "text", "bytea"];
     let outboxes = |source: &str, more: &str| -> String {
@@ -439,7 +439,7 @@ fn records_are_the_same_as_those_of_the_log() {
         }
         assert_eq!(polled.len(), values.len());
         let mut logged = read("log");
-        // Rows without a key's order may differ in their place within a partition.
+        // Rows of different keys may have another order within a partition.
         for records in [&mut polled, &mut logged] {
             records.sort_by_key(Record::event_id);
             records.iter_mut().for_each(|record| record.offset = 0);

@@ -1,4 +1,4 @@
-//! The polling source refuses what is no order, and rows that it cannot see; and says how to go on.
+//! The polling source reports numbers that are not an order, and rows that it cannot see, with the next step.
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
@@ -12,11 +12,11 @@ use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source::Sql;
 
-/// Starts, waits for this exit code, and gives the command that the last `run` of the log quotes.
+/// Starts, waits for this exit code, and gives the command after the last "run" of the log.
 fn advised(program: &mut Program, code: i32, parts: &[&str]) -> String {
     program.start();
     assert_eq!(program.wait(), Some(code), "{}", program.log());
-    // As a record of the log quotes it.
+    // As a log record quotes it.
     let log = program.log().replace("\\\"", "\"");
     for part in parts {
         assert!(log.contains(part), "{part} is not in {log}");
@@ -28,7 +28,7 @@ fn advised(program: &mut Program, code: i32, parts: &[&str]) -> String {
 }
 
 #[test]
-fn g8_rows_that_a_policy_hides_are_an_error_at_the_start_and_while_running() {
+fn g8_rows_hidden_by_a_policy_are_an_error_at_the_start_and_while_running() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-policy", 1);
     let (owner, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-policy", "");
@@ -51,7 +51,7 @@ fn g8_rows_that_a_policy_hides_are_an_error_at_the_start_and_while_running() {
 }
 
 #[test]
-fn g3_a_sequence_that_started_over_behind_its_rows_stops_before_any_of_them_and_the_printed_sql_orders_them() {
+fn g3_a_reset_sequence_stops_before_any_of_its_rows_and_the_printed_sql_renumbers_them() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-restart", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poll-restart", "max_batch_rows = 2");
@@ -67,7 +67,7 @@ fn g3_a_sequence_that_started_over_behind_its_rows_stops_before_any_of_them_and_
     let records = reader::read_all(&kafka.bootstrap(), "poll-restart");
     assert_eq!(reader::check(&records, &sql.truth(), 1), reader::Verdict { events: 8, repeated: 0 });
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
-    // Two events of one key with one number: of another key that is nothing.
+    // Two events of one key with one number, which for different keys is not an error.
     let tie = "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, sequence) VALUES";
     sql.run(&format!(
         "{tie} ('Order', 'a', 'E', '1', 5000), ('Order', 'b', 'E', '1', 5000), ('Order', 'a', 'E', '2', 5000)"
@@ -77,7 +77,7 @@ fn g3_a_sequence_that_started_over_behind_its_rows_stops_before_any_of_them_and_
 }
 
 #[test]
-fn g8_a_sequence_that_can_be_no_order_or_is_unseen_is_refused_and_one_near_its_end_is_told_of() {
+fn g8_an_unsuitable_or_unreadable_sequence_is_an_error_and_one_near_its_end_a_warning() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-end", 1);
     let sql = Sql::connect(&postgres.url());

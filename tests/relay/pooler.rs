@@ -1,4 +1,4 @@
-//! Polling through a pooler that gives each transaction whatever session is free: nothing of ours stays on it.
+//! Polling through a pooler that runs each transaction on any free session: nothing is left on the session.
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
@@ -12,17 +12,17 @@ use crate::support::pooler::Pooler;
 use crate::support::reader;
 use crate::support::source::Sql;
 
-/// What a session is set to, and how many statements are prepared on it.
+/// The settings of a session, and the number of its prepared statements.
 const LOOK: &str = "INSERT INTO public.seen SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) || ' '
     || (SELECT count(*) FROM pg_prepared_statements) FROM pg_settings WHERE name IN ('search_path', \
     'synchronous_commit',
     'lock_timeout', 'idle_in_transaction_session_timeout', 'row_security', 'statement_timeout', 'client_encoding')";
 
 #[test]
-fn a_pooler_in_transaction_mode_is_polled_through_and_its_sessions_are_left_as_they_were() {
+fn polling_through_a_pooler_in_transaction_mode_leaves_sessions_unchanged() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("poll-pooler", 1);
-    // One session for everybody.
+    // One session for all clients.
     let pooler = Pooler::start(
         &postgres,
         "pool_mode = transaction\ndefault_pool_size = 1\nquery_wait_timeout = 1\nserver_login_retry = \
@@ -40,7 +40,7 @@ fn a_pooler_in_transaction_mode_is_polled_through_and_its_sessions_are_left_as_t
         sql.run("SELECT emit('k1')");
         application.run(LOOK);
         if round == 10 {
-            // Another relay beside it, whose statements would have the same names.
+            // Another relay, whose prepared statements would have the same names.
             let mut other = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
             other.start_streaming();
             others.push(other);
@@ -56,7 +56,7 @@ fn a_pooler_in_transaction_mode_is_polled_through_and_its_sessions_are_left_as_t
     for program in others.iter_mut().chain([&mut program]) {
         assert!(!program.log().contains("WARN"), "{}", program.log());
     }
-    // A third client is one too many for now, then the server is away: neither is for good.
+    // A third client is one too many for now, then the server is down: both are transient.
     let mut third = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
     third.start();
     third.await_that("the refusal", |program| program.log().contains("no more connections allowed"));
@@ -75,7 +75,7 @@ fn a_pooler_in_transaction_mode_is_polled_through_and_its_sessions_are_left_as_t
 }
 
 #[test]
-fn a_pooler_that_splits_transactions_is_refused_with_65() {
+fn a_pooler_in_statement_mode_stops_with_65() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let pooler = Pooler::start(&postgres, "pool_mode = statement");
     let mut program = polling(&pooler.url(), &kafka.bootstrap(), "poll-split", "");

@@ -25,7 +25,7 @@ fn await_text(program: &mut Program, sql: &Sql, query: &str, wanted: &str) {
     program.await_that(&format!("{query} = {wanted}"), |_| sql.text(query) == wanted);
 }
 
-/// Another session that keeps the row of the position locked.
+/// Another session that locks the row of the position.
 fn locked(postgres: &Postgres) -> Sql {
     let other = Sql::connect(&postgres.url());
     other.run("BEGIN; SELECT * FROM walrelay.position FOR UPDATE");
@@ -33,7 +33,7 @@ fn locked(postgres: &Postgres) -> Sql {
 }
 
 #[test]
-fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_wait_is_a_reason_not_to_be_ready() {
+fn the_position_is_stored_after_any_end_of_the_keepers_connection_and_a_long_wait_is_not_ready() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("position-frozen", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "position-frozen", "");
@@ -41,7 +41,7 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
     for cut in 0..6 {
         let other = locked(&postgres);
         sql.run("SELECT emit('k1')");
-        // The commit of the other session is no event, and too small to be stored for.
+        // The commit of the other session is no event, and too small to store a position.
         let written = sql.wal_end();
         await_text(&mut program, &sql, WAITS, "1");
         sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%keeper'");
@@ -51,7 +51,7 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
     }
     program.await_state("streaming");
 
-    // Nobody ends anything: the store has a time limit, and says so.
+    // Without any other error the write times out, which is logged.
     let other = locked(&postgres);
     sql.run("SELECT emit('k1')");
     let written = sql.wal_end();
@@ -69,7 +69,7 @@ fn the_position_moves_on_whatever_ends_the_connection_that_stores_it_and_a_long_
 }
 
 #[test]
-fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_lock() {
+fn e4_a_fast_shutdown_returns_at_the_in_flight_limit_while_a_query_waits_for_a_lock() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("stop-full", 3);
     let more = "[delivery]\nmax_in_flight_bytes = \"1MiB\"\n\n[source]\ndisconnect_on_stall_after = \"10m\"\n";
@@ -95,7 +95,7 @@ fn e4_a_fast_shutdown_returns_while_the_relay_is_full_and_its_query_waits_for_a_
 }
 
 #[test]
-fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_need_not_have_been_stored_always() {
+fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_time_without() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("read-only", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "read-only", "[source]\nstore_position = true\n");
@@ -122,7 +122,7 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
     sql.await_confirmed(sql.wal_end(), LIMIT);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 
-    // For a while nothing is stored, and the slot moves on.
+    // For a while nothing is stored, and the slot advances.
     let stored = sql.text(STORED);
     program.edit("store_position = true", "store_position = false");
     program.start_streaming();
@@ -136,7 +136,7 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
     assert_ne!(sql.text(STORED), stored);
     let records = reader::read_all(&kafka.bootstrap(), "read-only");
     assert_eq!(reader::check(&records, &sql.truth(), 1).repeated, 0);
-    // From here on a slot that somebody else moves is noticed again.
+    // From here on a moved slot is noticed again.
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     sql.run("SELECT emit('k1')");
     sql.run("SELECT pg_replication_slot_advance('walrelay', pg_current_wal_lsn())");
@@ -145,7 +145,7 @@ fn sessions_that_are_read_only_by_default_hold_no_position_back_and_a_position_n
 }
 
 #[test]
-fn a15_without_a_stored_position_a_slot_that_another_relay_moved_on_meanwhile_is_no_loss() {
+fn a15_without_a_stored_position_a_slot_advanced_by_another_relay_is_no_loss() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("handed-on", 1);
     let more = "[source]\nstore_position = false\n";
@@ -169,7 +169,7 @@ fn a15_without_a_stored_position_a_slot_that_another_relay_moved_on_meanwhile_is
 }
 
 #[test]
-fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do() {
+fn a_relay_in_synchronous_standby_names_stops_with_the_next_step() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("synchronous", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "synchronous", "");
@@ -178,7 +178,7 @@ fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do()
         sql.run(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
         sql.run("SELECT pg_reload_conf()");
     };
-    // A list that does not name us is no concern of ours, and its standbys are not ours to wait for.
+    // A list without this relay is no error, and the relay does not wait for its standbys.
     names("FIRST 1 (standby1, walrelay2)");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
@@ -190,14 +190,14 @@ fn a_relay_that_would_count_as_a_synchronous_standby_stops_and_says_what_to_do()
     assert!(program.log().contains("synchronous_standby_names"), "{}", program.log());
     let counted = "SELECT count(*)::text FROM pg_stat_replication WHERE sync_state <> 'async'";
     assert_eq!(sql.text(counted), "0");
-    // The remedy, as printed.
+    // The next step, as printed.
     names("FIRST 1 (standby1)");
     program.start_streaming();
     sql.await_confirmed(sql.wal_end(), LIMIT);
 }
 
 #[test]
-fn a_catalog_that_does_not_answer_is_told_of_and_a_server_in_recovery_is_not_for_now() {
+fn a_catalog_query_that_times_out_is_logged_and_a_server_in_recovery_is_transient() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("not-now", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "not-now", "");
@@ -209,7 +209,7 @@ fn a_catalog_that_does_not_answer_is_told_of_and_a_server_in_recovery_is_not_for
     program.await_state("streaming");
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 
-    // As a standby: in recovery, with no slot of ours.
+    // As a standby: in recovery, without the slot.
     let standby = Postgres::start(Options::default()).unwrap();
     standby.stop(StopMode::Fast).unwrap();
     std::fs::write(standby.folder().join("data/standby.signal"), "").unwrap();

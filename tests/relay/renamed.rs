@@ -1,4 +1,4 @@
-//! A column or a table that is renamed: the WAL keeps the names of when it was written, the catalog has the new one.
+//! A renamed column or table: older WAL has the old name, the catalog has the new one.
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
@@ -35,7 +35,7 @@ fn delivers(program: &mut Program, sql: &Sql) {
 }
 
 #[test]
-fn c10_a_column_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_and_an_error_names_both_sides() {
+fn c10_a_column_renamed_while_the_relay_is_stopped_needs_both_names_and_the_error_names_them() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("renamed", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "renamed", "");
@@ -58,7 +58,7 @@ fn c10_a_column_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_
     let mut program = with("[\"body\", \"payload\"]");
     delivers(&mut program, &sql);
     assert_eq!(values(kafka, "renamed"), ["1", "2"], "{}", program.log());
-    // The old name may go now; and two at once are no name.
+    // The old name can be removed now; a table with both columns is an error.
     let mut program = with("\"body\"");
     insert(&sql, "outbox_events", "body", 3);
     delivers(&mut program, &sql);
@@ -71,7 +71,7 @@ fn c10_a_column_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_
 }
 
 #[test]
-fn c10_a_table_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_and_an_error_names_both_sides() {
+fn c10_a_table_renamed_while_the_relay_is_stopped_needs_both_names_and_the_error_names_them() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("moved", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "moved", "");
@@ -101,7 +101,7 @@ fn c10_a_table_that_was_renamed_while_the_relay_was_away_is_read_by_both_names_a
 }
 
 #[test]
-fn c10_what_is_listed_under_both_names_before_may_be_renamed_while_the_relay_runs() {
+fn c10_with_both_names_listed_a_rename_needs_no_restart() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("renaming", 1);
     let (_, sql) = prepared(&postgres, &kafka.bootstrap(), "renaming", "");

@@ -1,4 +1,4 @@
-//! A shutdown of PostgreSQL never waits for us, whatever Kafka does; and a stop of ours drains.
+//! A shutdown of PostgreSQL does not wait for the relay, whatever Kafka does; and a stop of the relay drains.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::support::reader::Verdict;
 use crate::support::source;
 use crate::support::source::Sql;
 
-/// What `pg_ctl stop -m fast` may take.
+/// The limit of `pg_ctl stop -m fast`.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Stops PostgreSQL, and insists that nothing held it up.
+/// Stops PostgreSQL, and checks that nothing delayed it.
 pub(super) fn stop_fast(postgres: &Postgres, program: &Program) {
     let took = postgres.stop(StopMode::Fast).unwrap();
     assert!(took < STOP_LIMIT, "{took:?}: {}", program.log());
 }
 
-/// Waits until what PostgreSQL has after a restart is confirmed, and insists on everything.
+/// Waits until everything is confirmed after a restart of PostgreSQL, and checks every event.
 fn arrived(postgres: &Postgres, kafka: &Kafka, topic: &str) -> Verdict {
     let sql = Sql::connect(&postgres.url());
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
@@ -53,7 +53,7 @@ fn e3_after_a_fast_shutdown_under_load_nothing_is_missing_or_repeated() {
     std::thread::sleep(Duration::from_millis(1_500));
     drop(sql);
     stop_fast(&postgres, &program);
-    // The writers' connections were ended; what they had committed counts.
+    // The writers' connections were terminated; their commits count.
     writers.into_iter().for_each(|writer| drop(writer.join()));
     postgres.resume().unwrap();
     program.await_state("streaming");
@@ -82,7 +82,7 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_and_nothing_is_missing_afterwa
 }
 
 #[test]
-fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_we_are_stopping_too() {
+fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_the_relay_is_stopping() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("stop-both", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-both", "");
@@ -104,12 +104,12 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_we_are_stopping
 }
 
 #[test]
-fn a_stop_in_the_middle_of_a_large_transaction_reaches_its_end_and_repeats_nothing() {
+fn a_stop_within_a_large_transaction_completes_it_and_repeats_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("stop-large", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-large", "");
     program.start_streaming();
-    // Positions move until the very moment of the stop, so one is due to be stored while draining.
+    // Positions advance until the stop, so one is due to be stored while draining.
     for _ in 0..50 {
         sql.run("SELECT emit('k1')");
     }
@@ -122,7 +122,7 @@ fn a_stop_in_the_middle_of_a_large_transaction_reaches_its_end_and_repeats_nothi
 }
 
 #[test]
-fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
+fn f1_while_kafka_is_down_it_disconnects_from_postgres_and_delivers_everything_afterwards() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("parked", 3);
     let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n";
@@ -134,7 +134,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
     assert_eq!(program.get("/livez").unwrap().0, 200);
     assert_eq!(program.get("/readyz").unwrap().0, 503);
     program.await_that("the slot to be free", |_| sql.text("SELECT active::text FROM pg_replication_slots") == "false");
-    // What the slot keeps grows on, and is seen to.
+    // The retained WAL grows and is monitored.
     let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();
     let before = retained(&program);
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
@@ -150,7 +150,7 @@ fn f1_with_kafka_away_it_lets_go_of_postgres_and_comes_back_with_everything() {
 }
 
 #[test]
-fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
+fn f5_a_stalled_broker_is_logged_although_the_stream_stays_open() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("frozen", 3);
     let more = "[source]\ndisconnect_on_stall_after = \"1h\"\n";
@@ -167,12 +167,12 @@ fn f5_a_broker_that_stands_still_is_told_of_although_postgres_is_kept() {
     program.await_state("streaming");
     sql.await_confirmed(written, Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "frozen"), &sql.truth(), 3);
-    let has_begun_anew = program.log().contains("librdkafka has no broker left");
-    assert!(verdict.repeated == 0 || has_begun_anew, "{}", program.log());
+    let has_restarted = program.log().contains("librdkafka has no broker left");
+    assert!(verdict.repeated == 0 || has_restarted, "{}", program.log());
 }
 
 #[test]
-fn f22_a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
+fn f22_metadata_without_brokers_for_a_while_is_recovered_from() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("nameless", 3);
     let more = "[source]\ndisconnect_on_stall_after = \"1h\"\n";
@@ -193,7 +193,7 @@ fn f22_a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
 }
 
 #[test]
-fn g2_a_stop_that_cannot_drain_says_so_and_loses_nothing() {
+fn g2_a_stop_that_times_out_ends_with_75_and_loses_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("undrained", 3);
     let (program, sql) = prepared(&postgres, &kafka.bootstrap(), "undrained", "[shutdown]\ndrain = \"1s\"\n");
@@ -203,7 +203,7 @@ fn g2_a_stop_that_cannot_drain_says_so_and_loses_nothing() {
 }
 
 #[test]
-fn g2_a_stop_that_cannot_drain_gives_polled_rows_back() {
+fn g2_a_stop_that_times_out_leaves_polled_rows_unpublished() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("poll-undrained", 3);
     let more = "\n[shutdown]\ndrain = \"1s\"";
@@ -213,7 +213,7 @@ fn g2_a_stop_that_cannot_drain_gives_polled_rows_back() {
     });
 }
 
-/// A stop with a record on the way that Kafka does not take; then everything comes at the next start.
+/// A stop with a record in flight that Kafka does not acknowledge; then everything is delivered at the next start.
 fn stop_without_kafka(mut kafka: Kafka, topic: &str, mut program: Program, sql: &Sql, await_all: impl Fn(&Program)) {
     program.start_streaming();
     kafka.kill(0);
@@ -233,7 +233,7 @@ pub(super) fn await_a_record_on_the_way(program: &mut Program) {
 }
 
 #[test]
-fn g3_a_second_signal_leaves_at_once() {
+fn g3_a_second_signal_ends_the_program_at_once() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("impatient", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "impatient", "[shutdown]\ndrain = \"80s\"\n");

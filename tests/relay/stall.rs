@@ -21,7 +21,7 @@ fn is_ready(program: &Program) -> bool {
 }
 
 #[test]
-fn f8_a_topic_that_does_not_exist_is_named_within_seconds_and_delivery_goes_on_once_it_is_created() {
+fn f8_a_missing_topic_is_logged_within_seconds_and_delivery_resumes_once_it_is_created() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "forgotten", "");
     program.start_streaming();
@@ -42,7 +42,7 @@ fn f8_a_topic_that_does_not_exist_is_named_within_seconds_and_delivery_goes_on_o
 }
 
 #[test]
-fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
+fn f8_a_topic_that_stays_missing_ends_with_69_at_the_defaults() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "never-made", "");
     program.start_streaming();
@@ -52,7 +52,7 @@ fn f8_a_topic_that_stays_away_ends_with_69_at_the_defaults() {
 }
 
 #[test]
-fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_open_transaction() {
+fn f24_a_partition_whose_broker_is_down_is_logged_and_repeats_only_the_open_transaction() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
     kafka.create_topic_without_replicas("one-away", 6);
     let more = "[source]\ndisconnect_on_stall_after = \"2s\"\n[delivery]\nmax_in_flight_bytes = \"1MiB\"\n";
@@ -74,7 +74,7 @@ fn f24_a_partition_whose_broker_is_down_is_named_and_repeats_no_more_than_the_op
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
     program.await_that("readiness", |program| is_ready(program));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "one-away"), &sql.truth(), 6);
-    // Only a transaction that was being received comes again, at most 51 rows of it.
+    // Only an incomplete transaction is repeated, at most 51 rows of it.
     assert!(verdict.repeated <= 51, "{verdict:?}: {}", program.log());
 }
 
@@ -133,7 +133,7 @@ fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
 }
 
 #[test]
-fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_is_missing() {
+fn f12_a_principal_without_any_write_authorization_ends_with_67_and_the_missing_acl() {
     let (postgres, (kafka, address)) = (Postgres::start(Options::default()).unwrap(), Kafka::guarded_by_scram());
     kafka.create_topic("guarded", 1);
     raw::grant(&kafka.bootstrap(), raw::Resource::Topic, "guarded", raw::Operation::Describe);
@@ -151,14 +151,14 @@ fn f12_a_principal_that_may_not_write_anywhere_ends_with_67_and_the_right_that_i
 }
 
 #[test]
-fn f10_partitions_that_are_added_while_it_runs_are_warned_of_with_topic_and_counts() {
+fn f10_added_partitions_give_a_warning_with_topic_and_counts() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("widened", 2);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "widened", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
-    // So that the count is known before it changes.
+    // So that the number is known before it changes.
     std::thread::sleep(Duration::from_secs(6));
     kafka.add_partitions("widened", 5);
     program.await_that("the warning", |program| program.log().contains("number of partitions changed"));

@@ -1,4 +1,4 @@
-//! What a stop says: 0 if a restart repeats nothing, 75 if it may, and then how much and why.
+//! The exit code of a stop: 0 if a restart repeats nothing, 75 if it may, with the number of records and the reason.
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
@@ -12,7 +12,7 @@ use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source::Sql;
 
-/// Insists on the exit code, and gives the last record of the log.
+/// Checks the exit code, and gives the last log record.
 fn stopped(program: &mut Program, code: i32) -> String {
     assert_eq!(program.terminate(), Some(code), "{}", program.log());
     program.log().lines().last().unwrap().to_owned()
@@ -40,7 +40,7 @@ fn g2_a_stop_while_kafka_is_down_is_0_with_nothing_in_flight_and_75_with_the_num
     assert!(last.contains("all records acknowledged"), "{last}");
     kafka.resume(0);
 
-    // The drain deadline passes.
+    // The shutdown times out.
     program.start_streaming();
     sql.run("SELECT emit('k1')");
     await_published(&mut program, 1.0);
@@ -51,7 +51,7 @@ fn g2_a_stop_while_kafka_is_down_is_0_with_nothing_in_flight_and_75_with_the_num
     assert!(last.contains("WR-7501") && last.contains("2 records"), "{last}");
     kafka.resume(0);
 
-    // Disconnected on a stall: the rest of the events waits in the WAL.
+    // Disconnected on a stall: the other events are in the WAL.
     program.start_streaming();
     await_published(&mut program, 2.0);
     kafka.kill(0);
@@ -123,7 +123,7 @@ fn g2_a_stop_of_polling_after_a_purge_is_75_with_the_number_of_rows() {
 }
 
 #[test]
-fn g2_a_stop_whose_position_cannot_be_stored_is_75_and_says_so() {
+fn g2_a_stop_whose_position_cannot_be_stored_is_75_with_the_reason() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("stop-locked", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-locked", "[shutdown]\ndrain = \"2s\"\n");

@@ -1,4 +1,4 @@
-//! TLS towards a real server, with the real program.
+//! TLS to a real server, with the real program.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +13,7 @@ use walrelay_events::testing::StopMode;
 use crate::support::program::Program;
 use crate::support::source::Sql;
 
-/// Gives the server a certificate for `db.test` that signs itself with RSASSA-PSS.
+/// Gives the server a self-signed certificate for `db.test`, signed with RSASSA-PSS.
 fn certify(postgres: &Postgres, digest: &str) {
     let folder = postgres.folder();
     let (key, certificate) = (folder.join("server.key"), folder.join("server.pem"));
@@ -41,7 +41,7 @@ fn certify(postgres: &Postgres, digest: &str) {
 }
 
 #[test]
-fn scram_binds_to_rsassa_pss_and_a_client_key_that_is_being_replaced_is_waited_for() {
+fn scram_binds_to_rsassa_pss_and_a_client_key_may_be_replaced() {
     let options = Options { hba: vec!["hostssl all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
     let postgres = Postgres::start(options).unwrap();
     let broker = Broker::start(1).unwrap();
@@ -68,7 +68,7 @@ fn scram_binds_to_rsassa_pss_and_a_client_key_that_is_being_replaced_is_waited_f
     let whole = fs::read(&key).unwrap();
     fs::remove_file(&key).unwrap();
     Sql::connect(&postgres.url()).run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'relay'");
-    // Credentials are tried three times; a file is waited for.
+    // Wrong credentials end after three attempts; an invalid file is retried.
     let failures = "walrelay_errors_total{relay=\"walrelay\",component=\"postgres\",code=\"WR-6422\"";
     program.await_that("four attempts", |program| program.metric(failures).is_some_and(|count| count >= 4.0));
     let (status, cause) = program.get("/readyz").unwrap();

@@ -55,7 +55,7 @@ async fn sql(postgres: &Postgres, statements: &[&str]) {
     }
 }
 
-/// Gives the server a certificate for `db.test` that signs itself, and says where it is.
+/// Gives the server a self-signed certificate for `db.test`. Returns its path.
 async fn turn_tls_on(postgres: &Postgres) -> String {
     let key = PKey::from_rsa(Rsa::generate(2_048).unwrap()).unwrap();
     let mut name = X509NameBuilder::new().unwrap();
@@ -92,7 +92,7 @@ async fn turn_tls_on(postgres: &Postgres) -> String {
         ],
     )
     .await;
-    // A reload is not waited for; a restart is.
+    // A restart, since a reload is asynchronous.
     postgres.stop(StopMode::Fast).unwrap();
     postgres.resume().unwrap();
     format!("{folder}/server.pem")
@@ -154,7 +154,7 @@ async fn credentials_and_certificates_are_taken_or_refused_as_libpq_would() {
             }
             (session, expected) => panic!("{text}: {session:?} instead of {expected:?}"),
         }
-        // The same door; only the right to replicate is not asked for.
+        // The same with an ordinary connection, which needs no REPLICATION.
         let ordinary = connect_ordinary(&at, &config(), "test").await;
         assert_eq!(ordinary.is_ok(), session.is_ok() || text.contains("bare"), "{text}: {ordinary:?}");
     }
@@ -198,7 +198,7 @@ async fn commands_are_answered_and_settings_are_in_force() {
     assert_eq!((missing.code().to_string().as_str(), missing.fate()), ("WR-6601", Fate::Fatal));
 }
 
-/// Reads up to the end of the next commit and says how many rows came before it, and where it ends.
+/// Reads up to the next commit. Gives the number of rows before it, and its end.
 async fn transaction(stream: &mut Stream) -> Result<(usize, Lsn), Error> {
     let mut rows = 0;
     loop {
@@ -228,7 +228,7 @@ async fn transaction(stream: &mut Stream) -> Result<(usize, Lsn), Error> {
 #[tokio::test]
 async fn a_stream_goes_on_where_it_was_confirmed_and_the_slot_has_one_reader() {
     let postgres = Postgres::start(Options::default()).unwrap();
-    // Both quotings of a publication's name.
+    // Both kinds of quoting of a publication's name.
     let setup = [
         "CREATE TABLE public.t (v text)",
         "CREATE PUBLICATION \"it's \"\"p\"\"\" FOR TABLE public.t WITH (publish = 'insert')",
@@ -254,7 +254,7 @@ async fn a_stream_goes_on_where_it_was_confirmed_and_the_slot_has_one_reader() {
         ("WR-6904", Fate::Transient, true)
     );
     assert!(taken.slot_holder().is_some());
-    // Not confirmed: it comes again.
+    // Not confirmed, so it is sent again.
     stream.finish(Duration::from_secs(5)).await.unwrap();
     let mut stream = start().await.unwrap();
     assert_eq!(transaction(&mut stream).await.unwrap(), (5_000, end));
@@ -291,8 +291,8 @@ async fn an_ordinary_connection_hears_of_a_shutdown_and_a_stream_ends_with_it() 
     });
     let ended = ordinary.ended.await;
     assert!(ended.as_ref().is_some_and(Error::is_shutdown), "{ended:?}");
-    // Confirm whatever the server has sent, as the relay does with an empty outbox.
-    let goodbye = loop {
+    // Confirm everything that the server has sent, as the relay does with an empty outbox.
+    let end = loop {
         let buffer = stream.buffer();
         if buffer.len() >= 23 && buffer[0] == b'd' && buffer[5] == b'k' {
             let end = Lsn::from_wire(u64::from_be_bytes(buffer[6..14].try_into().unwrap()));
@@ -307,7 +307,7 @@ async fn an_ordinary_connection_hears_of_a_shutdown_and_a_stream_ends_with_it() 
             break error;
         }
     };
-    assert!(matches!(goodbye, Error::Closed | Error::Io { .. }), "{goodbye:?}");
+    assert!(matches!(end, Error::Closed | Error::Io { .. }), "{end:?}");
     let (_postgres, took) = stopped.await.unwrap();
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
