@@ -3,21 +3,21 @@
 .PHONY: help release demo example test test-versions lint features services bench bench-consumer endure image fresh
 
 help:
-	@echo "make demo      the whole way on this machine: an order in PostgreSQL becomes a record in Kafka"
+	@echo "make demo      relays orders on this machine, from a throwaway PostgreSQL to an in-process Kafka"
 	@echo "make release   target/release/walrelay, with OpenSSL built in"
-	@echo "make example   a small shop on the library, on a real PostgreSQL and a real Kafka"
-	@echo "make test      every test, on a real PostgreSQL and a real Kafka"
+	@echo "make example   a small service on the library, on a real PostgreSQL and a real Kafka"
+	@echo "make test      all tests, on a real PostgreSQL and a real Kafka"
 	@echo "make test-versions  the relay's tests on PostgreSQL 14 to 18; VERSIONS=\"14 18\" and TESTS=\"relay::wal\" choose"
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make features  each feature of the library alone and its oldest Rust, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
 	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
-	@echo "make endure    what takes long: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
+	@echo "make endure    long runs: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
 	@echo "               ENDURE=\"events kills group transaction outage\" chooses; ENDURE=\"shutdown return\" measures how long a"
 	@echo "               shutdown of PostgreSQL takes, and a return of it or of a broker, VERSIONS=\"14 18\" on which"
-	@echo "make image     the Dockerfile's steps without docker, and a trial of what comes out"
-	@echo "make fresh     make demo and make test in a new, minimal Debian 12; FRESH=test walks in the one of last time"
+	@echo "make image     the Dockerfile's steps without Docker, and a test of the result"
+	@echo "make fresh     make demo and make test in a new, minimal Debian 12; FRESH=test reuses the last one"
 
 release:
 	@scripts/setup release
