@@ -57,7 +57,7 @@ fn e1_a_walsender_that_is_terminated_costs_no_event_and_repeats_none() {
 
 #[test]
 fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_goes_back() {
-    let options = Options { is_durable: true, ..Options::default() };
+    let options = Options::default().durable();
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     kafka.create_topic("crashed", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "crashed", "");
