@@ -20,7 +20,6 @@ pub struct Loaded {
     pub config: Config,
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The warnings.
     pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<String, Origin>,
 }

@@ -24,7 +24,6 @@ pub enum Error {
     /// An `[[outbox]]` cannot be used.
     #[error("cannot use the [[outbox]] of table {table}")]
     Outbox {
-        /// Its table.
         table: String,
         /// The mistake.
         #[source]
@@ -46,7 +45,6 @@ pub enum Error {
         at: Lsn,
         /// The number of its rows that were received.
         row: Option<u64>,
-        /// The slot.
         slot: String,
         /// The same error came at the same position before.
         is_recurring: bool,
@@ -86,16 +84,12 @@ pub enum Error {
     },
     /// The server sent nothing for too long.
     #[error("connection timed out: no message from the server for {} s", limit.as_secs())]
-    Silent {
-        /// The limit.
-        limit: Duration,
-    },
+    Silent { limit: Duration },
     /// Records were not acknowledged before the shutdown timeout.
     #[error("shutdown timed out after {} s: {records} records are not acknowledged", limit.as_secs())]
     DrainTimeout {
         /// Their number.
         records: u64,
-        /// The limit.
         limit: Duration,
     },
     /// The relay stopped without a connection to PostgreSQL: an acknowledgement could not be confirmed.
@@ -109,7 +103,6 @@ pub enum Error {
     Undrained {
         /// What was not finished.
         what: &'static str,
-        /// The limit.
         limit: Duration,
     },
     /// A thread cannot be started.

@@ -15,19 +15,13 @@ use crate::units;
 /// All options of the relay, by room.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[relay]`
     pub relay: Config,
-    /// `[source]`
     pub source: SourceOptions,
-    /// `[postgres]`
     pub postgres: postgres::Config,
     /// `[[outbox]]`
     pub outboxes: Vec<route::Config>,
-    /// `[kafka]`
     pub kafka: publish::Config,
-    /// `[delivery]`
     pub delivery: DeliveryOptions,
-    /// `[shutdown]`
     pub shutdown: ShutdownOptions,
 }
 

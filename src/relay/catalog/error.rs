@@ -86,7 +86,6 @@ pub enum Error {
         table: String,
         /// The names that the column may have.
         column: String,
-        /// Its role.
         role: &'static str,
         /// The option to set if it was renamed.
         both_names: String,
@@ -108,7 +107,6 @@ pub enum Error {
         table: String,
         /// How it differs.
         what: String,
-        /// Its role.
         role: &'static str,
         /// The statement that fixes it.
         remedy: String,

@@ -29,7 +29,6 @@ use row::u32_of;
 /// The result of a successful check.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The slot.
     pub slot: Slot,
     /// A payload is `bytea`, whose text form is twice as long: request the binary form.
     pub wants_binary: bool,

@@ -62,7 +62,6 @@ pub enum Error {
     TooLarge {
         /// The length in the header.
         length: usize,
-        /// The limit.
         limit: usize,
     },
 }

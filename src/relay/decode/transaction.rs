@@ -38,7 +38,6 @@ pub enum Violation {
         /// The second transaction.
         xid: u32,
     },
-    /// Commit without Begin.
     #[error("Commit at {found} without Begin")]
     CommitWithoutBegin {
         /// Its position.
@@ -57,7 +56,6 @@ pub enum Violation {
     EndBeforeCommit {
         /// Its start.
         commit: Lsn,
-        /// Its end.
         end: Lsn,
     },
     /// Transactions out of commit order.

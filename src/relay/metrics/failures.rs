@@ -52,7 +52,6 @@ impl Component {
 /// One error, as it is reported.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// Its code.
     pub code: Code,
     /// The error with its causes.
     pub text: String,
@@ -67,7 +66,6 @@ pub struct Failure {
 pub struct FailureCount {
     /// The part that failed.
     pub component: Component,
-    /// The code.
     pub code: Code,
     /// Whether a retry may help.
     pub retryable: bool,

@@ -208,7 +208,6 @@ impl Metrics {
         self.ticked_micros.set(micros(self.epoch.elapsed()));
     }
 
-    /// Enters a state.
     pub fn enter(&self, state: State) {
         if self.state.replace(state) != state || self.state_since_micros.value() == 0 {
             self.state_since_micros.set(now_micros());

@@ -32,7 +32,6 @@ pub enum Error {
     UnknownTable {
         /// The position of the transaction.
         at: Lsn,
-        /// The table.
         table: String,
     },
     /// A row is larger than the limit.
@@ -43,7 +42,6 @@ pub enum Error {
     RowTooLarge {
         /// The size of its frame.
         length: usize,
-        /// The limit.
         limit: usize,
         /// The position of its transaction, 0/0 if unknown.
         at: Lsn,
@@ -51,13 +49,10 @@ pub enum Error {
     /// A row cannot become a record.
     #[error("cannot publish event {event_id} of table {table} in the transaction that commits at {at}: {reason}")]
     Poison {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The position of its transaction.
         at: Lsn,
-        /// The reason.
         reason: Reason,
     },
 }

@@ -271,7 +271,6 @@ impl Pipeline {
         self.is_stopping && self.state == TransactionState::Between
     }
 
-    /// Gives the ledger.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger

@@ -25,7 +25,6 @@ pub enum Refused {
     TooLarge {
         /// The record's size.
         size: usize,
-        /// The limit.
         limit: usize,
     },
     /// The topic has no partition with this number, as far as the sink knows. The sink is broken: a new one asks the

@@ -9,7 +9,6 @@ pub struct Tally {
     pub events: u64,
     /// Those of them that an earlier pipeline has enqueued.
     pub replayed: u64,
-    /// Keepalives.
     pub keepalives: u64,
     /// Transactions from Begin to Commit.
     pub transactions: u64,

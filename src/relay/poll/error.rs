@@ -16,7 +16,6 @@ pub enum Error {
     /// The table does not fit for polling.
     #[error("table {table} {what}")]
     Unfit {
-        /// The table.
         table: String,
         /// The difference.
         what: String,
@@ -26,11 +25,9 @@ pub enum Error {
     /// A privilege is missing.
     #[error("permission denied: role {role:?} cannot {what} table {table}")]
     Rights {
-        /// The role.
         role: String,
         /// What it cannot do.
         what: &'static str,
-        /// The table.
         table: String,
         /// The statement that fixes it.
         grant: String,
@@ -40,20 +37,12 @@ pub enum Error {
     Mismatch(#[from] Mismatch),
     /// Row-level security hides rows.
     #[error("row-level security hides rows of table {table} from role {role:?} ({policies})")]
-    Hidden {
-        /// The table.
-        table: String,
-        /// The role.
-        role: String,
-        /// The policies.
-        policies: String,
-    },
+    Hidden { table: String, role: String, policies: String },
     /// The sequence is behind the numbers of unpublished rows.
     #[error(
         "sequence {sequence} of table {table} was reset: its last value is {last}, and an unpublished row has {highest}"
     )]
     StartedOver {
-        /// The table.
         table: String,
         /// The sequence, quoted.
         sequence: String,
@@ -69,9 +58,7 @@ pub enum Error {
         "event {event_id} of table {table} has the same {column} ({sequence}) as another unpublished event of its key"
     )]
     Tie {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The column of the order.
         column: String,
@@ -90,9 +77,7 @@ pub enum Error {
     /// The server cannot send this row.
     #[error("cannot read event {event_id} of table {table}, with {column} {sequence}")]
     Unreadable {
-        /// The table.
         table: String,
-        /// The event.
         event_id: String,
         /// The column of the order.
         column: String,
@@ -107,7 +92,6 @@ pub enum Error {
     /// A statement on the table failed.
     #[error("cannot {action} (table {table})")]
     Raised {
-        /// The table.
         table: String,
         /// The table's id, and the number of rows marked before.
         position: FailurePosition,
@@ -121,24 +105,13 @@ pub enum Error {
     },
     /// A row cannot become a record.
     #[error("cannot publish event {event_id} of table {table}: {reason}")]
-    Poison {
-        /// The table.
-        table: String,
-        /// The event.
-        event_id: String,
-        /// The reason.
-        reason: Reason,
-    },
+    Poison { table: String, event_id: String, reason: Reason },
     /// Another table has the name now.
     #[error("table {table} was replaced by another table of this name while it was polled")]
-    Replaced {
-        /// The table.
-        table: String,
-    },
+    Replaced { table: String },
     /// The UPDATE marked fewer rows than were published.
     #[error("marked only {marked} of {published} published rows of table {table}")]
     NotMarked {
-        /// The table.
         table: String,
         /// The number of rows that the UPDATE reported.
         marked: u64,

@@ -59,11 +59,8 @@ use crate::relay::publish;
 use crate::relay::publish::Failure;
 use crate::relay::publish::Verdict;
 use crate::relay::retry::recovery::Recovery;
-use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
-use walrelay_events::fault::Diagnose as _;
-use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
 use batch_publisher::BatchRun;
@@ -94,8 +91,6 @@ struct Poller {
     states: Vec<TableState>,
     publisher: BatchPublisher,
     stalls: Stalls,
-    /// The position of the last error after which the tables were checked again.
-    rechecked: Option<FailurePosition>,
 }
 
 /// What follows the end of a connection.
@@ -127,7 +122,6 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         stop,
         settings,
         stalls: Stalls::default(),
-        rechecked: None,
     };
     let ended = Box::pin(poller.supervise()).await;
     poller.metrics.enter(State::Stopped);
@@ -252,24 +246,13 @@ impl Poller {
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
             Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
-            Err(error) if self.must_recheck(&error) => {
-                tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the \
-                                                                             tables again");
-                Ok(PollStep::Again)
-            }
+            Err(error) if self.publisher.recovery.must_recheck(&error) => Ok(PollStep::Again),
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
                 Ok(PollStep::Pause)
             }
         }
-    }
-
-    /// Says whether a table or a column that passed the check does not exist any more. The next check resolves a new
-    /// name or gives the error; a second error without progress is not about the outbox.
-    fn must_recheck(&mut self, error: &RelayError) -> bool {
-        let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
-        position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position))
     }
 
     /// A record or its producer failed.

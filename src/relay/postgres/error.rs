@@ -41,15 +41,11 @@ pub enum Error {
     Timeout {
         /// The server.
         host: String,
-        /// The limit.
         limit: Duration,
     },
     /// A query on an established connection took too long.
     #[error("query timed out after {limit:.1?}")]
-    NoAnswer {
-        /// The limit.
-        limit: Duration,
-    },
+    NoAnswer { limit: Duration },
     /// Every host failed.
     #[error("connection to every host failed: {}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     NoHost(Vec<Error>),
@@ -88,7 +84,6 @@ pub enum Error {
     /// The server's authentication method is not accepted.
     #[error("authentication failed: {reason}")]
     Authentication {
-        /// The reason.
         reason: String,
         /// The next step.
         next: &'static str,
@@ -107,10 +102,7 @@ pub enum Error {
     Closed,
     /// The server did not end the stream in time: events after an older confirmed position may be sent again.
     #[error("end of replication timed out after {limit:.1?}")]
-    NoEnd {
-        /// The limit.
-        limit: Duration,
-    },
+    NoEnd { limit: Duration },
     /// A server of this version has no failover slots.
     #[error("PostgreSQL {version} does not support failover slots, which need PostgreSQL 17")]
     NoFailover {
@@ -119,21 +111,13 @@ pub enum Error {
     },
     /// A message lacks a field or has an invalid one, or was not expected.
     #[error("invalid or missing {field} in a message of the server")]
-    Answer {
-        /// The field.
-        field: &'static str,
-    },
+    Answer { field: &'static str },
     /// A message violates the protocol.
     #[error("cannot parse a message of the server")]
     Malformed(#[from] Malformed),
     /// A message is larger than the limit.
     #[error("a message of {length} bytes is larger than the limit of {limit} bytes")]
-    TooLarge {
-        /// Its length.
-        length: usize,
-        /// The limit.
-        limit: usize,
-    },
+    TooLarge { length: usize, limit: usize },
     /// An ordinary query failed in the client.
     #[error("query failed")]
     Query(#[source] Box<tokio_postgres::Error>),

@@ -116,7 +116,6 @@ enum Startup {
     Length(BytesMut),
     /// The length is known; these bytes remain.
     Body(usize),
-    /// All of it.
     Over,
 }
 

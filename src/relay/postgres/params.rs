@@ -14,7 +14,6 @@ pub enum BadConninfo {
     /// A parameter does not exist.
     #[error("invalid or unsupported connection parameter {name:?}{}", suggestion(*nearest))]
     Unknown {
-        /// Its name.
         name: String,
         /// The nearest known one.
         nearest: Option<&'static str>,
@@ -24,9 +23,7 @@ pub enum BadConninfo {
     Value {
         /// The parameter.
         name: &'static str,
-        /// Its value.
         value: String,
-        /// What is allowed.
         allowed: &'static str,
     },
 }

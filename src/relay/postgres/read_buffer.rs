@@ -21,7 +21,6 @@ pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     /// The start of the unread bytes; `start <= end <= bytes.len()`.
     start: usize,
-    /// Their end.
     end: usize,
     /// The size of the largest message.
     limit: usize,

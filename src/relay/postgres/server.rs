@@ -7,9 +7,7 @@
 pub struct ServerError {
     /// The SQLSTATE.
     pub state: String,
-    /// The message.
     pub message: String,
-    /// The detail.
     pub detail: Option<Box<str>>,
     /// It came from pgoutput, while a change was decoded.
     is_from_plugin: bool,

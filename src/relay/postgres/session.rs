@@ -29,7 +29,6 @@ pub struct Session {
 pub struct SystemIdentity {
     /// The system identifier.
     pub system_id: String,
-    /// The timeline.
     pub timeline: u32,
     /// The end of the flushed WAL. The stream must not start here: earlier commits would be skipped.
     pub wal_end: Lsn,

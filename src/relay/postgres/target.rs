@@ -79,12 +79,10 @@ pub enum Host {
         name: String,
         /// The address, if it is given separately.
         address: Option<IpAddr>,
-        /// The port.
         port: u16,
     },
     /// A directory with a Unix socket.
     Unix {
-        /// The directory.
         directory: PathBuf,
         /// The port, which is part of the socket's name.
         port: u16,

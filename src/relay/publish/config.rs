@@ -46,7 +46,6 @@ pub struct Tls {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sasl {
-    /// The mechanism.
     pub mechanism: Mechanism,
     /// The user.
     pub username: String,
@@ -74,9 +73,7 @@ pub enum Mechanism {
 pub enum Compression {
     /// Not at all.
     None,
-    /// gzip.
     Gzip,
-    /// Snappy.
     Snappy,
     /// LZ4, the default.
     #[default]

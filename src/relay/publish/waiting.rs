@@ -16,7 +16,6 @@ const UNASSIGNED: i32 = -1;
 /// Records that are not acknowledged, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Waiting {
-    /// Their topic.
     pub topic: String,
     /// Their number.
     pub records: i64,
@@ -32,20 +31,15 @@ pub enum Cause {
     /// No broker is up.
     BrokersDown,
     /// The partition has no leader.
-    NoLeader {
-        /// The partition.
-        partition: i32,
-    },
+    NoLeader { partition: i32 },
     /// The leader of the partition is down.
     LeaderDown {
-        /// The partition.
         partition: i32,
         /// The leader, with its address.
         broker: String,
     },
     /// The leader of the partition is up and does not acknowledge.
     NotAcknowledged {
-        /// The partition.
         partition: i32,
         /// The leader, with its address.
         broker: String,

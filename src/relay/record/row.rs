@@ -88,15 +88,11 @@ impl Role {
 pub enum Kind {
     /// `text`, `varchar`, `char(n)`, `name`.
     Text,
-    /// `uuid`.
     Uuid,
     /// `smallint`, `integer`, `bigint`.
     Integer,
-    /// `json`.
     Json,
-    /// `jsonb`.
     Jsonb,
-    /// `bytea`.
     Bytea,
     /// `timestamp with time zone`.
     Timestamptz,
@@ -201,33 +197,21 @@ pub enum Mismatch {
     /// A column is missing.
     #[error("table {table} has no column {}, which is mapped as {role}", listed(columns, "or"))]
     Missing {
-        /// The table.
         table: String,
         /// The names that it may have.
         columns: Vec<String>,
-        /// Its role.
         role: &'static str,
         /// The option to set if it was renamed.
         remedy: String,
     },
     /// The table has two of the possible columns.
     #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
-    Several {
-        /// The table.
-        table: String,
-        /// The columns.
-        columns: Vec<String>,
-        /// Their role.
-        role: &'static str,
-    },
+    Several { table: String, columns: Vec<String>, role: &'static str },
     /// A column has a type that its role cannot have.
     #[error("column {column:?} of table {table} has type OID {type_id}, which cannot be the {role}")]
     Type {
-        /// The table.
         table: String,
-        /// The column.
         column: String,
-        /// Its role.
         role: &'static str,
         /// The OID of its type.
         type_id: u32,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// The initial backoff.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
 /// The maximum backoff while a peer is down: it must be noticed soon when it is up again.
 pub(in crate::relay) const MAX_BACKOFF_DOWN: Duration = Duration::from_secs(1);

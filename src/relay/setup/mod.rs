@@ -74,7 +74,6 @@ pub enum Error {
     /// The slot does not exist, but a position is stored for it.
     #[error("slot {slot:?} was dropped: events after its stored position {stored} may be missing in Kafka")]
     Gap {
-        /// The slot.
         slot: String,
         /// The stored position.
         stored: Lsn,
@@ -83,12 +82,7 @@ pub enum Error {
     #[error(
         "slot {slot:?} exists without its publication {publication:?}: it cannot decode WAL written before that exists"
     )]
-    SlotOlder {
-        /// The slot.
-        slot: String,
-        /// The publication.
-        publication: String,
-    },
+    SlotOlder { slot: String, publication: String },
     /// The role does not exist.
     #[error("role {0:?} does not exist")]
     NoRole(String),

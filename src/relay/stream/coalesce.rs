@@ -13,7 +13,6 @@ const SHORT_READ: usize = 32 << 10;
 const STREAM_GAP: Duration = Duration::from_micros(400);
 /// So many of them in a row mean a high rate.
 const STREAM_READS: u32 = 12;
-/// The wait.
 const WAIT: Duration = Duration::from_micros(100);
 
 /// The intervals of the last reads.

@@ -91,7 +91,6 @@ pub struct Work {
     pub application_name: String,
     /// The name of the walsender's connection.
     pub walsender: String,
-    /// The slot.
     pub slot: String,
     /// The server for which positions are valid.
     pub identity: Identity,

@@ -9,7 +9,6 @@ use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Pipeline;
 use crate::relay::pipeline::Tally;
 
-/// The interval.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// The numbers that were copied last, and when.

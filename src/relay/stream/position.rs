@@ -43,7 +43,6 @@ pub enum Error {
     Denied {
         /// The attempt.
         action: &'static str,
-        /// The role.
         role: String,
         /// The cause.
         #[source]
@@ -51,19 +50,13 @@ pub enum Error {
     },
     /// There is no row for this slot.
     #[error("no position is stored for slot {slot:?}")]
-    Missing {
-        /// The slot.
-        slot: String,
-    },
+    Missing { slot: String },
     /// The table was created by an earlier version.
     #[error("table walrelay.position has no column catalog_state: it was created by an earlier version of walrelay")]
     Outdated,
     /// The row is missing, or belongs to another server.
     #[error("the stored position of slot {slot:?} was deleted or changed by another session")]
-    Changed {
-        /// The slot.
-        slot: String,
-    },
+    Changed { slot: String },
 }
 
 impl Error {
@@ -219,7 +212,6 @@ struct LastWrite {
 /// The result of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It is stored.
     Stored,
     /// Nobody else has written: it was skipped.
     Skipped,

@@ -10,7 +10,6 @@ use crate::lsn::Lsn;
 pub struct Identity {
     /// The server's system identifier.
     pub system_id: String,
-    /// Its timeline.
     pub timeline: u32,
 }
 
@@ -54,7 +53,6 @@ impl Stored {
     }
 }
 
-/// Where to start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Start {
     /// At the stored position, which the slot is at or behind.

@@ -14,7 +14,6 @@ use crate::lsn::Lsn;
 /// Microseconds since PostgreSQL's epoch, 2000-01-01 00:00:00 UTC.
 pub type Micros = i64;
 
-/// One message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message<'a> {
     /// A transaction starts; it has already committed.
@@ -45,14 +44,12 @@ pub enum Message<'a> {
         id: u32,
         /// The schema; empty for `pg_catalog`.
         schema: &'a str,
-        /// The name.
         name: &'a str,
     },
     /// A row was inserted.
     Insert {
         /// The table.
         relation: u32,
-        /// The row.
         row: Tuple<'a>,
     },
     /// A row was updated.
@@ -78,7 +75,6 @@ pub struct Relation<'a> {
     pub id: u32,
     /// Its schema; empty for `pg_catalog`.
     pub schema: &'a str,
-    /// Its name.
     pub name: &'a str,
     /// Its columns, in the order of a row's values.
     pub columns: Vec<Column<'a>>,
@@ -87,7 +83,6 @@ pub struct Relation<'a> {
 /// A column of a table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Column<'a> {
-    /// Its name.
     pub name: &'a str,
     /// The OID of its type.
     pub type_id: u32,
@@ -113,7 +108,6 @@ pub enum Cell<'a> {
     Binary(&'a [u8]),
 }
 
-/// Decodes one message.
 pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     let mut cursor = Cursor::new(bytes);
     match cursor.u8("message kind")? {

@@ -11,7 +11,6 @@ pub struct Config {
     pub table: String,
     /// Earlier names of the table, with their schema: WAL has the name of the time when it was written.
     pub renamed_from: Vec<String>,
-    /// The preset.
     pub preset: Preset,
     /// The topic: text and `{column}` or `{column:lower}`, where a column is one of the roles under `columns`.
     pub topic: Option<String>,
@@ -40,7 +39,6 @@ pub enum ColumnNames {
 }
 
 impl ColumnNames {
-    /// Gives the names.
     #[must_use]
     pub fn names(&self) -> &[String] {
         match self {

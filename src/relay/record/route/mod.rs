@@ -39,7 +39,6 @@ pub use value::written_at;
 pub struct ProducerRecord<'a> {
     /// The topic, valid and allowed.
     pub topic: &'a str,
-    /// The key.
     pub key: Option<&'a [u8]>,
     /// The value; none is a tombstone.
     pub value: Option<&'a [u8]>,

@@ -9,7 +9,6 @@ pub enum Reason {
     /// A value is invalid.
     #[error("{role} is not a valid {expected}")]
     Illegal {
-        /// Its role.
         role: &'static str,
         /// What it should be.
         expected: &'static str,
@@ -33,10 +32,5 @@ pub enum Reason {
     NoPartition(i32),
     /// The record is larger than the producer's limit.
     #[error("the record of {size} bytes is larger than message.max.bytes of the producer ({limit} bytes)")]
-    TooLarge {
-        /// Its size.
-        size: usize,
-        /// The limit.
-        limit: usize,
-    },
+    TooLarge { size: usize, limit: usize },
 }

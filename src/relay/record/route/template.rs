@@ -22,7 +22,6 @@ pub enum BadTemplate {
     /// Unbalanced braces.
     #[error("unbalanced brace in {0:?}")]
     Unbalanced(String),
-    /// An unknown column.
     #[error("{found:?} is not one of {allowed}")]
     UnknownColumn {
         /// The name.
@@ -30,7 +29,6 @@ pub enum BadTemplate {
         /// The allowed names.
         allowed: String,
     },
-    /// An unknown modifier.
     #[error("unknown modifier {0:?}: the only one is lower")]
     UnknownModifier(String),
 }
