@@ -1,5 +1,5 @@
-//! The integration tests: one binary, against real servers. They need PostgreSQL's server programs, Java and Kafka's jars on
-//! this machine; `make test` provides them.
+//! The integration tests: one binary, against real servers. They need PostgreSQL's server programs, Java and Kafka's
+//! jars on this machine; `make test` provides them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(missing_docs, unreachable_pub, reason = "the tests are one program of their own")]

@@ -145,8 +145,8 @@ fn repeats(comment: &str, item: &str) -> bool {
     words.len() <= 3 && words.iter().all(|word| fillers.contains(word) || names.contains(word))
 }
 
-/// Gives the words of names and sentences, in lower case and without the plural's s: `readBytes`, `READ_BYTES` and "reads a
-/// byte" share two.
+/// Gives the words of names and sentences, in lower case and without the plural's s: `readBytes`, `READ_BYTES` and
+/// "reads a byte" share two.
 fn parts(text: &str) -> Vec<String> {
     let mut spaced = String::new();
     let mut last = ' ';

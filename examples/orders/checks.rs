@@ -1,11 +1,11 @@
-//! How it must end, as questions to the database.
+//! The expected result, as queries.
 
 use crate::console;
 use crate::database::Database;
 use crate::stage::Failed;
 
-/// What must be so, and the question that says whether it is.
-const ENDINGS: [(&str, &str); 4] = [
+/// Each check and its query.
+const CHECKS: [(&str, &str); 4] = [
     (
         "every order is shipped, but one is cancelled",
         "SELECT count(*) FILTER (WHERE status = 'shipped') = $1::bigint - 1
@@ -23,35 +23,35 @@ const ENDINGS: [(&str, &str); 4] = [
     ),
     (
         "the trace of each order goes from its request to its shipment",
-        "SELECT count(*) = $1::bigint - 1 FROM outbox_events AS created
-         JOIN outbox_events AS shipped USING (aggregate_id)
+        "SELECT count(*) = $1::bigint - 1
+         FROM outbox_events AS created JOIN outbox_events AS shipped USING (aggregate_id)
          WHERE created.event_type = 'OrderCreated' AND shipped.event_type = 'OrderShipped'
              AND created.headers ->> 'traceparent' = shipped.headers ->> 'traceparent'",
     ),
 ];
 
-/// Checks the tables after so many orders.
+/// Checks the tables after this many orders.
 pub async fn database(database: &Database, orders: usize) -> Result<bool, Failed> {
     let (connection, orders) = (database.connection().await?, i64::try_from(orders)?);
-    let mut is_well = true;
-    for (what, question) in ENDINGS {
-        is_well &= console::check(connection.query_one(question, &[&orders]).await?.get(0), what);
+    let mut is_correct = true;
+    for (what, query) in CHECKS {
+        is_correct &= console::check(connection.query_one(query, &[&orders]).await?.get(0), what);
     }
-    Ok(is_well)
+    Ok(is_correct)
 }
 
-/// Counts the orders that are shipped.
+/// Returns the number of shipped orders.
 pub async fn shipped(database: &Database) -> Result<i64, Failed> {
-    let question = "SELECT count(*) FROM orders WHERE status = 'shipped'";
-    Ok(database.connection().await?.query_one(question, &[]).await?.get(0))
+    let query = "SELECT count(*) FROM orders WHERE status = 'shipped'";
+    Ok(database.connection().await?.query_one(query, &[]).await?.get(0))
 }
 
-/// Checks that the relay, which has stopped, has confirmed every event: the slot has nothing more to give.
+/// Checks that the relay has confirmed every event: the slot has no more changes.
 pub async fn slot(database: &Database) -> Result<bool, Failed> {
-    let question = "SELECT count(*) = 0
-        FROM pg_logical_slot_peek_binary_changes('walrelay', NULL, NULL, 'proto_version', '1',
-            'publication_names', 'walrelay')
+    let query = "SELECT count(*) = 0
+        FROM pg_logical_slot_peek_binary_changes(
+            'walrelay', NULL, NULL, 'proto_version', '1', 'publication_names', 'walrelay')
         WHERE get_byte(data, 0) = ascii('I')";
-    let is_empty = database.connection().await?.query_one(question, &[]).await?.get(0);
-    Ok(console::check(is_empty, "the slot has nothing more to give"))
+    let is_empty = database.connection().await?.query_one(query, &[]).await?.get(0);
+    Ok(console::check(is_empty, "the slot has no more changes"))
 }

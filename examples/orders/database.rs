@@ -1,6 +1,6 @@
-//! The shop's database: its tables, and a few connections that are used by one at a time.
+//! The shop's database: its tables and a small connection pool.
 //!
-//! An application brings the pool it likes; the library only ever asks for a transaction.
+//! An application uses any pool. The library only needs a transaction.
 
 use std::ops::Deref;
 use std::ops::DerefMut;
@@ -35,7 +35,7 @@ pub struct Database {
     free: Semaphore,
 }
 
-/// A connection that nobody else uses until this is dropped.
+/// A connection that is returned to the pool when this is dropped.
 pub struct Connection<'d> {
     client: Option<Client>,
     database: &'d Database,
@@ -43,12 +43,12 @@ pub struct Connection<'d> {
 }
 
 impl Database {
-    /// Prepares at most so many connections; each is opened when it is first needed.
+    /// Prepares at most this many connections. Each is opened when it is first needed.
     pub fn new(url: String, connections_max: usize) -> Self {
         Self { url, idle: Mutex::default(), free: Semaphore::new(connections_max) }
     }
 
-    /// Gives a connection, and waits for one if all are in use. One that has broken is replaced.
+    /// Returns a connection, and waits for one if all are in use. A broken one is replaced.
     pub async fn connection(&self) -> Result<Connection<'_>, tokio_postgres::Error> {
         let permit = self.free.acquire().await.expect("the semaphore is never closed");
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -1,7 +1,7 @@
-//! Orders come in by HTTP. The order and its event are written in one transaction: both are there, or neither is.
+//! Takes orders by HTTP. The order and its event are written in one transaction: both are committed, or neither.
 //!
-//! `POST /orders` places an order; the client chooses its id, so that it may ask again when an answer was lost.
-//! `POST /orders/ID/cancel` cancels one that has not been shipped.
+//! `POST /orders` places an order; the client chooses its id, so that it can repeat the request when the response was
+//! lost. `POST /orders/ID/cancel` cancels one that has not been shipped.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,10 +37,10 @@ use crate::order::ORDER;
 use crate::order::OrderEvent;
 use crate::order::now;
 
-/// The largest order that is read, and how long a request may take.
+/// The maximum size of an order, and the timeout of a request.
 const BODY_BYTES_MAX: usize = 64 << 10;
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// How long accepting rests after it failed, for instance for want of file descriptors.
+/// The pause after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a client sends.
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, database: Arc<Database>) {
 async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<Response<Full<Bytes>>, Infallible> {
     let answer = timeout(REQUEST_MAX, answer(request, &database)).await;
     let (status, text) = answer.unwrap_or_else(|late| Err(late.into())).unwrap_or_else(|error| {
-        tracing::error!(%error, "an order could not be taken");
+        tracing::error!(%error, "request failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
     });
     let mut response = Response::new(Full::from(text));

@@ -58,7 +58,7 @@ const ORDERS: [(&str, &str, &str); 8] = [
         r#"{"sku": "pen", "quantity": 1, "price": "1.20"}, {"sku": "ink", "quantity": 1, "price": "4.80"}"#,
     ),
 ];
-/// The place of the order that is cancelled before it is shipped.
+/// The index of the order that is cancelled before it is shipped.
 const CANCELLED: usize = 4;
 const DEAD_LETTER_TOPIC: &str = "order-events.dlq";
 
@@ -70,7 +70,7 @@ async fn main() -> ExitCode {
     else {
         return ExitCode::FAILURE;
     };
-    // Whichever comes first: what is dropped stops its servers.
+    // Dropping the rest stops the servers.
     let played = tokio::select! {
         played = play() => played,
         _ = interrupted.recv() => return stopped_by(2),
@@ -86,7 +86,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Ends as a shell expects it after a signal.
+/// Returns the exit code that a shell expects after a signal.
 fn stopped_by(signal: u8) -> ExitCode {
     console::line("stopping the servers");
     ExitCode::from(128 + signal)
@@ -116,9 +116,9 @@ async fn play() -> Result<bool, Failed> {
     let (stop, stopped) = oneshot::channel::<()>();
     let consumer = Arc::clone(&shipping).consumer(&stage.kafka.bootstrap()).with_observer(&TALLY);
     let consumer = tokio::spawn(consumer.run(async { drop(stopped.await) }));
-    let mut is_well =
+    let mut is_correct =
         shipped(&database, 6, "every order is shipped but the cancelled one and the one to Atlantis").await;
-    is_well &= console::check(
+    is_correct &= console::check(
         until(async || TALLY.dead_letters.load(Relaxed) == 1).await,
         "the order to Atlantis is dead-lettered",
     );
@@ -129,39 +129,39 @@ async fn play() -> Result<bool, Failed> {
     shipping.carrier().open_route();
     let redrive = ["dlq", "redrive", DEAD_LETTER_TOPIC];
     console::command(&redrive, &stage.walrelay(&redrive)?);
-    is_well &= shipped(&database, 7, "it is shipped as well").await;
+    is_correct &= shipped(&database, 7, "it is shipped, too").await;
 
     console::step("By mistake it is redriven once more");
     let again = ["dlq", "redrive", DEAD_LETTER_TOPIC, "--all"];
     console::command(&again, &stage.walrelay(&again)?);
-    is_well &= console::check(
+    is_correct &= console::check(
         until(async || shipping.duplicates() == 1).await,
         "the inbox finds a duplicate: nothing is shipped twice",
     );
 
-    console::step("Everything stops in good order");
+    console::step("Everything stops");
     let every_event = database.connection().await?.query_one("SELECT count(*) FROM outbox_events", &[]).await?;
     let every_event = u64::try_from(every_event.get::<_, i64>(0))?;
     // Two redriven records come on top, and the first delivery of one of them was not acked.
-    is_well &=
+    is_correct &=
         console::check(until(async || TALLY.acked.load(Relaxed) == every_event + 1).await, "every event is handled");
     intake.abort();
     drop(stop);
     consumer.await??;
-    is_well &= console::check(stage.uncommitted()? == 0, "shipping has committed every offset");
-    is_well &= checks::database(&database, ORDERS.len()).await?;
-    is_well &= console::check(relay.stop()?, "the relay has drained and ended with exit code 0");
-    is_well &= checks::slot(&database).await?;
+    is_correct &= console::check(stage.uncommitted()? == 0, "shipping has committed every offset");
+    is_correct &= checks::database(&database, ORDERS.len()).await?;
+    is_correct &= console::check(relay.stop()?, "the relay has drained and ended with exit code 0");
+    is_correct &= checks::slot(&database).await?;
     console::line(format!("the inbox is pruned of {} rows: its retention is eight days", shipping.prune().await?));
     console::step(format!(
         "{} after {:.1} s",
-        if is_well { "All is well" } else { "Something is wrong" },
+        if is_correct { "All checks passed" } else { "A check failed" },
         began.elapsed().as_secs_f64()
     ));
-    Ok(is_well)
+    Ok(is_correct)
 }
 
-/// Places every order, one of them twice as if an answer was lost, and cancels one.
+/// Places every order, one of them twice as if the response was lost, and cancels one.
 async fn order_all(shop: SocketAddr) -> Result<(), Failed> {
     for (number, (customer, city, items)) in ORDERS.iter().enumerate() {
         let order = format!(
@@ -179,7 +179,7 @@ async fn order_all(shop: SocketAddr) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Waits until so many orders are shipped.
+/// Waits until this many orders are shipped.
 async fn shipped(database: &Database, count: i64, what: &str) -> bool {
     let are_shipped = async || checks::shipped(database).await.is_ok_and(|shipped| shipped == count);
     console::check(until(are_shipped).await, what)

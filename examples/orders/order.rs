@@ -1,4 +1,4 @@
-//! The words of the shop: what is ordered, what it costs, and what happens to an order.
+//! Orders and their events.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// The kind of aggregate; with `-events` behind it, it names the topic.
+/// The kind of aggregate. The topic is its lower-case name followed by `-events`.
 pub const ORDER: &str = "Order";
 
-/// What happens to an order. The names stand in rows, records and other people's code: they never change.
+/// The events of an order. Their names are in rows, records and other services: they never change.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "event_type")]
-#[expect(clippy::enum_variant_names, reason = "an event's name stands alone in a header")]
+#[expect(clippy::enum_variant_names, reason = "in a header the name has no context")]
 pub enum OrderEvent {
     /// A customer has ordered.
     OrderCreated {
@@ -59,7 +59,7 @@ pub struct Amount {
 pub struct NotAnAmount(String);
 
 impl Amount {
-    /// Gives what these items cost together, unless that is more than there is money.
+    /// Returns the total of items, or none if it overflows.
     pub fn total(items: &[Item]) -> Option<Self> {
         let cost = |item: &Item| item.price.cents.checked_mul(item.quantity.into());
         let cents = items.iter().try_fold(0_u64, |sum, item| sum.checked_add(cost(item)?))?;
@@ -94,7 +94,7 @@ impl fmt::Display for Amount {
 }
 
 impl Currency {
-    /// Gives its code.
+    /// Returns the ISO 4217 code.
     pub const fn code(self) -> &'static str {
         match self {
             Self::Eur => "EUR",
@@ -104,7 +104,7 @@ impl Currency {
     }
 }
 
-/// Gives the present moment as events write it.
+/// Returns the current time as RFC 3339.
 pub fn now() -> String {
     walrelay_events::event::format_rfc3339(SystemTime::now()).unwrap_or_default()
 }

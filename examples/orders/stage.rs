@@ -34,16 +34,16 @@ use crate::kafka::free_port;
 use crate::shipping::GROUP;
 use crate::shipping::TOPIC;
 
-/// What went wrong on the stage, for a person.
+/// An error, for a person.
 pub type Failed = Box<dyn Error + Send + Sync>;
 
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long one question to Kafka may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// The timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The timeout of a request to Kafka.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PARTITIONS: i32 = 3;
 
-/// Servers that live as long as this value.
+/// Servers that end when this is dropped.
 pub struct Stage {
     pub kafka: Kafka,
     pub postgres: Postgres,
@@ -76,7 +76,7 @@ impl Stage {
         Ok(Self { kafka, postgres, program, folder })
     }
 
-    /// Runs a verb to its end, and gives what it printed.
+    /// Runs a verb and returns its output.
     pub fn walrelay(&self, arguments: &[&str]) -> Result<String, Failed> {
         let output = self.command(arguments).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -106,8 +106,8 @@ impl Stage {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(TOPIC, 0, PARTITIONS - 1);
         let mut uncommitted = 0;
-        for element in asker.committed_offsets(partitions, ANSWER)?.elements() {
-            let (oldest, end) = asker.fetch_watermarks(TOPIC, element.partition(), ANSWER)?;
+        for element in asker.committed_offsets(partitions, REQUEST_TIMEOUT)?.elements() {
+            let (oldest, end) = asker.fetch_watermarks(TOPIC, element.partition(), REQUEST_TIMEOUT)?;
             let committed = if let Offset::Offset(offset) = element.offset() { offset } else { oldest };
             uncommitted += end - committed;
         }
@@ -116,7 +116,7 @@ impl Stage {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        // In a group of its own: Ctrl-C is for us, and we stop it.
+        // In its own process group: Ctrl-C reaches this process, which stops it.
         command.arg("--config").arg(self.folder.join("config.toml")).args(arguments).process_group(0);
         command.stdin(Stdio::null());
         command
@@ -133,7 +133,7 @@ impl Drop for Stage {
 pub struct Relay(Child);
 
 impl Relay {
-    /// Asks it to drain, and says whether it has confirmed everything.
+    /// Sends SIGTERM and returns whether the relay confirmed everything.
     pub fn stop(mut self) -> io::Result<bool> {
         kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         Ok(self.0.wait()?.success())
@@ -147,11 +147,11 @@ impl Drop for Relay {
     }
 }
 
-/// Waits until something is so; says whether it has come.
+/// Waits for a condition and returns whether it became true in time.
 pub async fn until(is_so: impl AsyncFn() -> bool) -> bool {
     let began = Instant::now();
     while !is_so().await {
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > TIMEOUT {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -159,7 +159,7 @@ pub async fn until(is_so: impl AsyncFn() -> bool) -> bool {
     true
 }
 
-/// Sends a request as a client of the shop, and gives the answer.
+/// Sends a request as a client of the shop and returns the response.
 pub async fn post(address: SocketAddr, path: &str, trace: &str, body: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();

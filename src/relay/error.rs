@@ -108,6 +108,9 @@ pub enum Error {
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// The same where positions are not stored, so that there is no gap to accept.
+    #[error(transparent)]
+    NotStored(Box<Self>),
 }
 
 impl Error {
@@ -137,6 +140,33 @@ impl Error {
     /// Adds the role, if it lacks a privilege on the stored position.
     pub(super) fn of_role(self, role: &str) -> Self {
         if let Self::Position(error) = self { Self::Position(error.of_role(role)) } else { self }
+    }
+
+    /// Replaces the help where positions are not stored: there is no gap to accept.
+    pub(super) fn not_stored(self) -> Self {
+        let is_gap = matches!(
+            &self,
+            Self::Lost(_) | Self::Catalog(catalog::Error::Unseen { .. } | catalog::Error::ColumnRenamed { .. })
+        );
+        let is_at_a_row = matches!(&self, Self::Raised { row: Some(_), is_recurring, source, .. }
+                                   if *is_recurring || source.is_about_content());
+        if is_gap || is_at_a_row { Self::NotStored(Box::new(self)) } else { self }
+    }
+
+    /// The next step where a restart is enough.
+    fn restart(&self) -> String {
+        if let Self::Raised { at, slot, .. } = self {
+            return past(*at, slot, "restart");
+        }
+        if let Self::Catalog(catalog::Error::ColumnRenamed { before, now, role, .. }) = self {
+            return format!(
+                "{}; or restart, if events need its values no longer",
+                catalog::both_names(role, now, before)
+            );
+        }
+        "compare the outbox table with Kafka, then restart: positions are not stored (source.store_position), and a \
+         restart starts at the slot's position"
+            .to_owned()
     }
 
     /// Gives the SQLSTATE and the position, if the server failed at a position of the source.
@@ -176,6 +206,7 @@ impl Error {
             Self::Pipeline(_) => Component::Pipeline,
             Self::Poll(_) => Component::Poll,
             Self::Publish(_) | Self::Failure(_) => Component::Publish,
+            Self::NotStored(error) => error.component(),
             Self::Outbox { .. }
             | Self::DrainTimeout { .. }
             | Self::Unacknowledged { .. }
@@ -188,7 +219,7 @@ impl Error {
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::Outbox { .. } => Code::new(Exit::Configuration, 40),
+            Self::Outbox { .. } => Code::new(Exit::Configuration, 41),
             Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
                 Code::new(Exit::Poison, 5)
             }
@@ -205,12 +236,13 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
-            Self::Synchronous { .. } => Code::new(Exit::Contract, 20),
+            Self::Synchronous { .. } => Code::new(Exit::Contract, 12),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Unacknowledged { .. } => Code::new(Exit::DrainTimeout, 2),
             Self::Undrained { .. } => Code::new(Exit::DrainTimeout, 3),
             Self::Thread(_) => Code::new(Exit::Internal, 20),
+            Self::NotStored(error) => error.code(),
         }
     }
 
@@ -233,6 +265,7 @@ impl Diagnose for Error {
             Self::Publish(error) => error.fate(),
             Self::Failure(failure) => failure.fate(),
             Self::Silent { .. } => Fate::Transient,
+            Self::NotStored(error) => error.fate(),
         }
     }
 
@@ -242,7 +275,7 @@ impl Diagnose for Error {
             Self::Raised { at, row: Some(_), slot, is_recurring, source }
                 if *is_recurring || source.is_about_content() =>
             {
-                Some(past(*at, slot))
+                Some(past(*at, slot, "`walrelay setup --apply --accept-gap`"))
             }
             Self::Raised { is_recurring: true, source, .. } if source.help().is_none() => Some(
                 "the server fails at this position each time: see its log; nothing after it was confirmed".to_owned(),
@@ -278,6 +311,7 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::Thread(_) => Some("check the limits of the process".to_owned()),
+            Self::NotStored(error) => Some(error.restart()),
         }
     }
 }
@@ -290,12 +324,12 @@ fn at_row(at: Lsn, row: Option<u64>) -> String {
 }
 
 /// How to skip a transaction that the server cannot send. A correction of the row in the table does not change the WAL.
-fn past(at: Lsn, slot: &str) -> String {
+fn past(at: Lsn, slot: &str, then: &str) -> String {
     let after = Lsn::from_wire(at.to_wire() + 1);
     format!(
         "earlier events are delivered; a correction of the row in the table does not change the WAL: run `SELECT \
-         pg_replication_slot_advance('{}', '{after}')`, then `walrelay setup --apply --accept-gap`; this skips the \
-         whole transaction: insert its events again with a correct value",
+         pg_replication_slot_advance('{}', '{after}')`, then {then}; this skips the whole transaction: insert its \
+         events again with a correct value",
         slot.replace('\'', "''")
     )
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
-/// Gives cycles, the shortest first, each from a node back to it; no two of them share a node. None means that there is no cycle.
+/// Gives cycles, the shortest first, each from a node back to it; no two of them share a node. None means that there is
+/// no cycle.
 pub fn cycles<Node: Ord + Clone>(graph: &BTreeMap<Node, BTreeSet<Node>>) -> Vec<Vec<Node>> {
     let mut graph = graph.clone();
     let mut found = Vec::new();

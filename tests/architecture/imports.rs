@@ -1,9 +1,10 @@
 //! What a file imports: its `use` items, and the paths that stand in its code.
 //!
-//! A path is read where it begins with `crate`, `super`, `self`, the name of one of our crates, a module below the file's own,
-//! or a module that the file has imported. It counts for the file whose module is its longest prefix: the file that defines
-//! the item, or that shows it to others by a `pub use`, which is an import as well. `mod x;` is none, nor is `pub(in x)`, and
-//! a module under `#[cfg(test)]` is not read. Paths inside macros are read, paths inside string literals are not.
+//! A path is read where it begins with `crate`, `super`, `self`, the name of one of our crates, a module below the
+//! file's own, or a module that the file has imported. It counts for the file whose module is its longest prefix: the
+//! file that defines the item, or that shows it to others by a `pub use`, which is an import as well. `mod x;` is none,
+//! nor is `pub(in x)`, and a module under `#[cfg(test)]` is not read. Paths inside macros are read, paths inside string
+//! literals are not.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -15,7 +16,8 @@ use proc_macro2::TokenTree;
 use super::sources::Module;
 use super::sources::ROOTS;
 
-/// Gives the modules of `files` that a file imports, each with a path that does so, as it is written. Its own is not among them.
+/// Gives the modules of `files` that a file imports, each with a path that does so, as it is written. Its own is not
+/// among them.
 pub fn imports(module: &Module, tokens: &TokenStream, files: &BTreeSet<Module>) -> BTreeMap<Module, String> {
     let mut paths = Vec::new();
     read(tokens.clone(), module, &mut paths);

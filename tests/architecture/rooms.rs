@@ -1,32 +1,91 @@
 //! The rooms of both packages, and what each imports of the others.
 //!
-//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own is no
-//! more than its `mod.rs`: nothing is in a room by way of the folder around it.
+//! A room is a module: a file, or a folder with all that is in it. A folder in which some files are rooms of their own
+//! is no more than its `mod.rs`: nothing is in a room by way of the folder around it.
 
 /// `room: the rooms it imports`, each below those it imports. What is `pure` decides, and never waits.
 const ROOMS: &str = "
+# The library: vocabulary.
+fault:
+kafka_error:
+kafka:
+pure event/headers:
+pure event/time:
+pure event/reason: event/headers
+pure event/encode: fault
+pure event/decode: fault event/headers event/reason
+event/trace: event/headers
+event/envelope: event/trace
+event: event/headers event/time event/encode event/decode event/trace event/envelope
+
+# The library: into the outbox.
+outbox/error: fault event
+outbox/rows: event/encode event outbox/error
+outbox/table: fault
+outbox/postgres: event outbox/error outbox/rows outbox/table
+outbox/sqlx: event outbox/error outbox/rows outbox/table
+outbox: outbox/error outbox/table outbox/postgres
+
+# The library: out of Kafka. What decides stands before what asks.
+consumer/topic_partition:
+pure consumer/prefix:
+pure consumer/lanes: consumer/topic_partition consumer/prefix
+pure consumer/retry:
+pure consumer/budget:
+consumer/outcome: fault
+pure consumer/verdict: consumer/retry consumer/outcome
+consumer/error: fault kafka_error consumer/budget
+consumer/record: consumer/topic_partition
+consumer/observe: consumer/topic_partition consumer/verdict consumer/record
+consumer/metrics: consumer/observe
+consumer/brokers: consumer/topic_partition consumer/error
+consumer/dead_letter: kafka_error kafka consumer/topic_partition consumer/record consumer/brokers
+consumer/config: consumer/retry consumer/budget consumer/dead_letter
+consumer/properties: kafka consumer/error consumer/config
+consumer/commit: consumer/topic_partition consumer/brokers
+consumer/positions: consumer/topic_partition consumer/error consumer/brokers consumer/config consumer/properties
+    consumer/commit
+consumer/handler: event consumer/outcome consumer/record
+consumer/typed: event/decode event consumer/outcome consumer/record consumer/handler
+consumer/call: event/trace consumer/outcome consumer/record consumer/handler
+consumer/inbox:
+consumer/preflight: kafka consumer/error consumer/brokers consumer/dead_letter consumer/config
+consumer/health: consumer/topic_partition consumer/observe
+consumer/starter: consumer/lanes consumer/outcome consumer/record consumer/handler consumer/call
+consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
+    consumer/verdict consumer/error consumer/record consumer/observe consumer/dead_letter consumer/config
+    consumer/handler consumer/health consumer/starter
+consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
+    consumer/properties consumer/commit consumer/positions consumer/dispatcher
+consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record
+    consumer/observe consumer/brokers consumer/dead_letter consumer/config consumer/properties consumer/commit
+    consumer/positions consumer/handler consumer/preflight consumer/dispatcher consumer/rebalance
+consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
+    consumer/record consumer/observe consumer/metrics consumer/dead_letter consumer/config consumer/handler
+    consumer/typed consumer/runtime
+
+# The library: for tests, and for the program.
+testing/error: fault kafka_error
+testing/broker: testing/error
+testing/postgres: testing/error
+testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/call
+    consumer
+testing: testing/error testing/broker testing/postgres testing/harness
+internal: kafka consumer
+
 # Level 0: vocabulary.
 pure lsn:
 pure cursor:
-fault:
 pure secret:
 units:
 measure:
-kafka:
-pure event/names:
-pure event/time:
-pure event/reason: event/names
-pure event/decode: fault event/names event/reason
-pure event/encode: fault
-event/trace: event/names
-event: event/names event/time event/decode event/encode event/trace
 
 # Level 1a: pure, each after what stands before it in the data flow.
 pure relay/decode: lsn cursor
 pure relay/record: cursor relay/decode
 pure relay/ledger: lsn
-pure relay/pipeline: lsn cursor fault measure relay/decode relay/record relay/ledger
-pure relay/stream/feedback: relay/ledger
+pure relay/pipeline: fault lsn cursor relay/decode relay/record relay/ledger
+pure relay/stream/feedback: lsn relay/ledger
 pure relay/stream/phase: relay/pipeline relay/stream/feedback
 pure relay/stream/resume: lsn
 pure relay/stream/coalesce:
@@ -34,30 +93,24 @@ pure relay/stream/silence: lsn
 pure relay/stream/synchronous:
 pure relay/catalog/coverage:
 pure relay/retry/backoff:
-pure relay/retry/stalls: lsn
+pure relay/retry/stalls:
 pure relay/retry/recurrence:
 pure relay/poll/sweep:
 pure relay/poll/selection:
 pure relay/poll/interval:
-pure consumer/prefix:
-pure consumer/lanes: consumer/prefix
-pure consumer/retry:
-pure consumer/budget:
-consumer/outcome: fault
-pure consumer/verdict: consumer/retry consumer/outcome
 
 # Level 1b: rooms with I/O.
-relay/postgres: lsn cursor fault units relay/ledger
-relay/metrics: lsn fault measure
-relay/publish: fault units relay/record relay/ledger relay/pipeline relay/metrics
-relay/catalog/error: lsn fault relay/postgres
-relay/catalog/row: relay/postgres relay/catalog/error
+relay/postgres: fault lsn cursor units relay/stream/feedback
+relay/metrics: fault lsn measure
+relay/publish: fault internal units relay/record relay/ledger relay/pipeline relay/metrics
+relay/catalog/error: fault lsn relay/postgres
+relay/catalog/row: lsn relay/postgres relay/catalog/error
 relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row
 relay/catalog/slot: lsn relay/catalog/error relay/catalog/row
 relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catalog/row
 relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/row relay/catalog/publication
     relay/catalog/slot relay/catalog/table
-relay/stream/position: lsn fault relay/stream/feedback relay/stream/resume relay/postgres
+relay/stream/position: fault lsn relay/stream/feedback relay/stream/resume relay/postgres
 relay/stream/slot_monitor: fault relay/postgres relay/metrics
 relay/stream/pipeline_metrics: lsn relay/pipeline relay/metrics
 relay/stream/stall_report: fault relay/pipeline relay/metrics relay/publish
@@ -65,47 +118,17 @@ relay/poll/error: fault relay/record relay/retry/recurrence relay/postgres relay
 pure relay/poll/sql: relay/record relay/poll/sweep relay/catalog
 pure relay/poll/numbers: relay/catalog relay/poll/error relay/poll/sql
 pure relay/poll/outlet: lsn relay/record relay/ledger relay/pipeline
-outbox/error: fault event
-outbox/rows: event/encode event outbox
-outbox/table: fault
-outbox/postgres: event outbox/rows outbox
-outbox/sqlx: event outbox/rows outbox
-outbox: outbox/error outbox/table outbox/postgres
-
-# The consumer.
-consumer/error: fault consumer/budget
-consumer/record: consumer/lanes
-consumer/observe: consumer/lanes consumer/record
-consumer/dead_letter: kafka consumer/lanes consumer/record consumer/kafka
-consumer/config: consumer/retry consumer/budget consumer/dead_letter
-consumer/positions: consumer/lanes consumer/error consumer/config consumer/commit consumer/kafka
-consumer/commit: consumer/lanes consumer/kafka
-consumer/kafka: kafka consumer/lanes consumer/retry consumer/error consumer/record consumer/config consumer/positions
-    consumer/commit consumer/handling
-consumer/handler: event consumer/outcome consumer/record
-consumer/typed: event/decode event consumer/outcome consumer/record consumer/handler
-consumer/call: event/trace event consumer/outcome consumer/record consumer/handler
-consumer/inbox:
-consumer/preflight: kafka consumer/error consumer/dead_letter consumer/config consumer/kafka
-consumer/watch: consumer/lanes consumer/observe
-consumer/handling: consumer/lanes consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
-    consumer/record consumer/observe consumer/dead_letter consumer/config consumer/handler consumer/call
-    consumer/watch
-consumer/runtime: consumer/lanes consumer/retry consumer/error consumer/observe consumer/dead_letter consumer/config
-    consumer/positions consumer/commit consumer/kafka consumer/handler consumer/preflight consumer/handling
-consumer: consumer/lanes consumer/retry consumer/budget consumer/outcome consumer/error consumer/record
-    consumer/observe consumer/config consumer/handler consumer/typed consumer/runtime
 
 # Level 2: they know the rooms of their half.
-relay/error: lsn fault relay/record relay/pipeline relay/stream/resume relay/retry/recurrence relay/postgres
+relay/error: fault lsn relay/record relay/pipeline relay/stream/resume relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/catalog relay/stream/position relay/poll/error
 relay/settings: units relay/record relay/postgres relay/publish relay/error
 relay/retry/recovery: fault relay/retry/backoff relay/retry/recurrence relay/metrics relay/publish relay/error
 relay/retry:
-relay/stream/catalog_watch: lsn fault relay/record relay/catalog/coverage relay/catalog relay/stream/position
+relay/stream/catalog_watch: fault lsn relay/record relay/catalog/coverage relay/catalog relay/stream/position
     relay/error
 relay/stream/holder: relay/postgres relay/error
-relay/stream/advance: lsn fault relay/postgres relay/error relay/settings relay/stream/catalog_watch
+relay/stream/advance: fault lsn relay/postgres relay/error relay/settings relay/stream/catalog_watch
 relay/stream/examine: fault relay/record relay/stream/resume relay/stream/synchronous relay/postgres relay/catalog
     relay/stream/position relay/stream/slot_monitor relay/error relay/settings relay/stream/catalog_watch
 relay/stream/keeper: fault relay/stream/feedback relay/stream/resume relay/stream/synchronous relay/postgres
@@ -113,7 +136,7 @@ relay/stream/keeper: fault relay/stream/feedback relay/stream/resume relay/strea
 relay/stream/follow: fault relay/pipeline relay/stream/feedback relay/stream/phase relay/stream/coalesce
     relay/postgres relay/metrics relay/publish relay/stream/pipeline_metrics relay/stream/stall_report relay/error
     relay/stream/keeper
-relay/stream/supervise: lsn fault relay/record relay/pipeline relay/stream/feedback relay/stream/resume
+relay/stream/supervise: fault lsn relay/record relay/pipeline relay/stream/feedback relay/stream/resume
     relay/stream/silence relay/postgres relay/metrics relay/publish relay/stream/slot_monitor
     relay/stream/pipeline_metrics relay/stream/stall_report relay/error relay/settings relay/retry/recovery
     relay/stream/catalog_watch relay/stream/holder relay/stream/advance relay/stream/examine relay/stream/keeper
@@ -123,16 +146,21 @@ relay/poll/outbox: relay/record relay/poll/sql relay/error relay/settings
 relay/poll/value: relay/decode relay/poll/selection
 relay/poll/grants: relay/postgres relay/catalog relay/poll/sql relay/poll/outbox
 relay/poll/verify: relay/catalog relay/poll/error relay/poll/numbers relay/error relay/poll/outbox relay/poll/grants
-relay/poll/source: relay/decode relay/record relay/poll/selection relay/postgres relay/catalog relay/poll/error
-    relay/poll/sql relay/poll/numbers relay/error relay/poll/outbox relay/poll/value relay/poll/verify
-relay/poll/table_state: fault relay/record relay/poll/sweep relay/poll/selection relay/error relay/poll/outbox
+relay/poll/table: relay/decode relay/record relay/catalog relay/poll/error relay/poll/sql relay/poll/numbers
+    relay/poll/outbox relay/poll/verify
+relay/poll/source: relay/decode relay/record relay/poll/selection relay/postgres relay/poll/error relay/poll/sql
+    relay/poll/numbers relay/error relay/poll/value relay/poll/verify relay/poll/table
+relay/poll/table_state: fault relay/record relay/poll/sweep relay/poll/selection relay/metrics relay/error
+    relay/poll/outbox relay/poll/table
+relay/poll/end: relay/publish
 relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/poll/error relay/poll/outlet relay/error relay/settings relay/retry/recovery
-    relay/poll/source relay/poll/table_state
-relay/poll: lsn relay/retry/stalls relay/poll/selection relay/poll/interval relay/postgres relay/metrics relay/publish
-    relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery relay/poll/outbox
-    relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/batch_publisher
-relay/setup: lsn fault relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
+    relay/poll/table relay/poll/source relay/poll/table_state relay/poll/end
+relay/poll: fault relay/retry/stalls relay/retry/recurrence relay/poll/selection relay/poll/interval relay/postgres
+    relay/metrics relay/publish relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery
+    relay/poll/outbox relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end
+    relay/poll/batch_publisher
+relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
 relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/poll
@@ -140,15 +168,10 @@ relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/pol
 # Level 3: they know everybody.
 log: fault measure
 metrics: measure relay/metrics relay
-admin: lsn fault measure relay/metrics relay metrics
-testing/broker: testing
-testing/postgres: testing
-testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/call
-    consumer
-testing: fault testing/broker testing/postgres testing/harness
-config: fault secret units relay/record relay/postgres relay/publish relay log admin
-cli: fault secret event relay/record relay/postgres relay/metrics relay/publish consumer/dead_letter relay/setup relay log
-    metrics admin testing config
+admin: fault lsn measure relay/metrics relay metrics
+config: fault units secret relay/record relay/postgres relay/publish relay log admin
+cli: fault event consumer/dead_letter testing internal secret relay/record relay/postgres relay/metrics relay/publish
+    relay/setup relay log metrics admin config
 ";
 
 #[derive(Debug)]

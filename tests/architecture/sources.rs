@@ -32,10 +32,7 @@ pub fn inner(module: &Module) -> String {
 pub fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     for (name, root) in ROOTS {
-        // Until the packages are two.
-        if Path::new(env!("CARGO_MANIFEST_DIR")).join(root).exists() {
-            read_folder(Path::new(root), &[name.to_owned()], &mut found);
-        }
+        read_folder(Path::new(root), &[name.to_owned()], &mut found);
     }
     found.sort_by(|one, other| one.path.cmp(&other.path));
     found

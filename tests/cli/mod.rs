@@ -190,7 +190,7 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
     let one = program(&postgres.url(), "");
     let printed = one.verb(&["setup", "--with-outbox"]);
     assert_eq!(printed.code, Some(0), "{}", printed.notes);
-    let file = std::env::temp_dir().join(format!("walrelay-setup-{}.sql", std::process::id()));
+    let file = one.folder().join("setup.sql");
     std::fs::write(&file, &printed.out).unwrap();
     let psql = Command::new(postgres.programs().join("psql"))
         .args([&postgres.url(), "-v", "ON_ERROR_STOP=1", "-f", &file.display().to_string()])

@@ -82,7 +82,7 @@ fn a_next_step_about_the_server_the_database_or_privileges_works() {
     let sql = Sql::connect(&postgres.url_of("shop"));
     sql.run("SELECT pg_create_physical_replication_slot('other')");
     let ended = setup(&[]);
-    assert!(ended.notes.contains("SQLSTATE 53400"), "{}", ended.notes);
+    assert!(ended.notes.contains("all 1 replication slots of the server are in use"), "{}", ended.notes);
     sql.run(&printed(&ended.notes, "ALTER SYSTEM SET max_replication_slots"));
     postgres.stop(StopMode::Fast).unwrap();
     postgres.resume().unwrap();
@@ -243,7 +243,8 @@ fn mistakes_of_the_configuration_are_records_with_code_and_next_in_the_format_th
     };
     let many: String = (0..9).map(|number| format!("drain{number} = \"1s\"\n")).collect();
     let many = format!("[shutdown]\n{many}");
-    // The file, the environment over it, --set over both; an invalid value means auto, here without a terminal.
+    // As the file says, the environment over it, --set over both; and whatever cannot be read is auto, here without a
+    // terminal.
     let json = [
         started(&format!("{many}[log]\nformat = \"json\"\n"), &[], &[]),
         started(&many, &[], &[("WALRELAY_LOG__FORMAT", "json")]),

@@ -79,5 +79,5 @@ fn other_signals_are_ignored_and_sighup_of_a_terminal_drains() {
         assert!(began.elapsed() < Duration::from_secs(60), "it has not ended: {}", said());
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(said().contains("stopping: draining"), "{}", said());
+    assert!(said().contains("\"message\":\"draining\""), "{}", said());
 }

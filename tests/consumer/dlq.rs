@@ -189,7 +189,8 @@ fn a_closed_pipe_is_not_an_error() {
     let topic = Topic::create("dlqhead", 1);
     topic.changes(50, 50);
     let script = format!(
-        "set -o pipefail; '{}' --set kafka.brokers=[\"'{}'\"] --set postgres.url=postgres://x@127.0.0.1:1/x dlq list dlqhead | head -1",
+        "set -o pipefail; '{}' --set kafka.brokers=[\"'{}'\"] --set postgres.url=postgres://x@127.0.0.1:1/x \
+         dlq list dlqhead | head -1",
         env!("CARGO_BIN_EXE_walrelay"),
         Kafka::shared().bootstrap()
     );

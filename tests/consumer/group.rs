@@ -71,8 +71,8 @@ fn stall(member: &Process, time: Duration) {
     member.signal("CONT");
 }
 
-/// `WALRELAY_TEST_GROUP_SECONDS` and `WALRELAY_TEST_GROUP_EVENTS` make it longer, `WALRELAY_TEST_GROUP_EVERY` calmer: so many
-/// seconds from one disturbance to the next.
+/// `WALRELAY_TEST_GROUP_SECONDS` and `WALRELAY_TEST_GROUP_EVENTS` make it longer, `WALRELAY_TEST_GROUP_EVERY` calmer:
+/// so many seconds from one disturbance to the next.
 #[test]
 fn i3_i5_members_that_are_killed_paused_and_added_repeat_no_effect_and_leave_nothing_undone() {
     disturbed("chaos", "classic");
@@ -100,8 +100,8 @@ fn disturbed(topic: &str, protocol: &str) {
     effects.check(events);
     wait_until("every offset", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == events);
     drop(members);
-    // A figure, not a promise: the member that takes over from a dead one may be stalled next, before the group has noticed the
-    // first.
+    // A figure, not a promise: the member that takes over from a dead one may be stalled next, before the group has
+    // noticed the first.
     let longest = effects.longest_gap();
     #[expect(clippy::print_stderr, reason = "a figure of the long run")]
     {

@@ -42,7 +42,8 @@ async fn i11_pruning_removes_what_is_old_and_nothing_else() {
             "INSERT INTO walrelay.inbox (consumer, event_id, seen_at)
              SELECT 'a', gen_random_uuid(), now() - interval '8 days' FROM generate_series(1, 25000);
              INSERT INTO walrelay.inbox (consumer, event_id) SELECT 'a', gen_random_uuid() FROM generate_series(1, 100);
-             INSERT INTO walrelay.inbox (consumer, event_id, seen_at) VALUES ('b', gen_random_uuid(), now() - interval '1 year')",
+             INSERT INTO walrelay.inbox (consumer, event_id, seen_at)
+             VALUES ('b', gen_random_uuid(), now() - interval '1 year')",
         )
         .await
         .unwrap();

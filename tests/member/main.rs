@@ -1,9 +1,10 @@
 //! A member of a consumer group as a process of its own, so that tests can kill and stop it.
 //!
-//! `member BROKERS GROUP TOPIC POSTGRES_URL [die=after_commit:N | die=in_transaction:N] [sleep_ms=N] [session_ms=N] [commit_ms=N]`
+//! `member BROKERS GROUP TOPIC POSTGRES_URL [die=after_commit:N | die=in_transaction:N] [sleep_ms=N] [session_ms=N]
+//! [commit_ms=N]`
 //!
-//! It writes each event's effect and its inbox row in one transaction, and prints a line for each partition it is given. It ends
-//! when its standard input does.
+//! It writes each event's effect and its inbox row in one transaction, and prints a line for each partition it is
+//! given. It ends when its standard input does.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a part of the tests")]
 

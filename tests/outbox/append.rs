@@ -81,7 +81,8 @@ fn g3_a_large_batch_arrives_whole_and_in_its_order() {
 fn another_table_with_other_columns_is_written_and_relayed() {
     let mut app = Application::start_with(
         "writer-columns",
-        "table = \"shop.Events\"\n[outbox.columns]\nid = \"Event Id\"\naggregate_type = \"kind\"\naggregate_id = \"key\"\n\
+        "table = \"shop.Events\"\n[outbox.columns]\nid = \"Event Id\"\naggregate_type = \"kind\"\n\
+         aggregate_id = \"key\"\n\
          event_type = \"what\"\npayload = \"body\"\nheaders = \"extra\"\ncreated_at = \"at\"",
         "CREATE SCHEMA shop; CREATE TABLE shop.\"Events\" (\"Event Id\" text PRIMARY KEY, kind varchar(30), key text,
              what text, body json, extra json, at timestamptz)",

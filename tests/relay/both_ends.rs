@@ -1,4 +1,5 @@
-//! A start checks PostgreSQL and Kafka: a fatal error of one ends the relay, also while the other one is down.
+//! A start looks at PostgreSQL and at Kafka: what is wrong for good on one of them ends it, also while the other is
+//! down.
 
 use std::fs;
 use std::thread;
@@ -55,7 +56,7 @@ fn a_fatal_error_of_postgres_ends_the_relay_while_kafka_is_down() {
         (
             "ALTER SYSTEM SET synchronous_standby_names = '*'",
             65,
-            "WR-6520",
+            "WR-6512",
             "ALTER SYSTEM RESET synchronous_standby_names",
         ),
         ("DELETE FROM walrelay.position", 71, "WR-7102", ""),

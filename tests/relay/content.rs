@@ -1,5 +1,5 @@
-//! Text that the server cannot convert: requested without conversion if possible, else a fatal error that names the
-//! event.
+//! Text that the server cannot send: asked for as it is stored where that is possible, else named, and never tried for
+//! ever.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ fn polling_holds_back_only_the_key_of_text_that_cannot_be_converted_until_it_is_
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     let (url, sql) = database(&postgres, "WIN1252");
     let mut program = program(&url, kafka, "win-poll", "mode = \"poll\"\n[source.poll]\nmax_batch_rows = 3");
-    // An unmapped column is not read; with such text in the key the row is still identified.
+    // In a column that nobody maps it is not even read; in the key itself the row is named all the same.
     sql.run(&format!(
         "{INSERT} ('Order', 'k1', 'E', '1', raw('81')), ('Order', 'bad', 'E', '2', NULL),
                      ('Order', 'bad', 'E', raw('6181'), NULL), ('Order', 'bad', 'E', '4', NULL), ('Order', raw('81'), \
@@ -184,4 +184,34 @@ fn c3_after_an_error_of_the_server_nothing_is_confirmed_that_may_hide_events() {
     let log = program.log();
     assert!([Some(66), Some(68)].contains(&code) && log.contains("WR-6603"), "{code:?} {log}");
     assert!(sql.confirmed() <= before, "{} is confirmed, hidden from {before}: {log}", sql.confirmed());
+}
+
+#[test]
+fn after_an_error_of_the_server_no_other_server_is_told_what_is_delivered() {
+    let (first, second) = (Postgres::start(Options::default()).unwrap(), Postgres::start(Options::default()).unwrap());
+    let kafka = Kafka::shared();
+    kafka.create_topic("win-other", 1);
+    let text =
+        "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"win-other\"\n\n[source]\nstore_position = false\n";
+    // The same statements, so that both catalogs read the same.
+    let [sql, other] = [&first, &second].map(|postgres| {
+        let (url, sql) = database(postgres, "WIN1252");
+        sql.run("CREATE ROLE relay LOGIN REPLICATION");
+        let ended = Program::new(&url, &kafka.bootstrap(), text).verb(&["setup", "--apply"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.notes);
+        sql
+    });
+    let both = format!("postgres://relay@127.0.0.1:{},127.0.0.1:{}/win1252", first.port(), second.port());
+    let mut program = Program::new(&both, &kafka.bootstrap(), text);
+    program.start_streaming();
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
+    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    // The first server takes no further connection, and the second one has WAL enough.
+    sql.run("ALTER ROLE relay CONNECTION LIMIT 0");
+    other.run("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)");
+    let before = other.confirmed();
+    assert!(before < sql.confirmed() && sql.confirmed() < other.wal_end());
+    sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '2', NULL), ('Order', 'k1', 'E', '3', raw('81'))"));
+    assert_eq!(program.wait(), Some(68), "{}", program.log());
+    assert_eq!(other.confirmed(), before, "{}", program.log());
 }

@@ -20,8 +20,8 @@ fn events() -> i32 {
     std::env::var("WALRELAY_TEST_EVENTS").map_or(20_000, |text| text.parse().unwrap())
 }
 
-/// Prints the result of a large test, for an acceptance run with `--nocapture`.
-#[expect(clippy::print_stderr, reason = "for an acceptance run")]
+/// What an acceptance run with `--nocapture` shows of a large test.
+#[expect(clippy::print_stderr, reason = "for those who raise the size of a test")]
 fn tell(test: &str, verdict: Verdict, began: Instant) {
     let Verdict { events, repeated } = verdict;
     eprintln!("{test}: {events} events, {repeated} of them again, {:.0} s", began.elapsed().as_secs_f64());

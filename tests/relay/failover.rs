@@ -1,7 +1,7 @@
 //! The primary is lost and its standby is promoted: the relay continues there, or reports the gap.
 //!
-//! Failover slots came with PostgreSQL 17. On an older server the same tests check that `failover = "on"` is an error
-//! and that a promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
+//! Failover slots came with PostgreSQL 17. On an older server the same tests insist that it refuses one by name and
+//! that a promoted standby without the slot is a gap; `make test-versions` runs them on both kinds.
 
 use std::collections::HashSet;
 use std::thread;

@@ -1,9 +1,11 @@
-//! Events that may have been omitted are a gap; accepting a gap skips nothing that can be delivered.
+//! Events that may have been missed are a gap, in whatever way they were missed. Accepting a gap skips nothing that can
+//! be delivered.
 
 use std::time::Duration;
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
+use walrelay_events::testing::StopMode;
 
 use super::catalog_check::accept;
 use super::catalog_check::ends;
@@ -15,7 +17,7 @@ use crate::support::reader;
 use crate::support::source::Sql;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const CREATE: &str =
+pub(super) const CREATE: &str =
     "CREATE PUBLICATION walrelay FOR TABLE outbox_events WITH (publish = 'insert', publish_via_partition_root = true)";
 
 pub(super) fn version(sql: &Sql) -> u32 {
@@ -28,8 +30,8 @@ fn emit(sql: &Sql, key: &str) -> String {
     sql.text(&format!("SELECT event_id::text FROM truth WHERE key = '{key}' ORDER BY version DESC LIMIT 1"))
 }
 
-/// Waits until everything so far is confirmed. A later write of the relay itself is confirmed only after writes of
-/// others.
+/// Waits until everything so far is confirmed. A write of the relay's own behind it is confirmed only once others have
+/// written.
 pub(super) fn await_all(sql: &Sql) {
     let end = sql.wal_end();
     sql.run("SELECT txid_current()");
@@ -74,8 +76,9 @@ fn c3_without_a_stored_position_the_running_process_notices_a_change_while_disco
     program.signal("CONT");
     assert_eq!(program.wait(), Some(66), "{}", program.log());
     assert!(program.log().contains("WR-6603"), "{}", program.log());
+    assert!(!program.log().contains("--accept-gap"), "which could not help: {}", program.log());
     assert!(sql.confirmed() <= before, "{} is confirmed, hidden from {before}", sql.confirmed());
-    // A new process does not know it: its operator has read the error.
+    // Starting it again accepts what it said.
     program.start_streaming();
 }
 
@@ -146,7 +149,98 @@ fn c3_accepting_the_gap_of_a_recreated_publication_skips_nothing_that_can_be_dec
 }
 
 #[test]
-fn c3_another_publication_in_the_configuration_is_a_gap_and_skips_nothing() {
+fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
+    let options = Options { settings: vec!["max_replication_slots = 1".into()], ..Options::default() };
+    let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
+    kafka.create_topic("no-slot", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "no-slot", "");
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    sql.run("DROP PUBLICATION walrelay");
+    emit(&sql, "k1");
+    let row = "SELECT to_jsonb(p)::text FROM walrelay.position p";
+    let refused = |program: &Program, sql: &Sql| {
+        let before = sql.text(row);
+        let ended = program.verb(&["setup", "--apply", "--accept-gap"]);
+        assert!(ended.code == Some(69) && ended.notes.contains("WR-6908"), "{}", ended.notes);
+        assert_eq!(sql.text(row), before);
+        assert_eq!(sql.text("SELECT count(*)::text FROM pg_publication"), "0");
+        sql_of(&ended.notes)
+    };
+    if version(&sql) < 180_000 {
+        refused(&program, &sql);
+    }
+    sql.run("SELECT pg_drop_replication_slot('walrelay'); SELECT pg_create_physical_replication_slot('other')");
+    sql.run(&refused(&program, &sql));
+    drop(sql);
+    postgres.stop(StopMode::Fast).unwrap();
+    postgres.resume().unwrap();
+    let accepted = accept(&program);
+    assert_eq!(accepted.code, Some(0), "{}", accepted.notes);
+    program.start_streaming();
+}
+
+#[test]
+fn a_partition_that_was_unlogged_for_a_moment_is_a_gap_whether_the_relay_runs_or_is_away() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("unlogged", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "unlogged", "");
+    // A table that is in a publication by its own name cannot be unlogged; its partitions can.
+    sql.run(
+        "ALTER TABLE outbox_events RENAME TO aside;
+         CREATE TABLE outbox_events (LIKE aside INCLUDING DEFAULTS) PARTITION BY LIST (aggregate_type);
+         CREATE TABLE outbox_here PARTITION OF outbox_events DEFAULT; CREATE INDEX here ON outbox_here (id);
+         DROP TABLE aside; ALTER PUBLICATION walrelay ADD TABLE outbox_events",
+    );
+    assert_eq!(accept(&program).code, Some(0));
+    let hide = "ALTER TABLE outbox_here SET UNLOGGED; SELECT emit('k2'); ALTER TABLE outbox_here SET LOGGED";
+    for is_away in [false, true] {
+        program.start_streaming();
+        emit(&sql, "k1");
+        await_all(&sql);
+        if is_away {
+            assert_eq!(program.terminate(), Some(0), "{}", program.log());
+        }
+        sql.run(hide);
+        if !is_away {
+            assert_eq!(program.wait(), Some(66), "{}", program.log());
+        }
+        let (code, log) = ends(&mut program);
+        assert!(code == Some(66) && log.contains("SET UNLOGGED"), "{code:?} {log}");
+        assert_eq!(accept(&program).code, Some(0));
+    }
+    // What rewrites the rows in another way is none.
+    for statement in [
+        "VACUUM FULL outbox_here",
+        "CLUSTER outbox_here USING here",
+        "TRUNCATE outbox_events",
+        "ALTER TABLE outbox_events ALTER COLUMN event_type TYPE varchar(99)",
+    ] {
+        sql.run(statement);
+    }
+    program.start_streaming();
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn with_several_hosts_setup_changes_one_server_and_no_other() {
+    // The first one takes ordinary connections only.
+    let options = Options { settings: vec!["max_wal_senders = 0".into()], ..Options::default() };
+    let (first, second) = (Postgres::start(options).unwrap(), Postgres::start(Options::default()).unwrap());
+    let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", first.port(), second.port());
+    let program = Program::new(&both, "127.0.0.1:1", "");
+    let ended = program.verb(&["setup", "--apply", "--with-outbox"]);
+    assert!(ended.code != Some(0) && ended.notes.contains("SQLSTATE 53300"), "{}", ended.notes);
+    for postgres in [&first, &second] {
+        let sql = Sql::connect(&postgres.url());
+        let made =
+            "SELECT concat_ws(' ', (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_publication))";
+        assert_eq!(sql.text(made), "0 0");
+    }
+}
+
+#[test]
+fn c3_another_publication_in_the_configuration_is_a_gap_by_its_own_name_and_skips_nothing() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("other-name", 1);
     let more = "[source]\npublication = \"walrelay\"\n";

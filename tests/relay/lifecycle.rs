@@ -225,7 +225,7 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_attempts_and_right_on
     kafka.create_topic("login", 1);
     let (_, sql) = prepared(&postgres, &address, "login", "");
     let start = |password: &str| {
-        let file = std::env::temp_dir().join(format!("walrelay-login-{}", std::process::id()));
+        let file = postgres.folder().join("kafka-password");
         std::fs::write(&file, password).unwrap();
         let more = format!(
             "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \

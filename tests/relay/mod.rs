@@ -2,6 +2,7 @@
 
 mod both_ends;
 mod catalog_check;
+mod codes;
 mod content;
 mod delivery;
 mod failover;

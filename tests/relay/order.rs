@@ -1,6 +1,7 @@
 //! Order per key, although brokers do not order the requests of two producers.
 //!
-//! The proxy delays the requests of a producer, as a slow broker does, and forwards those of a new connection.
+//! The proxy holds back what a producer has sent, as a broker does that has not read it yet, and lets a new connection
+//! pass.
 
 use std::time::Duration;
 

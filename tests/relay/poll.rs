@@ -1,4 +1,4 @@
-//! The polling source: every committed event arrives in order, with several instances and after any failure.
+//! The polling source: committed events are delivered in order, with several instances and after every failure.
 
 use std::thread;
 use std::thread::JoinHandle;
@@ -51,7 +51,8 @@ pub(super) fn await_text(sql: &Sql, query: &str, expected: &str, program: &Progr
     }
 }
 
-/// Transactions that stay open for random times after their insert, so that numbers are not in commit order.
+/// Transactions that stay open for random times after their insert, so that numbers and commits come in different
+/// orders.
 fn slow_writers(url: &str, count: i32, transactions: i32) -> Vec<JoinHandle<()>> {
     let sql = Sql::connect(url);
     sql.run(

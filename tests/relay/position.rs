@@ -1,4 +1,5 @@
-//! The confirmed position is stored after any failure of the keeper's connection, or an error is logged.
+//! The confirmed position is stored whatever happens to the connection that stores it, or somebody hears that it is
+//! not.
 
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
     sql.run("SET default_transaction_read_only = off");
     sql.run("SELECT emit('k1')");
     sql.await_confirmed(sql.wal_end(), LIMIT);
-    // A position that cannot be stored is an error with its reason; the retained WAL is monitored.
+    // What cannot be stored all the same is an alarm with its reason; what the slot keeps is seen to.
     sql.run(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING \
              ERRCODE = '53100'; END $$;

@@ -3,6 +3,7 @@
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
+use super::catalog_check::accept;
 use super::catalog_check::ends;
 use super::delivery::prepared;
 use super::gaps::await_all;
@@ -122,7 +123,56 @@ fn c10_with_both_names_listed_a_rename_needs_no_restart() {
 }
 
 #[test]
-fn c10_the_polling_source_uses_the_existing_one_of_the_names() {
+fn c10_a_column_that_need_not_be_there_is_missed_when_it_is_renamed_while_the_relay_runs_or_is_away() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("headers-renamed", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "headers-renamed", "");
+    let emit = |headers: &str, number: u32| {
+        sql.run(&format!(
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, {headers})
+             VALUES ('Order', 'k1', 'E', '{number}', '{{\"n\": \"{number}\"}}')"
+        ));
+    };
+    program.start_streaming();
+    emit("headers", 1);
+    await_all(&sql);
+    sql.run("ALTER TABLE outbox_events RENAME COLUMN headers TO more");
+    emit("more", 2);
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    // And at every start that follows.
+    let (code, log) = ends(&mut program);
+    let both = "columns.headers = [\"more\", \"headers\"]";
+    assert!(code == Some(65) && log.contains("WR-6509") && log.contains(both), "{code:?} {log}");
+    let refused = program.verb(&["setup", "--apply"]);
+    assert!(refused.code == Some(65) && refused.notes.contains("WR-6509"), "{}", refused.notes);
+    // What it advises does help, and nothing has gone without its headers.
+    let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"headers-renamed\"\n";
+    let columns = format!("[outbox.columns]\n{}\n", both.trim_start_matches("columns."));
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), &format!("{outbox}{columns}"));
+    delivers(&mut program, &sql);
+    let headers = || -> Vec<String> {
+        let records = reader::read_all(&kafka.bootstrap(), "headers-renamed");
+        records.iter().map(|record| record.header("n").unwrap_or("none").to_owned()).collect()
+    };
+    assert_eq!(headers(), ["1", "2"], "{}", program.log());
+    // One that is dropped is missed once.
+    let mut program = Program::new(&postgres.url(), &kafka.bootstrap(), outbox);
+    sql.run("ALTER TABLE outbox_events RENAME COLUMN more TO headers");
+    emit("headers", 3);
+    delivers(&mut program, &sql);
+    program.start_streaming();
+    emit("headers", 4);
+    await_all(&sql);
+    sql.run("ALTER TABLE outbox_events DROP COLUMN headers");
+    insert(&sql, "outbox_events", "payload", 5);
+    assert_eq!(program.wait(), Some(65), "{}", program.log());
+    delivers(&mut program, &sql);
+    assert_eq!(headers(), ["1", "2", "3", "4", "none"], "{}", program.log());
+    assert!(accept(&program).code == Some(0));
+}
+
+#[test]
+fn c10_the_polling_source_takes_whichever_of_the_names_the_catalog_has() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
     kafka.create_topic("polled-names", 1);
     let sql = Sql::connect(&postgres.url());

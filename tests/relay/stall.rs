@@ -1,11 +1,15 @@
-//! A stall of Kafka: the reason is logged, nothing is repeated, and delivery resumes when the broker is up.
+//! A Kafka that acknowledges nothing: the cause is named, nothing is repeated for it, and delivery follows the broker's
+//! return.
 
 use std::time::Duration;
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
+use super::catalog_check::accept;
 use super::delivery::prepared;
+use super::gaps::CREATE;
+use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::raw;
@@ -75,7 +79,42 @@ fn f24_a_partition_whose_broker_is_down_is_logged_and_repeats_only_the_open_tran
 }
 
 #[test]
-fn a_relay_at_its_in_flight_limit_disconnects_before_the_server_may_give_the_slot_to_another() {
+fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
+    kafka.create_topic("outage", 1);
+    let again = format!("DROP PUBLICATION walrelay; {CREATE}");
+    for (store_position, after, wrong, exit, code, right) in [
+        // Later than the first look.
+        (true, 4, "DROP PUBLICATION walrelay", 65, "WR-6502", CREATE),
+        // Right again: only this process knows.
+        (false, 0, &again, 66, "WR-6603", ""),
+        (true, 0, "SELECT pg_drop_replication_slot('walrelay')", 66, "WR-6601", ""),
+    ] {
+        let more = format!("[source]\ndisconnect_on_stall_after = \"2s\"\nstore_position = {store_position}\n");
+        let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "outage", &more);
+        program.start_streaming();
+        sql.run("SELECT emit('k1')");
+        await_all(&sql);
+        kafka.freeze(0);
+        sql.run("SELECT emit('k1')");
+        program.await_that("the stall", |program| program.log().contains("WR-6933"));
+        let active = "SELECT count(*)::text FROM pg_replication_slots WHERE active";
+        program.await_that("the slot to be left", |_| sql.text(active) == "0");
+        std::thread::sleep(Duration::from_secs(after));
+        sql.run(wrong);
+        assert_eq!(program.wait(), Some(exit), "{wrong}: {}", program.log());
+        assert!(program.log().contains(code), "{wrong}: {}", program.log());
+        kafka.thaw(0);
+        sql.run(right);
+        let accepted = accept(&program);
+        assert_eq!(accepted.code, Some(0), "{wrong}: {}", accepted.notes);
+        program.start_streaming();
+        assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    }
+}
+
+#[test]
+fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
     let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(1));
     kafka.create_topic("full", 1);
     let more = "[source]\ndisconnect_on_stall_after = \"10m\"\n[delivery]\nmax_in_flight_bytes = \"64KiB\"\n";

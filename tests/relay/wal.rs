@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
+use std::time::Instant;
 
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
@@ -21,6 +22,9 @@ use walrelay::relay::postgres::Session;
 use walrelay::relay::postgres::Stream;
 use walrelay::relay::postgres::Target;
 use walrelay::relay::postgres::connect_ordinary;
+use walrelay::relay::stream::feedback::Feedback;
+use walrelay::relay::stream::feedback::Pace;
+use walrelay::relay::stream::feedback::Reportable;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::Fate;
 use walrelay_events::testing::Options;
@@ -33,6 +37,15 @@ fn target(text: &str) -> Target {
 
 fn config() -> Config {
     Config { max_row_bytes: 1 << 20, ..Config::default() }
+}
+
+/// What the relay makes of a position once it is stored.
+fn stored(position: Lsn) -> Reportable {
+    let (limit, confirmed) = (Duration::from_secs(60), Ledger::new(position).settle());
+    let pace = Pace { wal_sender_timeout: limit, max_silence: limit, disconnect_on_stall_after: limit };
+    let mut feedback = Feedback::new(pace, confirmed, Instant::now());
+    feedback.persisted(confirmed);
+    feedback.reportable().unwrap()
 }
 
 async fn sql(postgres: &Postgres, statements: &[&str]) {
@@ -245,7 +258,7 @@ async fn a_stream_goes_on_where_it_was_confirmed_and_the_slot_has_one_reader() {
     stream.finish(Duration::from_secs(5)).await.unwrap();
     let mut stream = start().await.unwrap();
     assert_eq!(transaction(&mut stream).await.unwrap(), (5_000, end));
-    stream.confirm(Ledger::new(end).settle());
+    stream.confirm(stored(end));
     stream.finish(Duration::from_secs(5)).await.unwrap();
 
     let ordinary = connect_ordinary(&at, &config(), "test").await.unwrap();
@@ -284,7 +297,7 @@ async fn an_ordinary_connection_hears_of_a_shutdown_and_a_stream_ends_with_it() 
         if buffer.len() >= 23 && buffer[0] == b'd' && buffer[5] == b'k' {
             let end = Lsn::from_wire(u64::from_be_bytes(buffer[6..14].try_into().unwrap()));
             stream.consume(23);
-            stream.confirm(Ledger::new(end).settle());
+            stream.confirm(stored(end));
             stream.queue_status(false);
         } else if !buffer.is_empty() {
             let whole = buffer.len();

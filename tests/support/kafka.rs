@@ -61,22 +61,23 @@ impl Kafka {
         Self::start_with(count, "", &[])
     }
 
-    /// One broker with a second door, whose address is given: there `app` comes in by `secret`, and may do nothing that has
-    /// not been granted.
+    /// One broker with a second door, whose address is given: there `app` comes in by `secret`, and may do nothing that
+    /// has not been granted.
     pub fn guarded() -> (Self, String) {
         let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
                           super.users=User:ANONYMOUS\n";
         Self::with_door("PLAIN", "plain.PlainLoginModule required user_app=\"secret\"", authorizer, &[])
     }
 
-    /// One broker with a second door, whose address is given: there clients log in as `walrelay` with the password `right`.
+    /// One broker with a second door, whose address is given: there clients log in as `walrelay` with the password
+    /// `right`.
     pub fn with_login() -> (Self, String) {
         let user = ["--add-scram", "SCRAM-SHA-256=[name=walrelay,password=right]"];
         Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", "", &user)
     }
 
-    /// One broker with a second door, whose address is given: there `app` logs in by SCRAM with the password `secret`, and may do
-    /// nothing that has not been granted.
+    /// One broker with a second door, whose address is given: there `app` logs in by SCRAM with the password `secret`,
+    /// and may do nothing that has not been granted.
     pub fn guarded_by_scram() -> (Self, String) {
         let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
                           super.users=User:ANONYMOUS\n";
@@ -88,7 +89,8 @@ impl Kafka {
     pub fn behind_proxy() -> (Self, Proxy) {
         let (door, port) = (free_port(), free_port());
         let further = format!(
-            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,\
+             DOOR://127.0.0.1:{door}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{port}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:PLAINTEXT\n"
         );
@@ -99,7 +101,8 @@ impl Kafka {
     fn with_door(mechanism: &str, module: &str, further: &str, format: &[&str]) -> (Self, String) {
         let door = free_port();
         let further = format!(
-            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,DOOR://127.0.0.1:{door}\n\
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,\
+             DOOR://127.0.0.1:{door}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{door}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:SASL_PLAINTEXT\n\
              sasl.enabled.mechanisms={mechanism}\nlistener.name.door.{}.sasl.jaas.config=\
@@ -136,7 +139,8 @@ impl Kafka {
                  min.insync.replicas={least}\nlog.cleaner.dedupe.buffer.size=8388608\n\
                  group.initial.rebalance.delay.ms=0\ngroup.consumer.min.session.timeout.ms=1000\n\
                  group.consumer.session.timeout.ms=6000\ngroup.consumer.min.heartbeat.interval.ms=100\n\
-                 group.consumer.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n\
+                 group.consumer.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\n\
+                 broker.heartbeat.interval.ms=500\n\
                  {further}",
                 id = place + 1,
                 voters = voters.join(","),
@@ -231,7 +235,7 @@ impl Kafka {
     pub fn kill(&mut self, place: usize) {
         self.signal(place, Signal::KILL);
         if let Some(mut process) = self.nodes[place].process.take() {
-            drop(process.stdin.take());
+            writeln!(process.stdin.take().unwrap(), "kept").unwrap();
             let _ = process.wait();
         }
     }
@@ -243,8 +247,8 @@ impl Kafka {
         self.await_started(place);
     }
 
-    /// Starts the only broker anew as one that its controller takes for gone again and again, until something is so. Its
-    /// answers name no broker then; whether a client stumbles over one is a matter of luck.
+    /// Starts the only broker anew as one that its controller takes for gone again and again, until something is so.
+    /// Its answers name no broker then; whether a client stumbles over one is a matter of luck.
     pub fn waver_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
         for _ in 0..8 {
             self.start_anew(|properties| properties.replace(WAVERING, "") + WAVERING);
@@ -295,10 +299,13 @@ impl Kafka {
         let home = self.home(place);
         let log = fs::File::create(home.join("log")).unwrap();
         let java = java(&home, &["kafka.Kafka", &home.join("server.properties").display().to_string()]);
-        // The shell's standard input ends when this process does, however it ends; then the broker is killed.
-        let script = "pidfile=$1; shift; \"$@\" </dev/null & echo $! > \"$pidfile\"; cat > /dev/null; kill -9 $!";
+        // The shell's standard input ends when this process does, however it ends; then the broker is killed, and
+        // nothing of it is left unless a word says so.
+        let script = "folder=$1; pidfile=$2; shift 2; \"$@\" </dev/null & echo $! > \"$pidfile\"; read -r kept; kill \
+                      -9 $!; wait $!; [ -n \"$kept\" ] || rm -rf \"$folder\"";
         let process = Command::new("sh")
             .args(["-c", script, "sh"])
+            .arg(&self.folder)
             .arg(home.join("pid"))
             .arg(java.get_program())
             .args(java.get_args())

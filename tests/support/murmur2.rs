@@ -1,4 +1,5 @@
-//! The partition that Java's default partitioner gives a key: murmur2, seed 0x9747b28c, made positive, modulo the count.
+//! The partition that Java's default partitioner gives a key: murmur2, seed 0x9747b28c, made positive, modulo the
+//! count.
 
 /// Gives the partition of a key.
 pub fn partition(key: &[u8], partitions: i32) -> i32 {

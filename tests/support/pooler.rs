@@ -29,7 +29,8 @@ impl Pooler {
         let folder = std::env::temp_dir().join(format!("walrelay-pooler-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 user=postgres port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\n* = host=127.0.0.1 user=postgres port={}\n[pgbouncer]\nlisten_addr = \
+             127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = any\nlogfile = {folder}/log\n{settings}\n",
             postgres.port(),
             folder = folder.display()

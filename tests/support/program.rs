@@ -40,7 +40,8 @@ impl Program {
         let port = free_port();
         let brokers: Vec<String> = brokers.split(',').map(|broker| format!("\"{broker}\"")).collect();
         let text = format!(
-            "[postgres]\nurl = \"{url}\"\n\n[kafka]\nbrokers = [{}]\nmetrics = true\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n\n{more}\n",
+            "[postgres]\nurl = \"{url}\"\n\n[kafka]\nbrokers = [{}]\nmetrics = true\n\n[http]\nlisten = \
+             \"127.0.0.1:{port}\"\n\n{more}\n",
             brokers.join(", ")
         );
         fs::write(folder.join("config.toml"), text).unwrap();

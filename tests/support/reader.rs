@@ -99,8 +99,8 @@ pub struct Verdict {
     pub repeated: usize,
 }
 
-/// Insists on: nothing lost, nothing invented, one partition per key and Java's own, a rewind but never a swap. Counts what
-/// was repeated, and insists that a repetition is the same record.
+/// Insists on: nothing lost, nothing invented, one partition per key and Java's own, a rewind but never a swap. Counts
+/// what was repeated, and insists that a repetition is the same record.
 pub fn check(records: &[Record], truth: &Truth, partitions: i32) -> Verdict {
     let mut by_key: HashMap<String, Vec<&Record>> = HashMap::new();
     for record in records {

@@ -48,8 +48,8 @@ impl Sql {
         self.text(&format!("SELECT ({sql})::text")).parse().unwrap()
     }
 
-    /// Gives the end of the WAL: that of its last record. At the beginning of a page the server's function gives the place behind
-    /// the page's header, which nothing ends at.
+    /// Gives the end of the WAL: that of its last record. At the beginning of a page the server's function gives the
+    /// place behind the page's header, which nothing ends at.
     pub fn wal_end(&self) -> Lsn {
         let next = self.lsn("SELECT pg_current_wal_insert_lsn()");
         self.lsn(&format!(

@@ -1,4 +1,4 @@
--- The inbox: which events a consumer has dealt with, written in the transaction of what it did.
+-- The inbox: the events that each consumer has handled. Rows are inserted in the transaction of the handler.
 CREATE SCHEMA IF NOT EXISTS walrelay;
 
 CREATE TABLE IF NOT EXISTS walrelay.inbox (
@@ -8,5 +8,5 @@ CREATE TABLE IF NOT EXISTS walrelay.inbox (
     PRIMARY KEY (consumer, event_id)
 );
 
--- For the pruning by age; a block range index costs next to nothing on insert.
+-- For pruning by age. A block range index costs almost nothing on insert.
 CREATE INDEX IF NOT EXISTS inbox_seen_at ON walrelay.inbox USING brin (seen_at);

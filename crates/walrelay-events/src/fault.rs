@@ -1,7 +1,7 @@
 //! How failures are reported: a stable code, what happened, and what to do next.
 //!
-//! Every module has its own error type and implements [`Diagnose`] for it. The code determines the exit code of the process, the
-//! fate determines what the relay does next.
+//! Every module has its own error type and implements [`Diagnose`] for it. The code determines the exit code of the
+//! process, the fate determines what the relay does next.
 
 use std::error::Error;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What the relay and the consumer share about librdkafka: which properties concern connections, which are refused because they
-//! break a guarantee, and when a client has lost every broker.
+//! What the relay and the consumer share about librdkafka: which properties concern connections, which are refused
+//! because they break a guarantee, and when a client has lost every broker.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,9 +49,9 @@ pub fn is_connection_property(name: &str) -> bool {
 
 /// Whether a client has lost every broker.
 ///
-/// Since librdkafka 2.10 a client drops every broker that a metadata response does not contain, the bootstrap servers included.
-/// A response without brokers, as brokers send it after they lost their controller, can leave the client without any broker for
-/// good: the bootstrap that should follow is cancelled at the end of the same response
+/// Since librdkafka 2.10 a client drops every broker that a metadata response does not contain, the bootstrap servers
+/// included. A response without brokers, as brokers send it after they lost their controller, can leave the client
+/// without any broker for good: the bootstrap that should follow is cancelled at the end of the same response
 /// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only a new client helps.
 #[derive(Debug, Default)]
 pub struct Brokers {
@@ -60,8 +60,8 @@ pub struct Brokers {
 }
 
 impl Brokers {
-    /// Takes the brokers of the statistics. While brokers change there can be none for a moment, so two consecutive statistics
-    /// must be without.
+    /// Takes the brokers of the statistics. While brokers change there can be none for a moment, so two consecutive
+    /// statistics must be without.
     pub fn note(&self, statistics: &Statistics) {
         let is_known = |source: &str| matches!(source, "learned" | "configured");
         let has_none = !statistics.brokers.values().any(|broker| is_known(&broker.source));

@@ -1,24 +1,24 @@
-//! The application's half of walrelay: typed events into a transactional outbox, and out of Kafka into handlers.
+//! The application's half of walrelay: appends typed events to a transactional outbox, and runs handlers on events from
+//! Kafka.
 //!
 //! ```text
 //!   application                                                                     application
 //!   outbox --insert, in the caller's transaction--> table --WAL--> relay --> Kafka --> consumer --> handler + inbox
 //! ```
 //!
-//! The relay between the two is the program `walrelay`. By default the library holds events alone; each further part is
-//! a feature, and an application that only writes events builds neither librdkafka nor OpenSSL:
+//! The relay between the two is the program `walrelay`. Without features the library contains only events. An
+//! application that only writes events builds neither librdkafka nor OpenSSL.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `outbox` | typed events into the outbox table, on tokio-postgres |
+//! | `outbox` | appending events to the outbox table, on tokio-postgres |
 //! | `sqlx` | the same, on sqlx |
-//! | `consumer` | Kafka to handlers: lanes, retries, dead letters, inbox |
-//! | `otel` | the trace context of the current span into the outbox, and a linked span around each handler |
-//! | `testing` | throwaway servers and a harness, for applications' own tests |
+//! | `consumer` | Kafka to handlers: lanes, retries, dead-letter topics, inbox |
+//! | `otel` | the trace context of the current span into the outbox, and a linked span for each handler call |
+//! | `testing` | throwaway servers and a harness, for tests of applications |
 //! | `vendored` | OpenSSL built from source instead of the system's |
 //!
-//! The manual for applications is `docs/library.md` in the repository; `docs/events.md` says how events are defined and
-//! changed.
+//! The manual is `docs/library.md` in the repository. `docs/events.md` describes how to define and change events.
 
 #![warn(missing_docs)]
 

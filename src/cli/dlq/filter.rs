@@ -66,8 +66,8 @@ impl Filter {
             && self.until.is_none_or(|until| written <= until)
     }
 
-    /// Returns whether a record is redriven. Of two records with the same origin only the first one is, unless `--at` selects the
-    /// other.
+    /// Returns whether a record is redriven. Of two records with the same origin only the first one is, unless `--at`
+    /// selects the other.
     pub(super) fn matches_redrive(&self, dead_letter: &DeadLetter) -> bool {
         self.matches(dead_letter) && (!dead_letter.is_repeated || self.at.is_some())
     }

@@ -1,8 +1,9 @@
 //! `walrelay dlq`: lists, shows and redrives dead-letter records.
 //!
-//! `list` and `show` only read. `redrive` writes records to the topics that they came from, byte for byte and one after another,
-//! and marks them as redriven in the dead-letter topic, so that they are not redriven again by default. Records are visited
-//! partition by partition, in the order of their offsets, up to the end of the topic when the verb started.
+//! `list` and `show` only read. `redrive` writes records to the topics that they came from, byte for byte and one after
+//! another, and marks them as redriven in the dead-letter topic, so that they are not redriven again by default.
+//! Records are visited partition by partition, in the order of their offsets, up to the end of the topic when the verb
+//! started.
 
 mod filter;
 mod show;

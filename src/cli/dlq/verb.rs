@@ -1,4 +1,4 @@
-//! What `walrelay dlq` is asked for.
+//! The arguments of `walrelay dlq`.
 
 use clap::Subcommand;
 
@@ -8,30 +8,30 @@ use super::filter::Filter;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DlqVerb {
-    /// List letters, one line each
+    /// List dead-letter records, one line each
     List {
         #[command(flatten)]
         filter: Filter,
-        /// How they are printed
+        /// The output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Show letters whole: headers and value
+    /// Show dead-letter records with headers and value
     Show {
         #[command(flatten)]
         filter: Filter,
-        /// How they are printed
+        /// The output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Bring letters back to the topics they came from
+    /// Write dead-letter records to their original topics again
     Redrive {
         #[command(flatten)]
         filter: Filter,
-        /// Bring them to this topic instead
+        /// Write them to this topic instead
         #[arg(long, value_name = "TOPIC")]
         to: Option<String>,
-        /// Only tell what would be done
+        /// Print what would be written, and write nothing
         #[arg(long)]
         dry_run: bool,
     },

@@ -35,7 +35,7 @@ pub struct RowVersion {
 }
 
 /// How one table is published.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Table {
     /// The table's OID.
     pub oid: i64,
@@ -44,6 +44,34 @@ pub struct Table {
     pub ways: BTreeSet<String>,
     /// Whether its rows are WAL-logged, and how many tables inherit from it.
     pub shape: String,
+    /// The columns, by their number, which a new name does not change.
+    #[serde(default)]
+    pub columns: BTreeMap<i64, Column>,
+    /// What keeps the rows: the oid of the TOAST table by that of the table or partition. An ALTER TABLE that rewrites
+    /// the rows makes a new one; VACUUM FULL, CLUSTER and TRUNCATE do not.
+    #[serde(default)]
+    pub heaps: BTreeMap<i64, i64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Column {
+    pub name: String,
+    /// The oid of its type.
+    pub kind: i64,
+    /// What it is mapped as.
+    pub role: Option<String>,
+}
+
+/// A column that was mapped and has another name now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Renamed {
+    pub table: String,
+    /// What the column was mapped as.
+    pub role: String,
+    /// Its name before.
+    pub before: String,
+    /// Its name now.
+    pub now: String,
 }
 
 impl Coverage {
@@ -80,12 +108,30 @@ impl Coverage {
             let same = self.tables.values().find(|earlier| earlier.oid == table.oid);
             let earlier = same.or_else(|| self.tables.get(name))?;
             if !earlier.ways.is_disjoint(&table.ways) {
-                return None;
+                let is_rewritten = earlier.was_rewritten(table);
+                return is_rewritten.then(|| {
+                    format!("rows of table {name} were rewritten, as by ALTER TABLE ... SET UNLOGGED and SET LOGGED")
+                });
             }
             Some(if earlier.oid == table.oid {
                 format!("table {name} was removed from the publication and added again, or published in another way")
             } else {
                 format!("table {name} was dropped and created again (oid {}, then {})", earlier.oid, table.oid)
+            })
+        })
+    }
+
+    /// Gives a mapped column that was renamed since, where no other column has its role: events would lack its values.
+    #[must_use]
+    pub fn renamed(&self, later: &Self) -> Option<Renamed> {
+        later.tables.iter().find_map(|(name, table)| {
+            let earlier = self.tables.values().find(|earlier| earlier.oid == table.oid)?;
+            earlier.columns.iter().find_map(|(number, before)| {
+                let role = before.role.clone()?;
+                let now = table.columns.get(number).filter(|now| now.name != before.name)?;
+                let has_column = table.columns.values().any(|column| column.role.as_ref() == Some(&role));
+                let (before, now) = (before.name.clone(), now.name.clone());
+                (!has_column).then(|| Renamed { table: name.clone(), role, before, now })
             })
         })
     }
@@ -97,6 +143,18 @@ impl Coverage {
     }
 }
 
+impl Table {
+    /// Says whether its rows may have been out of the WAL for a moment. A change of the columns rewrites them as well,
+    /// and a table that is in a publication by its own name cannot be unlogged.
+    fn was_rewritten(&self, later: &Self) -> bool {
+        let kinds = |table: &Self| -> Vec<_> { table.columns.iter().map(|(at, column)| (*at, column.kind)).collect() };
+        let by_name = self.ways.intersection(&later.ways).any(|way| way.starts_with("table "));
+        let mut heaps = self.heaps.iter().filter(|(oid, _)| !by_name || **oid != self.oid);
+        kinds(self) == kinds(later)
+            && heaps.any(|(oid, toast)| later.heaps.get(oid).is_some_and(|later| later != toast))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +162,7 @@ mod tests {
     fn coverage(publication: (i64, &str), tables: &[(&str, i64, &[&str])]) -> Coverage {
         let table = |(name, oid, ways): &(&str, i64, &[&str])| {
             let ways = ways.iter().map(|way| (*way).to_owned()).collect();
-            ((*name).to_owned(), Table { oid: *oid, ways, shape: "p".to_owned() })
+            ((*name).to_owned(), Table { oid: *oid, ways, shape: "p".to_owned(), ..Table::default() })
         };
         Coverage {
             name: "p".to_owned(),
@@ -141,9 +199,83 @@ mod tests {
         // Stored by a version without the name.
         let unnamed = Coverage { name: String::new(), ..before.clone() };
         assert_eq!(unnamed.unseen(&before), None);
-        assert_eq!(Coverage::parse(&unnamed.to_text().replace("\"name\":\"\",", "")), Some(unnamed));
+        assert_eq!(Coverage::parse(&unnamed.to_text().replace("\"name\":\"\",", "")), Some(unnamed.clone()));
+        let text = unnamed.to_text().replace(",\"columns\":{},\"heaps\":{}", "");
+        assert!(!text.contains("heaps") && Coverage::parse(&text) == Some(unnamed), "stored by an earlier version");
         let doubtful = Coverage { failed_check: Some("x".to_owned()), ..before.clone() };
         assert_eq!(doubtful.unseen(&before).as_deref(), Some("x"));
         assert_eq!(Coverage::parse(&doubtful.to_text()), Some(doubtful));
+    }
+
+    #[test]
+    fn rows_that_were_rewritten_may_have_been_unlogged_unless_the_table_or_its_columns_say_otherwise() {
+        let table = |ways: &[&str], kind: i64, heaps: &[(i64, i64)]| Coverage {
+            tables: BTreeMap::from([(
+                "a".to_owned(),
+                Table {
+                    oid: 10,
+                    ways: ways.iter().map(|way| (*way).to_owned()).collect(),
+                    columns: BTreeMap::from([(1, Column { name: "id".to_owned(), kind, role: None })]),
+                    heaps: heaps.iter().copied().collect(),
+                    ..Table::default()
+                },
+            )]),
+            ..coverage((1, "7"), &[])
+        };
+        let rows = [
+            (table(&["all tables"], 25, &[(10, 50)]), table(&["all tables"], 25, &[(10, 51)]), true),
+            (table(&["all tables"], 25, &[(10, 50)]), table(&["all tables"], 25, &[(10, 50)]), false),
+            // The type of a column was changed, which rewrites the rows; a partition came, and another went.
+            (table(&["all tables"], 25, &[(10, 50)]), table(&["all tables"], 23, &[(10, 51)]), false),
+            (
+                table(&["all tables"], 25, &[(20, 50), (21, 51)]),
+                table(&["all tables"], 25, &[(21, 51), (22, 52)]),
+                false,
+            ),
+            // By its own name a table cannot be unlogged, and its partitions can.
+            (table(&["table 20/7"], 25, &[(10, 50)]), table(&["table 20/7"], 25, &[(10, 51)]), false),
+            (table(&["table 20/7"], 25, &[(20, 50)]), table(&["table 20/7"], 25, &[(20, 51)]), true),
+            // Stored by a build that noted nothing of it.
+            (table(&["all tables"], 25, &[]), table(&["all tables"], 25, &[(10, 51)]), false),
+        ];
+        for (earlier, later, expected) in rows {
+            let found = earlier.unseen(&later);
+            assert_eq!(found.is_some_and(|what| what.contains("rewritten")), expected, "{earlier:?} {later:?}");
+        }
+    }
+
+    #[test]
+    fn c10_a_mapped_column_with_another_name_is_found_by_its_number() {
+        let table = |oid: i64, columns: &[(i64, &str, Option<&str>)]| Coverage {
+            tables: BTreeMap::from([(
+                "a".to_owned(),
+                Table {
+                    oid,
+                    columns: columns
+                        .iter()
+                        .map(|(number, name, role)| {
+                            (*number, Column { name: (*name).to_owned(), kind: 25, role: role.map(str::to_owned) })
+                        })
+                        .collect(),
+                    ..Table::default()
+                },
+            )]),
+            ..coverage((1, "7"), &[])
+        };
+        let before = table(10, &[(1, "id", Some("id")), (2, "headers", Some("headers"))]);
+        let rows = [
+            (before.clone(), false),
+            (table(10, &[(1, "id", Some("id")), (2, "more", None)]), true),
+            // Mapped by its new name, dropped, in its place another one, and another table.
+            (table(10, &[(1, "id", Some("id")), (2, "more", Some("headers"))]), false),
+            (table(10, &[(1, "id", Some("id"))]), false),
+            (table(10, &[(1, "id", Some("id")), (2, "more", None), (3, "headers", Some("headers"))]), false),
+            (table(11, &[(1, "id", Some("id")), (2, "more", None)]), false),
+            // Not mapped any more, by configuration.
+            (table(10, &[(1, "id", Some("id")), (2, "headers", None)]), false),
+        ];
+        for (later, expected) in rows {
+            assert_eq!(before.renamed(&later).is_some(), expected, "{later:?}");
+        }
     }
 }

@@ -79,6 +79,18 @@ pub enum Error {
         /// Tables of publications that it may be after a rename.
         published: Vec<String>,
     },
+    /// A column that the table need not have has another name: events would go on without its values.
+    #[error("column {before:?} of table {table}, which is mapped as {role}, was renamed to {now:?}")]
+    ColumnRenamed {
+        /// Its name.
+        table: String,
+        /// The column's name before.
+        before: String,
+        /// Its name now.
+        now: String,
+        /// What it is mapped as.
+        role: String,
+    },
     /// A table lacks a column.
     #[error("table {table} has no column {column} in the catalog, which is mapped as {role}")]
     ColumnMissing {
@@ -125,7 +137,8 @@ impl Diagnose for Error {
             Self::TableMissing { .. } | Self::ColumnMissing { .. } | Self::Ambiguous { .. } | Self::Column { .. } => {
                 Code::new(Exit::Contract, 4)
             }
-            Self::TableUnfit { .. } => Code::new(Exit::Contract, 7),
+            Self::TableUnfit { .. } => Code::new(Exit::Contract, 8),
+            Self::ColumnRenamed { .. } => Code::new(Exit::Contract, 9),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
     }
@@ -141,6 +154,7 @@ impl Diagnose for Error {
             | Self::TableUnfit { .. }
             | Self::Unseen { .. }
             | Self::TableMissing { .. }
+            | Self::ColumnRenamed { .. }
             | Self::ColumnMissing { .. }
             | Self::Ambiguous { .. }
             | Self::Column { .. } => Fate::Fatal,
@@ -193,6 +207,10 @@ impl Diagnose for Error {
                 };
                 format!("create it with `walrelay setup --apply --with-outbox`, or correct outbox.table{renamed}")
             }
+            Self::ColumnRenamed { before, now, role, .. } => format!(
+                "{}; or, if it is not to be sent any more, run `walrelay setup --apply --accept-gap`",
+                both_names(role, now, before)
+            ),
             Self::ColumnMissing { both_names, addition, role, .. } => format!(
                 "run `{addition}`, or name the right column {}; if it was renamed, set {both_names} for this \
                  [[outbox]] and restart: older WAL has the old name",
@@ -206,6 +224,12 @@ impl Diagnose for Error {
             }
         })
     }
+}
+
+/// What to configure for a renamed column.
+pub(in crate::relay) fn both_names(role: &str, now: &str, before: &str) -> String {
+    let option = if role == "partition" { "" } else { "columns." };
+    format!("set {option}{role} = [{now:?}, {before:?}] for this [[outbox]] and restart: older WAL has the old name")
 }
 
 /// The option that names the column of a role.

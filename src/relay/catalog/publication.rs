@@ -82,7 +82,7 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
     let full = quote_table((schema, table));
     for row in client.query(&sql, &[&name, &schema, &table]).await.map_err(query)? {
         let column: String = get(&row, 0)?;
-        let Some(role) = role_of(route, &column) else { continue };
+        let Some(role) = route.names().role_of(&column).map(Role::name) else { continue };
         let generated: String = get(&row, 1)?;
         let kind = if generated.is_empty() { "" } else { "generated " };
         let publication = quote(name);
@@ -119,10 +119,4 @@ fn unpublished(route: &Route, column: &str, role: &str, generated: &str, kind: &
     };
     let what = format!("has the generated column {column:?}, which is mapped as {role} and cannot be published");
     Error::TableUnfit { table: route.name(), what, remedy }
-}
-
-fn role_of(route: &Route, column: &str) -> Option<&'static str> {
-    let names = Role::ALL.into_iter().zip(&route.names().0);
-    let mut mapped = names.filter(|(_, name)| name.as_ref().is_some_and(|name| name.is(column)));
-    mapped.next().map(|(role, _)| role.name())
 }

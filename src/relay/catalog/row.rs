@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
+use crate::lsn::Lsn;
 use crate::relay::postgres;
 
 use super::error::Error;
@@ -20,6 +21,10 @@ pub(in crate::relay) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     column: usize,
 ) -> Result<T, Error> {
     row.try_get(column).map_err(query)
+}
+
+pub(in crate::relay) fn lsn(text: &str) -> Result<Lsn, Error> {
+    postgres::position(text).map_err(Error::Query)
 }
 
 pub(in crate::relay) fn query(error: tokio_postgres::Error) -> Error {

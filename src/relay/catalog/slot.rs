@@ -6,6 +6,7 @@ use crate::lsn::Lsn;
 
 use super::error::Error;
 use super::row::get;
+use super::row::lsn;
 use super::row::query;
 
 /// A slot that this relay can use.
@@ -50,11 +51,7 @@ pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<S
         return Err(Error::SlotLost { slot: slot.to_owned(), reason: text(7)? });
     }
     match get::<Option<String>>(&row, 6)? {
-        Some(position) => Ok(Slot { confirmed: lsn(&position), is_synced: get(&row, 9)? }),
+        Some(position) => Ok(Slot { confirmed: lsn(&position)?, is_synced: get(&row, 9)? }),
         None => Err(unusable("has no confirmed position".to_owned())),
     }
-}
-
-fn lsn(text: &str) -> Lsn {
-    text.parse().unwrap_or(Lsn::ZERO)
 }

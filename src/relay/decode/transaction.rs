@@ -27,6 +27,8 @@ pub enum TransactionState {
     Between,
     /// This transaction is open.
     Within(Begun),
+    /// This transaction is open, and its rows are skipped: it was enqueued completely before the connection was lost.
+    Skipping(Begun),
 }
 
 /// The stream violates the protocol.
@@ -80,23 +82,24 @@ pub enum Violation {
 impl TransactionState {
     /// Enters a transaction.
     pub fn enter(&mut self, begun: Begun) -> Result<(), Violation> {
-        match self {
-            Self::Between => {
-                *self = Self::Within(begun);
-                Ok(())
-            }
-            Self::Within(_) => Err(Violation::BeginInside { xid: begun.xid }),
-        }
+        self.open(begun, Self::Within(begun))
     }
 
-    /// Leaves the transaction whose commit record starts at `found` and ends at `end`.
-    pub fn leave(&mut self, found: Lsn, end: Lsn) -> Result<Begun, Violation> {
+    /// Enters a transaction that is skipped.
+    pub fn skip(&mut self, begun: Begun) -> Result<(), Violation> {
+        self.open(begun, Self::Skipping(begun))
+    }
+
+    /// Leaves the transaction whose commit record starts at `found` and ends at `end`. Gives the state before.
+    pub fn leave(&mut self, found: Lsn, end: Lsn) -> Result<Self, Violation> {
         match mem::take(self) {
-            Self::Within(begun) if begun.commit_lsn != found => {
+            Self::Within(begun) | Self::Skipping(begun) if begun.commit_lsn != found => {
                 Err(Violation::CommitElsewhere { announced: begun.commit_lsn, found })
             }
-            Self::Within(_) if end <= found => Err(Violation::EndBeforeCommit { commit: found, end }),
-            Self::Within(begun) => Ok(begun),
+            Self::Within(_) | Self::Skipping(_) if end <= found => {
+                Err(Violation::EndBeforeCommit { commit: found, end })
+            }
+            left @ (Self::Within(_) | Self::Skipping(_)) => Ok(left),
             Self::Between => Err(Violation::CommitWithoutBegin { found }),
         }
     }
@@ -104,9 +107,17 @@ impl TransactionState {
     /// Gives the open transaction, which a row needs.
     pub const fn within(&self) -> Result<Begun, Violation> {
         match self {
-            Self::Within(begun) => Ok(*begun),
+            Self::Within(begun) | Self::Skipping(begun) => Ok(*begun),
             Self::Between => Err(Violation::RowOutside),
         }
+    }
+
+    fn open(&mut self, begun: Begun, opened: Self) -> Result<(), Violation> {
+        if *self != Self::Between {
+            return Err(Violation::BeginInside { xid: begun.xid });
+        }
+        *self = opened;
+        Ok(())
     }
 }
 
@@ -123,8 +134,12 @@ mod tests {
         let mut state = TransactionState::default();
         state.enter(begun(10)).unwrap();
         assert_eq!(state.within(), Ok(begun(10)));
-        assert_eq!(state.leave(Lsn::from_wire(10), Lsn::from_wire(12)), Ok(begun(10)));
-        assert_eq!(state, TransactionState::Between);
+        let left = state.leave(Lsn::from_wire(10), Lsn::from_wire(12));
+        assert_eq!((left, state), (Ok(TransactionState::Within(begun(10))), TransactionState::Between));
+        state.skip(begun(20)).unwrap();
+        assert_eq!((state.within(), state.enter(begun(30))), (Ok(begun(20)), Err(Violation::BeginInside { xid: 7 })));
+        let left = state.leave(Lsn::from_wire(20), Lsn::from_wire(22));
+        assert_eq!(left, Ok(TransactionState::Skipping(begun(20))));
     }
 
     #[test]

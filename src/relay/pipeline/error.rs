@@ -4,6 +4,7 @@ use crate::cursor::Malformed;
 use crate::lsn::Lsn;
 use crate::relay::decode::transaction::Violation;
 use crate::relay::record::route::Reason;
+use crate::relay::record::route::add_partitions;
 use crate::relay::record::row::Mismatch;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
@@ -84,6 +85,10 @@ impl Diagnose for Error {
                 "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] \
                  and restart; remove the old name when everything up to {at} is confirmed"
             ),
+            Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
+                "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything \
+                 up to {at} is confirmed; if it was dropped, restart: later events lack its values"
+            ),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
                 "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, \
@@ -99,13 +104,13 @@ impl Diagnose for Error {
                                             topic; walrelay does not skip the event"
                         .to_owned()
                 }
+                Reason::NoPartition { topic, partition, .. } => add_partitions(topic, *partition),
                 Reason::Null(_)
                 | Reason::Illegal { .. }
                 | Reason::Topic(_)
                 | Reason::TopicNotAllowed(_)
                 | Reason::Headers(_)
-                | Reason::Partition(_)
-                | Reason::NoPartition(_) => format!(
+                | Reason::Partition(_) => format!(
                     "the row stays in {table} (id {event_id}) and in the WAL: correct the routing options if they are \
                      wrong, then restart; walrelay does not skip the event"
                 ),

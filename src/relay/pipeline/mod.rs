@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lsn::Lsn;
-use crate::measure::Histogram;
 use crate::relay::decode::frame;
 use crate::relay::decode::frame::Frame;
 use crate::relay::decode::frame::Parsed;
@@ -110,8 +109,6 @@ pub struct Pipeline {
     /// The built-in base types of domains: columns have the domain's OID.
     domains: HashMap<u32, u32>,
     state: TransactionState,
-    /// The open transaction was enqueued before the connection was lost, and is skipped.
-    is_skipping: bool,
     /// The commit end of the last transaction that was enqueued completely.
     handed_over: Lsn,
     /// The last commit end received on this connection.
@@ -128,7 +125,6 @@ pub struct Pipeline {
     handed_before: Lsn,
     clock: Clock,
     tally: Tally,
-    ages: Histogram,
 }
 
 impl Pipeline {
@@ -141,7 +137,6 @@ impl Pipeline {
             shapes: HashMap::new(),
             domains: HashMap::new(),
             state: TransactionState::Between,
-            is_skipping: false,
             handed_over: Lsn::ZERO,
             last_end: Lsn::ZERO,
             rows: 0,
@@ -154,7 +149,6 @@ impl Pipeline {
             handed_before: Lsn::ZERO,
             clock: Clock::default(),
             tally: Tally::default(),
-            ages: Histogram::default(),
         }
     }
 
@@ -206,7 +200,6 @@ impl Pipeline {
         self.shapes.clear();
         self.domains.clear();
         self.state = TransactionState::Between;
-        self.is_skipping = false;
         self.last_end = Lsn::ZERO;
         self.reply_requested = false;
         self.ledger.abandon();
@@ -226,11 +219,6 @@ impl Pipeline {
     /// Counts events up to this position as replayed: an earlier pipeline has enqueued them.
     pub const fn follow(&mut self, handed_before: Lsn) {
         self.handed_before = handed_before;
-    }
-
-    /// Records the age of rows that have `created_at`.
-    pub fn note_ages(&mut self, ages: Histogram) {
-        self.ages = ages;
     }
 
     /// Settles the ledger, and gives the confirmed position.
@@ -345,31 +333,31 @@ impl Pipeline {
 
     fn begin<'b>(&mut self, begun: Begun) -> Result<Option<Stopped<'b>>, Error> {
         // Its commit record starts before the end of an enqueued one, so it ends no later than that one.
-        let is_skipping = begun.commit_lsn < self.handed_over;
-        if !is_skipping && !self.ledger.has_room() {
+        if begun.commit_lsn < self.handed_over {
+            self.state.skip(begun)?;
+            self.rows = 0;
+            return Ok(None);
+        }
+        if !self.ledger.has_room() {
             return Ok(Some(Stopped::Full));
         }
         self.state.enter(begun)?;
         self.rows = 0;
-        self.is_skipping = is_skipping;
-        if !is_skipping {
-            let committed = route::unix_micros(begun.committed_at);
-            self.clock.committed_micros = committed;
-            self.clock.lag_micros = self.clock.server_micros.saturating_sub(committed).max(0);
-            self.ledger.open(committed);
-        }
+        let committed = route::unix_micros(begun.committed_at);
+        self.clock.committed_micros = committed;
+        self.clock.lag_micros = self.clock.server_micros.saturating_sub(committed).max(0);
+        self.ledger.open(committed);
         Ok(None)
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end: Lsn, sink: &mut impl Sink) -> Result<(), Error> {
-        self.state.leave(commit_lsn, end)?;
+        let left = self.state.leave(commit_lsn, end)?;
         if end <= self.last_end {
             return Err(Violation::BackwardCommit { earlier: self.last_end, found: end }.into());
         }
         self.last_end = end;
         self.server_end = self.server_end.max(end);
-        if self.is_skipping {
-            self.is_skipping = false;
+        if matches!(left, TransactionState::Skipping(_)) {
             self.tally.skipped_transactions += 1;
             return Ok(());
         }
@@ -388,7 +376,13 @@ impl Pipeline {
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
         let misfit = |mismatch| Error::Mismatch { at: self.stands_at().0, mismatch };
         let shape = match found {
-            Some((number, route)) => Shape::Outbox(number, Plan::new(&relation, route.names()).map_err(misfit)?),
+            Some((number, route)) => {
+                let plan = Plan::new(&relation, route.names()).map_err(misfit)?;
+                if let Some(Shape::Outbox(_, earlier)) = self.shapes.get(&relation.id) {
+                    plan.require_roles_of(earlier, &relation, route.names()).map_err(misfit)?;
+                }
+                Shape::Outbox(number, plan)
+            }
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
         self.shapes.insert(relation.id, shape);
@@ -410,7 +404,7 @@ impl Pipeline {
             None => return Err(Violation::UnknownRelation { relation }.into()),
         };
         let Some(route) = route else { return Err(Violation::UnknownRelation { relation }.into()) };
-        if self.is_skipping {
+        if matches!(self.state, TransactionState::Skipping(_)) {
             return Ok(None);
         }
         let row = plan.read(tuple)?;
@@ -435,7 +429,7 @@ impl Pipeline {
                 if let Some(made) = record.timestamp_millis.filter(|_| route.tells_when_rows_were_made()) {
                     // Both by the server's clock.
                     let age = self.clock.server_micros / 1_000 - made;
-                    self.ages.observe(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
+                    sink.aged(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
                 }
                 Ok(None)
             }
@@ -445,7 +439,7 @@ impl Pipeline {
                     Refused::Full => Ok(Some(Stopped::SinkFull)),
                     // The brokers were asked again for this one record.
                     Refused::NoPartition(number) if self.cautious_until.is_some() => {
-                        Err(poison(Reason::NoPartition(number)))
+                        Err(poison(record.no_partition(number)))
                     }
                     Refused::NoPartition(_) | Refused::Broken => Ok(Some(Stopped::SinkBroken)),
                     Refused::TooLarge { size, limit } => Err(poison(Reason::TooLarge { size, limit })),

@@ -1,5 +1,7 @@
 //! The interface of the producer.
 
+use std::time::Duration;
+
 use crate::relay::ledger::Completed;
 use crate::relay::ledger::Ticket;
 use crate::relay::record::route::ProducerRecord;
@@ -14,6 +16,9 @@ pub trait Sink {
 
     /// Observes a transaction whose last record was acknowledged before its end was read.
     fn completed(&mut self, completed: Completed);
+
+    /// Learns how old the row of a record that was taken is, where its table says when rows are made.
+    fn aged(&mut self, age: Duration);
 }
 
 /// Why a sink rejects a record.

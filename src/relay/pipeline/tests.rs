@@ -80,6 +80,8 @@ impl Sink for Taken {
     }
 
     fn completed(&mut self, _: Completed) {}
+
+    fn aged(&mut self, _: Duration) {}
 }
 
 fn pipeline(budget: u64) -> Pipeline {

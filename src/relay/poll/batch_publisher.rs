@@ -22,16 +22,17 @@ use crate::relay::publish::Retired;
 use crate::relay::publish::Verdict;
 use crate::relay::record::route;
 use crate::relay::record::route::Reason;
-use crate::relay::record::route::Written;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::settings::Settings;
 
+use super::end::BatchRun;
+use super::end::PollEnd;
 use super::error::Error;
 use super::outlet::Outlet;
 use super::source::Batch;
 use super::source::Source;
-use super::source::Table;
+use super::table::Table;
 use super::table_state::TableState;
 
 /// The attempts of a batch with a row that the server cannot send.
@@ -57,32 +58,6 @@ pub(super) struct BatchPublisher {
     marked: u64,
     /// The number of purged records that are not acknowledged; their rows are published again.
     purged_records: u64,
-}
-
-/// The result of a batch.
-pub(super) enum BatchRun {
-    /// It is committed, or was empty.
-    Over {
-        /// There may be more rows.
-        is_full: bool,
-    },
-    /// It was abandoned.
-    Abandoned(PollEnd),
-}
-
-/// Why a connection ended without an error.
-#[derive(Debug)]
-pub(super) enum PollEnd {
-    /// The relay is stopped between two batches.
-    Stopped,
-    /// A batch was not acknowledged in time.
-    Stalled,
-    /// A record or the producer failed.
-    SinkFailed {
-        failure: Failure,
-        /// It was the only record in flight, so it is the one that failed.
-        was_alone: bool,
-    },
 }
 
 /// The result of publishing a batch.
@@ -283,20 +258,7 @@ impl BatchPublisher {
                 (locked.bucket, Error::Poison { table: table.name(), event_id, reason })
             };
             let is_cautious = state.is_cautious(locked.sequence);
-            let now = now_micros().cast_signed();
-            let made = route::written_at(&row, now).and_then(|Written { at, is_ahead }| {
-                if is_ahead {
-                    let event_id = route::event_id(&row);
-                    tracing::warn!(
-                        table = table.name(),
-                        event_id,
-                        "created_at is in the future: sending with the current time"
-                    );
-                }
-                let record = state.outbox.route.record(&row, at, &mut state.scratch)?;
-                Ok((record, route::unix_micros(at)))
-            });
-            let (record, written_micros) = match made {
+            let (record, written_micros) = match state.record(table, &row) {
                 Ok(made) => made,
                 Err(reason) => {
                     poison = Some(poisoned(reason));
@@ -323,7 +285,7 @@ impl BatchPublisher {
                 }
                 // A new producer has asked the brokers again for this one record, and earlier ones are acknowledged.
                 Some(Refused::NoPartition(number)) if is_cautious => {
-                    return Ok(Published::UpTo(count, Some(poisoned(Reason::NoPartition(number)))));
+                    return Ok(Published::UpTo(count, Some(poisoned(record.no_partition(number)))));
                 }
                 Some(Refused::NoPartition(_) | Refused::Broken | Refused::Full) | None => {}
             }

@@ -28,6 +28,7 @@
 //! `wal` has neither limit.
 
 mod batch_publisher;
+mod end;
 pub(super) mod error;
 pub(super) mod grants;
 mod interval;
@@ -38,6 +39,7 @@ mod selection;
 mod source;
 pub(super) mod sql;
 mod sweep;
+mod table;
 mod table_state;
 mod value;
 pub(super) mod verify;
@@ -47,7 +49,6 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::lsn::Lsn;
 use crate::relay::error::Error as RelayError;
 use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
@@ -56,15 +57,14 @@ use crate::relay::metrics::now_micros;
 use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::publish;
-use crate::relay::publish::Failure;
-use crate::relay::publish::Verdict;
+use crate::relay::retry::recovery::AfterFailure;
 use crate::relay::retry::recovery::Recovery;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
 
 use batch_publisher::BatchPublisher;
-use batch_publisher::BatchRun;
-use batch_publisher::PollEnd;
+use end::BatchRun;
+use end::PollEnd;
 pub use error::Error;
 use interval::PollInterval;
 use outbox::Outbox;
@@ -99,7 +99,7 @@ enum PollStep {
     Again,
     /// Wait for Kafka, after a pause.
     AwaitKafka(Duration),
-    Pause,
+    Pause(Duration),
 }
 
 pub(super) async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), RelayError> {
@@ -140,8 +140,7 @@ impl Poller {
                     self.await_kafka(pause).await?;
                     next = PollStep::Again;
                 }
-                PollStep::Pause => {
-                    let pause = self.publisher.recovery.next_backoff();
+                PollStep::Pause(pause) => {
                     self.publisher.recovery.pause(pause).await;
                     next = PollStep::Again;
                 }
@@ -161,8 +160,9 @@ impl Poller {
     async fn await_kafka(&mut self, pause: Duration) -> Result<(), RelayError> {
         let (recovery, target, settings, states) =
             (&mut self.publisher.recovery, &self.target, &self.settings, &self.states);
+        let checks = recovery.source().until_fatal(async || open(target, settings, states).await.map(drop));
         recovery.pause(pause).await;
-        recovery.await_kafka(async || open(target, settings, states).await.map(drop)).await
+        recovery.await_kafka(checks).await
     }
 
     async fn connect_and_poll(&mut self) -> Result<PollEnd, RelayError> {
@@ -242,7 +242,7 @@ impl Poller {
                 );
                 self.metrics.enter(State::SinkBlocked);
                 // Acknowledged rows are repeated with their batch: less often, the longer nothing is marked.
-                let marked = Lsn::from_wire(self.publisher.marked());
+                let marked = self.publisher.marked();
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
             Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
@@ -250,7 +250,7 @@ impl Poller {
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
-                Ok(PollStep::Pause)
+                Ok(PollStep::Pause(self.publisher.recovery.next_backoff()))
             }
         }
     }

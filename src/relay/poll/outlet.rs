@@ -52,6 +52,8 @@ impl<S: Sink> Outlet<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::relay::ledger::Completed;
     use crate::relay::ledger::Ticket;
@@ -77,6 +79,8 @@ mod tests {
         }
 
         fn completed(&mut self, _: Completed) {}
+
+        fn aged(&mut self, _: Duration) {}
     }
 
     #[test]

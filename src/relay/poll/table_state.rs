@@ -1,22 +1,29 @@
-//! An outbox between two transactions.
+//! The state of one outbox.
 
 use std::time::Instant;
 
 use crate::relay::error::Error as RelayError;
+use crate::relay::metrics::now_micros;
+use crate::relay::record::route;
+use crate::relay::record::route::ProducerRecord;
+use crate::relay::record::route::Reason;
 use crate::relay::record::route::Scratch;
+use crate::relay::record::route::Written;
+use crate::relay::record::row::Row;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::chain;
 
 use super::outbox::Outbox;
 use super::selection::BatchSize;
 use super::sweep::Sweep;
+use super::table::Table;
 
 /// The state of an outbox between two transactions.
 pub(super) struct TableState {
     pub(super) outbox: Outbox,
     pub(super) sweep: Sweep,
     pub(super) batch_size: BatchSize,
-    pub(super) scratch: Scratch,
+    scratch: Scratch,
     /// Rows up to this one are published one at a time: a batch with one of them was rejected.
     pub(super) cautious_until: Option<i64>,
     /// Such a row was published in this sweep.
@@ -85,5 +92,19 @@ impl TableState {
         let is_cautious = self.cautious_until.is_some_and(|until| sequence <= until);
         self.saw_cautious |= is_cautious;
         is_cautious
+    }
+
+    /// Makes the record of a row. Gives when it was written, in microseconds of the Unix clock.
+    pub(super) fn record<'r>(&'r mut self, table: &Table, row: &Row<'r>) -> Result<(ProducerRecord<'r>, i64), Reason> {
+        let Written { at, is_ahead } = route::written_at(row, now_micros().cast_signed())?;
+        if is_ahead {
+            tracing::warn!(
+                table = table.name(),
+                event_id = route::event_id(row),
+                "created_at is in the future: sending with the current time"
+            );
+        }
+        let record = self.outbox.route.record(row, at, &mut self.scratch)?;
+        Ok((record, route::unix_micros(at)))
     }
 }

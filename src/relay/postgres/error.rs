@@ -186,6 +186,12 @@ impl Error {
         matches!(self, Self::Server(error) if error.state == "42P01")
     }
 
+    /// Says whether the publication did not exist when a change was written.
+    #[must_use]
+    pub fn is_missing_publication(&self) -> bool {
+        matches!(self, Self::Server(error) if matches!(error.kind(), Kind::SlotOlder))
+    }
+
     /// Says whether a privilege is missing.
     #[must_use]
     pub fn is_denied(&self) -> bool {

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 
+use crate::lsn::Lsn;
+
 use super::config::Config;
 use super::connect;
 use super::connect::Connected;
@@ -100,6 +102,11 @@ pub async fn within<T, E: Into<Error>>(limit: Duration, query: impl Future<Outpu
         Ok(answered) => answered.map_err(Into::into),
         Err(_) => Err(Error::NoAnswer { limit }),
     }
+}
+
+/// Reads a WAL position from the text of an answer. Any other text is an error, and never the position 0/0.
+pub fn position(text: &str) -> Result<Lsn, Error> {
+    text.parse().map_err(|_| Error::Answer { field: "WAL position" })
 }
 
 /// An authenticated connection, for a client that sends a startup message first.
@@ -200,6 +207,14 @@ impl AsyncWrite for Resumed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_no_position_is_an_error_and_not_zero() {
+        assert_eq!(position("1/A0").unwrap(), Lsn::from_wire(0x1_0000_00A0));
+        for text in ["", "0", "1/", "NULL", "1/A0 "] {
+            assert!(matches!(position(text), Err(Error::Answer { field: "WAL position" })), "{text}");
+        }
+    }
 
     #[test]
     fn the_startup_message_is_dropped_in_pieces_of_any_size() {

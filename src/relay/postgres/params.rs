@@ -12,7 +12,10 @@ pub enum BadConninfo {
     #[error("{0}")]
     Form(String),
     /// A parameter does not exist.
-    #[error("invalid or unsupported connection parameter {name:?}{}", suggestion(*nearest))]
+    #[error(
+        "invalid or unsupported connection parameter {name:?}{}",
+        nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+    )]
     Unknown {
         name: String,
         /// The nearest known one.
@@ -26,10 +29,6 @@ pub enum BadConninfo {
         value: String,
         allowed: &'static str,
     },
-}
-
-fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
 }
 
 /// The supported parameters, then those that are accepted without effect: application name, encoding and socket

@@ -139,8 +139,12 @@ impl ServerError {
             || ["replication", "WAL sender", "walsender"].iter().any(|word| self.message.contains(word))
     }
 
+    /// A type that is missing while a change is decoded has the same state and context, and another function.
     fn is_missing_publication(&self) -> bool {
-        self.is_in(&PUBLICATION_ROUTINES) || self.message.starts_with("publication ") || self.is_from_plugin
+        if !self.routine.is_empty() {
+            return self.is_in(&PUBLICATION_ROUTINES);
+        }
+        self.message.starts_with("publication ") || self.is_from_plugin
     }
 
     fn is_lost_slot(&self) -> bool {
@@ -170,6 +174,10 @@ fn one_line(text: &str) -> String {
     }
     line
 }
+
+/// The next step where all replication slots are in use.
+pub const NO_SLOT: &str = "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER \
+                           SYSTEM SET max_replication_slots = 20` as a superuser and restart PostgreSQL";
 
 /// What an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -221,10 +229,7 @@ impl Kind {
                 "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL, then repeat this \
                  command"
             }
-            Self::NoSlot => {
-                "drop an unused slot (SELECT slot_name, active FROM pg_replication_slots), or run `ALTER SYSTEM SET \
-                 max_replication_slots = 20` as a superuser and restart PostgreSQL"
-            }
+            Self::NoSlot => NO_SLOT,
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
                 "if the publication does not exist, run `walrelay setup --apply`; if it exists, it did not when the \
@@ -283,7 +288,10 @@ mod tests {
             assert_eq!(walrelay_events::fault::Diagnose::code(&error).to_string(), code, "{fields:?}");
         }
         let context = Some("slot \"s\", output plugin \"pgoutput\", in the change callback");
-        assert!(matches!(ServerError::new("42704", "does not exist", None, context).kind(), Kind::SlotOlder));
+        let missing = |routine| ServerError::new("42704", "does not exist", None, context).in_routine(routine).kind();
+        assert!(matches!(missing(None), Kind::SlotOlder));
+        assert!(matches!(missing(Some("get_publication_oid")), Kind::SlotOlder));
+        assert!(matches!(missing(Some("lookup_type_cache")), Kind::Contract), "no publication that was created late");
     }
 
     #[test]

@@ -151,8 +151,7 @@ fn cell<'a>(rows: &'a [Vec<Option<String>>], column: usize, field: &'static str)
 }
 
 fn position(rows: &[Vec<Option<String>>], column: usize) -> Result<Lsn, Error> {
-    let field = "WAL position";
-    cell(rows, column, field)?.parse().map_err(|_| Error::Answer { field })
+    super::ordinary::position(cell(rows, column, "WAL position")?)
 }
 
 fn number(text: &str) -> Option<u32> {

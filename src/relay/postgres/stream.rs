@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::lsn::Lsn;
-use crate::relay::ledger::Confirmed;
+use crate::relay::stream::feedback::Reportable;
 
 use super::error::Error;
 use super::message;
@@ -89,8 +89,8 @@ impl Stream {
     }
 
     /// Advances the position in status updates.
-    pub fn confirm(&mut self, confirmed: Confirmed) {
-        self.position = self.position.max(confirmed.lsn());
+    pub fn confirm(&mut self, stored: Reportable) {
+        self.position = self.position.max(stored.lsn());
     }
 
     /// Queues a status update: write = flush = apply. Layout: Standby status update in

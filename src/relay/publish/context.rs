@@ -27,6 +27,7 @@ use crate::relay::metrics::Loss;
 use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
+use crate::relay::record::route::printable;
 use walrelay_events::internal::Brokers;
 
 use super::error::Failure;
@@ -117,6 +118,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn aged(&self, age: Duration) {
+        self.metrics.outbox_age.observe(age);
+    }
+
     pub(super) fn timestamp_replaced(&self) {
         self.metrics.timestamps_replaced.increment();
     }
@@ -171,7 +176,11 @@ impl Shared {
             }
             Err((error, message)) => {
                 self.reports.failed();
-                self.fail(error, Some(message.topic()), event_id(message));
+                let mut failure = Failure::new(error, Some(message.topic()), event_id(message));
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) {
+                    failure.lacks(message.topic(), message.partition(), message.key());
+                }
+                self.end_with(failure);
             }
         }
     }
@@ -186,8 +195,7 @@ impl Drop for Shared {
 /// Finds the event's id in the headers of a record that failed.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     let headers = message.headers()?;
-    let value = headers.iter().find(|header| header.key == "event_id")?.value?;
-    Some(String::from_utf8_lossy(value).chars().take(64).flat_map(char::escape_default).collect())
+    headers.iter().find(|header| header.key == "event_id")?.value.map(printable)
 }
 
 pub(super) struct PublisherContext(pub(super) Arc<Shared>);

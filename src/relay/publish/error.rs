@@ -3,6 +3,9 @@
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode as Kafka;
 
+use crate::relay::record::route::Reason;
+use crate::relay::record::route::add_partitions;
+use crate::relay::record::route::printable;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
@@ -105,6 +108,8 @@ pub struct Failure {
     text: String,
     topic: Option<String>,
     event_id: Option<String>,
+    /// The partition that the topic lacks.
+    lacks: Option<i32>,
 }
 
 /// What follows from a failed record.
@@ -128,7 +133,14 @@ impl Failure {
         let is_about_size = code.is_some_and(is_about_size);
         let is_about_time = code == Some(Kafka::InvalidTimestamp);
         let is_consequence = code.is_some_and(is_consequence);
-        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: topic.map(str::to_owned), event_id }
+        let topic = topic.map(str::to_owned);
+        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic, event_id, lacks: None }
+    }
+
+    /// The row chooses a partition that the topic lacks.
+    pub(super) fn lacks(&mut self, topic: &str, partition: i32, key: Option<&[u8]>) {
+        let reason = Reason::NoPartition { topic: topic.to_owned(), partition, key: key.map(printable) };
+        (self.text, self.lacks) = (reason.to_string(), Some(partition));
     }
 
     /// The producer failed with this fatal error.
@@ -144,7 +156,7 @@ impl Failure {
 
     const fn without_record(verdict: Verdict, text: String) -> Self {
         let (is_about_size, is_about_time, is_consequence) = (false, false, false);
-        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: None, event_id: None }
+        Self { verdict, is_about_size, is_about_time, is_consequence, text, topic: None, event_id: None, lacks: None }
     }
 
     /// Says whether it is a consequence of another failure, which the producer may know.
@@ -208,6 +220,9 @@ impl Diagnose for Failure {
 
     fn help(&self) -> Option<String> {
         let topic = self.topic.as_deref().unwrap_or("the topic");
+        if let Some(partition) = self.lacks {
+            return Some(add_partitions(topic, partition));
+        }
         Some(match self.verdict {
             Verdict::Transient if self.is_about_time => format!(
                 "none needed: walrelay sends such records with the current time; if it recurs, compare this machine's \

@@ -205,6 +205,10 @@ impl Sink for Publisher {
     fn completed(&mut self, completed: Completed) {
         self.context.observe(completed);
     }
+
+    fn aged(&mut self, age: Duration) {
+        self.context.aged(age);
+    }
 }
 
 const fn is_full(sent: &Result<(), KafkaError>) -> bool {

@@ -132,6 +132,15 @@ pub fn type_id(name: &str) -> Option<u32> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
 
+impl RoleNames {
+    /// Finds what a column of this name is mapped as.
+    #[must_use]
+    pub fn role_of(&self, column: &str) -> Option<Role> {
+        let mut roles = Role::ALL.into_iter().zip(&self.0);
+        roles.find(|(_, name)| name.as_ref().is_some_and(|name| name.is(column))).map(|(role, _)| role)
+    }
+}
+
 /// The name of a role's column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Name {
@@ -204,6 +213,16 @@ pub enum Mismatch {
         /// The option to set if it was renamed.
         remedy: String,
     },
+    /// An optional column is missing that was there before.
+    #[error("table {table} no longer has column {}, which is mapped as {role}", listed(columns, "or"))]
+    Gone {
+        table: String,
+        /// The possible names.
+        columns: Vec<String>,
+        role: &'static str,
+        /// The option that finds it, if it was renamed.
+        remedy: String,
+    },
     /// The table has two of the possible columns.
     #[error("table {table} has columns {}, of which only one can be the {role}", listed(columns, "and"))]
     Several { table: String, columns: Vec<String>, role: &'static str },
@@ -260,6 +279,23 @@ impl Plan {
             *place |= role.bit();
         }
         Ok(Self { roles: roles.into(), kinds })
+    }
+
+    /// Checks that each role with a column in an earlier plan of the table has one in this plan: later events would
+    /// lack its values.
+    pub fn require_roles_of(&self, earlier: &Self, relation: &Relation<'_>, names: &RoleNames) -> Result<(), Mismatch> {
+        let mut roles = Role::ALL.into_iter().zip(&earlier.kinds).zip(&self.kinds);
+        let gone = roles.find(|((_, before), now)| before.is_some() && now.is_none());
+        let Some(((role, _), _)) = gone else { return Ok(()) };
+        let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
+        let remedy = both_names(role, names, columns);
+        let columns = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+        Err(Mismatch::Gone {
+            table: format!("{}.{}", relation.schema, relation.name),
+            columns: columns.unwrap_or_default(),
+            role: role.name(),
+            remedy,
+        })
     }
 
     /// Maps a row.
@@ -382,6 +418,19 @@ mod tests {
         let error = Plan::new(&relation(&[("id", 25), ("payload", 25), ("body", 25)]), &names()).unwrap_err();
         let text = "table public.t has columns \"payload\" and \"body\", of which only one can be the payload";
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn c10_an_optional_column_that_is_gone_is_an_error() {
+        let with = relation(&[("id", 2950), ("body", 3802), ("headers", 3802)]);
+        let without = relation(&[("id", 2950), ("body", 3802), ("more", 3802)]);
+        let (earlier, later) = (Plan::new(&with, &names()).unwrap(), Plan::new(&without, &names()).unwrap());
+        earlier.require_roles_of(&later, &with, &names()).unwrap();
+        later.require_roles_of(&later, &without, &names()).unwrap();
+        let Err(Mismatch::Gone { role, remedy, .. }) = later.require_roles_of(&earlier, &without, &names()) else {
+            panic!("no error")
+        };
+        assert_eq!((role, remedy.as_str()), ("headers", "columns.headers = [\"headers\", \"more\"]"));
     }
 
     #[test]

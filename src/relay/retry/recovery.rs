@@ -14,7 +14,9 @@ use crate::relay::metrics::Metrics;
 use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::publish;
+use crate::relay::publish::Failure;
 use crate::relay::publish::Retired;
+use crate::relay::publish::Verdict;
 use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::MAX_BACKOFF_DOWN;
 use crate::relay::retry::backoff::MAX_BACKOFF_REFUSED;
@@ -46,6 +48,16 @@ const RETIRED_LIMIT: Duration = Duration::from_secs(180);
 const RETIRED_INTERVAL: Duration = Duration::from_millis(20);
 /// After this time the wait is logged.
 const RETIRED_WARNING: Duration = Duration::from_secs(1);
+
+/// What follows a failed record or producer.
+pub(in crate::relay) enum AfterFailure {
+    /// Retry at once, one record at a time.
+    OneByOne,
+    /// Wait for Kafka, after a pause.
+    AwaitKafka(Duration),
+    /// Retry after a pause: authorization may be changing.
+    Pause(Duration),
+}
 
 /// The errors so far, and the backoff.
 pub(in crate::relay) struct Recovery {
@@ -88,8 +100,28 @@ impl Recovery {
         &self.kafka
     }
 
+    /// Classifies a record or producer that failed. A permanent error fails a whole batch: the record is known only
+    /// when it was sent alone.
+    pub(in crate::relay) fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<AfterFailure, Error> {
+        match failure.verdict {
+            Verdict::Record if !was_alone => {
+                self.batch_refused(&failure);
+                Ok(AfterFailure::OneByOne)
+            }
+            Verdict::Record | Verdict::Topic => Err(failure.into()),
+            Verdict::Rights | Verdict::Transient => {
+                self.metrics.enter(State::SinkBlocked);
+                let is_about_brokers = failure.verdict == Verdict::Transient;
+                self.adapt_timestamps(&failure);
+                self.report(&failure.into());
+                let pause = self.next_backoff();
+                Ok(if is_about_brokers { AfterFailure::AwaitKafka(pause) } else { AfterFailure::Pause(pause) })
+            }
+        }
+    }
+
     /// Handles a rejected batch: logs it, and makes later ones smaller if it was too large for its topic.
-    pub(in crate::relay) fn batch_refused(&mut self, failure: &publish::Failure) {
+    fn batch_refused(&mut self, failure: &Failure) {
         tracing::warn!(
             code = %failure.code(), error = %failure,
             "batch rejected: publishing one record at a time to find the record"
@@ -100,7 +132,7 @@ impl Recovery {
     }
 
     /// Handles a record that was rejected for its timestamp: later ones of its topic get the current time.
-    pub(in crate::relay) fn adapt_timestamps(&mut self, failure: &publish::Failure) {
+    fn adapt_timestamps(&mut self, failure: &Failure) {
         if let Some(topic) = failure.topic().filter(|_| failure.is_about_time)
             && self.kafka.narrow_timestamps(topic)
         {
@@ -168,39 +200,34 @@ impl Recovery {
         }
     }
 
-    /// Waits until Kafka answers, or until the relay is stopped. Meanwhile `check` checks the source: a fatal error
-    /// ends the wait, a transient one is logged.
-    pub(in crate::relay) async fn await_kafka(
-        &mut self,
-        check: impl AsyncFn() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut source = self.source();
-        let checking = async {
-            source.pause(CHECK_DELAY).await;
-            loop {
-                let checked = source.tick_during(Box::pin(check())).await;
-                let pause = match checked {
-                    Ok(()) => {
-                        source.connected();
-                        CHECK_INTERVAL
-                    }
-                    Err(error) => {
-                        source.classify(error)?;
-                        source.next_backoff()
-                    }
-                };
-                source.pause(pause).await;
-            }
-        };
+    /// Waits until Kafka answers, until the relay is stopped, or until the checks of the source end with a fatal error.
+    pub(in crate::relay) async fn await_kafka(&mut self, checks: impl Future<Output = Error>) -> Result<(), Error> {
         tokio::select! {
             biased;
             answered = self.probe_kafka() => answered,
-            wrong = checking => wrong,
+            fatal = checks => Err(fatal),
+        }
+    }
+
+    /// Checks the source again and again while Kafka is down. Gives a fatal error, and logs a transient one.
+    pub(in crate::relay) async fn until_fatal(mut self, check: impl AsyncFn() -> Result<(), Error>) -> Error {
+        self.pause(CHECK_DELAY).await;
+        loop {
+            let checked = self.tick_during(Box::pin(check())).await;
+            let pause = match checked.map_err(|error| self.classify(error)) {
+                Ok(()) => {
+                    self.connected();
+                    CHECK_INTERVAL
+                }
+                Err(Ok(())) => self.next_backoff(),
+                Err(Err(fatal)) => return fatal,
+            };
+            self.pause(pause).await;
         }
     }
 
     /// Creates a separate state for the source: errors of the two peers do not affect each other.
-    fn source(&self) -> Self {
+    pub(in crate::relay) fn source(&self) -> Self {
         let mut source = Self::new(self.kafka.clone(), self.metrics.clone(), self.stop.clone());
         source.has_worked = self.has_worked;
         source

@@ -4,15 +4,18 @@
 //! statements; `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
 
 mod coverage;
+mod error;
+mod options;
 mod poll;
+mod slots;
+mod statements;
+mod steps;
 mod undecodable;
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
 
-use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::catalog::Slot;
 use crate::relay::catalog::quote;
@@ -31,16 +34,20 @@ use crate::relay::stream::catalog_watch;
 use crate::relay::stream::examine;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
-use crate::relay::stream::resume::Stored;
-use walrelay_events::fault::Code;
-use walrelay_events::fault::Diagnose;
-use walrelay_events::fault::Exit;
-use walrelay_events::fault::Fate;
 
-/// The SQL of the outbox table of the walrelay preset.
-pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
-/// The SQL of the table of stored positions.
-pub const POSITION_SQL: &str = include_str!("../../../sql/position.sql");
+pub use error::Error;
+pub use options::SetupOptions;
+pub use statements::OUTBOX_SQL;
+pub use statements::POSITION_SQL;
+
+use statements::create_publication;
+use statements::create_slot;
+use statements::grants;
+use statements::outbox_table;
+use steps::Steps;
+use steps::require_role;
+use steps::run;
+use steps::stored;
 
 /// How often the transactions are reported that the creation of the slot waits for.
 const BLOCKERS_INTERVAL: Duration = Duration::from_secs(10);
@@ -192,6 +199,7 @@ pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn
         | Error::Gap { .. }
         | Error::SlotOlder { .. }
         | Error::NoRole(_)
+        | Error::NoFreeSlot { .. }
         | Error::NoFailover { .. }) => error,
     })
 }
@@ -204,56 +212,53 @@ async fn apply_to(
 ) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let mut session = Session::connect(target, &settings.postgres, &name)
-        .await
-        .map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
         .await
         .map_err(RelayError::postgres("connect to PostgreSQL"))?;
+    // To the same one of several hosts.
+    let session = Session::connect(&target.only(&ordinary.found), &settings.postgres, &name).await;
+    let mut session = session.map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let client = &ordinary.client;
+    let mut steps = Steps { settings, options, client, session: &mut session, report };
     if let Some(role) = &options.role {
         require_role(client, role).await?;
     }
+    slots::require_slot(&steps).await?;
     // By their current names.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
     if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
-            report(&format!("outbox table {schema}.{table} exists"));
+            (steps.report)(&format!("outbox table {schema}.{table} exists"));
         }
     }
-    publication(client, settings, options, &tables, session.server_version(), report).await?;
+    publication(&mut steps, &tables).await?;
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
-    let slot = slot(client, &mut session, settings, options, report).await?;
+    let slot = slot(&mut steps).await?;
     if settings.source.store_position {
-        position(client, &mut session, settings, options, slot, report).await?;
+        position(&mut steps, slot).await?;
     }
     if let Some(role) = &options.role {
         run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        report(&format!("privileges granted to role {role}"));
+        (steps.report)(&format!("privileges granted to role {role}"));
     }
     let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
     if *store_position {
-        coverage::keep(client, settings, options, &routes, report).await?;
+        coverage::keep(&mut steps, &routes).await?;
     }
     if options.accept_gap {
-        undecodable::pass(client, settings, report).await?;
+        undecodable::pass(&mut steps).await?;
     }
     Ok(())
 }
 
-async fn publication(
-    client: &Client,
-    settings: &Settings,
-    options: &SetupOptions,
-    routes: &[Route],
-    version: u32,
-    report: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn publication(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Error> {
+    let Steps { settings, options, client, session, report } = steps;
+    let version = session.server_version();
     let name = &settings.source.publication;
     if catalog::has_publication(client, name).await.map_err(RelayError::from)? {
         report(&format!("publication {name} exists"));
@@ -281,13 +286,8 @@ async fn publication(
 }
 
 /// Creates the slot, or adopts an existing one. Gives its position.
-async fn slot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    options: &SetupOptions,
-    report: &mut dyn FnMut(&str),
-) -> Result<Slot, Error> {
+async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
     let version = session.server_version();
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
@@ -320,14 +320,8 @@ async fn slot(
 }
 
 /// Stores the slot's position, or checks the stored one.
-async fn position(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-    options: &SetupOptions,
-    slot: Slot,
-    report: &mut dyn FnMut(&str),
-) -> Result<(), Error> {
+async fn position(steps: &mut Steps<'_>, slot: Slot) -> Result<(), Error> {
+    let Steps { settings, options, client, session, report } = steps;
     let name = &settings.source.slot;
     // The row before the end of the WAL: a running relay advances both.
     let stored = stored(client, name).await?;
@@ -351,14 +345,6 @@ async fn position(
     Ok(())
 }
 
-async fn stored(client: &Client, slot: &str) -> Result<Option<Stored>, Error> {
-    match position::load(client, slot).await {
-        Ok(stored) => Ok(Some(stored)),
-        Err(position::Error::Missing { .. }) => Ok(None),
-        Err(error) => Err(RelayError::from(error).into()),
-    }
-}
-
 /// Lists the sessions that a new slot waits for.
 async fn blockers(client: &Client) -> String {
     let sql = "SELECT coalesce(string_agg(pid::text || ' (' || application_name || ', ' || state || ')', ', '
@@ -368,80 +354,5 @@ async fn blockers(client: &Client) -> String {
     match found {
         Ok(pids) => format!("the slot waits for running transactions: {pids}"),
         Err(_) => "the slot waits for running transactions".to_owned(),
-    }
-}
-
-async fn run(client: &Client, what: &str, sql: &str) -> Result<(), Error> {
-    client
-        .batch_execute(sql)
-        .await
-        .map_err(|error| Error::Statement { what: what.to_owned(), source: postgres::Error::from(error) })
-}
-
-/// Checks the role before anything is created.
-async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
-    let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
-    let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
-    let found =
-        found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;
-    found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
-}
-
-/// The statement that creates an outbox table.
-fn outbox_table(route: &Route) -> String {
-    OUTBOX_SQL.replace("public.outbox_events", &quote_table(route.table()))
-}
-
-/// The statement that creates the slot as `apply` does. With `auto` the statement checks the server's version itself.
-fn create_slot(slot: &str, failover: Failover) -> String {
-    let make = |more: &str| format!("pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'{more})");
-    let (plain, with_failover) = (make(""), make(", failover => true"));
-    let statement = match failover {
-        Failover::Off => format!("SELECT {plain};"),
-        Failover::On => format!("SELECT {with_failover};"),
-        Failover::Auto => format!(
-            "DO $$ BEGIN\n    IF current_setting('server_version_num')::int >= 170000 THEN PERFORM \
-             {with_failover};\n    ELSE PERFORM {plain};\n    END IF;\nEND $$;"
-        ),
-    };
-    format!("-- Waits for running transactions.\n{statement}\n")
-}
-
-fn create_publication(name: &str, routes: &[Route]) -> String {
-    let tables = routes.iter().map(|route| quote_table(route.table()));
-    format!(
-        "CREATE PUBLICATION {} FOR TABLE {}\n    WITH (publish = 'insert', publish_via_partition_root = true)",
-        quote(name),
-        tables.collect::<Vec<_>>().join(", ")
-    )
-}
-
-fn grants(role: &str, store_position: bool) -> String {
-    let role = quote(role);
-    let mut sql = format!(
-        "-- REPLICATION can read the whole cluster: use this role only for walrelay.\nALTER ROLE {role} WITH LOGIN \
-         REPLICATION;\n"
-    );
-    if store_position {
-        sql.push_str(&format!(
-            "GRANT USAGE ON SCHEMA walrelay TO {role};\nGRANT SELECT, INSERT, UPDATE ON walrelay.position TO {role};\n"
-        ));
-    }
-    sql
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_printed_statement_creates_the_same_slot_as_apply() {
-        assert!(!create_slot("'s'", Failover::Off).contains("failover"));
-        assert!(
-            create_slot("'s'", Failover::On)
-                .contains("SELECT pg_catalog.pg_create_logical_replication_slot('s', 'pgoutput', failover => true);")
-        );
-        let auto = create_slot("'s'", Failover::Auto);
-        assert!(auto.contains(">= 170000") && auto.contains("failover => true"), "{auto}");
     }
 }

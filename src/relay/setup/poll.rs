@@ -14,9 +14,9 @@ use crate::relay::postgres;
 use crate::relay::postgres::Target;
 use crate::relay::settings::Settings;
 
-use super::SetupOptions;
-use super::outbox_table;
-use super::require_role;
+use super::options::SetupOptions;
+use super::statements::outbox_table;
+use super::steps::require_role;
 
 /// Prints what `apply` would run, as one SQL script.
 pub(super) fn script(settings: &Settings, options: &SetupOptions) -> Result<String, RelayError> {
@@ -45,7 +45,7 @@ pub(super) async fn apply(
     settings: &Settings,
     options: &SetupOptions,
     report: &mut dyn FnMut(&str),
-) -> Result<(), super::Error> {
+) -> Result<(), super::error::Error> {
     let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
     let name = format!("{} setup", settings.relay.name);
     let ordinary = postgres::connect_shared(&target, &settings.postgres, &name)

@@ -11,13 +11,16 @@ use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 use crate::relay::catalog;
+use crate::relay::catalog::Slot;
 use crate::relay::catalog::quote;
 use crate::relay::error::Error as RelayError;
 use crate::relay::postgres;
 use crate::relay::settings::Settings;
+use crate::relay::stream::position;
 
-use super::Error;
-use super::stored;
+use super::error::Error;
+use super::steps::Steps;
+use super::steps::stored;
 
 /// The first version that omits such a change instead of failing.
 const SKIPS_MISSING: u32 = 180_000;
@@ -31,7 +34,7 @@ const FIRST_STEP: u64 = 8 << 10;
 const ALIGNMENT: u64 = 8;
 
 /// Advances the slot past WAL that cannot be decoded, if that comes next.
-pub(super) async fn pass(client: &Client, settings: &Settings, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
+pub(super) async fn pass(Steps { settings, client, report, .. }: &mut Steps<'_>) -> Result<(), Error> {
     let (slot, publication) = (settings.source.slot.as_str(), settings.source.publication.as_str());
     let version = catalog::version(client).await.map_err(RelayError::from)?;
     let found = catalog::find_slot(client, slot, version).await.map_err(RelayError::from)?;
@@ -56,6 +59,22 @@ pub(super) async fn pass(client: &Client, settings: &Settings, report: &mut dyn 
          is advanced to {to}, and events committed in between are not published"
     ));
     Ok(())
+}
+
+/// Says whether [`pass`] needs copies of the slot.
+pub(super) async fn needs_copies(steps: &Steps<'_>, slot: Slot) -> Result<bool, Error> {
+    let Steps { settings: Settings { source, .. }, client, session, .. } = steps;
+    if session.server_version() >= SKIPS_MISSING {
+        return Ok(false);
+    }
+    // Without the table there is no row; a row of another server is replaced.
+    let stored = if source.store_position { position::load(client, &source.slot).await.ok() } else { None };
+    if let Some(stored) = stored.filter(|stored| stored.position > slot.confirmed) {
+        let system_id = position::system_id(client).await.map_err(RelayError::from)?;
+        return Ok(stored.is_of(&system_id).is_ok());
+    }
+    let works = decodes(client, &source.slot, &source.publication, 1).await;
+    works.map(|works| !works).map_err(failed("read the next change"))
 }
 
 /// Tests decoding on copies of the slot.
@@ -117,7 +136,7 @@ async fn decodes(client: &Client, slot: &str, publication: &str, messages: i32) 
                                                                         'publication_names', $2)";
     match client.query_one(sql, &[&slot, &quote(publication), &messages]).await.map_err(postgres::Error::from) {
         Ok(_) => Ok(true),
-        Err(error @ postgres::Error::Server(_)) => Ok(error.state() != Some("42704")),
+        Err(error @ postgres::Error::Server(_)) => Ok(!error.is_missing_publication()),
         Err(error) => Err(error),
     }
 }
@@ -143,7 +162,7 @@ async fn lsn(
     values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
 ) -> Result<Lsn, postgres::Error> {
     let text: String = client.query_one(sql, values).await?.try_get(0)?;
-    text.parse().map_err(|_| postgres::Error::Answer { field: "WAL position" })
+    postgres::position(&text)
 }
 
 fn failed(what: &str) -> impl FnOnce(postgres::Error) -> Error {

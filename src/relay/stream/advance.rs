@@ -55,7 +55,7 @@ pub(in crate::relay) async fn advance(
         advanced = tokio::time::timeout(LIMIT, advancing) => advanced.ok(),
         () = stopped => None,
     };
-    match advanced {
+    match advanced.map(|advanced| advanced.map_err(Error::not_stored)) {
         Some(Ok(_)) => {}
         Some(Err(error)) => tracing::warn!(
             %position, code = %error.code(), error = chain(&error), next = error.help(),

@@ -6,18 +6,20 @@
 //! later query notices it, and the reported range may start late by that wait.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use tokio_postgres::Client;
+use tokio_postgres::Row;
 
 use crate::lsn::Lsn;
 use crate::relay::catalog;
 use crate::relay::catalog::Facts;
+use crate::relay::catalog::coverage::Column;
 use crate::relay::catalog::coverage::Coverage;
+use crate::relay::catalog::coverage::Renamed;
 use crate::relay::catalog::coverage::RowVersion;
 use crate::relay::catalog::coverage::Table;
 use crate::relay::error::Error;
@@ -58,14 +60,17 @@ pub(in crate::relay) struct Look {
 impl Look {
     /// Gives the coverage, if no event can have been omitted since an earlier query, which covered everything up to
     /// `from`.
-    fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
+    pub(in crate::relay) fn since(&self, earlier: Option<&Coverage>, from: Lsn) -> Result<Coverage, catalog::Error> {
         let unseen = |what| catalog::Error::Unseen { what, from, to: self.wal_end };
         let missing = || unseen("the publication or a table of it was missing temporarily".to_owned());
         let found = self.coverage.as_ref().ok_or_else(missing)?;
-        match earlier.and_then(|earlier| earlier.unseen(found)) {
-            Some(what) => Err(unseen(what)),
-            None => Ok(found.clone()),
+        if let Some(what) = earlier.and_then(|earlier| earlier.unseen(found)) {
+            return Err(unseen(what));
         }
+        if let Some(Renamed { table, role, before, now }) = earlier.and_then(|earlier| earlier.renamed(found)) {
+            return Err(catalog::Error::ColumnRenamed { table, role, before, now });
+        }
+        Ok(found.clone())
     }
 }
 
@@ -236,11 +241,23 @@ pub(in crate::relay) async fn look(
                                            WHERE i.inhparent = c.oid AND NOT k.relispartition)
                     || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
                         WHERE k.relpersistence <> 'p' OR k.relkind = 'f')
-                    || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
+                    || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''),
+                a.numbers, a.kinds, a.names, h.oids, h.toasts
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
-         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')"
+         LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation AND c.relkind IN ('r', 'p')
+         CROSS JOIN LATERAL (
+             SELECT coalesce(array_agg(g.attnum::bigint), '{{}}') AS numbers,
+                    coalesce(array_agg(g.atttypid::bigint), '{{}}') AS kinds,
+                    coalesce(array_agg(g.attname::text), '{{}}') AS names
+             FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attnum > 0 AND NOT g.attisdropped) AS a
+         CROSS JOIN LATERAL (
+             SELECT coalesce(array_agg(k.oid::bigint), '{{}}') AS oids,
+                    coalesce(array_agg(k.reltoastrelid::bigint), '{{}}') AS toasts
+             FROM pg_class k
+             WHERE k.reltoastrelid <> 0
+                   AND (k.oid = c.oid OR k.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))) AS h"
     );
     // Each by every possible name; one of them exists.
     let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
@@ -255,18 +272,37 @@ pub(in crate::relay) async fn look(
     let (name, mut publication) = (publication.to_owned(), None);
     let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
     for row in &rows {
-        wal_end = catalog::get::<String>(row, 4)?.parse().unwrap_or(Lsn::ZERO);
+        wal_end = catalog::lsn(&catalog::get::<String>(row, 4)?)?;
         let (oid, xmin): (Option<i64>, Option<String>) = (catalog::get(row, 1)?, catalog::get(row, 2)?);
         publication = oid.zip(xmin).map(|(oid, xmin)| RowVersion { oid, xmin });
         if let Some(oid) = catalog::get::<Option<i64>>(row, 3)? {
-            let ways: BTreeSet<String> = catalog::get::<Vec<String>>(row, 5)?.into_iter().collect();
-            tables.insert(catalog::get(row, 0)?, Table { oid, ways, shape: catalog::get(row, 6)? });
+            let name: String = catalog::get(row, 0)?;
+            let route = routes.iter().find(|route| catalog::quote_table(route.table()) == name);
+            let table = Table {
+                oid,
+                ways: catalog::get::<Vec<String>>(row, 5)?.into_iter().collect(),
+                shape: catalog::get(row, 6)?,
+                columns: columns(row, route)?,
+                heaps: catalog::get::<Vec<i64>>(row, 10)?.into_iter().zip(catalog::get::<Vec<i64>>(row, 11)?).collect(),
+            };
+            tables.insert(name, table);
         }
     }
     let is_whole = tables.len() == routes.len();
     let publication = publication.filter(|_| is_whole);
     let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
     Ok(Look { coverage, wal_end })
+}
+
+/// Reads the columns of a table: their numbers, the OIDs of their types and their names.
+fn columns(row: &Row, route: Option<&Route>) -> Result<BTreeMap<i64, Column>, catalog::Error> {
+    let (numbers, kinds): (Vec<i64>, Vec<i64>) = (catalog::get(row, 7)?, catalog::get(row, 8)?);
+    let names: Vec<String> = catalog::get(row, 9)?;
+    let column = |((number, kind), name): ((i64, i64), String)| {
+        let role = route.and_then(|route| route.names().role_of(&name)).map(|role| role.name().to_owned());
+        (number, Column { name, kind, role })
+    };
+    Ok(numbers.into_iter().zip(kinds).zip(names).map(column).collect())
 }
 
 /// Reads the state that is stored beside the position; none if there is none yet.

@@ -67,11 +67,16 @@ pub(in crate::relay) async fn open(
     Ok((session, server, examined))
 }
 
-/// Checks whether a start would succeed.
-pub(in crate::relay) async fn look(target: &Target, settings: &Settings, routes: &[Route]) -> Result<(), Error> {
+/// Checks whether a start would succeed, and whether anything was changed since this process checked last.
+pub(in crate::relay) async fn look(
+    target: &Target,
+    settings: &Settings,
+    routes: &[Route],
+    before: Option<&CatalogWatch>,
+) -> Result<(), Error> {
     let (_, server, examined) = open(target, settings, routes).await?;
     resume::decide(&server, examined.stored.as_ref())?;
-    examined.first.assess(None).map(drop)
+    examined.first.assess(before).map(drop)
 }
 
 async fn identify(

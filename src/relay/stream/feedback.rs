@@ -8,6 +8,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::lsn::Lsn;
 use crate::relay::ledger::Confirmed;
 
 /// The maximum interval of status updates.
@@ -28,6 +29,18 @@ const STORM: u32 = 20;
 /// The time in which they come: a healthy server requests one reply per half of its timeout.
 const STORM_WITHIN: Duration = Duration::from_secs(10);
 
+/// A confirmed position that is stored, and so may be reported. Only [`Feedback`] can make one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Reportable(Confirmed);
+
+impl Reportable {
+    /// Gives the position.
+    #[must_use]
+    pub const fn lsn(self) -> Lsn {
+        self.0.lsn()
+    }
+}
+
 /// A position to store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Persist {
@@ -46,8 +59,6 @@ pub struct Pace {
     pub wal_sender_timeout: Duration,
     /// The timeout without a message from the server; 0 means none.
     pub max_silence: Duration,
-    /// Whether positions are stored before they are reported.
-    pub store_position: bool,
     /// The time without an acknowledgement after which the relay disconnects.
     pub disconnect_on_stall_after: Duration,
 }
@@ -57,11 +68,11 @@ pub struct Pace {
 pub struct Feedback {
     pace: Pace,
     confirmed: Confirmed,
-    persisted: Option<Confirmed>,
+    persisted: Option<Reportable>,
     /// The position that is stored as the last one of an orderly stop.
     released: Option<Confirmed>,
     /// The position of the last status update.
-    reported: Option<Confirmed>,
+    reported: Option<Reportable>,
     delivered_records: u64,
     delivered_at_persist: u64,
     persisting: Option<Persist>,
@@ -76,7 +87,7 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Starts a connection at a position that is already stored, if positions are stored.
+    /// Starts a connection at a position that is already stored.
     #[must_use]
     pub const fn new(pace: Pace, start: Confirmed, now: Instant) -> Self {
         Self {
@@ -129,9 +140,9 @@ impl Feedback {
         self.asked_times += 1;
     }
 
-    /// Records that this position is stored.
+    /// Records that this position is stored or, where positions are not stored, that the catalog was checked after it.
     pub fn persisted(&mut self, confirmed: Confirmed) {
-        self.persisted = self.persisted.max(Some(confirmed));
+        self.persisted = self.persisted.max(Some(Reportable(confirmed)));
         // A later position may have been requested since.
         self.persisting = self.persisting.filter(|asked| asked.confirmed > confirmed);
     }
@@ -143,7 +154,7 @@ impl Feedback {
 
     /// Gives the position to store now, if one is due.
     pub fn to_persist(&mut self, now: Instant) -> Option<Persist> {
-        if !self.pace.store_position || now < self.persist_due()? {
+        if now < self.persist_due()? {
             return None;
         }
         let persist = Persist { confirmed: self.confirmed, is_idle: self.is_idle(), is_last: false };
@@ -169,22 +180,22 @@ impl Feedback {
         self.released = self.released.max(Some(confirmed));
     }
 
-    /// Says whether the position is stored as the last one, or positions are not stored.
+    /// Says whether the position is stored as the last one.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        !self.pace.store_position || self.released >= Some(self.confirmed)
+        self.released >= Some(self.confirmed)
     }
 
-    /// Says whether the position is stored, or positions are not stored.
+    /// Says whether the position is stored.
     #[must_use]
     pub fn is_persisted(&self) -> bool {
-        !self.pace.store_position || self.persisted >= Some(self.confirmed)
+        self.persisted >= Some(Reportable(self.confirmed))
     }
 
-    /// Gives the position that may be reported: the stored one, if positions are stored.
+    /// Gives the position that may be reported: the stored one.
     #[must_use]
-    pub fn reportable(&self) -> Option<Confirmed> {
-        if self.pace.store_position { self.persisted } else { Some(self.confirmed) }
+    pub const fn reportable(&self) -> Option<Reportable> {
+        self.persisted
     }
 
     /// Says whether a status update is due, and whether it requests a reply.
@@ -257,7 +268,7 @@ impl Feedback {
     }
 
     fn persist_due(&self) -> Option<Instant> {
-        if !self.pace.store_position || self.persisting.is_some() || self.persisted >= Some(self.confirmed) {
+        if self.persisting.is_some() || self.is_persisted() {
             return None;
         }
         let pause = if self.is_idle() { IDLE_PERSIST_PAUSE } else { PERSIST_PAUSE };
@@ -268,7 +279,6 @@ impl Feedback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
     use crate::relay::ledger::Ledger;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -277,20 +287,16 @@ mod tests {
         Ledger::new(Lsn::from_wire(position)).settle()
     }
 
-    fn feedback(store_position: bool, now: Instant) -> Feedback {
-        let pace = Pace {
-            wal_sender_timeout: 60 * SECOND,
-            max_silence: 60 * SECOND,
-            store_position,
-            disconnect_on_stall_after: 30 * SECOND,
-        };
+    fn feedback(now: Instant) -> Feedback {
+        let pace =
+            Pace { wal_sender_timeout: 60 * SECOND, max_silence: 60 * SECOND, disconnect_on_stall_after: 30 * SECOND };
         Feedback::new(pace, at(1), now)
     }
 
     #[test]
     fn a_position_is_reported_only_after_it_is_stored() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.reportable(), None);
         let persist = feedback.to_persist(now).unwrap();
@@ -298,7 +304,7 @@ mod tests {
         feedback.settled(at(70), 4, false, now);
         assert_eq!(feedback.reportable(), None, "a requested position is not stored");
         feedback.persisted(at(50));
-        assert_eq!(feedback.reportable(), Some(at(50)));
+        assert_eq!(feedback.reportable(), Some(Reportable(at(50))));
         assert_eq!(feedback.to_persist(now), None, "at most one a second");
         assert_eq!(feedback.to_persist(now + SECOND).unwrap().confirmed, at(70));
     }
@@ -306,7 +312,7 @@ mod tests {
     #[test]
     fn a15_an_acknowledgement_in_the_middle_of_a_stop_is_stored_before_it_is_reported() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         let last = |position| Some(Persist { confirmed: at(position), is_idle: false, is_last: true });
         feedback.settled(at(50), 3, false, now);
         assert_eq!(feedback.to_persist_last(), last(50));
@@ -314,10 +320,10 @@ mod tests {
         feedback.settled(at(70), 4, false, now);
         assert_eq!(feedback.to_persist_last(), last(70), "a later position is requested again");
         feedback.persisted(at(50));
-        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(50)), false));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(50))), false));
         assert_eq!(feedback.to_persist_last(), None, "still requested");
         feedback.persisted(at(70));
-        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(at(70)), true));
+        assert_eq!((feedback.reportable(), feedback.is_persisted()), (Some(Reportable(at(70))), true));
         // A position requested before the stop may be skipped.
         feedback.settled(at(90), 4, false, now);
         assert_eq!(feedback.to_persist_last(), last(90));
@@ -326,17 +332,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_store_the_report_follows_delivery() {
-        let now = Instant::now();
-        let mut feedback = feedback(false, now);
-        feedback.settled(at(50), 3, false, now);
-        assert_eq!((feedback.to_persist(now), feedback.reportable()), (None, Some(at(50))));
-    }
-
-    #[test]
     fn a12_on_an_idle_outbox_the_position_is_stored_every_ten_seconds_at_most() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         feedback.settled(at(50), 0, false, now);
         assert!(feedback.to_persist(now).unwrap().is_idle);
         feedback.persisted(at(50));
@@ -350,7 +348,7 @@ mod tests {
     #[test]
     fn a_status_is_sent_every_second() {
         let now = Instant::now();
-        let mut feedback = feedback(true, now);
+        let mut feedback = feedback(now);
         assert_eq!(feedback.to_report(now + REPLY_PAUSE), Some(false));
         assert_eq!(feedback.to_report(now + SECOND), None);
         assert_eq!(
@@ -363,7 +361,7 @@ mod tests {
     #[test]
     fn e4_replies_are_limited_while_the_position_does_not_advance() {
         let start = Instant::now();
-        let mut feedback = feedback(false, start);
+        let mut feedback = feedback(start);
         feedback.to_report(start + REPLY_PAUSE);
         let mut answers = 0;
         for millisecond in 0..1_000 {
@@ -376,13 +374,14 @@ mod tests {
         assert!(feedback.is_storm(), "and the server is in shutdown");
         feedback.asked(start + 2 * SECOND);
         feedback.settled(at(99), 1, false, start + 2 * SECOND);
+        feedback.persisted(at(99));
         assert!(feedback.to_report(start + REPLY_PAUSE + SECOND).is_some(), "at once when the position advanced");
     }
 
     #[test]
     fn f1_a_stall_is_time_without_an_acknowledgement_while_records_are_in_flight() {
         let start = Instant::now();
-        let mut feedback = feedback(true, start);
+        let mut feedback = feedback(start);
         feedback.settled(at(1), 0, false, start + 100 * SECOND);
         assert!(!feedback.is_stalled(start + 101 * SECOND), "nothing is in flight");
         feedback.settled(at(1), 0, true, start + 120 * SECOND);
@@ -395,7 +394,7 @@ mod tests {
     #[test]
     fn e7_a_connection_times_out_after_the_walsenders_timeout() {
         let start = Instant::now();
-        let mut feedback = feedback(true, start);
+        let mut feedback = feedback(start);
         assert!(!feedback.is_silent(start + 59 * SECOND));
         assert!(feedback.is_silent(start + 61 * SECOND));
         feedback.not_listening(start + 60 * SECOND);

@@ -134,13 +134,14 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     let row = client.query_opt(sql, &[&slot]).await.map_err(|error| failed("read", error))?;
     let Some(row) = row else { return Err(Error::Missing { slot: slot.to_owned() }) };
     let timeline: i64 = row.try_get(1).map_err(|error| failed("read", error))?;
+    let no_timeline = |_| unreadable(postgres::Error::Answer { field: "timeline" });
     let position: String = row.try_get(2).map_err(|error| failed("read", error))?;
     Ok(Stored {
         identity: Identity {
             system_id: row.try_get(0).map_err(|error| failed("read", error))?,
-            timeline: u32::try_from(timeline).unwrap_or_default(),
+            timeline: u32::try_from(timeline).map_err(no_timeline)?,
         },
-        position: position.parse().unwrap_or(Lsn::ZERO),
+        position: postgres::position(&position).map_err(unreadable)?,
         is_released: row.try_get(3).map_err(|error| failed("read", error))?,
     })
 }
@@ -263,7 +264,7 @@ impl Store {
         let row = client.query_opt(sql, &values).await.map_err(|error| failed("write", error))?;
         let Some(row) = row else { return Err(Error::Changed { slot: self.slot.clone() }) };
         let text = |column| row.try_get::<_, String>(column).map_err(|error| failed("write", error));
-        let wal_end: Lsn = text(0)?.parse().unwrap_or(Lsn::ZERO);
+        let wal_end = postgres::position(&text(0)?).map_err(unreadable)?;
         let was_alone: bool = row.try_get(1).map_err(|error| failed("write", error))?;
         let next_xid = text(2)?;
         let is_quiet = was_alone && wal_end.bytes_since(position) <= PAGE_SLACK;
@@ -276,6 +277,11 @@ async fn next_transaction(client: &Client) -> Result<String, Error> {
     let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed("read", error))?;
     row.try_get(0).map_err(|error| failed("read", error))
+}
+
+/// An unreadable position must not become 0/0, which means that positions are not stored.
+const fn unreadable(source: postgres::Error) -> Error {
+    Error::Query { action: "read", source }
 }
 
 /// Classifies an error of a query on the row. A missing column means a table of an earlier version.

@@ -40,8 +40,8 @@ pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
 
 /// Requests the oldest offset and the end offset of a partition.
 ///
-/// librdkafka 2.12 sometimes returns the end offset for both, after a request failed during a rebalance. A new group would skip
-/// every record. Therefore a partition counts as empty only if two consecutive answers say so.
+/// librdkafka 2.12 sometimes returns the end offset for both, after a request failed during a rebalance. A new group
+/// would skip every record. Therefore a partition counts as empty only if two consecutive answers say so.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,

@@ -1,8 +1,9 @@
 //! Commits of offsets. The committed offset of a partition is the offset of the next record to handle.
 //!
 //! The result of an asynchronous commit is unknown: rdkafka does not call `commit_callback`
-//! (<https://github.com/fede1024/rust-rdkafka/issues/856>). A synchronous commit blocks as long as librdkafka likes. A commit
-//! that must succeed is therefore sent asynchronously, and the committed offset is then requested, with a timeout.
+//! (<https://github.com/fede1024/rust-rdkafka/issues/856>). A synchronous commit blocks as long as librdkafka likes. A
+//! commit that must succeed is therefore sent asynchronously, and the committed offset is then requested, with a
+//! timeout.
 
 use std::thread;
 use std::time::Duration;
@@ -35,8 +36,8 @@ pub(super) fn send<C: ConsumerContext>(
     consumer.commit(&brokers::list_at(positions)?, CommitMode::Async)
 }
 
-/// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances refuses
-/// commits for a while.
+/// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances
+/// refuses commits for a while.
 pub(super) fn confirm<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     positions: &[(TopicPartition, i64)],
@@ -57,8 +58,8 @@ pub(super) fn confirm<C: ConsumerContext>(
     }
 }
 
-/// Requests the committed offsets. The coordinator answers after it has processed the commit. A higher offset is a mismatch,
-/// too: a recreated topic starts below the committed offset of the old one.
+/// Requests the committed offsets. The coordinator answers after it has processed the commit. A higher offset is a
+/// mismatch, too: a recreated topic starts below the committed offset of the old one.
 fn are_committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     positions: &[(TopicPartition, i64)],

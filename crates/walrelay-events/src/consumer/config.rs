@@ -46,7 +46,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// How long a shutdown waits for running handlers.
     pub shutdown_timeout: Duration,
-    /// How long the revocation of a partition waits for its running handlers. At least 3 s less than `max.poll.interval.ms`.
+    /// How long the revocation of a partition waits for its running handlers. At least 3 s less than
+    /// `max.poll.interval.ms`.
     pub revoke_timeout: Duration,
     /// Where a group without committed offsets starts.
     pub start: Start,
@@ -94,8 +95,8 @@ pub enum Start {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum GroupProtocol {
-    /// The members agree on the assignment (`cooperative-sticky`). Every Kafka version supports it. A member that does not
-    /// respond delays the rebalance of all.
+    /// The members agree on the assignment (`cooperative-sticky`). Every Kafka version supports it. A member that does
+    /// not respond delays the rebalance of all.
     #[default]
     Classic,
     /// The brokers assign partitions (KIP-848, Kafka 4.0 and later). A member that does not respond delays only its own
@@ -120,8 +121,8 @@ pub enum OnGap {
 pub enum InboxRetention {
     /// Without limit.
     Forever,
-    /// For this long. The consumer does not start if `retention.ms` of a topic is longer or unlimited. It logs a warning if
-    /// records may outlive the inbox by `segment.ms`.
+    /// For this long. The consumer does not start if `retention.ms` of a topic is longer or unlimited. It logs a
+    /// warning if records may outlive the inbox by `segment.ms`.
     For(Duration),
     /// For this long, although a topic keeps records longer. If offsets are reset further back, effects can repeat.
     ShorterThanTopic(Duration),

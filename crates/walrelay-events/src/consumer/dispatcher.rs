@@ -1,4 +1,5 @@
-//! Dispatches buffered records to handlers, and processes what they return. The consumer's thread never waits for a handler.
+//! Dispatches buffered records to handlers, and processes what they return. The consumer's thread never waits for a
+//! handler.
 
 use std::collections::HashMap;
 use std::sync::Arc;

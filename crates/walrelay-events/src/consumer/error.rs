@@ -30,9 +30,9 @@ pub enum Error {
     Gap {
         /// The consumer group.
         group: String,
-        /// The topic.
+        /// The topic with the deleted records.
         topic: String,
-        /// The partition.
+        /// The partition with the deleted records.
         partition: i32,
         /// The committed offset.
         committed: i64,
@@ -56,7 +56,7 @@ pub enum Error {
     InboxRetentionTooShort {
         /// The retention of the inbox.
         inbox: String,
-        /// The topic.
+        /// The topic with the longer retention.
         topic: String,
         /// The retention of the topic.
         retention: String,
@@ -116,12 +116,13 @@ impl Diagnose for Error {
                                                     retention.ms, or set InboxRetention::ShorterThanTopic"
                 .to_owned(),
             Self::TopicsMissing { topics } => format!(
-                "create them (kafka-topics.sh --create --topic {}), or grant Describe on them; the consumer creates no topics",
+                "create them (kafka-topics.sh --create --topic {}), or grant Describe on them; the consumer creates no \
+                 topics",
                 topics.first().map_or("", String::as_str)
             ),
             Self::Gap { group, topic, partition, .. } => format!(
-                "find out which events were lost, then set the offset (kafka-consumer-groups.sh --reset-offsets --group {group} \
-                 --topic {topic}:{partition} --to-earliest --execute), or set OnGap::SkipToEarliest"
+                "find out which events were lost, then set the offset (kafka-consumer-groups.sh --reset-offsets \
+                 --group {group} --topic {topic}:{partition} --to-earliest --execute), or set OnGap::SkipToEarliest"
             ),
             Self::DeadLetterBudgetExceeded { .. } => {
                 "correct the handler or the events, then start the consumer again; \

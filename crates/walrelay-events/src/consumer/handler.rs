@@ -1,7 +1,7 @@
 //! Handlers: what an application does with a record.
 //!
-//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed) decodes
-//! the event first.
+//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed)
+//! decodes the event first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +22,7 @@ const TYPE_CHARS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The record.
+    /// The record to handle.
     pub record: Record,
     /// How many attempts failed before. Transient failures do not count.
     pub previous_attempts: u32,

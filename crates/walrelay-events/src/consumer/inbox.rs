@@ -1,11 +1,12 @@
 //! The inbox: an event that is delivered twice takes effect once.
 //!
-//! [`once`] inserts the event's id into a table in the transaction of the handler's own writes. Both are committed, or neither
-//! is. Call it first in the transaction: two consumers of the same event then wait for each other there and nowhere else.
-//! Effects outside the database (an HTTP call, an email) are not covered: pass the event's id to them as an idempotency key.
+//! [`once`] inserts the event's id into a table in the transaction of the handler's own writes. Both are committed, or
+//! neither is. Call it first in the transaction: two consumers of the same event then wait for each other there and
+//! nowhere else. Effects outside the database (an HTTP call, an email) are not covered: pass the event's id to them as
+//! an idempotency key.
 //!
-//! An event is identified by its id and the consumer's name, not by its offset: when the relay publishes an event again, the
-//! offset differs and the id does not. `sql/inbox.sql` creates the table; [`prune`] deletes old rows.
+//! An event is identified by its id and the consumer's name, not by its offset: when the relay publishes an event
+//! again, the offset differs and the id does not. `sql/inbox.sql` creates the table; [`prune`] deletes old rows.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ pub enum Once {
 
 /// Inserts an event into the inbox, in the handler's own transaction.
 ///
-/// It waits for the end of another transaction that inserts the same event. Dead-letter an event before this transaction
-/// commits: otherwise the event is a duplicate when it is redriven.
+/// It waits for the end of another transaction that inserts the same event. Dead-letter an event before this
+/// transaction commits: otherwise the event is a duplicate when it is redriven.
 ///
 /// ```no_run
 /// # use walrelay_events::consumer::{Failure, Outcome};
@@ -54,8 +55,8 @@ pub async fn once(tx: &Transaction<'_>, consumer: &str, event_id: Uuid) -> Resul
     Ok(if inserted == 1 { Once::New } else { Once::Duplicate })
 }
 
-/// Inserts several events in one transaction and returns those that are new. The rows are inserted in a fixed order, so that
-/// two consumers do not deadlock.
+/// Inserts several events in one transaction and returns those that are new. The rows are inserted in a fixed order, so
+/// that two consumers do not deadlock.
 pub async fn once_each(
     tx: &Transaction<'_>,
     consumer: &str,

@@ -7,12 +7,12 @@
 //!                                +---- outcome -----------+  dead-letter -> dead-letter topic, then as an ack
 //! ```
 //!
-//! [`Consumer`] runs a [`Handler`] over topics. Events of one key are handled one after another, and many keys at once. An
-//! offset is committed when every record before it is done: after a crash some events are delivered again, and none is lost.
-//! An [`inbox`] makes their effects happen once. The consumer stays in its group however long a handler takes.
+//! [`Consumer`] runs a [`Handler`] over topics. Events of one key are handled one after another, and many keys at once.
+//! An offset is committed when every record before it is done: after a crash some events are delivered again, and none
+//! is lost. An [`inbox`] makes their effects happen once. The consumer stays in its group however long a handler takes.
 //!
-//! Deliberately absent: commits by the handler, skipping of deleted records by default, creation of topics, and retry topics,
-//! which would break the order of a key. After an event was dead-lettered, later events of its key continue.
+//! Deliberately absent: commits by the handler, skipping of deleted records by default, creation of topics, and retry
+//! topics, which would break the order of a key. After an event was dead-lettered, later events of its key continue.
 
 mod brokers;
 mod budget;

@@ -12,7 +12,7 @@ use crate::consumer::verdict::Verdict;
 pub enum Observed<'a> {
     /// A handler returned.
     Handled {
-        /// The record.
+        /// The record that was handled.
         record: &'a Record,
         /// What the consumer does with the record now.
         verdict: &'a Verdict,
@@ -21,15 +21,15 @@ pub enum Observed<'a> {
     },
     /// A record was written to the dead-letter topic.
     DeadLettered {
-        /// The record.
+        /// The original record.
         record: &'a Record,
         /// Why it was dead-lettered.
         reason: &'a str,
     },
-    /// A record could not be written to the dead-letter topic. The write is retried. Until it succeeds, later records of the
-    /// same key wait, and no later offset of the partition is committed.
+    /// A record could not be written to the dead-letter topic. The write is retried. Until it succeeds, later records
+    /// of the same key wait, and no later offset of the partition is committed.
     DeadLetterFailed {
-        /// The record.
+        /// The original record.
         record: &'a Record,
         /// Kafka's error.
         error: &'a str,
@@ -41,14 +41,14 @@ pub enum Observed<'a> {
     },
     /// The consumer lag of a partition.
     Lag {
-        /// The partition.
+        /// The partition that lags.
         partition: &'a TopicPartition,
         /// The number of records between the last acked one and the end.
         records: u64,
     },
     /// A partition was revoked or lost. Another member reports its lag.
     PartitionRevoked {
-        /// The partition.
+        /// The partition that moved to another member.
         partition: &'a TopicPartition,
     },
     /// All brokers are down.

@@ -1,15 +1,15 @@
 //! The outcome of a handler: ack, retry, transient or dead-letter.
 //!
 //! A handler returns an [`Outcome`], or a `Result` whose error becomes one. By default an error means retry, and after
-//! `max_attempts` the record is dead-lettered. An error that is no fault of the event is transient: it does not count as an
-//! attempt. Otherwise an outage of the database would dead-letter good events, and later events of their keys would overtake
-//! them.
+//! `max_attempts` the record is dead-lettered. An error that is no fault of the event is transient: it does not count
+//! as an attempt. Otherwise an outage of the database would dead-letter good events, and later events of their keys
+//! would overtake them.
 //!
 //! | an error, or one of its sources | outcome |
 //! |---|---|
-//! | tokio-postgres or sqlx: connection closed, broken, refused or timed out; no connection in sqlx's pool | transient |
+//! | tokio-postgres, sqlx: connection closed, broken, refused, timed out; no connection in sqlx's pool | transient |
 //! | SQLSTATE 40001, 40P01: serialization failure, deadlock detected | transient |
-//! | SQLSTATE class 08, 53, 57P: connection exception, insufficient resources, server shutting down or starting | transient |
+//! | SQLSTATE class 08, 53, 57P: connection exception, insufficient resources, shutdown or startup | transient |
 //! | any other I/O error of a connection: refused, reset, broken, timed out, unreachable | transient |
 //! | anything else | retry |
 
@@ -47,8 +47,8 @@ pub enum Outcome {
         /// Why, for a person.
         reason: String,
     },
-    /// The handler failed through no fault of the event, for example because the database was down. It is called again with a
-    /// growing backoff. The attempt does not count.
+    /// The handler failed through no fault of the event, for example because the database was down. It is called again
+    /// with a growing backoff. The attempt does not count.
     Transient {
         /// Why, for a person.
         reason: String,

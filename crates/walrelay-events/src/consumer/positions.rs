@@ -1,8 +1,8 @@
 //! Where each partition starts, and whether its next record still exists.
 //!
-//! A partition starts at the committed offset, or else where [`Start`] says. That offset is committed before a record is
-//! consumed, so that the next assignment starts there, too. Partitions are assigned while brokers restart or change leaders, so
-//! failed requests are retried for a while. No gap is skipped unless [`OnGap`] allows it.
+//! A partition starts at the committed offset, or else where [`Start`] says. That offset is committed before a record
+//! is consumed, so that the next assignment starts there, too. Partitions are assigned while brokers restart or change
+//! leaders, so failed requests are retried for a while. No gap is skipped unless [`OnGap`] allows it.
 
 use std::thread;
 use std::time::Duration;

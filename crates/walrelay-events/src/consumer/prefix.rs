@@ -1,7 +1,8 @@
 //! The contiguous prefix of a partition: all records up to it are done.
 //!
-//! Offsets can have gaps (compaction, transactions), and an offset can be delivered twice. Records are therefore numbered as
-//! they are received. **Prefix:** the position never passes a record that is not done, in whatever order they finish.
+//! Offsets can have gaps (compaction, transactions), and an offset can be delivered twice. Records are therefore
+//! numbered as they are received. **Prefix:** the position never passes a record that is not done, in whatever order
+//! they finish.
 
 use std::collections::VecDeque;
 

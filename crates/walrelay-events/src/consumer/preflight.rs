@@ -1,5 +1,5 @@
-//! Checks before a consumer joins its group: its topics and their dead-letter topics exist, and the inbox keeps event ids
-//! longer than any topic keeps records. Waits for brokers that are down. Stops if access is denied.
+//! Checks before a consumer joins its group: its topics and their dead-letter topics exist, and the inbox keeps event
+//! ids longer than any topic keeps records. Waits for brokers that are down. Stops if access is denied.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -139,8 +139,8 @@ fn compare(inbox: InboxRetention, topic: &str, retention: Retention) -> Result<(
         InboxRetention::Forever => Ok(()),
         InboxRetention::For(inbox) if retention.is_some_and(|retention| retention.least <= inbox) => {
             if let Some(most) = retention.map(|retention| retention.most).filter(|most| *most > inbox) {
-                // Whole segments are deleted, so records can outlive retention.ms by segment.ms. If offsets are reset that far
-                // back, effects can repeat.
+                // Whole segments are deleted, so records can outlive retention.ms by segment.ms. If offsets are reset
+                // that far back, effects can repeat.
                 tracing::warn!(
                     topic,
                     retention_with_segment = %humantime::format_duration(most),

@@ -1,11 +1,12 @@
 //! The callbacks of librdkafka's consumer: rebalances, statistics and logs.
 //!
-//! A rebalance is called from within a poll, on the consumer's own thread. When partitions are assigned, each committed offset
-//! is compared with the offsets that the topic holds: later a gap could not be told from a first start. When partitions are
-//! revoked, their handlers finish first, then the prefix is committed, then the partitions are unassigned.
+//! A rebalance is called from within a poll, on the consumer's own thread. When partitions are assigned, each committed
+//! offset is compared with the offsets that the topic holds: later a gap could not be distinguished from a first start.
+//! When partitions are revoked, their handlers finish first, then the prefix is committed, then the partitions are
+//! unassigned.
 //!
-//! A commit in flight during a rebalance is refused without an error. Therefore every position is committed again after each
-//! rebalance, and whenever the statistics show another committed offset.
+//! A commit in flight during a rebalance is refused without an error. Therefore every position is committed again after
+//! each rebalance, and whenever the statistics show another committed offset.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -58,7 +59,8 @@ impl GroupContext {
         self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the client if requests timed out, because it may have lost every broker. Any other error stops the consumer.
+    /// Replaces the client if requests timed out, because it may have lost every broker. Any other error stops the
+    /// consumer.
     pub(super) fn positions_failed(&self, dispatcher: &mut Dispatcher, error: Error) {
         if let Error::ClientFailed(error) = &error {
             tracing::warn!(error = %error, "offset requests timed out");

@@ -89,8 +89,8 @@ impl Record {
         let location = Location { partition: partition.clone(), offset: message.offset(), timestamp };
         Self::fill(pool.take(), location, message.key(), message.payload(), |inner| {
             let Some(headers) = message.headers() else { return };
-            // rdkafka panics at a header whose name is not UTF-8 and has no other way to read it. The headers before it are
-            // dropped, too.
+            // rdkafka panics at a header whose name is not UTF-8 and has no other way to read it. The headers before it
+            // are dropped, too.
             READS_HEADERS.set(true);
             let read = catch_unwind(AssertUnwindSafe(|| {
                 headers.iter().for_each(|header| inner.put_header(header.key, header.value));
@@ -190,7 +190,8 @@ impl Record {
         std::str::from_utf8(self.header_part(value.as_ref()?)?).ok()
     }
 
-    /// Returns whether the headers cannot be read because the name of one is not UTF-8. [`Record::headers`] is then empty.
+    /// Returns whether the headers cannot be read because the name of one is not UTF-8. [`Record::headers`] is then
+    /// empty.
     #[must_use]
     pub fn has_unreadable_headers(&self) -> bool {
         self.0.is_unreadable

@@ -29,7 +29,8 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// Returns the backoff after this many attempts (at least one), or none if there are no attempts left.
     ///
-    /// It is between half and all of the doubled backoff. The jitter comes from `seed`, which should differ between records.
+    /// It is between half and all of the doubled backoff. The jitter comes from `seed`, which should differ between
+    /// records.
     pub(crate) fn backoff(&self, attempts: u32, seed: u64) -> Option<Duration> {
         (attempts < self.max_attempts).then(|| self.doubled(self.initial_backoff, attempts, seed))
     }

@@ -1,7 +1,7 @@
 //! The loop of a consumer: process what handlers returned, start handlers, commit, then poll.
 //!
-//! It runs on a thread of its own, because polling librdkafka blocks. It never waits for a handler, so the consumer stays in
-//! its group however long a handler takes.
+//! It runs on a thread of its own, because polling librdkafka blocks. It never waits for a handler, so the consumer
+//! stays in its group however long a handler takes.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -46,8 +46,8 @@ const BATCH: usize = 512;
 /// How long a poll waits while handlers run, and while none runs.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
-/// How long nothing is polled while further records would only wait. Not longer: a rebalance arrives in the same queue, after
-/// the records that librdkafka has fetched.
+/// How long nothing is polled while further records would only wait. Not longer: a rebalance arrives in the same queue,
+/// after the records that librdkafka has fetched.
 const SATURATED_WAIT: Duration = Duration::from_millis(20);
 /// The interval of reports about load.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,8 +100,8 @@ impl Consumer {
         self
     }
 
-    /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones, commits
-    /// their offsets and leaves the group. Handlers run on the Tokio runtime from which this is called.
+    /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones,
+    /// commits their offsets and leaves the group. Handlers run on the Tokio runtime from which this is called.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let stopping = CancellationToken::new();
         // If this future is dropped, the thread stops soon after.
@@ -268,7 +268,8 @@ impl<'c> Loop<'c> {
         }
     }
 
-    /// Continues after records that were deleted while the consumer ran, if the options allow it. Otherwise the consumer stops.
+    /// Continues after records that were deleted while the consumer ran, if the options allow it. Otherwise the
+    /// consumer stops.
     fn skip_gaps(&self, error: KafkaError) {
         let mut dispatcher = self.consumer.context().dispatcher();
         let next = self.next_offsets(&dispatcher.lanes);
@@ -340,8 +341,8 @@ impl<'c> Loop<'c> {
         }
     }
 
-    /// Waits for running handlers, as before a revocation. Their offsets cannot be committed, so their events may be delivered
-    /// again.
+    /// Waits for running handlers, as before a revocation. Their offsets cannot be committed, so their events may be
+    /// delivered again.
     fn abandon(self, now: Instant) {
         let mut dispatcher = self.consumer.context().dispatcher();
         let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();

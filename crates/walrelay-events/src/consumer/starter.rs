@@ -1,7 +1,7 @@
 //! Runs handlers on the application's runtime.
 //!
-//! One task starts many handlers and polls each once. A handler that returns at once needs no task of its own; one that waits
-//! gets one.
+//! One task starts many handlers and polls each once. A handler that returns at once needs no task of its own; one that
+//! waits gets one.
 
 use std::pin::Pin;
 use std::sync::Arc;

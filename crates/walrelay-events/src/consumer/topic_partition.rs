@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub struct TopicPartition {
-    /// The topic.
+    /// The name of the topic.
     pub topic: Arc<str>,
     /// The partition's number within the topic.
     pub partition: i32,

@@ -1,7 +1,7 @@
 //! Typed handlers: the event is decoded before the handler is called.
 //!
-//! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered without
-//! a retry. The handler receives unknown event types and tombstones as values.
+//! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered
+//! without a retry. The handler receives unknown event types and tombstones as values.
 
 use std::marker::PhantomData;
 use std::time::SystemTime;
@@ -25,7 +25,7 @@ use crate::event::Unknown;
 pub struct Received<E> {
     /// The event's id. It is the same in every delivery.
     pub event_id: Uuid,
-    /// The event.
+    /// The event, or why there is none.
     pub event: Payload<E>,
     /// The `aggregate_type` header, if the writer set it.
     pub aggregate_type: Option<String>,
@@ -37,7 +37,7 @@ pub struct Received<E> {
     pub trace: Option<TraceContext>,
     /// How many attempts failed before. Transient failures do not count.
     pub previous_attempts: u32,
-    /// The record.
+    /// The record that was decoded.
     pub record: Record,
 }
 

@@ -37,8 +37,8 @@ impl Verdict {
     }
 }
 
-/// Decides what follows from an outcome. A transient failure raises `transient_failures`, any other failure `attempts`. The
-/// jitter comes from `seed`, which should differ between records.
+/// Decides what follows from an outcome. A transient failure raises `transient_failures`, any other failure `attempts`.
+/// The jitter comes from `seed`, which should differ between records.
 pub(crate) fn decide(
     outcome: Outcome,
     attempts: &mut u32,

@@ -1,7 +1,7 @@
 //! Decodes an event from a payload and its header.
 //!
-//! The type comes from the header, or else from the payload's tag. A header supplies a missing tag. A type that the enum does not
-//! have is not an error: producers can be newer than readers.
+//! The type comes from the header, or else from the payload's tag. A header supplies a missing tag. A type that the
+//! enum does not have is not an error: producers can be newer than readers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ pub enum Decoded<E> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unknown {
-    /// The type.
+    /// The type that `E` does not have.
     pub event_type: String,
     /// The payload, unchanged.
     pub payload: Vec<u8>,

@@ -21,13 +21,13 @@ pub struct Envelope<E> {
     pub occurred_at: SystemTime,
     /// The trace context in which it happened.
     pub trace: Option<TraceContext>,
-    /// The event.
+    /// The value of the application's enum.
     pub event: E,
 }
 
 impl<E> Envelope<E> {
-    /// Wraps an event that happens now. It gets a new id (UUIDv7) and, with the feature `otel`, the trace context of the current
-    /// span.
+    /// Wraps an event that happens now. It gets a new id (UUIDv7) and, with the feature `otel`, the trace context of
+    /// the current span.
     #[must_use]
     pub fn new(aggregate_type: impl Into<String>, aggregate_id: impl Display, event: E) -> Self {
         Self {

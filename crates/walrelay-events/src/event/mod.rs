@@ -4,9 +4,9 @@
 //!   enum of the application --encode--> event_type + JSON payload --> row --> record --decode--> the enum again
 //! ```
 //!
-//! An event is an enum with `#[serde(tag = "event_type")]`. The tag stays in the payload, and the header `event_type` has the
-//! same name. A reader can tell an unknown type from an invalid payload. Errors never contain values of a payload.
-//! `docs/events.md` describes which changes to events are compatible.
+//! An event is an enum with `#[serde(tag = "event_type")]`. The tag stays in the payload, and the header `event_type`
+//! has the same name. A reader can tell an unknown type from an invalid payload. Errors never contain values of a
+//! payload. `docs/events.md` describes which changes to events are compatible.
 //!
 //! Deliberately absent: a registry of types, versions, and I/O.
 //!

@@ -1,7 +1,7 @@
 //! Why a value does not match a type, without any part of the value.
 //!
-//! serde's own errors quote the value. This one contains names of the type only (fields, variants). It also distinguishes the
-//! one failure that is not an error: a variant that the type does not have.
+//! serde's own errors quote the value. This one contains names of the type only (fields, variants). It also
+//! distinguishes the one failure that is not an error: a variant that the type does not have.
 
 use std::fmt;
 
@@ -97,8 +97,8 @@ fn kind(found: Unexpected<'_>) -> &'static str {
     }
 }
 
-/// Returns whether a type has a variant of this name. It is given the tag alone: an internally tagged enum reads it first, and
-/// any error but an unknown variant proves that the variant exists.
+/// Returns whether a type has a variant of this name. It is given the tag alone: an internally tagged enum reads it
+/// first, and any error but an unknown variant proves that the variant exists.
 pub(super) fn knows<E: DeserializeOwned>(event_type: &str) -> bool {
     let tag = MapDeserializer::<_, Reason>::new(std::iter::once((EVENT_TYPE, event_type)));
     !matches!(E::deserialize(tag), Err(Reason::UnknownVariant(_)))

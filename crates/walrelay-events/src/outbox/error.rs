@@ -28,9 +28,9 @@ pub enum Error {
     /// The table or one of its columns does not exist, or has another type.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
     Table {
-        /// The table.
+        /// The outbox table, as `schema.table`.
         table: String,
-        /// The SQLSTATE.
+        /// PostgreSQL's error code.
         sqlstate: String,
         /// PostgreSQL's message.
         message: String,
@@ -38,9 +38,9 @@ pub enum Error {
     /// The role has no permission.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
     PermissionDenied {
-        /// The table.
+        /// The outbox table, as `schema.table`.
         table: String,
-        /// The SQLSTATE.
+        /// PostgreSQL's error code.
         sqlstate: String,
         /// PostgreSQL's message.
         message: String,
@@ -48,9 +48,9 @@ pub enum Error {
     /// PostgreSQL aborted the transaction. The same transaction may succeed when it is run again.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
     Aborted {
-        /// The table.
+        /// The outbox table, as `schema.table`.
         table: String,
-        /// The SQLSTATE.
+        /// PostgreSQL's error code.
         sqlstate: String,
         /// PostgreSQL's message.
         message: String,
@@ -61,9 +61,9 @@ pub enum Error {
     /// PostgreSQL refused the row.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
     Refused {
-        /// The table.
+        /// The outbox table, as `schema.table`.
         table: String,
-        /// The SQLSTATE.
+        /// PostgreSQL's error code.
         sqlstate: String,
         /// PostgreSQL's message, if it quotes no value.
         message: String,
@@ -71,7 +71,7 @@ pub enum Error {
     /// The connection failed, or the client cannot use it.
     #[error("cannot append to {table}")]
     Connection {
-        /// The table.
+        /// The outbox table, as `schema.table`.
         table: String,
         /// The client's error.
         #[source]

@@ -10,7 +10,8 @@
 //!
 //! async fn create(pool: &sqlx::PgPool, id: &str, total_cents: i64) -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut tx = pool.begin().await?;
-//!     sqlx::query("INSERT INTO orders (id, total_cents) VALUES ($1, $2)").bind(id).bind(total_cents).execute(&mut *tx).await?;
+//!     let insert = sqlx::query("INSERT INTO orders (id, total_cents) VALUES ($1, $2)").bind(id).bind(total_cents);
+//!     insert.execute(&mut *tx).await?;
 //!     outbox::sqlx::append(&mut tx, &Envelope::new("Order", id, OrderEvent::OrderCreated { total_cents })).await?;
 //!     tx.commit().await?;
 //!     Ok(())
@@ -53,7 +54,8 @@ impl Outbox {
         Ok(envelope.event_id)
     }
 
-    /// Appends events in the caller's sqlx transaction, in order, with one statement per 1,000 events or 16 MiB of payload.
+    /// Appends events in the caller's sqlx transaction, in order, with one statement per 1,000 events or 16 MiB of
+    /// payload.
     pub async fn append_many_sqlx<E: Serialize>(
         &self,
         tx: &mut Transaction<'_, Postgres>,

@@ -8,8 +8,8 @@ use crate::fault::Fate;
 /// PostgreSQL truncates longer names.
 const NAME_BYTES_MAX: usize = 63;
 
-/// An outbox table. The default is `public.outbox_events` with the columns of the preset `walrelay`. It must match the relay's
-/// `[[outbox]]`.
+/// An outbox table. The default is `public.outbox_events` with the columns of the preset `walrelay`. It must match the
+/// relay's `[[outbox]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outbox {
     table: String,
@@ -79,8 +79,8 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Uses another table, `schema.table` or a table of `public`, and its columns. Names are written without quotes, as in the
-    /// relay's configuration.
+    /// Uses another table, `schema.table` or a table of `public`, and its columns. Names are written without quotes, as
+    /// in the relay's configuration.
     ///
     /// ```
     /// use walrelay_events::outbox::Columns;
@@ -104,11 +104,13 @@ impl Outbox {
 
     fn build(schema: &str, table: &str, columns: &Columns) -> Self {
         let (names, values): (Vec<_>, Vec<_>) = columns.sources().map(|(name, value)| (quote(name), value)).unzip();
-        // Parameters are text, so that clients need not know the column types. Each element of the seven arrays is a row.
+        // Parameters are text, so that clients need not know the column types. Each element of the seven arrays is a
+        // row.
         let sql = format!(
             "INSERT INTO {}.{} ({}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
              $5::text[], $6::text[], $7::text[]) WITH ORDINALITY \
-             AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, number) ORDER BY e.number",
+             AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, number) \
+             ORDER BY e.number",
             quote(schema),
             quote(table),
             names.join(", "),

@@ -1,7 +1,7 @@
 //! In-process Kafka: librdkafka's mock cluster. Only this file uses its type.
 //!
-//! It accepts idempotent producers and serves consumer groups. It does not check sequence numbers. Tests of idempotence, leader
-//! changes and restarts need a real broker.
+//! It accepts idempotent producers and serves consumer groups. It does not check sequence numbers. Tests of
+//! idempotence, leader changes and restarts need a real broker.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use rdkafka::producer::DefaultProducerContext;
 
 use super::error::Error;
 
-/// An in-process Kafka that ends when it is dropped. It does not support DescribeConfigs: do not set `Config::inbox_retention`.
+/// An in-process Kafka that ends when it is dropped. It does not support DescribeConfigs: do not set
+/// `Config::inbox_retention`.
 pub struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl fmt::Debug for Broker {
@@ -31,7 +32,7 @@ impl Broker {
         self.0.bootstrap_servers()
     }
 
-    /// Creates a topic.
+    /// Creates a topic with one replica.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
         self.0.create_topic(name, partitions, 1).map_err(Error::kafka)
     }

@@ -20,7 +20,7 @@ pub enum Error {
     Program {
         /// Its name.
         program: String,
-        /// Its output.
+        /// What it printed.
         output: String,
     },
     /// A system call failed.
@@ -62,8 +62,8 @@ impl Diagnose for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::PostgresMissing => Some(
-                "install it (`sudo apt-get install postgresql` on Debian and Ubuntu), or set WALRELAY_PG_BIN to the directory of \
-                 its programs"
+                "install it (`sudo apt-get install postgresql` on Debian and Ubuntu), or set WALRELAY_PG_BIN to the \
+                 directory of its programs"
                     .to_owned(),
             ),
             Self::Io { .. } => Some("make the temporary directory writable, or set TMPDIR to another one".to_owned()),

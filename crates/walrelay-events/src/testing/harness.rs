@@ -1,8 +1,8 @@
 //! Tests a handler: records in, a report of each record out, without Kafka.
 //!
-//! The harness uses the same lanes, handler calls and retry policy as the runtime: records of a key one after another, and a
-//! record in its backoff delays the later ones of its key. Only the clock is its own: a backoff ends at once and is reported.
-//! Records of different keys run one at a time.
+//! The harness uses the same lanes, handler calls and retry policy as the runtime: records of a key one after another,
+//! and a record in its backoff delays the later ones of its key. Only the clock is its own: a backoff ends at once and
+//! is reported. Records of different keys run one at a time.
 //!
 //! There is no topic, so no offset is committed, no dead-letter record is written, and no dead-letter budget applies.
 
@@ -123,8 +123,8 @@ impl Harness {
         self
     }
 
-    /// Runs the handler over records and returns their reports in the same order. A record that is given twice is delivered
-    /// twice.
+    /// Runs the handler over records and returns their reports in the same order. A record that is given twice is
+    /// delivered twice.
     pub async fn run(&self, records: impl IntoIterator<Item = Record>) -> Vec<RecordReport> {
         let limits =
             Limits { max_concurrency: usize::MAX, max_buffered_records: usize::MAX, max_buffered_bytes: u64::MAX };

@@ -1,8 +1,8 @@
-//! For tests of applications: a harness that runs handlers without Kafka, and throwaway servers (a real PostgreSQL, and an
-//! in-process Kafka).
+//! For tests of applications: a harness that runs handlers without Kafka, and throwaway servers (a real PostgreSQL, and
+//! an in-process Kafka).
 //!
-//! The servers use temporary directories, listen on the loopback address, and are deleted when their value is dropped. A
-//! throwaway PostgreSQL does not sync to disk by default.
+//! The servers use temporary directories, listen on the loopback address, and are deleted when their value is dropped.
+//! A throwaway PostgreSQL does not sync to disk by default.
 
 mod broker;
 mod error;

@@ -55,8 +55,8 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Starts a standby from a copy of this server's files. This server is restarted for it. `settings` are further lines of the
-    /// standby's `postgresql.conf`.
+    /// Starts a standby from a copy of this server's files. This server is restarted for it. `settings` are further
+    /// lines of the standby's `postgresql.conf`.
     pub fn start_standby(&self, settings: &[String]) -> Result<Self, Error> {
         let standby = Self::prepare(self.bin.clone())?;
         self.stop(StopMode::Fast)?;
@@ -109,7 +109,8 @@ impl Postgres {
         let sync = if options.is_durable { "on" } else { "off" };
         let mut settings = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_level = logical\n\
-             max_wal_senders = 20\nmax_replication_slots = 20\nfsync = {sync}\nshared_buffers = 64MB\nmax_wal_size = 4GB\n\
+             max_wal_senders = 20\nmax_replication_slots = 20\nfsync = {sync}\nshared_buffers = 64MB\n\
+             max_wal_size = 4GB\n\
              log_min_messages = log\n",
             self.port,
             self.folder.display()

@@ -9,9 +9,9 @@
 --   CREATE PUBLICATION golden FOR TABLE outbox_events;
 --   SELECT pg_create_logical_replication_slot('golden', 'pgoutput');
 --   SELECT pg_replication_origin_create('elsewhere');
--- Afterwards START_REPLICATION SLOT golden LOGICAL 0/0 (proto_version '1', publication_names 'golden',
--- messages 'true'), and once more with binary 'true' on a slot of the same age. The files have each CopyData message as
--- it was received
+-- Afterwards
+--   START_REPLICATION SLOT golden LOGICAL 0/0 (proto_version '1', publication_names 'golden', messages 'true')
+-- and once more with binary 'true' on a slot of the same age. The files have each CopyData message as it was received
 -- after CopyBothResponse, up to the keepalive that a status update had asked for; `78*2100` is 2,100 times this byte.
 BEGIN;
 INSERT INTO outbox_events VALUES

@@ -1,6 +1,7 @@
 //! The stream: borders of reads, limits, status updates, the end.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -8,7 +9,6 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use crate::lsn::Lsn;
-use crate::relay::ledger::Confirmed;
 use crate::relay::ledger::Ledger;
 use crate::relay::postgres::Config;
 use crate::relay::postgres::Error;
@@ -21,6 +21,9 @@ use crate::relay::postgres::tests::fake::message;
 use crate::relay::postgres::tests::fake::received;
 use crate::relay::postgres::tests::fake::startup;
 use crate::relay::postgres::transport::Transport;
+use crate::relay::stream::feedback::Feedback;
+use crate::relay::stream::feedback::Pace;
+use crate::relay::stream::feedback::Reportable;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::Fate;
 
@@ -31,8 +34,12 @@ fn stream() -> (UnixStream, Stream) {
     (server, Stream::new(Messages::new(Transport::Unix(client)), Lsn::from_wire(100), 1 << 20))
 }
 
-fn confirmed(position: u64) -> Confirmed {
-    Ledger::new(Lsn::from_wire(position)).settle()
+fn stored(position: u64) -> Reportable {
+    let confirmed = Ledger::new(Lsn::from_wire(position)).settle();
+    let pace = Pace { wal_sender_timeout: LIMIT, max_silence: LIMIT, disconnect_on_stall_after: LIMIT };
+    let mut feedback = Feedback::new(pace, confirmed, Instant::now());
+    feedback.persisted(confirmed);
+    feedback.reportable().unwrap()
 }
 
 #[tokio::test]
@@ -107,7 +114,7 @@ async fn a_row_larger_than_the_buffer_is_read_once_there_is_room_for_it() {
 async fn a_status_update_says_one_position_three_times_and_never_an_earlier_one() {
     let (mut server, mut stream) = stream();
     for (position, expected) in [(90, 100), (200, 200), (150, 200)] {
-        stream.confirm(confirmed(position));
+        stream.confirm(stored(position));
         assert_eq!(stream.position(), Lsn::from_wire(expected));
         stream.queue_status(position == 200);
         assert_eq!(stream.exchange(false).await.unwrap(), 0);
@@ -167,7 +174,7 @@ async fn reading_goes_on_while_nothing_can_be_written() {
 #[tokio::test]
 async fn the_end_is_in_order_and_carries_the_last_position() {
     let (mut server, mut stream) = stream();
-    stream.confirm(confirmed(300));
+    stream.confirm(stored(300));
     // Half a frame is sent when the client ends the stream.
     let frame = message(b'd', &[b'w'; 300_000]);
     let (head, tail) = frame.split_at(1_000);

@@ -56,6 +56,12 @@ impl ProducerRecord<'_> {
     pub fn size(&self) -> usize {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.size()
     }
+
+    /// Says that the topic lacks the partition that the row chooses.
+    #[must_use]
+    pub fn no_partition(&self, partition: i32) -> Reason {
+        Reason::NoPartition { topic: self.topic.to_owned(), partition, key: self.key.map(printable) }
+    }
 }
 
 /// Reusable buffers.
@@ -305,7 +311,23 @@ pub fn configured(given: Option<&ColumnNames>, preset: &str) -> Vec<String> {
 pub fn event_id(row: &Row<'_>) -> String {
     let mut text = Vec::new();
     match value::append_text(row, Role::Id, &mut text) {
-        Ok(true) => String::from_utf8_lossy(&text).chars().take(64).flat_map(char::escape_default).collect(),
+        Ok(true) => printable(&text),
         _ => "(no id)".to_owned(),
     }
+}
+
+/// Escapes and cuts a value of a row, for a message to a person.
+#[must_use]
+pub fn printable(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).chars().take(64).flat_map(char::escape_default).collect()
+}
+
+/// Says what to do where a topic lacks a partition that a row chooses.
+#[must_use]
+pub fn add_partitions(topic: &str, partition: i32) -> String {
+    format!(
+        "if the partition is meant, run `kafka-topics.sh --bootstrap-server BROKER --alter --topic {topic} \
+         --partitions {}`, then restart; the WAL keeps the row as it was written, and walrelay does not skip the event",
+        i64::from(partition) + 1
+    )
 }

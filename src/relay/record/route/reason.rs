@@ -28,8 +28,14 @@ pub enum Reason {
     #[error("invalid partition number {0}")]
     Partition(i64),
     /// The topic has fewer partitions.
-    #[error("the topic has no partition {0}")]
-    NoPartition(i32),
+    #[error("topic {topic} has no partition {partition} (key {})", key.as_deref().unwrap_or("none"))]
+    NoPartition {
+        topic: String,
+        /// The partition that the row chooses.
+        partition: i32,
+        /// The record's key, escaped and cut.
+        key: Option<String>,
+    },
     /// The record is larger than the producer's limit.
     #[error("the record of {size} bytes is larger than message.max.bytes of the producer ({limit} bytes)")]
     TooLarge { size: usize, limit: usize },

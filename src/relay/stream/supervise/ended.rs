@@ -6,6 +6,7 @@ use crate::relay::error::Error;
 use crate::relay::metrics::State;
 use crate::relay::postgres;
 use crate::relay::publish::Verdict;
+use crate::relay::retry::recovery::AfterFailure;
 use crate::relay::stream::follow::StreamEnd;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::Fate;
@@ -56,34 +57,29 @@ impl Supervisor {
             self.cluster_refused = 0;
         }
         self.drop_producer();
-        match failure.verdict {
-            // A permanent error fails a whole batch: the record is known only when it was sent alone.
-            Verdict::Record if !was_cautious => {
-                self.recovery.batch_refused(&failure);
-                self.cautious_until = Some(frontier);
-                Ok(StreamStep::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights if failure.fate() == Fate::Fatal && self.cluster_refused + 1 >= CLUSTER_ATTEMPTS => {
-                Err(failure.into())
-            }
-            Verdict::Rights | Verdict::Transient => {
-                self.cluster_refused += u32::from(failure.fate() == Fate::Fatal);
-                let is_refused = failure.verdict == Verdict::Rights;
-                // If one topic is denied, only the events before its record are published.
-                self.cautious_until = (was_cautious || is_refused && failure.topic().is_some()).then_some(frontier);
-                if is_refused {
-                    self.recovery.refused();
+        let is_refused = failure.verdict == Verdict::Rights;
+        if is_refused {
+            if failure.fate() == Fate::Fatal {
+                self.cluster_refused += 1;
+                if self.cluster_refused >= CLUSTER_ATTEMPTS {
+                    return Err(failure.into());
                 }
-                self.metrics.enter(State::SinkBlocked);
-                self.stalls.doubt();
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.recovery.adapt_timestamps(&failure);
-                self.recovery.report(&failure.into());
-                let pause = self.recovery.next_backoff();
-                Ok(if is_about_brokers { StreamStep::AwaitKafka(pause) } else { StreamStep::Pause(pause) })
             }
+            self.recovery.refused();
         }
+        // If one topic is denied, only the events before its record are published.
+        let is_topic_refused = is_refused && failure.topic().is_some();
+        let after = self.recovery.after_failure(failure, was_cautious)?;
+        let is_one_by_one = matches!(after, AfterFailure::OneByOne);
+        self.cautious_until = (is_one_by_one || was_cautious || is_topic_refused).then_some(frontier);
+        if !is_one_by_one {
+            self.stalls.doubt();
+        }
+        Ok(match after {
+            AfterFailure::OneByOne => StreamStep::Again,
+            AfterFailure::AwaitKafka(pause) => StreamStep::AwaitKafka(pause),
+            AfterFailure::Pause(pause) => StreamStep::Pause(pause),
+        })
     }
 
     pub(super) fn after_error(&mut self, error: Error) -> Result<StreamStep, Error> {

@@ -124,7 +124,8 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
     };
     let ended = supervisor.supervise().await;
     supervisor.metrics.enter(State::Stopped);
-    ended
+    let stores = supervisor.settings.source.store_position;
+    ended.map_err(|error| if stores { error } else { error.not_stored() })
 }
 
 impl Supervisor {
@@ -146,11 +147,12 @@ impl Supervisor {
                     StreamStep::Again
                 }
                 StreamStep::AwaitProgress => {
-                    let slot_monitor = Box::pin(self.slot_monitor());
+                    let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
                     tokio::select! {
                         biased;
                         progress = self.await_progress() => progress?,
                         never = slot_monitor => match never {},
+                        fatal = checks => return Err(fatal),
                     }
                 }
                 StreamStep::StandBy => self.stand_by().await?,
@@ -239,8 +241,6 @@ impl Supervisor {
             pace: Pace {
                 wal_sender_timeout,
                 max_silence: self.silence.limit(start, wal_sender_timeout),
-                // Without a stored position the keeper still checks the catalog before a position is reported.
-                store_position: true,
                 // At the in-flight limit nothing is read, so a lost connection is not noticed. After its own timeout
                 // the server gives the slot to another relay: by then this one must have checked who holds it.
                 disconnect_on_stall_after: source.disconnect_on_stall_after.min(wal_sender_timeout),
@@ -298,7 +298,6 @@ impl Supervisor {
         let limits = Limits { in_flight_bytes: self.settings.delivery.max_in_flight_bytes, frame_bytes };
         let mut pipeline = Pipeline::new(self.routes.clone(), limits, start);
         pipeline.follow(self.handed_before);
-        pipeline.note_ages(self.metrics.outbox_age.clone());
         if let Some(until) = self.cautious_until.take() {
             pipeline.be_cautious(until);
         }

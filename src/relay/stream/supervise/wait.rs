@@ -25,11 +25,11 @@ const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 impl Supervisor {
     /// Pauses, then waits for Kafka. Meanwhile the slot is monitored, and PostgreSQL is checked.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let slot_monitor = Box::pin(self.slot_monitor());
-        let (recovery, target, settings, routes) = (&mut self.recovery, &self.target, &self.settings, &self.routes);
+        let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
+        let recovery = &mut self.recovery;
         let answering = async {
             recovery.pause(pause).await;
-            recovery.await_kafka(async || examine::look(target, settings, routes).await).await
+            recovery.await_kafka(checks).await
         };
         tokio::select! {
             biased;
@@ -42,6 +42,14 @@ impl Supervisor {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
         let name = format!("{} slot monitor", self.settings.relay.name);
         slot_monitor::run(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
+    }
+
+    /// Checks again and again whether a start would succeed: without a connection nothing else does. Gives a fatal
+    /// error.
+    pub(super) fn checks(&self) -> impl Future<Output = Error> + use<> {
+        let (source, watch) = (self.recovery.source(), self.watch.clone());
+        let (target, settings, routes) = (self.target.clone(), self.settings.clone(), self.routes.clone());
+        source.until_fatal(async move || examine::look(&target, &settings, &routes, watch.as_ref()).await)
     }
 
     /// Waits, without a connection, until a record is acknowledged. The producer stays: only the broker's answer shows

@@ -87,8 +87,8 @@ impl Producer {
             client.set(name, value);
         }
         client
-            // Not idempotent: an idempotent producer fails for good after an authorization error, this one recovers when the
-            // permission is granted. Duplicates are possible anyway. One request in flight keeps the order.
+            // Not idempotent: an idempotent producer fails for good after an authorization error, this one recovers
+            // when the permission is granted. Duplicates are possible anyway. One request in flight keeps the order.
             .set("enable.idempotence", "false")
             .set("max.in.flight.requests.per.connection", "1")
             .set("acks", "all")
@@ -116,11 +116,12 @@ impl Producer {
         Ok(self.send(topic, None, (record.key(), record.value()), headers).await?)
     }
 
-    /// Writes a dead-letter record to a topic again, byte for byte, with the further header `redriven_from`. Then it marks the
-    /// record as redriven in the dead-letter topic. After a crash between the two writes, the next redrive writes it once more.
+    /// Writes a dead-letter record to a topic again, byte for byte, with the further header `redriven_from`. Then it
+    /// marks the record as redriven in the dead-letter topic. After a crash between the two writes, the next redrive
+    /// writes it once more.
     ///
-    /// If the topic is the one it came from, it gets its former partition, even if that was not chosen by the key. If the topic
-    /// has got more partitions since, newer events of the key may be in another one.
+    /// If the topic is the one it came from, it gets its former partition, even if that was not chosen by the key. If
+    /// the topic has got more partitions since, newer events of the key may be in another one.
     pub async fn redrive(&self, dead_letter: &DeadLetter, topic: &str) -> Result<(), KafkaError> {
         let record = &dead_letter.record;
         let own = own_headers(record).filter(|(name, _)| *name != REDRIVEN_FROM);

@@ -12,8 +12,8 @@ const REASON_BYTES_MAX: usize = 2_048;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum HeaderFormat {
-    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_attempts`, `dlq_at`, as
-    /// text.
+    /// `dlq_topic`, `dlq_partition`, `dlq_offset`, `dlq_timestamp`, `dlq_group`, `dlq_reason`, `dlq_attempts`,
+    /// `dlq_at`, as text.
     #[default]
     Walrelay,
     /// `kafka_dlt-original-topic` and so on, as Spring Kafka writes them. Numbers are big-endian.
@@ -28,9 +28,9 @@ pub enum HeaderFormat {
 pub struct Provenance {
     /// The topic it was consumed from.
     pub topic: String,
-    /// The partition.
+    /// The partition it was consumed from.
     pub partition: i32,
-    /// The offset.
+    /// Its offset in that partition.
     pub offset: i64,
     /// The record's timestamp.
     pub timestamp: Timestamp,

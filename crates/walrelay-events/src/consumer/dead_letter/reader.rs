@@ -1,7 +1,7 @@
 //! Reads a dead-letter topic from its beginning to its end at the time of the call.
 //!
-//! A marker record in the same topic says that a dead-letter record was redriven. Therefore the topic is read twice: first for
-//! the markers, then for the records. Of each record only its origin is kept in memory.
+//! A marker record in the same topic says that a dead-letter record was redriven. Therefore the topic is read twice:
+//! first for the markers, then for the records. Of each record only its origin is kept in memory.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The record.
+    /// The record in the dead-letter topic.
     pub record: Record,
     /// Where it came from and why, if its headers say so.
     pub provenance: Option<Provenance>,

@@ -6,20 +6,21 @@
 //!   partition 1   lane k5  [ running ]
 //! ```
 //!
-//! This module decides which buffered record starts, which waits, what is done, and which partitions are paused. It has no
-//! clock, no Kafka client and no handler. Invariants:
+//! This module decides which buffered record starts, which waits, what is done, and which partitions are paused. It has
+//! no clock, no Kafka client and no handler. Invariants:
 //!
-//! - **One at a time.** Of the records of one key in a partition at most one is running, in the order of their offsets. A record
-//!   in its backoff delays later records of its key and no others.
+//! - **One at a time.** Of the records of one key in a partition at most one is running, in the order of their offsets.
+//!   A record in its backoff delays later records of its key and no others.
 //! - **Prefix.** The position of a partition never passes a record that is not done.
-//! - **Bounded.** At most `max_concurrency` records run at once. A partition with `max_buffered_records` records is full. When
-//!   all partitions together hold `max_buffered_bytes` bytes, every partition is full. The caller pauses full partitions.
-//! - **Fair.** A third of the bytes is divided evenly among the partitions. A partition above its share is full when the other
-//!   two thirds are used. A partition below its share continues, whatever the others hold.
+//! - **Bounded.** At most `max_concurrency` records run at once. A partition with `max_buffered_records` records is
+//!   full. When all partitions together hold `max_buffered_bytes` bytes, every partition is full. The caller pauses
+//!   full partitions.
+//! - **Fair.** A third of the bytes is divided evenly among the partitions. A partition above its share is full when
+//!   the other two thirds are used. A partition below its share continues, whatever the others hold.
 //! - **Revoked records do not count.** A record that returns after its partition was revoked changes nothing.
 //!
-//! A lane is identified by a hash of the key. Two keys with the same hash share a lane, which costs speed and breaks nothing. A
-//! record without a key has a lane of its own.
+//! A lane is identified by a hash of the key. Two keys with the same hash share a lane, which costs speed and breaks
+//! nothing. A record without a key has a lane of its own.
 
 mod buffer;
 mod job;
@@ -221,8 +222,9 @@ impl<R> Lanes<R> {
         moved.collect()
     }
 
-    /// Takes the committed offset of a partition as the broker reports it; a negative one means none. A position that was
-    /// returned for a commit and differs is returned again: it is higher if the commit failed, lower if the topic was recreated.
+    /// Takes the committed offset of a partition as the broker reports it; a negative one means none. A position that
+    /// was returned for a commit and differs is returned again: it is higher if the commit failed, lower if the topic
+    /// was recreated.
     pub(crate) fn committed(&mut self, partition: &TopicPartition, offset: i64) {
         if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
             let known = (offset >= 0).then_some(offset);

@@ -25,13 +25,13 @@ pub struct TraceContext {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTraceContext {
-    /// `traceparent`
+    /// The trace id or the span id is invalid.
     #[error("invalid traceparent: expected version 00 with a trace id and a span id that are not zero")]
     Traceparent,
-    /// `tracestate`
+    /// The entries of tracing systems are invalid.
     #[error("invalid tracestate: expected at most 32 key=value entries in 512 printable ASCII characters")]
     Tracestate,
-    /// `baggage`
+    /// The entries of the application are invalid.
     #[error("invalid baggage: expected key=value entries in at most 4096 printable ASCII characters")]
     Baggage,
 }
@@ -55,8 +55,8 @@ impl TraceContext {
         })
     }
 
-    /// Reads a trace context from headers. Without a valid `traceparent` there is none. An invalid `tracestate` or `baggage` is
-    /// dropped, as W3C specifies.
+    /// Reads a trace context from headers. Without a valid `traceparent` there is none. An invalid `tracestate` or
+    /// `baggage` is dropped, as W3C specifies.
     #[must_use]
     pub fn from_headers<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Self> {
         let tracestate = header(TRACESTATE).filter(|text| is_tracestate(text));

@@ -1,8 +1,8 @@
 //! Trace context (W3C Trace Context and Baggage), and the spans of handlers.
 //!
-//! The context travels as text: from the writer's span to the row, the record header and a link of the handler's span. Without
-//! the feature `otel` it still travels, but no context is created and no span is linked. No type of OpenTelemetry is in this
-//! interface.
+//! The context travels as text: from the writer's span to the row, the record header and a link of the handler's span.
+//! Without the feature `otel` it still travels, but no context is created and no span is linked. No type of
+//! OpenTelemetry is in this interface.
 //!
 //! Formats: <https://www.w3.org/TR/trace-context/> sections 3.2 and 3.3, <https://www.w3.org/TR/baggage/> section 3.
 

@@ -32,8 +32,8 @@ use super::context::is_tracestate;
 use super::handler::HandlerSpan;
 
 impl TraceContext {
-    /// Returns the trace context of the current `tracing` span, or none if no OpenTelemetry layer records it. A `tracestate` or
-    /// `baggage` above the limits is dropped.
+    /// Returns the trace context of the current `tracing` span, or none if no OpenTelemetry layer records it. A
+    /// `tracestate` or `baggage` above the limits is dropped.
     #[must_use]
     pub fn current() -> Option<Self> {
         let context = Span::current().context();
@@ -60,8 +60,8 @@ pub(crate) fn link_to(span: &Span, trace: &TraceContext) {
     span.add_link(SpanContext::new(trace_id, span_id, TraceFlags::new(trace.flags()), true, state));
 }
 
-/// Creates the span of a handler call, with OpenTelemetry's names for messaging. It starts a trace of its own and links to the
-/// writer's span instead of being its child: an event can be handled by many consumers, again, or days later.
+/// Creates the span of a handler call, with OpenTelemetry's names for messaging. It starts a trace of its own and links
+/// to the writer's span instead of being its child: an event can be handled by many consumers, again, or days later.
 #[cfg(feature = "consumer")]
 pub(crate) fn handler_span(handler: &HandlerSpan<'_>) -> Span {
     let header = |name: &str| (handler.header)(name).unwrap_or_default();

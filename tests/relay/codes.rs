@@ -1,0 +1,58 @@
+//! An error code means one thing.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Codes that two rooms give for the same thing.
+const SHARED: [&str; 7] = [
+    // The mapped column, the row: found in the WAL, or in the table that is polled.
+    "Contract, 10",
+    "Poison, 1",
+    // The slot is missing or lost: found in the catalog, or said by the server.
+    "PositionLost, 1",
+    "PositionLost, 2",
+    // A row that is too large to be read.
+    "Poison, 2",
+    // A topic that does not exist: said by the brokers, or seen in what waits.
+    "Unavailable, 32",
+    // An error inside another one.
+    "Unavailable, 1",
+];
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn wr_6520_and_every_other_code_of_the_relay_is_given_in_one_place() {
+    let relay = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/relay");
+    let mut found = Vec::new();
+    files(&relay.join(".."), &mut found);
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in found {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            for given in line.split("Code::new(Exit::").skip(1) {
+                let given = given.split(')').next().unwrap().to_owned();
+                places.entry(given).or_default().insert(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(places.contains_key("Contract, 20"), "{places:?}");
+    places.retain(|code, places| {
+        let is_ours = places.iter().any(|place| place.contains("src/relay/../relay/"));
+        is_ours && places.len() > 1 && !SHARED.contains(&code.as_str())
+    });
+    assert!(places.is_empty(), "{places:#?}");
+}
