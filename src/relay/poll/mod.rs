@@ -90,7 +90,8 @@ struct Poller {
     stop: CancellationToken,
     states: Vec<TableState>,
     publisher: BatchPublisher,
-    stalls: Stalls,
+    /// By the number of rows that were marked.
+    stalls: Stalls<u64>,
 }
 
 /// What follows the end of a connection.
@@ -245,35 +246,18 @@ impl Poller {
                 let marked = self.publisher.marked();
                 Ok(PollStep::AwaitKafka(self.stalls.pause(marked, self.settings.source.poll.batch_timeout)))
             }
-            Ok(PollEnd::SinkFailed { failure, was_alone }) => self.after_failure(failure, was_alone),
+            Ok(PollEnd::SinkFailed { failure, was_alone }) => {
+                Ok(match self.publisher.recovery.after_failure(failure, was_alone)? {
+                    AfterFailure::OneByOne => PollStep::Again,
+                    AfterFailure::AwaitKafka(pause) => PollStep::AwaitKafka(pause),
+                    AfterFailure::Pause(pause) => PollStep::Pause(pause),
+                })
+            }
             Err(error) if self.publisher.recovery.must_recheck(&error) => Ok(PollStep::Again),
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
                 Ok(PollStep::Pause(self.publisher.recovery.next_backoff()))
-            }
-        }
-    }
-
-    /// A record or its producer failed.
-    fn after_failure(&mut self, failure: Failure, was_alone: bool) -> Result<PollStep, RelayError> {
-        match failure.verdict {
-            // A permanent error fails a whole batch: the record is known only when it was sent alone.
-            Verdict::Record if !was_alone => {
-                self.publisher.recovery.batch_refused(&failure);
-                Ok(PollStep::Again)
-            }
-            Verdict::Record | Verdict::Topic => Err(failure.into()),
-            Verdict::Rights | Verdict::Transient => {
-                self.metrics.enter(State::SinkBlocked);
-                let is_about_brokers = failure.verdict == Verdict::Transient;
-                self.publisher.recovery.adapt_timestamps(&failure);
-                self.publisher.recovery.report(&failure.into());
-                Ok(if is_about_brokers {
-                    PollStep::AwaitKafka(self.publisher.recovery.next_backoff())
-                } else {
-                    PollStep::Pause
-                })
             }
         }
     }
