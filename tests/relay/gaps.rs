@@ -167,7 +167,8 @@ fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
         assert_eq!(sql.text("SELECT count(*)::text FROM pg_publication"), "0");
         sql_of(&ended.notes)
     };
-    if version(&sql) < 180_000 {
+    // PostgreSQL 14 sends the transactions without rows first, and 18 leaves the change out: neither needs a search here.
+    if (150_000..180_000).contains(&version(&sql)) {
         refused(&program, &sql);
     }
     sql.run("SELECT pg_drop_replication_slot('walrelay'); SELECT pg_create_physical_replication_slot('other')");
