@@ -33,7 +33,7 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
 
 fn compare_shape((rows, transactions): (u32, u32), options: &Options, kafka: &Kafka) {
     let settings = vec!["max_wal_size = 16GB".into(), "autovacuum = off".into()];
-    let postgres = Postgres::start(testing::Options { settings, ..testing::Options::default() }).unwrap();
+    let postgres = Postgres::start(testing::Options::default().with_settings(settings)).unwrap();
     let source = Source::fill(&postgres, rows, transactions, PAYLOAD_BYTES);
     let mock = subjects::Mock::start();
     let subjects = subjects(&source, &mock.bootstrap(), &kafka.bootstrap(), &options.against);

@@ -69,7 +69,7 @@ fn drain(at: usize, round: usize, options: &Options, kafka: &Kafka) -> Run {
     let topic = format!("drain-{name}-{round}");
     kafka.create_topic(&topic, PARTITIONS);
     let settings = vec!["max_wal_size = 16GB".into(), "autovacuum = off".into()];
-    let postgres = Postgres::start(testing::Options { settings, ..testing::Options::default() }).unwrap();
+    let postgres = Postgres::start(testing::Options::default().with_settings(settings)).unwrap();
     let port = free_port();
     let config = subjects::config(&postgres, &kafka.bootstrap(), &format!("topic = \"{topic}\"\n{more}"), port);
     subjects::walrelay(&config, &["setup", "--apply", "--with-outbox"]);

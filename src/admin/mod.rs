@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_clients_hurt_nobody_and_are_sent_away() {
+    fn slow_clients_are_disconnected_and_delay_nobody() {
         let (running, _) = running();
         let mut slow = Vec::new();
         for number in 0..200 {

@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
     };
     match Target::resolve(&config.postgres.url) {
         Err(error) => wrong("postgres.url", error.to_string()),
-        Ok(target) if target.trusts_anybody(&config.postgres.tls) => wrong(
+        Ok(target) if target.accepts_any_server(&config.postgres.tls) => wrong(
             "postgres.url",
             "sslmode=verify-ca with the system's certificate authorities accepts any server with a certificate of one \
              of them: use sslmode=verify-full, or set postgres.tls.root_cert to your own authority"

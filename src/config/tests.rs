@@ -21,7 +21,7 @@ fn loaded(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Loade
 
 fn mistakes(text: &str) -> String {
     let message = loaded(text, &[], &[]).unwrap_err().to_string();
-    // Without the folder, which differs each time.
+    // Without the folder, which is different each time.
     message
         .lines()
         .map(|line| line.split_once("walrelay.toml:").map_or(line, |(_, rest)| rest).to_owned() + "\n")
@@ -37,7 +37,7 @@ fn the_shipped_file_is_the_defaults() {
 }
 
 #[test]
-fn every_option_stands_in_the_shipped_file() {
+fn every_option_is_in_the_shipped_file() {
     let Ok(toml::Value::Table(defaults)) = toml::Value::try_from(Config::default()) else { panic!("not a table") };
     fn names(table: &toml::Table, found: &mut BTreeSet<String>) {
         for (name, value) in table {
@@ -51,7 +51,7 @@ fn every_option_stands_in_the_shipped_file() {
     for name in found {
         assert!(SHIPPED.contains(&name), "{name} is not in config.toml");
     }
-    // And what is commented out can be turned on.
+    // The commented options are valid too.
     let all: String = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -70,7 +70,7 @@ fn every_option_stands_in_the_shipped_file() {
 }
 
 #[test]
-fn the_later_source_wins_and_each_value_knows_its_own() {
+fn the_last_source_has_precedence_and_each_value_its_origin() {
     let text = format!("{WITH_USER}[shutdown]\ndrain = \"1s\"\n[log]\nlevel = \"warn\"\n[relay]\nname = \"file\"\n");
     let variables = [("WALRELAY_SHUTDOWN__DRAIN", "2s"), ("WALRELAY_LOG__LEVEL", "debug"), ("HOME", "/x")];
     let loaded = loaded(&text, &variables, &["shutdown.drain=3s", "outbox.0.topic=orders"]).unwrap();
@@ -112,7 +112,7 @@ fn every_mistake_is_reported_at_once_with_its_position() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_reported_with_its_position() {
+fn inconsistent_options_are_reported_with_its_position() {
     let rows = [
         ("[log]\nlevel = \"infoo\"\n", "4:1: log.level: expected a log level (off, error, warn, info, debug, trace)"),
         ("[source]\nslot = \"A b\"\n", "4:1: source.slot: invalid slot name: allowed are 1 to 63 of a-z 0-9 _"),
@@ -142,7 +142,7 @@ fn a_dotted_property_means_the_same_quoted_or_bare() {
 }
 
 #[test]
-fn what_is_shown_reads_back_and_holds_no_secret() {
+fn the_shown_configuration_can_be_parsed_and_has_no_secret() {
     let text = "[postgres]\nurl = \"postgres://app:hunter2@localhost/shop\"\npassword = { env = \"X\" }\n\
                 [kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\n[kafka.properties]\nssl.keystore.password = \"hunter2\"\n\
                 [[outbox]]\ntable = \"a.b\"\n[outbox.columns]\nid = \"event\"\n";
@@ -209,7 +209,7 @@ fn a_renamed_option_is_refused_with_its_new_name_wherever_it_is_given() {
 }
 
 #[test]
-fn a_variable_of_somebody_else_is_a_warning_at_most() {
+fn a_variable_of_another_program_is_a_warning_at_most() {
     let kubernetes = [("WALRELAY_SERVICE_HOST", "10.0.0.7"), ("WALRELAY_PORT", "tcp://10.0.0.7:7430")];
     assert_eq!(loaded(WITH_USER, &kubernetes, &[]).unwrap().warnings, [""; 0]);
     let misspelled = loaded(WITH_USER, &[("WALRELAY_LOG_LEVEL", "debug")], &[]).unwrap().warnings;
@@ -217,13 +217,13 @@ fn a_variable_of_somebody_else_is_a_warning_at_most() {
 }
 
 #[test]
-fn that_a_file_holds_a_password_is_said_only_when_it_does() {
+fn a_password_in_the_file_is_a_warning() {
     let warnings = |url: &str, variables: &[(&str, &str)], sets: &[&str]| {
         loaded(&format!("[postgres]\nurl = \"{url}\"\n"), variables, sets).unwrap().warnings
     };
     for url in ["postgres://app:hunter2@localhost/shop", "host=localhost user=app password=hunter2"] {
         assert!(warnings(url, &[], &[])[0].contains("holds a password and others can read it"), "{url}");
-        // Another source wins, and nothing that is in use stands in the file.
+        // Another source overrides the file.
         assert_eq!(warnings(url, &[("WALRELAY_POSTGRES__URL", "postgres://app:x@localhost/shop")], &[]), [""; 0]);
     }
     for url in ["postgres://app:@localhost/shop", "host=localhost user=password dbname=password"] {
@@ -233,7 +233,7 @@ fn that_a_file_holds_a_password_is_said_only_when_it_does() {
 }
 
 #[test]
-fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
+fn a_stall_timeout_above_the_walsenders_is_a_warning() {
     let warnings = |options: &str| loaded(&format!("{WITH_USER}{options}"), &[], &[]).unwrap().warnings;
     assert_eq!(warnings("[source]\ndisconnect_on_stall_after = \"1m\"\n"), [""; 0]);
     for options in ["[source]\ndisconnect_on_stall_after = \"61s\"\n", "wal_sender_timeout = \"10s\"\n"] {
@@ -246,7 +246,7 @@ fn a_stall_that_may_outlast_the_walsender_is_said_to_be_cut_short() {
 }
 
 #[test]
-fn what_weakens_tls_is_said_or_refused() {
+fn weak_tls_is_a_warning_or_an_error() {
     let text = format!(
         "{WITH_USER}[postgres.tls]\nkey = \"/proc/self/status\"\n[kafka]\nbrokers = \
          [\"b:1\"]\n[kafka.tls]\nkey = \"/proc/self/status\"\n\

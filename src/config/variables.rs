@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_sets_beside_a_service_is_nothing_of_ours() {
+    fn variables_of_kubernetes_are_ignored() {
         for (name, text) in [
             ("WALRELAY_SERVICE_HOST", "10.0.0.7"),
             ("WALRELAY_SERVICE_PORT", "7430"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_section_that_exists_makes_an_option_and_the_nearest_name_is_given() {
+    fn only_an_existing_section_is_an_option_and_the_nearest_name_is_suggested() {
         let keys = |name| classify(name, "1");
         assert_eq!(keys("WALRELAY_LOG__LEVEL"), Variable::Option(vec!["log".into(), "level".into()]));
         assert_eq!(keys("WALRELAY_LOG__LEVLE"), Variable::Option(vec!["log".into(), "levle".into()]));

@@ -169,7 +169,7 @@ relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/pol
 log: fault measure
 metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
-config: fault units secret relay/record relay/postgres relay/publish relay log admin
+config: fault secret units relay/record relay/postgres relay/publish relay log admin
 cli: fault event consumer/dead_letter testing internal secret relay/record relay/postgres relay/metrics relay/publish
     relay/setup relay log metrics admin config
 ";

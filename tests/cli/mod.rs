@@ -136,7 +136,7 @@ fn setup_for_a_missing_role_fails_with_the_next_step_before_it_creates_anything(
 
 #[test]
 fn e11_a_wrong_password_ends_with_67_after_three_attempts() {
-    let options = Options { hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
+    let options = Options::default().with_hba(vec!["host all relay 127.0.0.1/32 scram-sha-256".into()]);
     let postgres = Postgres::start(options).unwrap();
     Sql::connect(&postgres.url()).run("CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'");
     let broker = walrelay_events::testing::Broker::start(1).unwrap();
@@ -190,7 +190,7 @@ fn setup_prints_sql_that_does_what_apply_does_and_apply_may_be_repeated() {
     let one = program(&postgres.url(), "");
     let printed = one.verb(&["setup", "--with-outbox"]);
     assert_eq!(printed.code, Some(0), "{}", printed.notes);
-    let file = std::env::temp_dir().join(format!("walrelay-setup-{}.sql", std::process::id()));
+    let file = one.folder().join("setup.sql");
     std::fs::write(&file, &printed.out).unwrap();
     let psql = Command::new(postgres.programs().join("psql"))
         .args([&postgres.url(), "-v", "ON_ERROR_STOP=1", "-f", &file.display().to_string()])

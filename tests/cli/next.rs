@@ -57,11 +57,9 @@ fn the_error_that_ends_the_program_is_a_log_record_of_each_format_with_code_and_
 
 #[test]
 fn a_next_step_about_the_server_the_database_or_privileges_works() {
-    let options = Options {
-        settings: vec!["wal_level = replica".into(), "max_replication_slots = 1".into()],
-        hba: vec!["host all relay 127.0.0.1/32 scram-sha-256".into()],
-        ..Options::default()
-    };
+    let options = Options::default()
+        .with_settings(vec!["wal_level = replica".into(), "max_replication_slots = 1".into()])
+        .with_hba(vec!["host all relay 127.0.0.1/32 scram-sha-256".into()]);
     let postgres = Postgres::start(options).unwrap();
     let broker = Broker::start(1).unwrap();
     let sql = Sql::connect(&postgres.url());
@@ -151,7 +149,7 @@ fn a_next_step_about_a_column_works_at_setup_and_at_start() {
 #[test]
 fn a_privilege_on_the_position_that_is_revoked_at_run_time_is_an_error_with_role_and_grant() {
     let hba = vec!["host all \"the relay\" 127.0.0.1/32 scram-sha-256".into()];
-    let postgres = Postgres::start(Options { hba, ..Options::default() }).unwrap();
+    let postgres = Postgres::start(Options::default().with_hba(hba)).unwrap();
     let broker = Broker::start(1).unwrap();
     let sql = Sql::connect(&postgres.url());
     sql.run("CREATE ROLE \"the relay\" LOGIN REPLICATION PASSWORD 'right'");

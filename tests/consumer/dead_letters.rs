@@ -56,7 +56,7 @@ fn i8_a_poison_record_is_retried_then_dead_lettered_whole_and_then_done() {
         "retry i8[0]@0",
         "retry i8[0]@0",
         "dead_letter i8[0]@0",
-        "dead-letter i8[0]@0 after 3 attempts: cannot be",
+        "dead-lettered i8[0]@0 after 3 attempts: cannot be",
         "ack i8[0]@1",
     ];
     let lines: Vec<String> = log.lines().into_iter().filter(|line| !line.starts_with("lag")).collect();
@@ -109,18 +109,18 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
         topic.change(Uuid::now_v7(), "k", 1);
         topic.flush();
         written += 1;
-        log.count("dead-letter") > 0
+        log.count("dead-lettered") > 0
     });
     // All of them, so that what comes into the next topic is known.
-    log.wait_for("dead-letter", usize::try_from(written).unwrap());
+    log.wait_for("dead-lettered", usize::try_from(written).unwrap());
     Kafka::shared().delete_topic("i9.dlq");
-    let (before, end) = (topic.committed("g"), log.count("dead-letter"));
+    let (before, end) = (topic.committed("g"), log.count("dead-lettered"));
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();
     log.wait_for("dead-letter failed", 1);
     assert!(topic.committed("g")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
     Kafka::shared().create_topic("i9.dlq", 1);
-    log.wait_for("dead-letter", end + 1);
+    log.wait_for("dead-lettered", end + 1);
     wait_until("every offset", || topic.committed("g") == [written + 1]);
     member.stop().unwrap();
     assert_eq!(dead_letters(&topic).len(), 1);
@@ -136,7 +136,7 @@ fn i10_a_dead_letter_record_whose_offset_was_not_committed_is_written_twice_with
         let log = Log::default();
         let reject = |_: Delivery| async { Outcome::dead_letter("never") };
         let member = Member::start_observed(topic.config("g"), reject, log.clone());
-        log.wait_for("dead-letter", 1);
+        log.wait_for("dead-lettered", 1);
         member.stop().unwrap();
         assert_eq!(dead_letters(&topic).len(), times);
         // As if the commit had never reached the broker.

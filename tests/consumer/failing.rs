@@ -188,7 +188,7 @@ fn i14_a_serialization_failure_is_no_attempt_and_no_dead_letter() {
     member.stop().unwrap();
     assert_eq!(effects.sql.text("SELECT sum::text FROM total"), "200");
     assert!(log.count("retry") > 0, "nothing conflicted: the test shows nothing");
-    assert_eq!(log.count("dead-letter"), 0, "{:?}", log.lines());
+    assert_eq!(log.count("dead-lettered"), 0, "{:?}", log.lines());
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_database_that_is_down_is_no_attempt_and_no_dead_letter() {
     effects.postgres.resume().unwrap();
     log.wait_for("ack", 100);
     member.stop().unwrap();
-    assert_eq!(log.count("dead-letter"), 0, "{:?}", log.lines());
+    assert_eq!(log.count("dead-lettered"), 0, "{:?}", log.lines());
     let effects = Effects { sql: Sql::connect(&effects.postgres.url()), postgres: effects.postgres };
     effects.check(100);
 }

@@ -119,7 +119,7 @@ fn a_harness_reports_for_each_record_what_the_runtime_does_with_it() {
             };
             expected.push((word.to_owned(), String::new()));
         }
-        expected.extend(report.dead_letter_reason().map(|reason| ("dead-letter".to_owned(), format!(" {reason}"))));
+        expected.extend(report.dead_letter_reason().map(|reason| ("dead-lettered".to_owned(), format!(" {reason}"))));
         assert_eq!(noted, expected, "{place}");
     }
     let texts: Vec<String> = reports.iter().map(ToString::to_string).collect();

@@ -77,11 +77,11 @@ fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
     config.properties.insert("session.timeout.ms".into(), "10000".into());
     let reject = |_: Delivery| async { Outcome::dead_letter("as a test") };
     let member = Member::start_observed(config, reject, log.clone());
-    log.wait_for("dead-letter nameless[0]@9", 1);
+    log.wait_for("dead-lettered nameless[0]@9", 1);
     kafka.waver_until("the loss of every broker", || log.count("client replaced") > 0);
     kafka.steady();
     Topic::on(&kafka, "nameless", 1).changes(10, 1);
-    log.wait_for("dead-letter nameless[0]@19", 1);
+    log.wait_for("dead-lettered nameless[0]@19", 1);
     assert!(member.stop().is_ok());
 }
 

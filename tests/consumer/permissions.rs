@@ -68,9 +68,9 @@ fn i9_denied_access_is_reported_and_a_dead_letter_record_is_written_once_it_is_g
         member.check();
         log.count("dead-letter failed") >= 2
     });
-    assert_eq!(log.count("dead-letter"), 0);
+    assert_eq!(log.count("dead-lettered"), 0);
     grant(&inside, Resource::Topic, "t.dlq", Operation::Write);
-    log.wait_for("dead-letter t[0]@0", 1);
+    log.wait_for("dead-lettered t[0]@0", 1);
     member.stop().unwrap();
     assert_eq!(reader::read_all(&inside, "t.dlq").len(), 1);
 }
@@ -113,8 +113,8 @@ fn i9_the_dead_letter_record_of_a_revoked_partition_is_left_to_its_new_owner() {
     second.wait_for("dead-letter failed", second.count("dead-letter failed") + 5);
     assert_eq!(first.count(&format!("dead-letter failed {moved}")), tried, "the first member no longer writes it");
     grant(&inside, Resource::Topic, "t.dlq", Operation::Write);
-    first.wait_for("dead-letter", 1);
-    second.wait_for(&format!("dead-letter {moved}@0"), 1);
+    first.wait_for("dead-lettered", 1);
+    second.wait_for(&format!("dead-lettered {moved}@0"), 1);
     member.stop().unwrap();
     other.stop().unwrap();
     assert_eq!(reader::read_all(&inside, "t.dlq").len(), 2, "each event once");

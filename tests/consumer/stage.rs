@@ -357,7 +357,7 @@ impl Observer for Log {
     fn observe(&self, observed: &Observed<'_>) {
         match observed {
             Observed::Handled { record, verdict, .. } => self.note(format!("{} {record}", verdict.name())),
-            Observed::DeadLettered { record, reason } => self.note(format!("dead-letter {record} {reason}")),
+            Observed::DeadLettered { record, reason } => self.note(format!("dead-lettered {record} {reason}")),
             Observed::DeadLetterFailed { record, error } => self.note(format!("dead-letter failed {record} {error}")),
             Observed::RevokedInFlight { records } => self.note(format!("revoked {records}")),
             Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.partition)),

@@ -36,7 +36,7 @@ fn ends(program: &mut Program, what: &str, exit: i32, code: &str) {
 
 fn with_a_role() -> Postgres {
     let hba = vec!["host all relay 127.0.0.1/32 scram-sha-256".into()];
-    let postgres = Postgres::start(Options { hba, ..Options::default() }).unwrap();
+    let postgres = Postgres::start(Options::default().with_hba(hba)).unwrap();
     Sql::connect(&postgres.url()).run("CREATE ROLE relay LOGIN PASSWORD 'right'");
     postgres
 }

@@ -40,7 +40,7 @@ pub(super) fn accept(program: &Program) -> Ended {
 
 #[test]
 fn a12_a_slot_with_two_phase_is_an_error_at_setup_and_at_start() {
-    let options = Options { settings: vec!["max_prepared_transactions = 5".into()], ..Options::default() };
+    let options = Options::default().with_settings(vec!["max_prepared_transactions = 5".into()]);
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "two-phase", "");
     sql.run("DELETE FROM walrelay.position; SELECT pg_drop_replication_slot('walrelay')");

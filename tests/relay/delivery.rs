@@ -106,7 +106,7 @@ fn g4_g5_a_relay_that_is_killed_repeatedly_loses_nothing_and_swaps_nothing() {
 #[test]
 fn a12_on_an_idle_outbox_the_slot_follows_other_tables_and_an_idle_database_is_not_written_to() {
     // Without autovacuum, which writes too.
-    let options = Options { settings: vec!["autovacuum = off".into()], ..Options::default() };
+    let options = Options::default().with_settings(vec!["autovacuum = off".into()]);
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     kafka.create_topic("idle", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "idle", "");

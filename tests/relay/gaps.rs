@@ -150,7 +150,7 @@ fn c3_accepting_the_gap_of_a_recreated_publication_skips_nothing_that_can_be_dec
 
 #[test]
 fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
-    let options = Options { settings: vec!["max_replication_slots = 1".into()], ..Options::default() };
+    let options = Options::default().with_settings(vec!["max_replication_slots = 1".into()]);
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     kafka.create_topic("no-slot", 1);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "no-slot", "");
@@ -225,7 +225,7 @@ fn a_partition_that_was_unlogged_for_a_moment_is_a_gap_whether_the_relay_runs_or
 #[test]
 fn with_several_hosts_setup_changes_one_server_and_no_other() {
     // The first one takes ordinary connections only.
-    let options = Options { settings: vec!["max_wal_senders = 0".into()], ..Options::default() };
+    let options = Options::default().with_settings(vec!["max_wal_senders = 0".into()]);
     let (first, second) = (Postgres::start(options).unwrap(), Postgres::start(Options::default()).unwrap());
     let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", first.port(), second.port());
     let program = Program::new(&both, "127.0.0.1:1", "");

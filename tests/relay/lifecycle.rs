@@ -57,7 +57,7 @@ fn e1_a_walsender_that_is_terminated_costs_no_event_and_repeats_none() {
 
 #[test]
 fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_goes_back() {
-    let options = Options { is_durable: true, ..Options::default() };
+    let options = Options::default().durable();
     let (postgres, kafka) = (Postgres::start(options).unwrap(), Kafka::shared());
     kafka.create_topic("crashed", 3);
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "crashed", "");
@@ -225,7 +225,7 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_attempts_and_right_on
     kafka.create_topic("login", 1);
     let (_, sql) = prepared(&postgres, &address, "login", "");
     let start = |password: &str| {
-        let file = std::env::temp_dir().join(format!("walrelay-login-{}", std::process::id()));
+        let file = postgres.folder().join("kafka-password");
         std::fs::write(&file, password).unwrap();
         let more = format!(
             "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"login\"\n\n[kafka.sasl]\nmechanism = \

@@ -42,7 +42,7 @@ fn certify(postgres: &Postgres, digest: &str) {
 
 #[test]
 fn scram_binds_to_rsassa_pss_and_a_client_key_may_be_replaced() {
-    let options = Options { hba: vec!["hostssl all relay 127.0.0.1/32 scram-sha-256".into()], ..Options::default() };
+    let options = Options::default().with_hba(vec!["hostssl all relay 127.0.0.1/32 scram-sha-256".into()]);
     let postgres = Postgres::start(options).unwrap();
     let broker = Broker::start(1).unwrap();
     Sql::connect(&postgres.url()).run("CREATE ROLE relay SUPERUSER LOGIN PASSWORD 'right'");

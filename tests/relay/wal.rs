@@ -110,7 +110,7 @@ async fn credentials_and_certificates_are_taken_or_refused_as_libpq_would() {
         "hostnossl all hashed 127.0.0.1/32 md5",
     ];
     let hba = hba.map(str::to_owned).to_vec();
-    let postgres = Postgres::start(Options { hba, ..Options::default() }).unwrap();
+    let postgres = Postgres::start(Options::default().with_hba(hba)).unwrap();
     let root = turn_tls_on(&postgres).await;
     let roles = [
         "CREATE ROLE scram LOGIN REPLICATION PASSWORD 'pw'",

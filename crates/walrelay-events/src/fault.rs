@@ -9,6 +9,7 @@ use std::fmt;
 /// The exit codes of the process; the numbers are a contract with init systems and scripts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Exit {
     /// A check found something wrong.
     CheckFailed = 1,
@@ -59,7 +60,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// What happens after a failure.
+/// What happens after a failure. There is no third fate, so this enum is exhaustive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
     /// A retry can succeed. Retry with a growing backoff.

@@ -176,8 +176,8 @@ impl Diagnose for Error {
                  --accept-gap`"
             ),
             Self::SlotUnusable { slot, .. } => format!(
-                "set source.slot to another slot; or, if nobody else uses this one, drop it with `SELECT \
-                 pg_drop_replication_slot('{slot}')` and run `walrelay setup --apply --accept-gap`"
+                "set source.slot to another slot; or, if nobody else uses this one, run `SELECT \
+                 pg_drop_replication_slot('{slot}')`, then `walrelay setup --apply --accept-gap`"
             ),
             Self::PublicationMissing { .. } => {
                 "run `walrelay setup --apply`; events of earlier transactions are not published".to_owned()

@@ -85,7 +85,7 @@ impl Diagnose for Error {
                 "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] \
                  and restart; remove the old name when everything up to {at} is confirmed"
             ),
-            Self::Mismatch { at, mismatch: Mismatch::Gone { remedy, .. } } => format!(
+            Self::Mismatch { at, mismatch: Mismatch::Removed { remedy, .. } } => format!(
                 "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything \
                  up to {at} is confirmed; if it was dropped, restart: later events lack its values"
             ),

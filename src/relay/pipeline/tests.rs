@@ -131,7 +131,7 @@ fn g6_at_the_in_flight_limit_the_wal_is_not_read() {
     let (mut offset, mut rounds, mut delivered) = (0, 0, 0);
     while offset < stream.0.len() {
         offset += pipeline.run(&stream.0[offset..], &mut sink).unwrap().used;
-        assert!(pipeline.ledger().bytes() <= budget, "{} bytes on the way", pipeline.ledger().bytes());
+        assert!(pipeline.ledger().bytes() <= budget, "{} bytes in flight", pipeline.ledger().bytes());
         sink.records[delivered..].iter().for_each(|(_, _, ticket)| _ = reports.delivered(*ticket));
         delivered = sink.records.len();
         rounds += 1;
@@ -345,7 +345,7 @@ proptest! {
                 let missing = names.iter().find(|name| !delivered.contains_key(*name));
                 prop_assert!(now < *end || missing.is_none(), "{} confirmed without {:?}", now, missing);
             }
-            prop_assert!(pipeline.ledger().bytes() <= budget, "{} bytes on the way", pipeline.ledger().bytes());
+            prop_assert!(pipeline.ledger().bytes() <= budget, "{} bytes in flight", pipeline.ledger().bytes());
         }
         let all: Vec<&String> = truth.iter().flat_map(|(_, names)| names).collect();
         prop_assert!(all.iter().all(|name| delivered.contains_key(*name)), "not everything was delivered");

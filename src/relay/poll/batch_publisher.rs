@@ -240,7 +240,7 @@ impl BatchPublisher {
         Ok(Batch::with_more())
     }
 
-    /// Publishes the rows, up to the first that cannot become a record, and waits until each of them has arrived.
+    /// Publishes the rows, up to the first that cannot become a record, and waits for their acknowledgements.
     async fn publish(
         &mut self,
         ended: &mut Ended,

@@ -59,11 +59,8 @@ use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::retry::recovery::AfterFailure;
 use crate::relay::retry::recovery::Recovery;
-use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::stalls::Stalls;
 use crate::relay::settings::Settings;
-use walrelay_events::fault::Diagnose as _;
-use walrelay_events::fault::chain;
 
 use batch_publisher::BatchPublisher;
 use end::BatchRun;
@@ -95,8 +92,6 @@ struct Poller {
     publisher: BatchPublisher,
     /// By the number of rows that were marked.
     stalls: Stalls<u64>,
-    /// The position of the last error after which the tables were checked again.
-    rechecked: Option<FailurePosition>,
 }
 
 /// What follows the end of a connection.
@@ -128,7 +123,6 @@ pub(super) async fn run(settings: Settings, metrics: Metrics, stop: Cancellation
         stop,
         settings,
         stalls: Stalls::default(),
-        rechecked: None,
     };
     let ended = Box::pin(poller.supervise()).await;
     poller.metrics.enter(State::Stopped);
@@ -259,24 +253,13 @@ impl Poller {
                     AfterFailure::Pause(pause) => PollStep::Pause(pause),
                 })
             }
-            Err(error) if self.must_recheck(&error) => {
-                tracing::warn!(code = %error.code(), error = chain(&error), "table or column missing: checking the \
-                                                                             tables again");
-                Ok(PollStep::Again)
-            }
+            Err(error) if self.publisher.recovery.must_recheck(&error) => Ok(PollStep::Again),
             Err(error) => {
                 self.publisher.recovery.classify(error)?;
                 self.metrics.enter(State::SourceReconnecting);
                 Ok(PollStep::Pause(self.publisher.recovery.next_backoff()))
             }
         }
-    }
-
-    /// Says whether a table or a column that passed the check does not exist any more. The next check resolves a new
-    /// name or gives the error; a second error without progress is not about the outbox.
-    fn must_recheck(&mut self, error: &RelayError) -> bool {
-        let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
-        position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position))
     }
 }
 

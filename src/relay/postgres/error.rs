@@ -266,9 +266,9 @@ impl Diagnose for Error {
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
                 Kind::RowTooLarge => Code::new(Exit::Poison, 3),
-                Kind::Pooler | Kind::Ours => Code::new(Exit::Internal, 11),
+                Kind::Pooler | Kind::Client => Code::new(Exit::Internal, 11),
                 Kind::Setting => Code::new(Exit::Configuration, 23),
-                Kind::Away | Kind::NoSlot => Code::new(Exit::Unavailable, 6),
+                Kind::Unavailable | Kind::NoSlot => Code::new(Exit::Unavailable, 6),
             },
         }
     }
@@ -295,7 +295,7 @@ impl Diagnose for Error {
             | Self::Answer { .. }
             | Self::TooLarge { .. } => Fate::Fatal,
             Self::Server(error) => match error.kind() {
-                Kind::SlotActive | Kind::Shutdown | Kind::Away | Kind::NoSlot => Fate::Transient,
+                Kind::SlotActive | Kind::Shutdown | Kind::Unavailable | Kind::NoSlot => Fate::Transient,
                 Kind::Missing
                 | Kind::SlotLost
                 | Kind::Contract
@@ -310,7 +310,7 @@ impl Diagnose for Error {
                 | Kind::Pooler
                 | Kind::Pooled
                 | Kind::Setting
-                | Kind::Ours => Fate::Fatal,
+                | Kind::Client => Fate::Fatal,
             },
         }
     }

@@ -105,8 +105,10 @@ impl ServerError {
             "42704" | "22023" if self.is_in(&SETTING_ROUTINES) => Kind::Setting,
             "42704" => Kind::Contract,
             "55000" if self.is_lost_slot() => Kind::SlotLost,
-            "55000" if self.is_in(&["exec_replication_command"]) => Kind::Away,
-            "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => Kind::Away,
+            "55000" if self.is_in(&["exec_replication_command"]) => Kind::Unavailable,
+            "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => {
+                Kind::Unavailable
+            }
             // Names of settings are not translated.
             "55000" if self.message.contains("wal_level") => Kind::WalLevel,
             "55000" => Kind::Contract,
@@ -118,19 +120,19 @@ impl ServerError {
             "3F000" | "42P01" | "42703" => Kind::Contract,
             // From PostgreSQL it is about what the client sent. A pooler uses this state for everything, and only a
             // rejected kind of connection is permanent.
-            "08P01" if !self.routine.is_empty() => Kind::Ours,
+            "08P01" if !self.routine.is_empty() => Kind::Client,
             "08P01" if self.message.contains("unsupported startup parameter") => Kind::Pooler,
             "08P01" if self.message.contains("statement pooling") => Kind::Pooled,
             // A statement that was prepared on another session.
             "26000" | "42P05" => Kind::Pooled,
             "22021" | "22P05" => Kind::Content,
-            "42601" | "22023" | "0A000" => Kind::Ours,
+            "42601" | "22023" | "0A000" => Kind::Client,
             "XX000" if self.message.contains("invalid memory alloc request size") => Kind::RowTooLarge,
-            "XX000" if self.message.contains("pgoutput option") => Kind::Ours,
+            "XX000" if self.message.contains("pgoutput option") => Kind::Client,
             state if state.starts_with("28") => Kind::Login,
             // Connections, resources, operator intervention, the server's files, read-only nodes, conflicts with
             // recovery; and anything unknown: to stop would be worse than to retry.
-            _ => Kind::Away,
+            _ => Kind::Unavailable,
         }
     }
 
@@ -198,10 +200,11 @@ pub(super) enum Kind {
     Content,
     Pooler,
     Pooled,
-    Ours,
+    /// The request of the client is wrong.
+    Client,
     /// A setting that the startup packet asks for.
     Setting,
-    Away,
+    Unavailable,
 }
 
 impl Kind {
@@ -249,9 +252,9 @@ impl Kind {
                 "correct the value: it has bytes that are invalid in the database's encoding, or a character that \
                  cannot be converted to UTF-8"
             }
-            Self::Ours => "please report this",
+            Self::Client => "please report this",
             Self::Setting => "correct options= in postgres.url: the server rejects a setting in it",
-            Self::SlotActive | Self::Shutdown | Self::Away => return None,
+            Self::SlotActive | Self::Shutdown | Self::Unavailable => return None,
         })
     }
 }

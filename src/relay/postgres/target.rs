@@ -62,7 +62,7 @@ impl Target {
     /// Says whether the server's certificate would be verified with the authorities of this machine, but not its name.
     /// libpq rejects that too.
     #[must_use]
-    pub fn trusts_anybody(&self, options: &Tls) -> bool {
+    pub fn accepts_any_server(&self, options: &Tls) -> bool {
         let of_url = self.tls_files.root_cert.as_deref().unwrap_or(SYSTEM);
         let roots = if options.root_cert == SYSTEM { of_url } else { &options.root_cert };
         let is_named = self.tls_files.root_cert.is_some();

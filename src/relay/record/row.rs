@@ -215,7 +215,7 @@ pub enum Mismatch {
     },
     /// An optional column is missing that was there before.
     #[error("table {table} no longer has column {}, which is mapped as {role}", listed(columns, "or"))]
-    Gone {
+    Removed {
         table: String,
         /// The possible names.
         columns: Vec<String>,
@@ -285,12 +285,12 @@ impl Plan {
     /// lack its values.
     pub fn require_roles_of(&self, earlier: &Self, relation: &Relation<'_>, names: &RoleNames) -> Result<(), Mismatch> {
         let mut roles = Role::ALL.into_iter().zip(&earlier.kinds).zip(&self.kinds);
-        let gone = roles.find(|((_, before), now)| before.is_some() && now.is_none());
-        let Some(((role, _), _)) = gone else { return Ok(()) };
+        let removed = roles.find(|((_, before), now)| before.is_some() && now.is_none());
+        let Some(((role, _), _)) = removed else { return Ok(()) };
         let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
         let remedy = both_names(role, names, columns);
         let columns = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
-        Err(Mismatch::Gone {
+        Err(Mismatch::Removed {
             table: format!("{}.{}", relation.schema, relation.name),
             columns: columns.unwrap_or_default(),
             role: role.name(),
@@ -427,7 +427,7 @@ mod tests {
         let (earlier, later) = (Plan::new(&with, &names()).unwrap(), Plan::new(&without, &names()).unwrap());
         earlier.require_roles_of(&later, &with, &names()).unwrap();
         later.require_roles_of(&later, &without, &names()).unwrap();
-        let Err(Mismatch::Gone { role, remedy, .. }) = later.require_roles_of(&earlier, &without, &names()) else {
+        let Err(Mismatch::Removed { role, remedy, .. }) = later.require_roles_of(&earlier, &without, &names()) else {
             panic!("no error")
         };
         assert_eq!((role, remedy.as_str()), ("headers", "columns.headers = [\"headers\", \"more\"]"));

@@ -20,6 +20,7 @@ use crate::relay::publish::Verdict;
 use crate::relay::retry::backoff::Backoff;
 use crate::relay::retry::backoff::MAX_BACKOFF_DOWN;
 use crate::relay::retry::backoff::MAX_BACKOFF_REFUSED;
+use crate::relay::retry::recurrence::FailurePosition;
 use crate::relay::retry::recurrence::Recurrence;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
@@ -71,6 +72,8 @@ pub(in crate::relay) struct Recovery {
     has_worked: bool,
     logged: Option<(String, Instant)>,
     recurrence: Recurrence,
+    /// The position of the last error after which the tables were checked again.
+    rechecked: Option<FailurePosition>,
 }
 
 impl Recovery {
@@ -78,7 +81,18 @@ impl Recovery {
         let backoff = Backoff::new(now_micros() ^ u64::from(std::process::id()) << 32);
         let recurrence = Recurrence::default();
         let (rights_refused, was_refused, has_worked, logged) = (0, false, false, None);
-        Self { kafka, metrics, stop, backoff, rights_refused, was_refused, has_worked, logged, recurrence }
+        Self {
+            kafka,
+            metrics,
+            stop,
+            backoff,
+            rights_refused,
+            was_refused,
+            has_worked,
+            logged,
+            recurrence,
+            rechecked: None,
+        }
     }
 
     /// Gives the settings of a producer.
@@ -265,6 +279,20 @@ impl Recovery {
         }
         self.report(&error);
         Ok(())
+    }
+
+    /// Says whether a table or a column that passed the check does not exist any more. The next check uses a new name or gives
+    /// the error; a second error without progress is not about the outbox.
+    pub(in crate::relay) fn must_recheck(&mut self, error: &Error) -> bool {
+        let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
+        let is_first = position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position));
+        if is_first {
+            tracing::warn!(
+                code = %error.code(), error = chain(error),
+                "table or column missing: checking the tables again"
+            );
+        }
+        is_first
     }
 
     /// Records that a connection to PostgreSQL was established.

@@ -41,7 +41,6 @@ pub(super) async fn stored(client: &Client, slot: &str) -> Result<Option<Stored>
 pub(super) async fn require_role(client: &Client, role: &str) -> Result<(), Error> {
     let sql = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
     let found = client.query_typed_opt(sql, &[(&role, Type::TEXT)]).await;
-    let found =
-        found.map_err(|error| Error::Statement { what: format!("look for role {role}"), source: error.into() })?;
+    let found = found.map_err(|error| Error::Statement { what: format!("find role {role}"), source: error.into() })?;
     found.map(drop).ok_or_else(|| Error::NoRole(role.to_owned()))
 }

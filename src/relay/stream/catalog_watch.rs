@@ -222,6 +222,46 @@ pub(in crate::relay) async fn look(
     routes: &[Route],
     version: u32,
 ) -> Result<Look, catalog::Error> {
+    // Each by every possible name; one of them exists.
+    let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
+    for route in routes {
+        for (schema, relation) in route.tables() {
+            names.push(catalog::quote_table(route.table()));
+            schemas.push(schema.as_str());
+            relations.push(relation.as_str());
+        }
+    }
+    let rows = client
+        .query(&statement(version), &[&publication, &names, &schemas, &relations])
+        .await
+        .map_err(catalog::query)?;
+    let (name, mut publication) = (publication.to_owned(), None);
+    let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
+    for row in &rows {
+        wal_end = catalog::lsn(&catalog::get::<String>(row, 4)?)?;
+        let (oid, xmin): (Option<i64>, Option<String>) = (catalog::get(row, 1)?, catalog::get(row, 2)?);
+        publication = oid.zip(xmin).map(|(oid, xmin)| RowVersion { oid, xmin });
+        if let Some(oid) = catalog::get::<Option<i64>>(row, 3)? {
+            let name: String = catalog::get(row, 0)?;
+            let route = routes.iter().find(|route| catalog::quote_table(route.table()) == name);
+            let table = Table {
+                oid,
+                ways: catalog::get::<Vec<String>>(row, 5)?.into_iter().collect(),
+                shape: catalog::get(row, 6)?,
+                columns: columns(row, route)?,
+                heaps: catalog::get::<Vec<i64>>(row, 10)?.into_iter().zip(catalog::get::<Vec<i64>>(row, 11)?).collect(),
+            };
+            tables.insert(name, table);
+        }
+    }
+    let is_whole = tables.len() == routes.len();
+    let publication = publication.filter(|_| is_whole);
+    let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
+    Ok(Look { coverage, wal_end })
+}
+
+/// The query of the publication and the tables, by the server's version.
+fn statement(version: u32) -> String {
     // A table's own row in the publication, its schema's row with what ties the table to the schema, or all tables.
     let by_schema = if version >= 150_000 {
         "UNION ALL SELECT format('schema %s/%s/%s/%s', s.oid, s.xmin, c.oid, d.xmin)
@@ -231,7 +271,7 @@ pub(in crate::relay) async fn look(
     } else {
         ""
     };
-    let sql = format!(
+    format!(
         "SELECT w.name, p.oid::bigint, p.xmin::text, c.oid::bigint, pg_current_wal_insert_lsn()::text,
                 ARRAY (SELECT format('table %s/%s', r.oid, r.xmin) FROM pg_publication_rel r
                        WHERE r.prpubid = p.oid AND r.prrelid = c.oid
@@ -258,40 +298,7 @@ pub(in crate::relay) async fn look(
              FROM pg_class k
              WHERE k.reltoastrelid <> 0
                    AND (k.oid = c.oid OR k.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))) AS h"
-    );
-    // Each by every possible name; one of them exists.
-    let (mut names, mut schemas, mut relations) = (Vec::new(), Vec::new(), Vec::new());
-    for route in routes {
-        for (schema, relation) in route.tables() {
-            names.push(catalog::quote_table(route.table()));
-            schemas.push(schema.as_str());
-            relations.push(relation.as_str());
-        }
-    }
-    let rows = client.query(&sql, &[&publication, &names, &schemas, &relations]).await.map_err(catalog::query)?;
-    let (name, mut publication) = (publication.to_owned(), None);
-    let (mut tables, mut wal_end) = (BTreeMap::new(), Lsn::ZERO);
-    for row in &rows {
-        wal_end = catalog::lsn(&catalog::get::<String>(row, 4)?)?;
-        let (oid, xmin): (Option<i64>, Option<String>) = (catalog::get(row, 1)?, catalog::get(row, 2)?);
-        publication = oid.zip(xmin).map(|(oid, xmin)| RowVersion { oid, xmin });
-        if let Some(oid) = catalog::get::<Option<i64>>(row, 3)? {
-            let name: String = catalog::get(row, 0)?;
-            let route = routes.iter().find(|route| catalog::quote_table(route.table()) == name);
-            let table = Table {
-                oid,
-                ways: catalog::get::<Vec<String>>(row, 5)?.into_iter().collect(),
-                shape: catalog::get(row, 6)?,
-                columns: columns(row, route)?,
-                heaps: catalog::get::<Vec<i64>>(row, 10)?.into_iter().zip(catalog::get::<Vec<i64>>(row, 11)?).collect(),
-            };
-            tables.insert(name, table);
-        }
-    }
-    let is_whole = tables.len() == routes.len();
-    let publication = publication.filter(|_| is_whole);
-    let coverage = publication.map(|publication| Coverage { name, publication, tables, failed_check: None });
-    Ok(Look { coverage, wal_end })
+    )
 }
 
 /// Reads the columns of a table: their numbers, the OIDs of their types and their names.

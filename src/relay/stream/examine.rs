@@ -125,11 +125,11 @@ pub(in crate::relay) async fn note(
         }
         return Ok(());
     }
-    let noting = async {
+    let writing = async {
         position::claim(client, slot).await;
         if let Some(watch) = news { watch.keep(client).await } else { Ok(()) }
     };
-    Ok(tokio::time::timeout(NOTE_LIMIT, noting).await.unwrap_or(Err(position::Error::late(NOTE_LIMIT)))?)
+    Ok(tokio::time::timeout(NOTE_LIMIT, writing).await.unwrap_or(Err(position::Error::late(NOTE_LIMIT)))?)
 }
 
 async fn ask(

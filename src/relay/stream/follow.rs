@@ -183,8 +183,7 @@ impl Follow<'_> {
                         feedback.received(now);
                         full = self.walk(&mut phase, &mut feedback)?;
                         if let Some(moment) = coalesce.after_read(read, now) {
-                            // This thread has nothing else to do, and a timer of the runtime is a hundred times
-                            // coarser.
+                            // This thread has nothing else to do, and the runtime's timer is far coarser.
                             thread::sleep(moment);
                         }
                     }

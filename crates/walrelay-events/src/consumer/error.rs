@@ -32,7 +32,7 @@ pub enum Error {
         group: String,
         /// The topic with the deleted records.
         topic: String,
-        /// The number of the partition in this topic.
+        /// The partition with the deleted records.
         partition: i32,
         /// The committed offset.
         committed: i64,

@@ -18,6 +18,7 @@ use super::error::Error;
 
 /// The options of a throwaway server.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Sync to disk, so that committed transactions survive a crash.
     pub is_durable: bool,
@@ -25,6 +26,29 @@ pub struct Options {
     pub settings: Vec<String>,
     /// Lines that come first in `pg_hba.conf`.
     pub hba: Vec<String>,
+}
+
+impl Options {
+    /// Makes committed transactions survive a crash.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.is_durable = true;
+        self
+    }
+
+    /// Sets further lines of `postgresql.conf`.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Vec<String>) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Sets the first lines of `pg_hba.conf`.
+    #[must_use]
+    pub fn with_hba(mut self, hba: Vec<String>) -> Self {
+        self.hba = hba;
+        self
+    }
 }
 
 /// How a server is stopped.
