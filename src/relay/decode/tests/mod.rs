@@ -1,7 +1,5 @@
 //! What real servers sent: PostgreSQL 14.23, 15.18, 16.14, 17.10 and 18.4. `scenario.sql` says how it was recorded.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "what a server did not send fails the comparison")]
-
 use crate::lsn::Lsn;
 
 use super::frame;
