@@ -156,10 +156,9 @@ relay/poll/end: relay/publish
 relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/poll/error relay/poll/outlet relay/error relay/settings relay/retry/recovery
     relay/poll/table relay/poll/source relay/poll/table_state relay/poll/end
-relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/postgres
-    relay/metrics relay/publish relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery
-    relay/poll/outbox relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end
-    relay/poll/batch_publisher
+relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/postgres relay/metrics relay/publish
+    relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery relay/poll/outbox
+    relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end relay/poll/batch_publisher
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll

@@ -167,7 +167,7 @@ fn a_gap_is_not_accepted_by_half_where_the_server_has_no_slot_for_the_search() {
         assert_eq!(sql.text("SELECT count(*)::text FROM pg_publication"), "0");
         sql_of(&ended.notes)
     };
-    // PostgreSQL 14 sends the transactions without rows first, and 18 leaves the change out: neither needs a search here.
+    // PostgreSQL 14 sends the transactions without rows first, and 18 leaves the change out: no search is needed.
     if (150_000..180_000).contains(&version(&sql)) {
         refused(&program, &sql);
     }

@@ -281,8 +281,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Says whether a table or a column that passed the check does not exist any more. The next check uses a new name or
-    /// gives the error; a second error without progress is not about the outbox.
+    /// Says whether a table or a column that passed the check does not exist any more. The next check uses a new name
+    /// or gives the error; a second error without progress is not about the outbox.
     pub(in crate::relay) fn must_recheck(&mut self, error: &Error) -> bool {
         let position = error.failure_position().filter(|(state, _)| matches!(*state, "42P01" | "42703"));
         let is_first = position.is_some_and(|(_, position)| self.rechecked.replace(position) != Some(position));
