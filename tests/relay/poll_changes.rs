@@ -29,6 +29,18 @@ fn c10_a_renamed_column_or_a_replaced_table_stops_polling_with_65() {
             "ALTER TABLE outbox_events RENAME TO events; CREATE TABLE outbox_events (LIKE events INCLUDING ALL)",
             ["was replaced by another table", "WR-6526"],
         ),
+        // A column that the table need not have, and a connection that begins after the replacement.
+        (
+            "poll-optional",
+            "ALTER TABLE outbox_events RENAME COLUMN headers TO metadata",
+            ["column \\\"headers\\\" of table public.outbox_events was renamed or dropped", "WR-6527"],
+        ),
+        (
+            "poll-reconnected",
+            "ALTER TABLE outbox_events RENAME TO events; CREATE TABLE outbox_events (LIKE events INCLUDING ALL);
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walrelay'",
+            ["was replaced by another table", "WR-6526"],
+        ),
     ] {
         kafka.create_topic(topic, 1);
         let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), topic, "");

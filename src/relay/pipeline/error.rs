@@ -104,7 +104,10 @@ impl Diagnose for Error {
                                             topic; walrelay does not skip the event"
                         .to_owned()
                 }
-                Reason::NoPartition { topic, partition, .. } => add_partitions(topic, *partition),
+                Reason::NoPartition { topic, partition, .. } => format!(
+                    "{}, then restart; the WAL keeps the row as it was written, and walrelay does not skip the event",
+                    add_partitions(topic, *partition)
+                ),
                 Reason::Null(_)
                 | Reason::Illegal { .. }
                 | Reason::Topic(_)

@@ -3,6 +3,7 @@
 use crate::relay::catalog::quote;
 use crate::relay::postgres;
 use crate::relay::record::route::Reason;
+use crate::relay::record::route::add_partitions;
 use crate::relay::record::row::Mismatch;
 use crate::relay::retry::recurrence::FailurePosition;
 use walrelay_events::fault::Code;
@@ -109,6 +110,13 @@ pub enum Error {
     /// Another table has the name now.
     #[error("table {table} was replaced by another table of this name while it was polled")]
     Replaced { table: String },
+    /// A column that was read does not exist any more.
+    #[error("column {column:?} of table {table} was renamed or dropped: events would lack its values")]
+    ColumnGone {
+        table: String,
+        /// Its last name.
+        column: String,
+    },
     /// The UPDATE marked fewer rows than were published.
     #[error("marked only {marked} of {published} published rows of table {table}")]
     NotMarked {
@@ -162,6 +170,7 @@ impl Diagnose for Error {
             Self::Poison { .. } => Code::new(Exit::Poison, 1),
             Self::NotMarked { .. } => Code::new(Exit::Contract, 21),
             Self::Replaced { .. } => Code::new(Exit::Contract, 26),
+            Self::ColumnGone { .. } => Code::new(Exit::Contract, 27),
             Self::Setup { source, .. } => source.code(),
         }
     }
@@ -179,6 +188,7 @@ impl Diagnose for Error {
             | Self::Mismatch(_)
             | Self::Poison { .. }
             | Self::Replaced { .. }
+            | Self::ColumnGone { .. }
             | Self::NotMarked { .. }
             | Self::Setup { .. } => Fate::Fatal,
         }
@@ -214,6 +224,12 @@ impl Diagnose for Error {
                  not skip the event"
                     .to_owned()
             }
+            Self::Poison { reason: Reason::NoPartition { topic, partition, .. }, .. } => {
+                format!(
+                    "{}, or correct the row, then restart; walrelay does not skip the event",
+                    add_partitions(topic, *partition)
+                )
+            }
             Self::Poison { table, event_id, .. } => format!(
                 "the row stays in {table} (id {event_id}): correct it, or the routing options if they are wrong, then \
                  restart; walrelay does not skip the event"
@@ -223,6 +239,10 @@ impl Diagnose for Error {
                  restart polls only the new table"
                     .to_owned()
             }
+            Self::ColumnGone { column, .. } => format!(
+                "if it was renamed, set the role under [outbox.columns] to a list of both names, as in headers = \
+                 [\"new\", {column:?}], and restart; if it was dropped, restart"
+            ),
             Self::NotMarked { .. } => {
                 "look for a trigger, a rule or a row security policy that stops the UPDATE; until then the events are \
                  published again at each start"

@@ -176,6 +176,7 @@ impl Poller {
         self.publisher.recovery.connected();
         self.publisher.ready()?;
         for (table, state) in source.tables.iter().zip(&mut self.states) {
+            state.compare(table)?;
             table.warn_of_missing_index(&mut state.is_index_warned);
         }
         tracing::info!(tables = source.tables.len(), "polling started");
@@ -223,6 +224,7 @@ impl Poller {
                 continue;
             }
             self.publisher.has_caught_up();
+            self.publisher.recovery.forget_failures();
             let pause = self.publisher.recovery.pause(interval.after(self.publisher.marked() > marked));
             tokio::select! {
                 biased;

@@ -13,6 +13,7 @@ use crate::relay::record::row::Row;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::chain;
 
+use super::error::Error;
 use super::outbox::Outbox;
 use super::selection::BatchSize;
 use super::sweep::Sweep;
@@ -30,6 +31,8 @@ pub(super) struct TableState {
     saw_cautious: bool,
     /// Rows that cannot be published, if there are any.
     pub(super) halt: Option<Halt>,
+    /// The table's OID and the columns that were read at the last connection.
+    last: Option<(u32, Vec<String>)>,
     /// There was a warning of a missing index.
     pub(super) is_index_warned: bool,
     /// The used percentage of a sequence at the last warning.
@@ -54,9 +57,28 @@ impl TableState {
             cautious_until: None,
             saw_cautious: false,
             halt: None,
+            last: None,
             is_index_warned: false,
             warned_percent: 0,
         }
+    }
+
+    /// Compares the table with the one of the last connection: another table under its name has other rows, and a
+    /// column that is gone would be missing from the events without a word.
+    pub(super) fn compare(&mut self, table: &Table) -> Result<(), Error> {
+        let (class, columns) = (table.class(), table.names.read.clone());
+        if let Some((last, read)) = &self.last {
+            if *last != class {
+                return Err(Error::Replaced { table: table.name() });
+            }
+            if columns.len() < read.len()
+                && let Some(column) = read.iter().find(|column| !columns.contains(column))
+            {
+                return Err(Error::ColumnGone { table: table.name(), column: column.clone() });
+            }
+        }
+        self.last = Some((class, columns));
+        Ok(())
     }
 
     pub(super) fn begin_sweep(&mut self) {

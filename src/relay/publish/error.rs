@@ -221,7 +221,10 @@ impl Diagnose for Failure {
     fn help(&self) -> Option<String> {
         let topic = self.topic.as_deref().unwrap_or("the topic");
         if let Some(partition) = self.lacks {
-            return Some(add_partitions(topic, partition));
+            return Some(format!(
+                "{}, then restart; walrelay does not skip the event",
+                add_partitions(topic, partition)
+            ));
         }
         Some(match self.verdict {
             Verdict::Transient if self.is_about_time => format!(

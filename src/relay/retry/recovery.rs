@@ -295,6 +295,12 @@ impl Recovery {
         is_first
     }
 
+    /// Records that all rows were read and marked: the next error at this position is another one.
+    pub(in crate::relay) fn forget_failures(&mut self) {
+        self.recurrence.forget();
+        self.rechecked = None;
+    }
+
     /// Records that a connection to PostgreSQL was established.
     pub(in crate::relay) const fn connected(&mut self) {
         self.has_worked = true;

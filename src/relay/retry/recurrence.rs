@@ -17,6 +17,11 @@ impl Recurrence {
         self.last = Some((what.to_owned(), position));
         is_recurring
     }
+
+    /// Forgets the last error: what failed has worked since.
+    pub(in crate::relay) fn forget(&mut self) {
+        self.last = None;
+    }
 }
 
 #[cfg(test)]
@@ -36,5 +41,7 @@ mod tests {
         for (what, position, expected) in rows {
             assert_eq!(recurrence.is_recurring(what, position), expected, "{what} {position:?}");
         }
+        recurrence.forget();
+        assert!(!recurrence.is_recurring("XX001", (8, 2)), "it worked in between");
     }
 }

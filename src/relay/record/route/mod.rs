@@ -327,7 +327,7 @@ pub fn printable(value: &[u8]) -> String {
 pub fn add_partitions(topic: &str, partition: i32) -> String {
     format!(
         "if the partition is meant, run `kafka-topics.sh --bootstrap-server BROKER --alter --topic {topic} \
-         --partitions {}`, then restart; the WAL keeps the row as it was written, and walrelay does not skip the event",
+         --partitions {}`",
         i64::from(partition) + 1
     )
 }
