@@ -94,8 +94,8 @@ pub enum Stopped<'b> {
 /// A table of the stream.
 #[derive(Debug)]
 enum Shape {
-    /// An outbox: the index of its route, and the plan of its rows.
-    Outbox(usize, Plan),
+    /// An outbox: the index of its route, the plan of its rows, and the commit of the transaction that described it.
+    Outbox(usize, Plan, Lsn),
     /// Another table, such as a partition whose rows come under its root.
     Foreign(String),
 }
@@ -375,13 +375,17 @@ impl Pipeline {
         }
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
         let misfit = |mismatch| Error::Mismatch { at: self.stands_at().0, mismatch };
+        let commit = self.stands_at().0;
         let shape = match found {
             Some((number, route)) => {
                 let plan = Plan::new(&relation, route.names()).map_err(misfit)?;
-                if let Some(Shape::Outbox(_, earlier)) = self.shapes.get(&relation.id) {
+                // A change within the transaction comes again after each restart: only the first time is it an error.
+                if let Some(Shape::Outbox(_, earlier, seen)) = self.shapes.get(&relation.id)
+                    && *seen != commit
+                {
                     plan.require_roles_of(earlier, &relation, route.names()).map_err(misfit)?;
                 }
-                Shape::Outbox(number, plan)
+                Shape::Outbox(number, plan, commit)
             }
             None => Shape::Foreign(format!("{}.{}", relation.schema, relation.name)),
         };
@@ -397,7 +401,7 @@ impl Pipeline {
     ) -> Result<Option<Stopped<'b>>, Error> {
         let begun = self.state.within()?;
         let (route, plan) = match self.shapes.get(&relation) {
-            Some(Shape::Outbox(number, plan)) => (self.routes.get(*number), plan),
+            Some(Shape::Outbox(number, plan, _)) => (self.routes.get(*number), plan),
             Some(Shape::Foreign(table)) => {
                 return Err(Error::UnknownTable { at: begun.commit_lsn, table: table.clone() });
             }

@@ -32,8 +32,13 @@ impl Stream {
     }
 
     fn relation(self, id: u32, name: &str) -> Self {
-        let mut body = [b"R".as_slice(), &id.to_be_bytes(), b"public\0", name.as_bytes(), b"\0d\0\x05"].concat();
-        for column in ["id", "aggregate_type", "aggregate_id", "event_type", "payload"] {
+        self.relation_of(id, name, &["id", "aggregate_type", "aggregate_id", "event_type", "payload"])
+    }
+
+    fn relation_of(self, id: u32, name: &str, columns: &[&str]) -> Self {
+        let count = [0, u8::try_from(columns.len()).unwrap()];
+        let mut body = [b"R".as_slice(), &id.to_be_bytes(), b"public\0", name.as_bytes(), b"\0d", &count].concat();
+        for column in columns {
             body.extend([&[0], column.as_bytes(), b"\0", &25_u32.to_be_bytes(), &[0xFF; 4]].concat());
         }
         self.data(&body)
@@ -109,6 +114,22 @@ fn a_transaction_is_confirmed_when_its_rows_are_acknowledged_and_its_end_is_rece
     assert_eq!(confirmed(&mut pipeline), 1);
     pipeline.run(&Stream::default().commit(100, 130).0, &mut sink).unwrap();
     assert_eq!(confirmed(&mut pipeline), 130);
+}
+
+#[test]
+fn c10_a_column_dropped_within_a_transaction_is_an_error_once_and_not_after_each_restart() {
+    let with = ["id", "aggregate_type", "aggregate_id", "event_type", "payload", "headers"];
+    let dropped = Stream::default().relation(1, "outbox_events").row(1, "b", "k").commit(200, 230);
+    let known = Stream::default().begin(100).relation_of(1, "outbox_events", &with).commit(100, 130).begin(200);
+    let (mut running, mut sink) = (pipeline(1 << 20), Taken::default());
+    running.run(&known.0, &mut sink).unwrap();
+    assert!(running.run(&dropped.0, &mut sink).is_err());
+    // The server sends the transaction from its beginning, with the table as it was then.
+    let again = Stream::default().begin(200).relation_of(1, "outbox_events", &with);
+    let mut restarted = pipeline(1 << 20);
+    restarted.run(&again.0, &mut sink).unwrap();
+    restarted.run(&dropped.0, &mut sink).unwrap();
+    assert_eq!(ids(&sink), ["b"]);
 }
 
 #[test]
