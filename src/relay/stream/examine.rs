@@ -73,8 +73,13 @@ pub(in crate::relay) async fn look(
     settings: &Settings,
     routes: &[Route],
     before: Option<&CatalogWatch>,
+    remembered: Option<&Stored>,
 ) -> Result<(), Error> {
     let (_, server, examined) = open(target, settings, routes).await?;
+    if let (None, Some(remembered)) = (&examined.stored, remembered) {
+        // Another server has another catalog: it is not a change of this one.
+        remembered.is_of(&server.identity.system_id)?;
+    }
     resume::decide(&server, examined.stored.as_ref())?;
     examined.first.assess(before).map(drop)
 }

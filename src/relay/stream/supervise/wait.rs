@@ -47,9 +47,11 @@ impl Supervisor {
     /// Checks again and again whether a start would succeed: without a connection nothing else does. Gives a fatal
     /// error.
     pub(super) fn checks(&self) -> impl Future<Output = Error> + use<> {
-        let (source, watch) = (self.recovery.source(), self.watch.clone());
+        let (source, watch, remembered) = (self.recovery.source(), self.watch.clone(), self.remembered.clone());
         let (target, settings, routes) = (self.target.clone(), self.settings.clone(), self.routes.clone());
-        source.until_fatal(async move || examine::look(&target, &settings, &routes, watch.as_ref()).await)
+        source.until_fatal(async move || {
+            examine::look(&target, &settings, &routes, watch.as_ref(), remembered.as_ref()).await
+        })
     }
 
     /// Waits, without a connection, until a record is acknowledged. The producer stays: only the broker's answer shows
