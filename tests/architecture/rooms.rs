@@ -49,7 +49,7 @@ consumer/handler: event consumer/outcome consumer/record
 consumer/typed: event/decode event consumer/outcome consumer/record consumer/handler
 consumer/call: event/trace consumer/outcome consumer/record consumer/handler
 consumer/inbox:
-consumer/preflight: kafka consumer/error consumer/brokers consumer/dead_letter consumer/config
+consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/observe
 consumer/starter: consumer/lanes consumer/outcome consumer/record consumer/handler consumer/call
 consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
@@ -150,8 +150,8 @@ relay/poll/table: relay/decode relay/record relay/catalog relay/poll/error relay
     relay/poll/outbox relay/poll/verify
 relay/poll/source: relay/decode relay/record relay/poll/selection relay/postgres relay/poll/error relay/poll/sql
     relay/poll/numbers relay/error relay/poll/value relay/poll/verify relay/poll/table
-relay/poll/table_state: fault relay/record relay/poll/sweep relay/poll/selection relay/metrics relay/error
-    relay/poll/outbox relay/poll/table
+relay/poll/table_state: fault relay/record relay/poll/sweep relay/poll/selection relay/metrics relay/poll/error
+    relay/error relay/poll/outbox relay/poll/table
 relay/poll/end: relay/publish
 relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/poll/error relay/poll/outlet relay/error relay/settings relay/retry/recovery

@@ -217,7 +217,10 @@ fn a_property_that_carries_a_guarantee_is_refused_with_the_reason() {
 
 #[test]
 fn a_consumer_waits_for_brokers_and_can_be_stopped_meanwhile() {
-    let member = Member::start(Config::new("127.0.0.1:1", "g", &["t"]), |_: Delivery| async {});
+    let log = Log::default();
+    let config = Config::new("127.0.0.1:1", "g", &["t"]);
+    let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
+    log.wait_for("all brokers down", 1);
     member.stop().unwrap();
 }
 

@@ -15,7 +15,7 @@
 //! | `sqlx` | the same, on sqlx |
 //! | `consumer` | Kafka to handlers: lanes, retries, dead-letter topics, inbox |
 //! | `otel` | the trace context of the current span into the outbox, and a linked span for each handler call |
-//! | `testing` | throwaway servers and a harness, for tests of applications |
+//! | `testing` | throwaway servers and, with `consumer`, a harness, for tests of applications |
 //! | `vendored` | OpenSSL built from source instead of the system's |
 //!
 //! The manual is `docs/library.md` in the repository. `docs/events.md` describes how to define and change events.

@@ -116,13 +116,14 @@ impl Diagnose for Error {
                                                     retention.ms, or set InboxRetention::ShorterThanTopic"
                 .to_owned(),
             Self::TopicsMissing { topics } => format!(
-                "create them (kafka-topics.sh --create --topic {}), or grant Describe on them; the consumer creates no \
-                 topics",
+                "create them (kafka-topics.sh --bootstrap-server BROKER --create --topic {}), or grant Describe on \
+                 them; the consumer creates no topics",
                 topics.first().map_or("", String::as_str)
             ),
             Self::Gap { group, topic, partition, .. } => format!(
-                "find out which events were lost, then set the offset (kafka-consumer-groups.sh --reset-offsets \
-                 --group {group} --topic {topic}:{partition} --to-earliest --execute), or set OnGap::SkipToEarliest"
+                "find out which events were lost, then set the offset (kafka-consumer-groups.sh --bootstrap-server \
+                 BROKER --reset-offsets --group {group} --topic {topic}:{partition} --to-earliest --execute), or set \
+                 OnGap::SkipToEarliest"
             ),
             Self::DeadLetterBudgetExceeded { .. } => {
                 "correct the handler or the events, then start the consumer again; \

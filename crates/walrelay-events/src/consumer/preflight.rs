@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
@@ -20,6 +21,8 @@ use crate::consumer::config::Config;
 use crate::consumer::config::InboxRetention;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::error::Error;
+use crate::consumer::observe::Observed;
+use crate::consumer::observe::Observer;
 use crate::kafka::is_connection_property;
 
 /// The timeout of one request.
@@ -34,21 +37,31 @@ pub(super) fn check(
     config: &Config,
     producer: &Producer,
     properties: &BTreeMap<String, String>,
+    observer: &dyn Observer,
     stop: &CancellationToken,
 ) -> Result<bool, Error> {
+    let mut down_since = None;
     let mut topics = config.topics.clone();
     topics.extend(config.topics.iter().map(|topic| config.dead_letter_topic(topic)));
     topics.sort();
     topics.dedup();
     while !stop.is_cancelled() {
         match attempt(config, producer, properties, &topics) {
-            Ok(checked) => return checked.map(|()| true),
+            Ok(checked) => {
+                if let Some(since) = down_since.map(|since: Instant| since.elapsed()) {
+                    observer.observe(&Observed::BrokersUp { after: since });
+                }
+                return checked.map(|()| true);
+            }
             Err(error) => {
                 let error = producer.take_authentication_error().unwrap_or(error);
                 if let Some(fatal) = brokers::fatal(&error) {
                     return Err(fatal);
                 }
                 tracing::warn!(error = %error, brokers = config.brokers, "retrying after error");
+                if down_since.replace(down_since.unwrap_or_else(Instant::now)).is_none() {
+                    observer.observe(&Observed::AllBrokersDown);
+                }
             }
         }
         for _ in 0..BACKOFF.as_millis() / STOP_CHECK.as_millis() {

@@ -129,7 +129,7 @@ impl Consumer {
         let mut properties = self.config.properties.clone();
         properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
         let producer = Producer::new(&properties).map_err(Error::Configuration)?;
-        if !preflight::check(&self.config, &producer, &properties, stop)? {
+        if !preflight::check(&self.config, &producer, &properties, &*self.observer, stop)? {
             return Ok(());
         }
         let dispatcher = Dispatcher::new(self.config.clone(), self.handler, self.observer, producer, runtime);

@@ -50,8 +50,8 @@ impl Error {
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::PostgresMissing => Code::new(Exit::Unavailable, 40),
-            Self::Program { .. } | Self::Io { .. } | Self::Kafka(_) => Code::new(Exit::Unavailable, 41),
+            Self::PostgresMissing => Code::new(Exit::Unavailable, 45),
+            Self::Program { .. } | Self::Io { .. } | Self::Kafka(_) => Code::new(Exit::Unavailable, 46),
         }
     }
 
