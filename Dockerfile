@@ -2,11 +2,11 @@
 #   docker build -t walrelay --build-arg WALRELAY_REVISION="$(git rev-parse --short HEAD)" .
 #   docker run --read-only --cap-drop=ALL -v ./config.toml:/etc/walrelay/config.toml:ro walrelay
 FROM rust:1.95-bookworm AS build
-# What `walrelay version` and walrelay_build_info tell.
+# What `walrelay version` and walrelay_build_info show.
 ARG WALRELAY_REVISION=
 WORKDIR /src
-# Not rust-toolchain.toml: the image is the toolchain, and rustup would fetch another one. Tests, benches and examples are
-# not built, but Cargo.toml names them, and cargo insists that they are there.
+# Not rust-toolchain.toml: the image is the toolchain, and rustup would download another one. Tests, benches and
+# examples are not built, but Cargo.toml names them, and cargo requires the files.
 COPY Cargo.toml Cargo.lock config.toml README.md ./
 COPY sql ./sql
 COPY src ./src
@@ -15,7 +15,7 @@ COPY benches ./benches
 COPY examples ./examples
 COPY tests ./tests
 RUN WALRELAY_REVISION=$WALRELAY_REVISION cargo build --release --locked --bin walrelay
-# The root of the image: the program, the C library it asks for, how names are looked up, and whom to trust.
+# The root of the image: the program, the C library, nsswitch.conf and the CA certificates.
 RUN mkdir -p /image/etc/ssl/certs /image/etc/walrelay \
     && ldd target/release/walrelay | grep -o '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
     && echo 'hosts: files dns' >/image/etc/nsswitch.conf \

@@ -11,7 +11,7 @@ help:
 	@echo "make lint      format, lints and the library's pages, warnings as errors"
 	@echo "make features  each feature of the library alone and its oldest Rust, warnings as errors"
 	@echo "make services  fetch Kafka's jars for the tests"
-	@echo "make bench     the relay against the floor of this machine; BENCH=\"drain latency poll --rounds 5\" chooses"
+	@echo "make bench     the relay against a bare loop on this machine; BENCH=\"drain latency poll --rounds 5\" selects"
 	@echo "make bench-consumer  the consumer runtime against a bare poll loop"
 	@echo "make endure    long runs: 200,000 events, 50 kills, a group for 3 minutes, a million rows, 10 minutes without Kafka;"
 	@echo "               ENDURE=\"events kills group transaction outage\" chooses; ENDURE=\"shutdown return\" measures how long a"

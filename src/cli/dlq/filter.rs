@@ -1,4 +1,4 @@
-//! Selects dead-dead_letter records.
+//! Selects dead-letter records.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use walrelay_events::consumer::dead_letter::DeadLetter;
 use walrelay_events::event;
 
-/// Selects dead-dead_letter records. A record must match every option that is given.
+/// Selects dead-letter records. A record must match every option that is given.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Filter {
-    /// The dead-dead_letter topic, such as order-events.dlq
+    /// The dead-letter topic, such as order-events.dlq
     #[arg(value_name = "TOPIC")]
     pub(super) topic: String,
     /// Only the record at this partition and offset of the topic

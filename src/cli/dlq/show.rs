@@ -1,4 +1,4 @@
-//! Prints dead-dead_letter records. Control characters are escaped, and JSON loses no byte.
+//! Prints dead-letter records. Control characters are escaped, and JSON loses no byte.
 
 use serde_json::Map;
 use serde_json::Value;
