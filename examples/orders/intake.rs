@@ -38,8 +38,8 @@ use crate::order::OrderEvent;
 use crate::order::now;
 
 /// The maximum size of an order, and the timeout of a request.
-const BODY_BYTES_MAX: usize = 64 << 10;
-const REQUEST_MAX: Duration = Duration::from_secs(10);
+const MAX_BODY_BYTES: usize = 64 << 10;
+const MAX_REQUEST: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -75,7 +75,7 @@ pub async fn serve(listener: TcpListener, database: Arc<Database>) {
 }
 
 async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answer = timeout(REQUEST_MAX, answer(request, &database)).await;
+    let answer = timeout(MAX_REQUEST, answer(request, &database)).await;
     let (status, text) = answer.unwrap_or_else(|late| Err(late.into())).unwrap_or_else(|error| {
         tracing::error!(%error, "request failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
@@ -92,8 +92,8 @@ async fn answer(request: Request<Incoming>, database: &Database) -> Result<Answe
     let cancelled = path.strip_prefix("/orders/").and_then(|rest| rest.strip_suffix("/cancel"));
     match (request.method(), path.as_str(), cancelled) {
         (&Method::POST, "/orders", _) => {
-            let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
-                return Ok((StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {BODY_BYTES_MAX} bytes")));
+            let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await else {
+                return Ok((StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {MAX_BODY_BYTES} bytes")));
             };
             match serde_json::from_slice(&body.to_bytes()) {
                 Ok(order) => place(order, trace, database).await,

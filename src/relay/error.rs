@@ -236,7 +236,7 @@ impl Diagnose for Error {
             Self::Poll(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Failure(failure) => failure.code(),
-            Self::Synchronous { .. } => Code::new(Exit::Contract, 12),
+            Self::Synchronous { .. } => Code::new(Exit::Mismatch, 12),
             Self::Silent { .. } => Code::new(Exit::Unavailable, 7),
             Self::DrainTimeout { .. } => Code::new(Exit::DrainTimeout, 1),
             Self::Unacknowledged { .. } => Code::new(Exit::DrainTimeout, 2),

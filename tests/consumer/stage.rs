@@ -41,7 +41,7 @@ use crate::support::program::signal;
 use crate::support::source::Sql;
 
 /// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A topic with its dead-letter topic on the shared broker.
 pub struct Topic {
@@ -125,7 +125,7 @@ impl Topic {
     }
 
     pub fn flush(&self) {
-        self.producer.flush(PATIENCE).unwrap();
+        self.producer.flush(TIMEOUT).unwrap();
     }
 
     /// Options for a group on this topic, quick to notice things.
@@ -145,9 +145,9 @@ impl Topic {
         let began = Instant::now();
         let offsets = loop {
             // A broker that has just started does not coordinate the group yet.
-            match consumer.committed_offsets(list.clone(), PATIENCE) {
+            match consumer.committed_offsets(list.clone(), TIMEOUT) {
                 Ok(offsets) => break offsets,
-                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+                Err(error) => assert!(began.elapsed() < TIMEOUT, "{error}"),
             }
             std::thread::sleep(Duration::from_millis(100));
         };
@@ -230,10 +230,7 @@ impl Member {
     /// Waits until it ends without a stop.
     pub fn join(&mut self) -> Result<(), Error> {
         let running = self.running.take().unwrap();
-        self.runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, running).await })
-            .expect("it does not end")
-            .unwrap()
+        self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, running).await }).expect("it does not end").unwrap()
     }
 }
 
@@ -373,7 +370,7 @@ impl Observer for Log {
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{what} has not come");
+        assert!(began.elapsed() < TIMEOUT, "{what} has not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

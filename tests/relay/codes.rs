@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Codes that two rooms give for the same thing.
 const SHARED: [&str; 7] = [
     // The mapped column, the row: found in the WAL, or in the table that is polled.
-    "Contract, 10",
+    "Mismatch, 10",
     "Poison, 1",
     // The slot is missing or lost: found in the catalog, or said by the server.
     "PositionLost, 1",
@@ -49,7 +49,7 @@ fn wr_6520_and_every_other_code_of_the_relay_is_given_in_one_place() {
             }
         }
     }
-    assert!(places.contains_key("Contract, 20"), "{places:?}");
+    assert!(places.contains_key("Mismatch, 20"), "{places:?}");
     places.retain(|code, places| {
         let is_ours = places.iter().any(|place| place.contains("src/relay/../relay/"));
         is_ours && places.len() > 1 && !SHARED.contains(&code.as_str())

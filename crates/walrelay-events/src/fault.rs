@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// The exit codes of the process; the numbers are a contract with init systems and scripts.
+/// The exit codes of the process. Init systems and scripts depend on the numbers.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -16,7 +16,7 @@ pub enum Exit {
     /// The configuration cannot be used.
     Configuration = 64,
     /// Publication, schema, slot or topic are not what the configuration says.
-    Contract = 65,
+    Mismatch = 65,
     /// The source position is lost: a gap is possible.
     PositionLost = 66,
     /// Credentials or rights are missing.

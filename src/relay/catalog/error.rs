@@ -131,14 +131,14 @@ impl Diagnose for Error {
             Self::Query(error) => error.code(),
             Self::SlotMissing { .. } => Code::new(Exit::PositionLost, 1),
             Self::SlotLost { .. } => Code::new(Exit::PositionLost, 2),
-            Self::SlotUnusable { .. } => Code::new(Exit::Contract, 1),
-            Self::PublicationMissing { .. } => Code::new(Exit::Contract, 2),
-            Self::PublicationUnfit { .. } => Code::new(Exit::Contract, 3),
+            Self::SlotUnusable { .. } => Code::new(Exit::Mismatch, 1),
+            Self::PublicationMissing { .. } => Code::new(Exit::Mismatch, 2),
+            Self::PublicationUnfit { .. } => Code::new(Exit::Mismatch, 3),
             Self::TableMissing { .. } | Self::ColumnMissing { .. } | Self::Ambiguous { .. } | Self::Column { .. } => {
-                Code::new(Exit::Contract, 4)
+                Code::new(Exit::Mismatch, 4)
             }
-            Self::TableUnfit { .. } => Code::new(Exit::Contract, 8),
-            Self::ColumnRenamed { .. } => Code::new(Exit::Contract, 9),
+            Self::TableUnfit { .. } => Code::new(Exit::Mismatch, 8),
+            Self::ColumnRenamed { .. } => Code::new(Exit::Mismatch, 9),
             Self::Unseen { .. } => Code::new(Exit::PositionLost, 3),
         }
     }

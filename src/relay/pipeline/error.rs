@@ -63,8 +63,8 @@ impl Diagnose for Error {
         match self {
             Self::Malformed(_) => Code::new(Exit::Internal, 1),
             Self::Violation(_) => Code::new(Exit::Internal, 2),
-            Self::Mismatch { .. } => Code::new(Exit::Contract, 10),
-            Self::UnknownTable { .. } => Code::new(Exit::Contract, 11),
+            Self::Mismatch { .. } => Code::new(Exit::Mismatch, 10),
+            Self::UnknownTable { .. } => Code::new(Exit::Mismatch, 11),
             Self::RowTooLarge { .. } => Code::new(Exit::Poison, 2),
             Self::Poison { .. } => Code::new(Exit::Poison, 1),
         }

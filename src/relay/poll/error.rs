@@ -155,22 +155,22 @@ impl Error {
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {
-            Self::Unfit { .. } => Code::new(Exit::Contract, 20),
+            Self::Unfit { .. } => Code::new(Exit::Mismatch, 20),
             Self::Rights { .. } => Code::new(Exit::Rights, 20),
             Self::Hidden { .. } => Code::new(Exit::Rights, 21),
-            Self::StartedOver { .. } => Code::new(Exit::Contract, 22),
-            Self::Tie { .. } => Code::new(Exit::Contract, 23),
+            Self::StartedOver { .. } => Code::new(Exit::Mismatch, 22),
+            Self::Tie { .. } => Code::new(Exit::Mismatch, 23),
             Self::Raised { is_recurring: true, source, .. } if source.fate() == Fate::Transient => {
-                Code::new(Exit::Contract, 24)
+                Code::new(Exit::Mismatch, 24)
             }
             Self::Unsendable { source, .. } | Self::Unreadable { source, .. } | Self::Raised { source, .. } => {
                 source.code()
             }
-            Self::Mismatch(_) => Code::new(Exit::Contract, 10),
+            Self::Mismatch(_) => Code::new(Exit::Mismatch, 10),
             Self::Poison { .. } => Code::new(Exit::Poison, 1),
-            Self::NotMarked { .. } => Code::new(Exit::Contract, 21),
-            Self::Replaced { .. } => Code::new(Exit::Contract, 26),
-            Self::ColumnGone { .. } => Code::new(Exit::Contract, 27),
+            Self::NotMarked { .. } => Code::new(Exit::Mismatch, 21),
+            Self::Replaced { .. } => Code::new(Exit::Mismatch, 26),
+            Self::ColumnGone { .. } => Code::new(Exit::Mismatch, 27),
             Self::Setup { source, .. } => source.code(),
         }
     }

@@ -253,15 +253,15 @@ impl Diagnose for Error {
             Self::Tls { .. } => Code::new(Exit::Rights, 1),
             Self::TlsRefused { .. } => Code::new(Exit::Rights, 2),
             Self::Authentication { .. } => Code::new(Exit::Rights, 3),
-            Self::NoFailover { .. } => Code::new(Exit::Contract, 6),
+            Self::NoFailover { .. } => Code::new(Exit::Mismatch, 6),
             Self::Malformed(_) | Self::Answer { .. } => Code::new(Exit::Internal, 10),
             Self::TooLarge { .. } => Code::new(Exit::Poison, 2),
             Self::Server(error) => match error.kind() {
                 Kind::SlotActive => Code::new(Exit::Unavailable, 4),
                 Kind::Missing => Code::new(Exit::PositionLost, 1),
                 Kind::SlotLost => Code::new(Exit::PositionLost, 2),
-                Kind::Contract | Kind::WalLevel | Kind::NoDatabase | Kind::SlotOlder => Code::new(Exit::Contract, 5),
-                Kind::Pooled => Code::new(Exit::Contract, 7),
+                Kind::Mismatch | Kind::WalLevel | Kind::NoDatabase | Kind::SlotOlder => Code::new(Exit::Mismatch, 5),
+                Kind::Pooled => Code::new(Exit::Mismatch, 7),
                 Kind::Content => Code::new(Exit::Poison, 4),
                 Kind::Shutdown => Code::new(Exit::Unavailable, 5),
                 Kind::Login | Kind::Replication | Kind::Rights => Code::new(Exit::Rights, 4),
@@ -298,7 +298,7 @@ impl Diagnose for Error {
                 Kind::SlotActive | Kind::Shutdown | Kind::Unavailable | Kind::NoSlot => Fate::Transient,
                 Kind::Missing
                 | Kind::SlotLost
-                | Kind::Contract
+                | Kind::Mismatch
                 | Kind::WalLevel
                 | Kind::NoDatabase
                 | Kind::SlotOlder

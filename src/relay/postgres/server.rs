@@ -103,7 +103,7 @@ impl ServerError {
             "42704" if self.is_in(&SLOT_ROUTINES) => Kind::Missing,
             "42704" if self.routine.is_empty() && self.message.starts_with("replication slot ") => Kind::Missing,
             "42704" | "22023" if self.is_in(&SETTING_ROUTINES) => Kind::Setting,
-            "42704" => Kind::Contract,
+            "42704" => Kind::Mismatch,
             "55000" if self.is_lost_slot() => Kind::SlotLost,
             "55000" if self.is_in(&["exec_replication_command"]) => Kind::Unavailable,
             "55000" if self.message.contains("shutting down") || self.message.contains("in recovery") => {
@@ -111,13 +111,13 @@ impl ServerError {
             }
             // Names of settings are not translated.
             "55000" if self.message.contains("wal_level") => Kind::WalLevel,
-            "55000" => Kind::Contract,
+            "55000" => Kind::Mismatch,
             "57P01" => Kind::Shutdown,
             "42501" if self.is_about_replication() => Kind::Replication,
             "42501" => Kind::Rights,
             "3D000" => Kind::NoDatabase,
             "53400" if self.message.contains("replication slots") => Kind::NoSlot,
-            "3F000" | "42P01" | "42703" => Kind::Contract,
+            "3F000" | "42P01" | "42703" => Kind::Mismatch,
             // From PostgreSQL it is about what the client sent. A pooler uses this state for everything, and only a
             // rejected kind of connection is permanent.
             "08P01" if !self.routine.is_empty() => Kind::Client,
@@ -187,7 +187,7 @@ pub(super) enum Kind {
     SlotActive,
     Missing,
     SlotLost,
-    Contract,
+    Mismatch,
     WalLevel,
     NoSlot,
     NoDatabase,
@@ -225,7 +225,7 @@ impl Kind {
                 "WAL that the slot needed was removed: compare the outbox table with Kafka, drop the slot with \
                  pg_drop_replication_slot, raise max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`"
             }
-            Self::Contract => {
+            Self::Mismatch => {
                 "correct the object that the server names (`walrelay setup` prints the SQL), then restart"
             }
             Self::WalLevel => {
@@ -294,7 +294,7 @@ mod tests {
         let missing = |routine| ServerError::new("42704", "does not exist", None, context).in_routine(routine).kind();
         assert!(matches!(missing(None), Kind::SlotOlder));
         assert!(matches!(missing(Some("get_publication_oid")), Kind::SlotOlder));
-        assert!(matches!(missing(Some("lookup_type_cache")), Kind::Contract), "no publication that was created late");
+        assert!(matches!(missing(Some("lookup_type_cache")), Kind::Mismatch), "no publication that was created late");
     }
 
     #[test]

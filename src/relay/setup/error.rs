@@ -61,7 +61,7 @@ impl Diagnose for Error {
             Self::Relay(error) => error.code(),
             Self::Statement { source, .. } => source.code(),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 20),
-            Self::SlotOlder { .. } => Code::new(Exit::Contract, 13),
+            Self::SlotOlder { .. } => Code::new(Exit::Mismatch, 13),
             Self::NoFreeSlot { .. } => Code::new(Exit::Unavailable, 8),
             Self::NoFailover { .. } => Code::new(Exit::Configuration, 42),
             Self::NoRole(_) => Code::new(Exit::Rights, 60),

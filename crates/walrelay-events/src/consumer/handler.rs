@@ -16,7 +16,7 @@ use crate::consumer::record::Record;
 use crate::event;
 
 /// How many characters of an event type a reason shows.
-const TYPE_CHARS_MAX: usize = 64;
+const MAX_TYPE_CHARS: usize = 64;
 
 /// A record that is delivered to a handler.
 #[derive(Clone, Debug)]
@@ -138,5 +138,5 @@ fn tag(payload: &[u8]) -> Option<String> {
 }
 
 fn shortened(event_type: &str) -> String {
-    event_type.chars().take(TYPE_CHARS_MAX).collect()
+    event_type.chars().take(MAX_TYPE_CHARS).collect()
 }

@@ -235,14 +235,14 @@ pub(super) struct Pool(Vec<Arc<Inner>>);
 
 impl Pool {
     /// At most this many records of at most this size are kept: 4 MiB.
-    const RECORDS_MAX: usize = 2_048;
-    const BYTES_MAX: usize = 2_048;
+    const MAX_RECORDS: usize = 2_048;
+    const MAX_BYTES: usize = 2_048;
 
     /// Keeps the memory of a record, if the record has no other owner.
     pub(super) fn put(&mut self, record: Record) {
         let mut memory = record.0;
-        if self.0.len() < Self::RECORDS_MAX
-            && memory.size() <= Self::BYTES_MAX
+        if self.0.len() < Self::MAX_RECORDS
+            && memory.size() <= Self::MAX_BYTES
             && let Some(inner) = Arc::get_mut(&mut memory)
         {
             inner.body.clear();
@@ -309,6 +309,6 @@ mod tests {
         pool.put(record(1, &[0; 4_096]));
         assert!(pool.0.is_empty());
         (0..3_000).for_each(|offset| pool.put(record(offset, b"k")));
-        assert_eq!(pool.0.len(), Pool::RECORDS_MAX);
+        assert_eq!(pool.0.len(), Pool::MAX_RECORDS);
     }
 }

@@ -20,7 +20,7 @@ use super::reason;
 use super::reason::Reason;
 
 /// How many characters of a type an error shows.
-const SHOWN_CHARS_MAX: usize = 64;
+const MAX_SHOWN_CHARS: usize = 64;
 
 /// A decoded event.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,7 +48,7 @@ pub struct TypeName(String);
 
 impl TypeName {
     fn new(name: &str) -> Self {
-        Self(name.chars().take(SHOWN_CHARS_MAX).collect())
+        Self(name.chars().take(MAX_SHOWN_CHARS).collect())
     }
 }
 

@@ -105,9 +105,9 @@ impl Diagnose for Error {
         match self {
             Self::Encode(error) => error.code(),
             Self::AggregateType | Self::AggregateId | Self::OccurredAt => Code::new(Exit::Internal, 63),
-            Self::Table { .. } => Code::new(Exit::Contract, 30),
+            Self::Table { .. } => Code::new(Exit::Mismatch, 30),
             Self::PermissionDenied { .. } => Code::new(Exit::Rights, 40),
-            Self::Refused { .. } => Code::new(Exit::Contract, 31),
+            Self::Refused { .. } => Code::new(Exit::Mismatch, 31),
             Self::Aborted { .. } => Code::new(Exit::Unavailable, 50),
             Self::Connection { .. } => Code::new(Exit::Unavailable, 51),
         }

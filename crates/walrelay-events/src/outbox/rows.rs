@@ -11,11 +11,11 @@ use crate::event::Envelope;
 use super::error::Error;
 
 /// The maximum number of rows of a statement.
-const ROWS_MAX: usize = 1_000;
+const MAX_ROWS: usize = 1_000;
 /// A statement with this many bytes of payload gets no further rows.
-const BYTES_MAX: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The maximum length of a topic's name.
-const AGGREGATE_TYPE_BYTES_MAX: usize = 249;
+const MAX_AGGREGATE_TYPE_BYTES: usize = 249;
 
 /// The rows of one statement, column by column.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl<'a> Rows<'a> {
         let mut statements: Vec<Self> = Vec::new();
         for envelope in envelopes {
             match statements.last_mut() {
-                Some(rows) if rows.ids.len() < ROWS_MAX && rows.bytes < BYTES_MAX => rows.push(envelope)?,
+                Some(rows) if rows.ids.len() < MAX_ROWS && rows.bytes < MAX_BYTES => rows.push(envelope)?,
                 Some(_) | None => {
                     let mut rows = Self::default();
                     rows.push(envelope)?;
@@ -50,7 +50,7 @@ impl<'a> Rows<'a> {
     fn push<E: Serialize>(&mut self, envelope: &'a Envelope<E>) -> Result<(), Error> {
         let Encoded { event_type, payload } = event::encode(&envelope.event)?;
         let (aggregate_type, aggregate_id) = (envelope.aggregate_type.as_str(), envelope.aggregate_id.as_str());
-        if !(1..=AGGREGATE_TYPE_BYTES_MAX).contains(&aggregate_type.len()) || aggregate_type.contains('\0') {
+        if !(1..=MAX_AGGREGATE_TYPE_BYTES).contains(&aggregate_type.len()) || aggregate_type.contains('\0') {
             return Err(Error::AggregateType);
         }
         if aggregate_id.contains('\0') {
@@ -103,7 +103,7 @@ mod tests {
         let ids: Vec<&str> = statements.iter().flat_map(|rows| rows.aggregate_ids.iter().copied()).collect();
         assert!(ids.iter().enumerate().all(|(number, id)| *id == number.to_string()));
         let large: Vec<_> = (0..3)
-            .map(|number| Envelope::new("Order", number, json!({"event_type": "Large", "pad": "x".repeat(BYTES_MAX)})))
+            .map(|number| Envelope::new("Order", number, json!({"event_type": "Large", "pad": "x".repeat(MAX_BYTES)})))
             .collect();
         assert_eq!(Rows::divide(&large).unwrap().len(), 3);
         assert!(Rows::divide::<Value>(&[]).unwrap().is_empty());

@@ -6,7 +6,7 @@ use crate::fault::Exit;
 use crate::fault::Fate;
 
 /// PostgreSQL truncates longer names.
-const NAME_BYTES_MAX: usize = 63;
+const MAX_NAME_BYTES: usize = 63;
 
 /// An outbox table. The default is `public.outbox_events` with the columns of the preset `walrelay`. It must match the
 /// relay's `[[outbox]]`.
@@ -38,7 +38,7 @@ pub struct Columns {
 
 /// The name of a table or column is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("invalid name {name:?} of the {what}: expected 1 to {NAME_BYTES_MAX} bytes without U+0000")]
+#[error("invalid name {name:?} of the {what}: expected 1 to {MAX_NAME_BYTES} bytes without U+0000")]
 pub struct BadName {
     what: &'static str,
     name: String,
@@ -146,10 +146,10 @@ impl Columns {
 }
 
 fn check(what: &'static str, name: &str) -> Result<(), BadName> {
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains('\0') {
         return Ok(());
     }
-    Err(BadName { what, name: name.chars().take(NAME_BYTES_MAX).collect() })
+    Err(BadName { what, name: name.chars().take(MAX_NAME_BYTES).collect() })
 }
 
 fn quote(name: &str) -> String {

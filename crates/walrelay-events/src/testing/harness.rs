@@ -33,7 +33,7 @@ use crate::event::Encoded;
 use crate::event::Envelope;
 
 /// After this many transient failures the harness stops with a record. The runtime would retry without limit.
-const TRANSIENT_MAX: usize = 100;
+const MAX_TRANSIENT: usize = 100;
 
 /// Runs a handler over records as a consumer does.
 ///
@@ -177,7 +177,7 @@ impl Harness {
                 } else {
                     Attempt::Retry { backoff, reason }
                 });
-                if attempts.len() < TRANSIENT_MAX + job.attempts as usize {
+                if attempts.len() < MAX_TRANSIENT + job.attempts as usize {
                     lanes.retry(job, retry::after(now, backoff));
                 }
             }

@@ -6,7 +6,7 @@ use crate::consumer::record::Record;
 use crate::consumer::record::Timestamp;
 
 /// The maximum length of a reason. Longer ones are cut.
-const REASON_BYTES_MAX: usize = 2_048;
+const MAX_REASON_BYTES: usize = 2_048;
 
 /// The format of the headers that describe the origin of a dead-letter record and the reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -194,7 +194,7 @@ pub(super) fn headers(
 }
 
 fn cut(reason: &str) -> &str {
-    let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    let end = (0..=MAX_REASON_BYTES.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
     reason.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn a_reason_is_cut_between_characters() {
-        let long = "ü".repeat(REASON_BYTES_MAX);
-        assert_eq!(cut(&long).len(), REASON_BYTES_MAX);
-        assert_eq!(cut(&format!("x{long}")).len(), REASON_BYTES_MAX - 1);
+        let long = "ü".repeat(MAX_REASON_BYTES);
+        assert_eq!(cut(&long).len(), MAX_REASON_BYTES);
+        assert_eq!(cut(&format!("x{long}")).len(), MAX_REASON_BYTES - 1);
         assert_eq!(cut("short"), "short");
     }
 }

@@ -7,11 +7,11 @@ use crate::event::headers::TRACESTATE;
 /// `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
 const TRACEPARENT_BYTES: usize = 55;
 /// The length that every participant must propagate.
-const TRACESTATE_BYTES_MAX: usize = 512;
+const MAX_TRACESTATE_BYTES: usize = 512;
 /// The maximum number of entries.
-const TRACESTATE_ENTRIES_MAX: usize = 32;
+const MAX_TRACESTATE_ENTRIES: usize = 32;
 /// Half of the relay's limit for all headers of a row.
-const BAGGAGE_BYTES_MAX: usize = 4 << 10;
+const MAX_BAGGAGE_BYTES: usize = 4 << 10;
 
 /// A trace context: `traceparent`, `tracestate` and `baggage`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -125,13 +125,13 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 pub(super) fn is_tracestate(text: &str) -> bool {
-    (1..=TRACESTATE_BYTES_MAX).contains(&text.len())
-        && text.split(',').count() <= TRACESTATE_ENTRIES_MAX
+    (1..=MAX_TRACESTATE_BYTES).contains(&text.len())
+        && text.split(',').count() <= MAX_TRACESTATE_ENTRIES
         && are_entries(text)
 }
 
 pub(super) fn is_baggage(text: &str) -> bool {
-    (1..=BAGGAGE_BYTES_MAX).contains(&text.len()) && are_entries(text)
+    (1..=MAX_BAGGAGE_BYTES).contains(&text.len()) && are_entries(text)
 }
 
 fn are_entries(text: &str) -> bool {
