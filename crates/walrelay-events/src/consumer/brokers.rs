@@ -23,7 +23,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Returns the error that the consumer must stop with, or none if a retry can help.
 pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return Some(Error::ClientFailed(error.clone().into()));
+        return Some(Error::client_failed(error.clone()));
     }
     // `rdkafka_error_code` has no code for an error of an admin request.
     let code = if let KafkaError::AdminOp(code) = error { *code } else { error.rdkafka_error_code()? };
@@ -35,7 +35,7 @@ pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::Authentication
     );
-    is_denied.then(|| Error::AccessDenied(error.clone().into()))
+    is_denied.then(|| Error::access_denied(error.clone()))
 }
 
 /// Requests the oldest offset and the end offset of a partition.

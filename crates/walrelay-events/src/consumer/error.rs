@@ -78,6 +78,20 @@ pub enum Error {
     Thread(String),
 }
 
+impl Error {
+    pub(super) const fn configuration(error: rdkafka::error::KafkaError) -> Self {
+        Self::Configuration(KafkaError::new(error))
+    }
+
+    pub(super) const fn access_denied(error: rdkafka::error::KafkaError) -> Self {
+        Self::AccessDenied(KafkaError::new(error))
+    }
+
+    pub(super) const fn client_failed(error: rdkafka::error::KafkaError) -> Self {
+        Self::ClientFailed(KafkaError::new(error))
+    }
+}
+
 impl Diagnose for Error {
     fn code(&self) -> Code {
         match self {

@@ -91,7 +91,7 @@ fn retry<T>(
             return Ok(None);
         }
         if Instant::now() >= deadline {
-            return Err(Error::ClientFailed(error.into()));
+            return Err(Error::client_failed(error));
         }
         tracing::warn!(error = %error, "offset request failed");
         thread::sleep(BACKOFF);

@@ -86,7 +86,7 @@ impl GroupContext {
         // Without starts the consumer stops or is replaced, and nothing is polled any more.
         let assignment = if starts.is_empty() { Ok(assigned.clone()) } else { brokers::list_at(&starts) };
         if let Err(error) = assignment.and_then(|assignment| consumer.incremental_assign(&assignment)) {
-            dispatcher.fail(Error::ClientFailed(error.into()));
+            dispatcher.fail(Error::client_failed(error));
         }
     }
 
@@ -110,10 +110,10 @@ impl GroupContext {
         dispatcher.release(&partitions);
         // A pause outlives the assignment: a partition that is assigned again would never be fetched.
         if let Err(error) = consumer.resume(revoked) {
-            dispatcher.fail(Error::ClientFailed(error.into()));
+            dispatcher.fail(Error::client_failed(error));
         }
         if let Err(error) = consumer.incremental_unassign(revoked) {
-            dispatcher.fail(Error::ClientFailed(error.into()));
+            dispatcher.fail(Error::client_failed(error));
         }
     }
 }

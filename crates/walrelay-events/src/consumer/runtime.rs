@@ -382,9 +382,9 @@ fn wait(lanes: &Lanes<Record>, now: Instant) -> Duration {
 }
 
 fn configuration(error: KafkaError) -> Error {
-    Error::Configuration(error.into())
+    Error::configuration(error)
 }
 
 fn client_failed(error: KafkaError) -> Error {
-    Error::ClientFailed(error.into())
+    Error::client_failed(error)
 }

@@ -42,8 +42,8 @@ impl Error {
         move |source| Self::Io { action, source }
     }
 
-    pub(super) fn kafka(source: impl Into<KafkaError>) -> Self {
-        Self::Kafka(source.into())
+    pub(super) const fn kafka(source: rdkafka::error::KafkaError) -> Self {
+        Self::Kafka(KafkaError::new(source))
     }
 }
 

@@ -100,7 +100,8 @@ impl Producer {
             .set("statistics.interval.ms", "5000")
             // The broker limits the size, not this client.
             .set("message.max.bytes", MESSAGE_MAX_BYTES);
-        let created = ThreadedProducer::from_config_and_context(&client, DeliveryContext::default())?;
+        let created = ThreadedProducer::from_config_and_context(&client, DeliveryContext::default());
+        let created = created.map_err(KafkaError::new)?;
         Ok(Self { config: client, client: Mutex::new(Arc::new(created)) })
     }
 
@@ -113,7 +114,7 @@ impl Producer {
         format: HeaderFormat,
     ) -> Result<(), KafkaError> {
         let headers = headers(record, provenance, format);
-        Ok(self.send(topic, None, (record.key(), record.value()), headers).await?)
+        self.send(topic, None, (record.key(), record.value()), headers).await.map_err(KafkaError::new)
     }
 
     /// Writes a dead-letter record to a topic again, byte for byte, with the further header `redriven_from`. Then it
@@ -132,12 +133,12 @@ impl Producer {
         match self.send(topic, origin.map(|it| it.partition), body, headers.clone()).await {
             // The topic was recreated with fewer partitions.
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
-                self.send(topic, None, body, headers).await?;
+                self.send(topic, None, body, headers).await.map_err(KafkaError::new)?;
             }
-            sent => sent?,
+            sent => sent.map_err(KafkaError::new)?,
         }
         let marker = vec![(REDRIVEN.to_owned(), Some(place(record).into_bytes()))];
-        Ok(self.send(record.topic(), None, (record.key(), None), marker).await?)
+        self.send(record.topic(), None, (record.key(), None), marker).await.map_err(KafkaError::new)
     }
 
     /// Returns those of the topics that do not exist. Blocks for at most `timeout` per topic.

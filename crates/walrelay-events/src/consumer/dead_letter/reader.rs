@@ -59,25 +59,28 @@ pub fn read(
     topic: &str,
     visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
 ) -> Result<(), KafkaError> {
-    let reader = Reader::open(properties, topic)?;
+    let reader = Reader::open(properties, topic).map_err(KafkaError::new)?;
     let mut redriven = HashSet::new();
-    reader.pass(&mut |record| {
-        redriven.extend(record.header(REDRIVEN).map(str::to_owned));
-        ControlFlow::Continue(())
-    })?;
+    reader
+        .pass(&mut |record| {
+            redriven.extend(record.header(REDRIVEN).map(str::to_owned));
+            ControlFlow::Continue(())
+        })
+        .map_err(KafkaError::new)?;
     let mut origins = HashSet::new();
-    reader.pass(&mut |record| {
-        if record.header(REDRIVEN).is_some() {
-            return ControlFlow::Continue(());
-        }
-        let mut dead_letter = DeadLetter::new(record);
-        dead_letter.is_redriven = redriven.contains(&place(&dead_letter.record));
-        let origin = dead_letter.provenance.as_ref();
-        let origin = origin.map(|it| (it.topic.clone(), it.partition, it.offset, it.group.clone()));
-        dead_letter.is_repeated = origin.is_some_and(|origin| !origins.insert(origin));
-        visit(dead_letter)
-    })?;
-    Ok(())
+    reader
+        .pass(&mut |record| {
+            if record.header(REDRIVEN).is_some() {
+                return ControlFlow::Continue(());
+            }
+            let mut dead_letter = DeadLetter::new(record);
+            dead_letter.is_redriven = redriven.contains(&place(&dead_letter.record));
+            let origin = dead_letter.provenance.as_ref();
+            let origin = origin.map(|it| (it.topic.clone(), it.partition, it.offset, it.group.clone()));
+            dead_letter.is_repeated = origin.is_some_and(|origin| !origins.insert(origin));
+            visit(dead_letter)
+        })
+        .map_err(KafkaError::new)
 }
 
 /// `partition@offset`
