@@ -250,7 +250,7 @@ impl Kafka {
     /// Starts the only broker anew as one that its controller takes for gone again and again, until something is so.
     /// Its answers name no broker then; whether a client stumbles over one is a matter of luck.
     pub fn waver_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
-        for _ in 0..8 {
+        for _ in 0..16 {
             self.start_anew(|properties| properties.replace(WAVERING, "") + WAVERING);
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(15) {
