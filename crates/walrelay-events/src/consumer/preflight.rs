@@ -40,7 +40,7 @@ pub(super) fn check(
     observer: &dyn Observer,
     stop: &CancellationToken,
 ) -> Result<bool, Error> {
-    let mut down_since = None;
+    let mut down_since: Option<Instant> = None;
     let mut topics = config.topics.clone();
     topics.extend(config.topics.iter().map(|topic| config.dead_letter_topic(topic)));
     topics.sort();
@@ -48,8 +48,8 @@ pub(super) fn check(
     while !stop.is_cancelled() {
         match attempt(config, producer, properties, &topics) {
             Ok(checked) => {
-                if let Some(since) = down_since.map(|since: Instant| since.elapsed()) {
-                    observer.observe(&Observed::BrokersUp { after: since });
+                if let Some(since) = down_since {
+                    observer.observe(&Observed::BrokersUp { after: since.elapsed() });
                 }
                 return checked.map(|()| true);
             }
@@ -59,7 +59,8 @@ pub(super) fn check(
                     return Err(fatal);
                 }
                 tracing::warn!(error = %error, brokers = config.brokers, "retrying after error");
-                if down_since.replace(down_since.unwrap_or_else(Instant::now)).is_none() {
+                if down_since.is_none() {
+                    down_since = Some(Instant::now());
                     observer.observe(&Observed::AllBrokersDown);
                 }
             }

@@ -136,7 +136,7 @@ impl Consumer {
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
             let context = GroupContext::new(self.config.clone(), Arc::clone(&dispatcher), stop.clone());
-            let consumer = client.create_with_context(context).map_err(configuration)?;
+            let consumer = client.create_with_context(context).map_err(Error::configuration)?;
             match Loop::join(consumer, &self.config, stop)?.run()? {
                 LoopEnd::Stopped => return Ok(()),
                 LoopEnd::ClientLost => tracing::warn!("replacing Kafka client that lost every broker"),
@@ -179,7 +179,7 @@ impl<'c> Loop<'c> {
         stop: &'c CancellationToken,
     ) -> Result<Self, Error> {
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(configuration)?;
+        consumer.subscribe(&topics).map_err(Error::configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();
         let now = Instant::now();
         Ok(Self { consumer, topics, asked: 0, committed_at: now, polled_at: now, reported_at: now, config, stop })
@@ -204,7 +204,7 @@ impl<'c> Loop<'c> {
                 return Ok(LoopEnd::ClientLost);
             }
             if let Some(balance) = balance {
-                self.balance(&balance).map_err(client_failed)?;
+                self.balance(&balance).map_err(Error::client_failed)?;
             }
             if now.duration_since(self.committed_at) >= self.config.commit_interval {
                 self.committed_at = now;
@@ -284,9 +284,9 @@ impl<'c> Loop<'c> {
                 }
                 // Its buffered records were dropped, so it need not be paused.
                 let resumed = self.consumer.resume(&brokers::list(back.iter().map(|(partition, _)| partition)));
-                resumed.and_then(|()| positions::continue_at(&self.consumer, &offsets)).map_err(client_failed)
+                resumed.and_then(|()| positions::continue_at(&self.consumer, &offsets)).map_err(Error::client_failed)
             }
-            Ok(Some(_)) => return dispatcher.fail(client_failed(error)),
+            Ok(Some(_)) => return dispatcher.fail(Error::client_failed(error)),
             Ok(None) => Ok(()),
             Err(unknown) => return self.consumer.context().positions_failed(&mut dispatcher, unknown),
         };
@@ -379,12 +379,4 @@ impl<'c> Loop<'c> {
 fn wait(lanes: &Lanes<Record>, now: Instant) -> Duration {
     let wait = if lanes.running() > 0 { BUSY_WAIT } else { IDLE_WAIT };
     lanes.wakes_at().map_or(wait, |at| at.saturating_duration_since(now).min(wait))
-}
-
-fn configuration(error: KafkaError) -> Error {
-    Error::configuration(error)
-}
-
-fn client_failed(error: KafkaError) -> Error {
-    Error::client_failed(error)
 }
