@@ -374,8 +374,8 @@ impl Pipeline {
             column.type_id = self.domains.get(&column.type_id).copied().unwrap_or(column.type_id);
         }
         let found = self.routes.iter().enumerate().find(|(_, route)| route.is_for(relation.schema, relation.name));
-        let misfit = |mismatch| Error::Mismatch { at: self.stands_at().0, mismatch };
-        let commit = self.stands_at().0;
+        let (commit, _) = self.stands_at();
+        let misfit = |mismatch| Error::Mismatch { at: commit, mismatch };
         let shape = match found {
             Some((number, route)) => {
                 let plan = Plan::new(&relation, route.names()).map_err(misfit)?;
