@@ -216,11 +216,12 @@ fn a_partition_that_was_unlogged_for_a_moment_is_a_gap_whether_the_relay_runs_or
         "CLUSTER outbox_here USING here",
         "TRUNCATE outbox_events",
         "ALTER TABLE outbox_events ALTER COLUMN event_type TYPE varchar(99)",
+        "ALTER TABLE outbox_events ALTER COLUMN event_type TYPE varchar(50)",
     ] {
         sql.run(statement);
+        program.start_streaming();
+        assert_eq!(program.terminate(), Some(0), "{statement}: {}", program.log());
     }
-    program.start_streaming();
-    assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }
 
 #[test]

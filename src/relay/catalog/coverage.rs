@@ -58,6 +58,9 @@ pub struct Column {
     pub name: String,
     /// The oid of its type.
     pub kind: i64,
+    /// The modifier of its type, as the length of a `varchar`; none if it was not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modifier: Option<i64>,
     /// What it is mapped as.
     pub role: Option<String>,
 }
@@ -147,11 +150,19 @@ impl Table {
     /// Says whether its rows may have been out of the WAL for a moment. A change of the columns rewrites them as well,
     /// and a table that is in a publication by its own name cannot be unlogged.
     fn was_rewritten(&self, later: &Self) -> bool {
-        let kinds = |table: &Self| -> Vec<_> { table.columns.iter().map(|(at, column)| (*at, column.kind)).collect() };
         let by_name = self.ways.intersection(&later.ways).any(|way| way.starts_with("table "));
         let mut heaps = self.heaps.iter().filter(|(oid, _)| !by_name || **oid != self.oid);
-        kinds(self) == kinds(later)
-            && heaps.any(|(oid, toast)| later.heaps.get(oid).is_some_and(|later| later != toast))
+        self.has_types_of(later) && heaps.any(|(oid, toast)| later.heaps.get(oid).is_some_and(|later| later != toast))
+    }
+
+    /// Says whether the columns are the same, with the same types. A modifier that was not stored is any.
+    fn has_types_of(&self, later: &Self) -> bool {
+        let is_same = |one: &Column, other: &Column| {
+            let modifiers = one.modifier.zip(other.modifier);
+            one.kind == other.kind && modifiers.is_none_or(|(one, other)| one == other)
+        };
+        self.columns.len() == later.columns.len()
+            && self.columns.iter().all(|(at, column)| later.columns.get(at).is_some_and(|it| is_same(column, it)))
     }
 }
 
@@ -209,20 +220,26 @@ mod tests {
 
     #[test]
     fn rows_that_were_rewritten_may_have_been_unlogged_unless_the_table_or_its_columns_say_otherwise() {
-        let table = |ways: &[&str], kind: i64, heaps: &[(i64, i64)]| Coverage {
+        let typed = |ways: &[&str], (kind, modifier): (i64, Option<i64>), heaps: &[(i64, i64)]| Coverage {
             tables: BTreeMap::from([(
                 "a".to_owned(),
                 Table {
                     oid: 10,
                     ways: ways.iter().map(|way| (*way).to_owned()).collect(),
-                    columns: BTreeMap::from([(1, Column { name: "id".to_owned(), kind, role: None })]),
+                    columns: BTreeMap::from([(1, Column { name: "id".to_owned(), kind, modifier, role: None })]),
                     heaps: heaps.iter().copied().collect(),
                     ..Table::default()
                 },
             )]),
             ..coverage((1, "7"), &[])
         };
+        let table = |ways: &[&str], kind: i64, heaps: &[(i64, i64)]| typed(ways, (kind, None), heaps);
+        let varchar = |length: i64, toast: i64| typed(&["all tables"], (1_043, Some(length)), &[(10, toast)]);
         let rows = [
+            (varchar(20, 50), varchar(20, 51), true),
+            // A shorter varchar rewrites the rows as well.
+            (varchar(20, 50), varchar(10, 51), false),
+            (typed(&["all tables"], (1_043, None), &[(10, 50)]), varchar(10, 51), true),
             (table(&["all tables"], 25, &[(10, 50)]), table(&["all tables"], 25, &[(10, 51)]), true),
             (table(&["all tables"], 25, &[(10, 50)]), table(&["all tables"], 25, &[(10, 50)]), false),
             // The type of a column was changed, which rewrites the rows; a partition came, and another went.
@@ -254,7 +271,8 @@ mod tests {
                     columns: columns
                         .iter()
                         .map(|(number, name, role)| {
-                            (*number, Column { name: (*name).to_owned(), kind: 25, role: role.map(str::to_owned) })
+                            let role = role.map(str::to_owned);
+                            (*number, Column { name: (*name).to_owned(), kind: 25, modifier: None, role })
                         })
                         .collect(),
                     ..Table::default()

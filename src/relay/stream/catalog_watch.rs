@@ -282,7 +282,7 @@ fn statement(version: u32) -> String {
                     || (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class k ON k.oid = t.relid
                         WHERE k.relpersistence <> 'p' OR k.relkind = 'f')
                     || (SELECT count(*) FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''),
-                a.numbers, a.kinds, a.names, h.oids, h.toasts
+                a.numbers, a.kinds, a.names, h.oids, h.toasts, a.modifiers
          FROM unnest($2::text[], $3::text[], $4::text[]) AS w (name, schema, relation)
          LEFT JOIN pg_publication p ON p.pubname = $1
          LEFT JOIN pg_namespace n ON n.nspname = w.schema
@@ -290,6 +290,7 @@ fn statement(version: u32) -> String {
          CROSS JOIN LATERAL (
              SELECT coalesce(array_agg(g.attnum::bigint), '{{}}') AS numbers,
                     coalesce(array_agg(g.atttypid::bigint), '{{}}') AS kinds,
+                    coalesce(array_agg(g.atttypmod::bigint), '{{}}') AS modifiers,
                     coalesce(array_agg(g.attname::text), '{{}}') AS names
              FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attnum > 0 AND NOT g.attisdropped) AS a
          CROSS JOIN LATERAL (
@@ -301,15 +302,15 @@ fn statement(version: u32) -> String {
     )
 }
 
-/// Reads the columns of a table: their numbers, the OIDs of their types and their names.
+/// Reads the columns of a table: their numbers, the OIDs and modifiers of their types, and their names.
 fn columns(row: &Row, route: Option<&Route>) -> Result<BTreeMap<i64, Column>, catalog::Error> {
     let (numbers, kinds): (Vec<i64>, Vec<i64>) = (catalog::get(row, 7)?, catalog::get(row, 8)?);
-    let names: Vec<String> = catalog::get(row, 9)?;
-    let column = |((number, kind), name): ((i64, i64), String)| {
+    let (names, modifiers): (Vec<String>, Vec<i64>) = (catalog::get(row, 9)?, catalog::get(row, 12)?);
+    let column = |((number, name), (kind, modifier)): ((i64, String), (i64, i64))| {
         let role = route.and_then(|route| route.names().role_of(&name)).map(|role| role.name().to_owned());
-        (number, Column { name, kind, role })
+        (number, Column { name, kind, modifier: Some(modifier), role })
     };
-    Ok(numbers.into_iter().zip(kinds).zip(names).map(column).collect())
+    Ok(numbers.into_iter().zip(names).zip(kinds.into_iter().zip(modifiers)).map(column).collect())
 }
 
 /// Reads the state that is stored beside the position; none if there is none yet.
