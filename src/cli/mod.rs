@@ -60,6 +60,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     let signals = match &args.verb {
         Verb::Run => signals.drain(Exit::DrainTimeout as i32),
         Verb::Setup { apply: true, .. } | Verb::Demo { .. } => signals.interrupt(),
+        Verb::Dlq { verb } if verb.writes() => signals.interrupt(),
         Verb::Setup { .. }
         | Verb::Config { .. }
         | Verb::Dlq { .. }
@@ -80,7 +81,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
             show_demo(demo::Options { orders, form, is_watched: output.is_colored() }, &signals.stop(), output)
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
-        Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, output),
+        Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, &signals.stop(), output),
         Verb::Healthcheck { address, ready } => {
             let address = match address {
                 Some(address) => address,

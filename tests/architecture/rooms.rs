@@ -34,12 +34,14 @@ pure consumer/retry:
 pure consumer/budget:
 consumer/outcome: fault
 pure consumer/verdict: consumer/retry consumer/outcome
+consumer/write_error: kafka_error
 consumer/error: fault kafka_error consumer/budget
 consumer/record: consumer/topic_partition
 consumer/observe: consumer/topic_partition consumer/verdict consumer/record
 consumer/metrics: consumer/observe
 consumer/brokers: consumer/topic_partition consumer/error
-consumer/dead_letter: kafka_error kafka consumer/topic_partition consumer/record consumer/brokers
+consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/write_error consumer/record
+    consumer/brokers
 consumer/config: consumer/retry consumer/budget consumer/dead_letter
 consumer/properties: kafka consumer/error consumer/config
 consumer/commit: consumer/topic_partition consumer/brokers

@@ -72,6 +72,13 @@ impl Topic {
         Self { name: name.to_owned(), partitions, producer: producer_to(kafka) }
     }
 
+    /// The same topic, written to in compressed batches.
+    pub fn compressed(&self) -> Self {
+        let mut config = producer_config(Kafka::shared());
+        config.set("compression.type", "zstd");
+        Self { name: self.name.clone(), partitions: self.partitions, producer: config.create().unwrap() }
+    }
+
     /// Deletes the topic and creates another one of the same name: its offsets start again.
     pub fn recreated(&self) -> Self {
         Kafka::shared().delete_topic(&self.name);
@@ -169,14 +176,30 @@ impl Topic {
 }
 
 fn producer_to(kafka: &Kafka) -> ThreadedProducer<DefaultProducerContext> {
-    ClientConfig::new()
+    producer_config(kafka).create().unwrap()
+}
+
+fn producer_config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", kafka.bootstrap())
         .set("partitioner", "murmur2_random")
         .set("enable.idempotence", "true")
         .set("linger.ms", "2")
-        .set("message.max.bytes", "4000000")
-        .create()
-        .unwrap()
+        .set("message.max.bytes", "4000000");
+    config
+}
+
+/// So many bytes that cannot be compressed.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()[3]
+    };
+    (0..bytes).map(|_| next()).collect()
 }
 
 /// A client of a group that is not a member.

@@ -231,6 +231,21 @@ impl Kafka {
         runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
     }
 
+    /// Gives the end offset of partition 0.
+    pub fn end_of(&self, topic: &str) -> i64 {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        admin.inner().fetch_watermarks(topic, 0, Duration::from_secs(30)).unwrap().1
+    }
+
+    /// Runs a `kafka-configs.sh` command as it was printed.
+    pub fn configure(&self, command: &str) {
+        let arguments = command.strip_prefix("kafka-configs.sh ").unwrap_or_else(|| panic!("{command}"));
+        let words: Vec<&str> = ["kafka.admin.ConfigCommand"].into_iter().chain(arguments.split(' ')).collect();
+        let ran = java(&self.folder, &words).output().unwrap();
+        assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+
     /// Kills a broker, as if its machine lost power.
     pub fn kill(&mut self, place: usize) {
         self.signal(place, Signal::KILL);

@@ -24,6 +24,9 @@ pub(in crate::cli) struct Filter {
     /// Only records with this key
     #[arg(long)]
     pub(super) key: Option<String>,
+    /// Only records of this consumer group
+    #[arg(long)]
+    pub(super) group: Option<String>,
     /// Only records whose reason contains this text
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
@@ -61,15 +64,10 @@ impl Filter {
             && header_is(event::EVENT_ID, &self.id)
             && header_is(event::EVENT_TYPE, &self.event_type)
             && self.key.as_deref().is_none_or(|key| record.key() == Some(key.as_bytes()))
+            && self.group.as_deref().is_none_or(|wanted| provenance.is_some_and(|found| found.group == wanted))
             && self.reason.as_deref().is_none_or(|wanted| reason.contains(wanted))
             && self.since.is_none_or(|since| since <= written)
             && self.until.is_none_or(|until| written <= until)
-    }
-
-    /// Returns whether a record is redriven. Of two records with the same origin only the first one is, unless `--at`
-    /// selects the other.
-    pub(super) fn matches_redrive(&self, dead_letter: &DeadLetter) -> bool {
-        self.matches(dead_letter) && (!dead_letter.is_repeated || self.at.is_some())
     }
 }
 
@@ -128,8 +126,8 @@ mod tests {
         check("", false, true);
         check("", true, false);
         check("--all", true, true);
-        check("--at 2@17 --id e --event-type T --key o-1 --reason street", false, true);
-        for wrong in ["--at 2@18", "--at 1@17", "--id f", "--event-type U", "--key o", "--reason road"] {
+        check("--at 2@17 --id e --event-type T --key o-1 --group g --reason street", false, true);
+        for wrong in ["--at 2@18", "--at 1@17", "--id f", "--event-type U", "--key o", "--group h", "--reason road"] {
             check(wrong, false, false);
         }
         check("--since 1970-01-01T00:00:01Z --until 1970-01-01T00:00:01Z", false, true);

@@ -31,8 +31,18 @@ pub(in crate::cli) enum DlqVerb {
         /// Write them to this topic instead
         #[arg(long, value_name = "TOPIC")]
         to: Option<String>,
+        /// At most this many records per second
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
         /// Print what would be written, and write nothing
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+impl DlqVerb {
+    /// Returns whether it must not end in the middle.
+    pub(in crate::cli) const fn writes(&self) -> bool {
+        matches!(self, Self::Redrive { dry_run: false, .. })
+    }
 }

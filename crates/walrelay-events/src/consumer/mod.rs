@@ -41,6 +41,7 @@ mod starter;
 mod topic_partition;
 mod typed;
 pub(crate) mod verdict;
+mod write_error;
 
 pub use budget::BudgetExceeded;
 pub use budget::DeadLetterBudget;

@@ -7,6 +7,8 @@ use crate::consumer::record::Timestamp;
 
 /// The maximum length of a reason. Longer ones are cut.
 const MAX_REASON_BYTES: usize = 2_048;
+/// The maximum length of a reason where every byte counts.
+const SHORT_REASON_BYTES: usize = 128;
 
 /// The format of the headers that describe the origin of a dead-letter record and the reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -20,6 +22,17 @@ pub enum HeaderFormat {
     Spring,
     /// `__connect.errors.topic` and so on, as Kafka Connect writes them, as text.
     Connect,
+}
+
+/// How much of the provenance a dead-letter record carries: less if the topic refuses the record for its size.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Extent {
+    /// The reason with up to 2,048 bytes.
+    Full,
+    /// The reason with up to 128 bytes.
+    ShortReason,
+    /// Only what a redrive needs: topic, partition, offset and group.
+    Least,
 }
 
 /// Where a dead-letter record came from, and why it was dead-lettered.
@@ -55,7 +68,7 @@ impl Provenance {
             offset: record.offset(),
             timestamp: record.timestamp(),
             group: group.to_owned(),
-            reason: cut(reason).to_owned(),
+            reason: cut(reason, MAX_REASON_BYTES).to_owned(),
             attempts,
             at_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         }
@@ -81,7 +94,7 @@ impl Provenance {
                 group: text(WALRELAY[4]).unwrap_or_default(),
                 reason: text(WALRELAY[5]).unwrap_or_default(),
                 attempts: attempts(number(WALRELAY[6])),
-                at_millis: number(WALRELAY[7]).unwrap_or_default(),
+                at_millis: number(WALRELAY[7]).or(record.timestamp().millis()).unwrap_or_default(),
             });
         }
         if let Some(topic) = text(SPRING[0]) {
@@ -108,8 +121,16 @@ impl Provenance {
         })
     }
 
-    fn headers(&self, format: HeaderFormat) -> Vec<(&'static str, Vec<u8>)> {
+    fn headers(&self, format: HeaderFormat, extent: Extent) -> Vec<(&'static str, Vec<u8>)> {
+        let mut headers =
+            self.all_headers(format, if extent == Extent::Full { MAX_REASON_BYTES } else { SHORT_REASON_BYTES });
+        headers.retain(|(name, _)| extent != Extent::Least || is_origin(name));
+        headers
+    }
+
+    fn all_headers(&self, format: HeaderFormat, max_reason_bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
         let text = |text: &str| text.as_bytes().to_vec();
+        let reason = cut(&self.reason, max_reason_bytes);
         let number = |number: i64| number.to_string().into_bytes();
         match format {
             HeaderFormat::Walrelay => {
@@ -119,7 +140,7 @@ impl Provenance {
                     (WALRELAY[1], number(self.partition.into())),
                     (WALRELAY[2], number(self.offset)),
                     (WALRELAY[4], text(&self.group)),
-                    (WALRELAY[5], text(&self.reason)),
+                    (WALRELAY[5], text(reason)),
                     (WALRELAY[6], number(self.attempts.into())),
                     (WALRELAY[7], number(self.at_millis)),
                 ];
@@ -139,7 +160,7 @@ impl Provenance {
                     (SPRING[3], self.timestamp.millis().unwrap_or(-1).to_be_bytes().to_vec()),
                     (SPRING[4], text(kind)),
                     (SPRING[5], text(&self.group)),
-                    (SPRING[6], text(&self.reason)),
+                    (SPRING[6], text(reason)),
                 ]
             }
             HeaderFormat::Connect => vec![
@@ -147,7 +168,7 @@ impl Provenance {
                 (CONNECT[1], number(self.partition.into())),
                 (CONNECT[2], number(self.offset)),
                 (CONNECT[3], text(&self.group)),
-                (CONNECT[4], text(&self.reason)),
+                (CONNECT[4], text(reason)),
             ],
         }
     }
@@ -172,6 +193,14 @@ const CONNECT: [&str; 5] = [
     "__connect.errors.exception.message",
 ];
 
+/// Returns whether a header is one of topic, partition, offset and group, in any format.
+fn is_origin(name: &str) -> bool {
+    let [topic, partition, offset, _, group, ..] = WALRELAY;
+    let [spring_topic, spring_partition, spring_offset, _, _, spring_group, _] = SPRING;
+    [topic, partition, offset, group, spring_topic, spring_partition, spring_offset, spring_group].contains(&name)
+        || CONNECT.iter().take(4).any(|connect| *connect == name)
+}
+
 /// Returns whether a header describes the provenance, in any format.
 fn is_provenance(name: &str) -> bool {
     WALRELAY.contains(&name) || SPRING.contains(&name) || CONNECT.contains(&name)
@@ -187,14 +216,15 @@ pub(super) fn headers(
     record: &Record,
     provenance: &Provenance,
     format: HeaderFormat,
+    extent: Extent,
 ) -> Vec<(String, Option<Vec<u8>>)> {
     let own = own_headers(record).map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
-    let provenance = provenance.headers(format).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
+    let provenance = provenance.headers(format, extent).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
     own.chain(provenance).collect()
 }
 
-fn cut(reason: &str) -> &str {
-    let end = (0..=MAX_REASON_BYTES.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+fn cut(reason: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
     reason.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -212,7 +242,7 @@ mod tests {
         for format in [HeaderFormat::Walrelay, HeaderFormat::Spring, HeaderFormat::Connect] {
             let first = record(&own);
             let provenance = Provenance::of(&first, "shipping", "no such order", 3);
-            let headers = headers(&first, &provenance, format);
+            let headers = headers(&first, &provenance, format, Extent::Full);
             let borrowed: Vec<(&str, Option<&[u8]>)> =
                 headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
             assert_eq!(borrowed[..3], own);
@@ -228,8 +258,29 @@ mod tests {
     #[test]
     fn a_reason_is_cut_between_characters() {
         let long = "ü".repeat(MAX_REASON_BYTES);
-        assert_eq!(cut(&long).len(), MAX_REASON_BYTES);
-        assert_eq!(cut(&format!("x{long}")).len(), MAX_REASON_BYTES - 1);
-        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&long, MAX_REASON_BYTES).len(), MAX_REASON_BYTES);
+        assert_eq!(cut(&format!("x{long}"), MAX_REASON_BYTES).len(), MAX_REASON_BYTES - 1);
+        assert_eq!(cut("short", MAX_REASON_BYTES), "short");
+    }
+
+    #[test]
+    fn a_smaller_extent_still_names_the_origin() {
+        let own: [(&str, Option<&[u8]>); 1] = [("event_id", Some(b"e"))];
+        for format in [HeaderFormat::Walrelay, HeaderFormat::Spring, HeaderFormat::Connect] {
+            let first = record(&own);
+            let provenance = Provenance::of(&first, "shipping", &"x".repeat(500), 3);
+            for (extent, reason_bytes) in [(Extent::Full, 500), (Extent::ShortReason, 128), (Extent::Least, 0)] {
+                let headers = headers(&first, &provenance, format, extent);
+                let borrowed: Vec<(&str, Option<&[u8]>)> =
+                    headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+                let read = Provenance::read(&record(&borrowed)).unwrap();
+                let found = (read.topic, read.partition, read.offset, read.group, read.reason.len());
+                assert_eq!(
+                    found,
+                    ("order-events".into(), 3, 17, "shipping".into(), reason_bytes),
+                    "{format:?} {extent:?}"
+                );
+            }
+        }
     }
 }

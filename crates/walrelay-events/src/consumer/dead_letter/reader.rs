@@ -1,10 +1,6 @@
-//! Reads a dead-letter topic from its beginning to its end at the time of the call.
-//!
-//! A marker record in the same topic says that a dead-letter record was redriven. Therefore the topic is read twice:
-//! first for the markers, then for the records. Of each record only its origin is kept in memory.
+//! Reads the records of a topic, partition by partition, from an offset to the end at the time of the call.
 
 use std::collections::BTreeMap;
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 use std::time::Instant;
@@ -19,84 +15,23 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
 use crate::consumer::brokers;
-use crate::consumer::dead_letter::provenance::Provenance;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 use crate::consumer::topic_partition::TopicPartition;
-use crate::kafka_error::KafkaError;
 
-/// The header of a marker record: `partition@offset` of the dead-letter record that was redriven.
-pub(super) const REDRIVEN: &str = "dlq_redriven";
 /// The timeout of a request, and of waiting for the next record.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A record in a dead-letter topic.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DeadLetter {
-    /// The record in the dead-letter topic.
-    pub record: Record,
-    /// Where it came from and why, if its headers say so.
-    pub provenance: Option<Provenance>,
-    /// Whether it was redriven.
-    pub is_redriven: bool,
-    /// Whether an earlier dead-letter record has the same origin: the consumer ended before it could commit.
-    pub is_repeated: bool,
-}
-
-impl DeadLetter {
-    /// Reads the provenance of a record. It counts as neither redriven nor repeated.
-    #[must_use]
-    pub fn new(record: Record) -> Self {
-        Self { provenance: Provenance::read(&record), record, is_redriven: false, is_repeated: false }
-    }
-}
-
-/// Visits each dead-letter record of a topic, partition by partition, in the order of their offsets. `properties` are
-/// librdkafka's.
-pub fn read(
-    properties: &BTreeMap<String, String>,
-    topic: &str,
-    visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
-) -> Result<(), KafkaError> {
-    let reader = Reader::open(properties, topic).map_err(KafkaError::new)?;
-    let mut redriven = HashSet::new();
-    reader
-        .pass(&mut |record| {
-            redriven.extend(record.header(REDRIVEN).map(str::to_owned));
-            ControlFlow::Continue(())
-        })
-        .map_err(KafkaError::new)?;
-    let mut origins = HashSet::new();
-    reader
-        .pass(&mut |record| {
-            if record.header(REDRIVEN).is_some() {
-                return ControlFlow::Continue(());
-            }
-            let mut dead_letter = DeadLetter::new(record);
-            dead_letter.is_redriven = redriven.contains(&place(&dead_letter.record));
-            let origin = dead_letter.provenance.as_ref();
-            let origin = origin.map(|it| (it.topic.clone(), it.partition, it.offset, it.group.clone()));
-            dead_letter.is_repeated = origin.is_some_and(|origin| !origins.insert(origin));
-            visit(dead_letter)
-        })
-        .map_err(KafkaError::new)
-}
-
-/// `partition@offset`
-pub(super) fn place(record: &Record) -> String {
-    format!("{}@{}", record.partition(), record.offset())
-}
-
-struct Reader {
+pub(super) struct Reader {
     consumer: BaseConsumer,
     topic: String,
-    /// Number, oldest offset and end of each partition when the reader was opened.
+    /// Number, first offset to read and end of each partition when the reader was opened.
     partitions: Vec<(i32, i64, i64)>,
 }
 
 impl Reader {
-    fn open(properties: &BTreeMap<String, String>, topic: &str) -> Result<Self, ClientError> {
+    /// `properties` are librdkafka's.
+    pub(super) fn open(properties: &BTreeMap<String, String>, topic: &str) -> Result<Self, ClientError> {
         let mut client = ClientConfig::new();
         for (name, value) in properties {
             client.set(name, value);
@@ -121,7 +56,27 @@ impl Reader {
         Ok(Self { consumer, topic: topic.to_owned(), partitions })
     }
 
-    fn pass(&self, visit: &mut dyn FnMut(Record) -> ControlFlow<()>) -> Result<(), ClientError> {
+    /// Skips the records before the first one of each partition with at least this timestamp.
+    pub(super) fn skip_until(&mut self, millis: i64) -> Result<(), ClientError> {
+        let mut times = TopicPartitionList::new();
+        for (number, ..) in &self.partitions {
+            times.add_partition_offset(&self.topic, *number, Offset::Offset(millis))?;
+        }
+        let found = self.consumer.offsets_for_times(times, TIMEOUT)?;
+        for (number, first, end) in &mut self.partitions {
+            let start = found.find_partition(&self.topic, *number).map(|element| element.offset());
+            *first = match start {
+                Some(Offset::Offset(offset)) => offset.clamp(*first, *end),
+                // No record is that new.
+                Some(Offset::End) => *end,
+                Some(Offset::Beginning | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_)) | None => *first,
+            };
+        }
+        Ok(())
+    }
+
+    /// Visits the records until a visit breaks.
+    pub(super) fn pass(&self, visit: &mut dyn FnMut(Record) -> ControlFlow<()>) -> Result<(), ClientError> {
         for (number, first, end) in &self.partitions {
             if first == end {
                 continue;
@@ -153,7 +108,6 @@ impl Reader {
             }
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
-                    last_received = Instant::now();
                     if message.partition() == number && message.offset() < end {
                         let flow = visit(Record::copy(&message, &partition, &mut Pool::default()));
                         if flow.is_break() {
@@ -163,6 +117,8 @@ impl Reader {
                     if message.offset() + 1 >= end {
                         return Ok(ControlFlow::Continue(()));
                     }
+                    // A visit may take long.
+                    last_received = Instant::now();
                 }
                 Some(Err(error)) if last_received.elapsed() > TIMEOUT => return Err(error),
                 None if last_received.elapsed() > TIMEOUT => {

@@ -1,0 +1,108 @@
+//! A producer client of librdkafka that is replaced when it has lost every broker. Each send waits for its delivery
+//! report.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::DeliveryResult;
+use rdkafka::message::Header;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ProducerContext;
+use rdkafka::producer::ThreadedProducer;
+use rdkafka::statistics::Statistics;
+use tokio::sync::oneshot;
+
+use crate::kafka::Brokers;
+
+/// The name and value of each header, in order.
+pub(super) type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+pub(super) struct Client {
+    config: ClientConfig,
+    current: Mutex<Arc<ThreadedProducer<DeliveryContext>>>,
+}
+
+/// Keeps an authentication error: librdkafka reports it only here, while the write that waits times out.
+#[derive(Default)]
+pub(super) struct DeliveryContext {
+    authentication_error: Mutex<Option<ClientError>>,
+    brokers: Brokers,
+}
+
+impl ClientContext for DeliveryContext {
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(error = %error, reason, "dead-letter producer error");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            *self.authentication_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<oneshot::Sender<Result<(), ClientError>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, report: Self::DeliveryOpaque) {
+        // It fails if the write was cancelled.
+        let _ = report.send(result.as_ref().map(drop).map_err(|(error, _)| error.clone()));
+    }
+}
+
+impl Client {
+    pub(super) fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        let current = ThreadedProducer::from_config_and_context(&config, DeliveryContext::default())?;
+        Ok(Self { config, current: Mutex::new(Arc::new(current)) })
+    }
+
+    /// Writes a record and returns after its delivery report. Without a partition the key chooses it.
+    pub(super) async fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: &Headers,
+    ) -> Result<(), ClientError> {
+        let (report, delivered) = oneshot::channel();
+        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, Box::new(report));
+        base.partition = partition;
+        base.key = key;
+        base.payload = value;
+        let empty = OwnedHeaders::new_with_capacity(headers.len());
+        let insert = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+            all.insert(Header { key, value: value.as_deref() })
+        };
+        base.headers = Some(headers.iter().fold(empty, insert));
+        self.current()?.send(base).map_err(|(error, _)| error)?;
+        delivered.await.unwrap_or(Err(ClientError::Canceled))
+    }
+
+    /// Returns the last authentication error, once.
+    pub(super) fn take_authentication_error(&self) -> Option<ClientError> {
+        let client = self.current().ok()?;
+        client.context().authentication_error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Returns librdkafka's client. One that has lost every broker is replaced.
+    pub(super) fn current(&self) -> Result<Arc<ThreadedProducer<DeliveryContext>>, ClientError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.context().brokers.are_lost() {
+            let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, DeliveryContext::default())?);
+            let lost = std::mem::replace(&mut *current, new);
+            // Dropping it blocks until it has ended.
+            thread::spawn(move || drop(lost));
+        }
+        Ok(Arc::clone(&current))
+    }
+}
