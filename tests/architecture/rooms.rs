@@ -35,7 +35,7 @@ pure consumer/budget:
 consumer/outcome: fault
 pure consumer/verdict: consumer/retry consumer/outcome
 consumer/write_error: kafka_error
-consumer/error: fault kafka_error consumer/budget
+consumer/error: fault kafka_error consumer/budget consumer/write_error
 consumer/record: consumer/topic_partition
 consumer/observe: consumer/topic_partition consumer/verdict consumer/record
 consumer/metrics: consumer/observe
@@ -53,10 +53,12 @@ consumer/call: event/trace consumer/outcome consumer/record consumer/handler
 consumer/inbox:
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/observe
-consumer/starter: consumer/lanes consumer/outcome consumer/record consumer/handler consumer/call
+consumer/starter: consumer/lanes consumer/outcome consumer/write_error consumer/record consumer/handler consumer/call
+consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
+    consumer/dead_letter consumer/config consumer/starter
 consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
     consumer/verdict consumer/error consumer/record consumer/observe consumer/dead_letter consumer/config
-    consumer/handler consumer/health consumer/starter
+    consumer/handler consumer/health consumer/starter consumer/dead_letter_write
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
     consumer/properties consumer/commit consumer/positions consumer/dispatcher
 consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record

@@ -11,12 +11,16 @@ use walrelay_events::consumer::Payload;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::Router;
 use walrelay_events::consumer::typed;
+use walrelay_events::fault::Diagnose as _;
+use walrelay_events::fault::chain;
 
 use super::stage::Log;
 use super::stage::Member;
 use super::stage::Topic;
+use super::stage::noise;
 use super::stage::wait_until;
 use crate::support::kafka::Kafka;
+use crate::support::program::printed;
 use crate::support::raw;
 use crate::support::reader;
 
@@ -89,6 +93,130 @@ fn i8_a_dead_letter_record_may_be_as_large_as_the_topic_allows() {
 }
 
 #[test]
+fn i8_a_record_that_came_in_compressed_is_dead_lettered_whole() {
+    let topic = Topic::create("i8zstd", 1);
+    let value = b"an order with many lines, ".repeat(80_000);
+    let headers: [(&str, Option<&[u8]>); 2] = [("event_id", Some(b"e-1")), ("x", Some(b"1"))];
+    let compressed = topic.compressed();
+    compressed.write(Some("k"), Some(&value), &headers);
+    compressed.flush();
+    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("never") });
+    wait_until("it", || topic.committed("g") == [1]);
+    member.stop().unwrap();
+    let dead_letter = &dead_letters(&topic)[0];
+    assert!(dead_letter.value.as_deref() == Some(&value), "byte for byte");
+    assert_eq!((dead_letter.header("event_id"), dead_letter.header("x")), (Some("e-1"), Some("1")));
+    assert_eq!(dead_letter.header("dlq_reason"), Some("never"));
+}
+
+#[test]
+fn i8_near_the_limit_a_dead_letter_record_loses_its_reason_and_then_all_but_its_origin() {
+    let kafka = Kafka::shared();
+    kafka.create_topic("i8tight", 1);
+    kafka.create_topic_with("i8tight.dlq", 1, &[("max.message.bytes", "20000")]);
+    let topic = Topic::on(kafka, "i8tight", 1);
+    // With a reason of 2,048 bytes neither fits, with one of 128 bytes the first does.
+    let values = [noise(18_700), noise(19_780)];
+    topic.write(Some("a"), Some(&values[0]), &[]);
+    topic.write(Some("b"), Some(&values[1]), &[]);
+    topic.flush();
+    let reason: String = noise(4_000).into_iter().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
+    let reason = reason.repeat(3);
+    let member = Member::start(topic.config("g"), move |_: Delivery| {
+        let outcome = Outcome::dead_letter(reason.clone());
+        async { outcome }
+    });
+    wait_until("both", || topic.committed("g") == [2]);
+    member.stop().unwrap();
+    let dead_letters = dead_letters(&topic);
+    for (dead_letter, value) in dead_letters.iter().zip(&values) {
+        assert!(dead_letter.value.as_ref() == Some(value), "byte for byte");
+        let origin = ["dlq_topic", "dlq_partition", "dlq_group"].map(|name| dead_letter.header(name));
+        assert_eq!(origin, [Some("i8tight"), Some("0"), Some("g")]);
+    }
+    let shortened = |place: usize| dead_letters[place].header("dlq_reason").map(str::len);
+    assert_eq!((shortened(0), shortened(1)), (Some(128), None));
+    assert_eq!([0, 1].map(|place: usize| dead_letters[place].header("dlq_offset")), [Some("0"), Some("1")]);
+}
+
+#[test]
+fn i8_a_record_that_is_too_large_for_the_dead_letter_topic_stops_the_consumer_and_the_next_step_works() {
+    let kafka = Kafka::shared();
+    kafka.create_topic_with("i8huge", 1, &[("max.message.bytes", "4000000")]);
+    kafka.create_topic("i8huge.dlq", 1);
+    let topic = Topic::on(kafka, "i8huge", 1);
+    let value = noise(3_000_000);
+    topic.write(Some("k"), Some(&value), &[]);
+    topic.flush();
+    let never = |_: Delivery| async { Outcome::dead_letter("never") };
+    let ended = Member::start(topic.config("g"), never).join();
+    let Err(error @ Error::DeadLetterRefused { .. }) = ended else { panic!("{ended:?}") };
+    let (text, next) = (chain(&error), error.help().unwrap());
+    for part in ["i8huge[0]@0", "a value of 3000000 bytes", "topic i8huge.dlq", "max.message.bytes is 1048588"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(topic.committed("g")[0] <= 0, "its offset is not committed");
+    kafka.configure(&printed(&next, "kafka-configs.sh"));
+    let member = Member::start(topic.config("g"), never);
+    wait_until("it", || topic.committed("g") == [1]);
+    member.stop().unwrap();
+    assert!(dead_letters(&topic)[0].value.as_ref() == Some(&value), "byte for byte");
+}
+
+#[test]
+fn i9_a_record_that_the_dead_letter_topic_refuses_for_good_stops_the_consumer() {
+    let kafka = Kafka::shared();
+    kafka.create_topic("i9compact", 1);
+    kafka.create_topic_with("i9compact.dlq", 1, &[("cleanup.policy", "compact")]);
+    let topic = Topic::on(kafka, "i9compact", 1);
+    topic.write(None, Some(b"no key"), &[]);
+    topic.flush();
+    let ended = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("never") }).join();
+    let Err(error @ Error::DeadLetterRefused { .. }) = ended else { panic!("{ended:?}") };
+    let text = chain(&error);
+    assert!(text.contains("i9compact[0]@0") && text.contains("topic i9compact.dlq refuses"), "{text}");
+    assert!(error.help().is_some_and(|next| next.contains("compacted")), "{error:?}");
+    assert!(topic.committed("g")[0] <= 0, "its offset is not committed");
+}
+
+#[test]
+fn i9_a_dead_letter_topic_that_the_consumer_itself_consumes_is_refused() {
+    let topic = Topic::create("i9loop", 1);
+    topic.change(Uuid::now_v7(), "k", 1);
+    topic.flush();
+    for name in ["{topic}", "i9loop"] {
+        let mut config = topic.config("g");
+        config.dead_letters.topic = name.to_owned();
+        let ended = Member::start(config, |_: Delivery| async { Outcome::dead_letter("never") }).join();
+        assert!(matches!(&ended, Err(Error::Option(text)) if text.contains("topic i9loop would be")), "{ended:?}");
+    }
+    assert_eq!(Kafka::shared().end_of("i9loop"), 1, "nothing was written to it");
+}
+
+#[test]
+fn i9_a_stop_names_the_dead_letter_write_that_is_pending() {
+    let topic = Topic::create("i9pending", 1);
+    let log = Log::default();
+    let mut config = topic.config("g");
+    config.shutdown_timeout = Duration::from_millis(200);
+    config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    let member = Member::start_observed(config, |_: Delivery| async { Outcome::dead_letter("never") }, log.clone());
+    topic.change(Uuid::now_v7(), "k", 1);
+    topic.flush();
+    log.wait_for("dead-lettered", 1);
+    Kafka::shared().delete_topic("i9pending.dlq");
+    topic.change(Uuid::now_v7(), "k", 2);
+    topic.flush();
+    log.wait_for("dead-letter failed", 1);
+    let ended = member.stop();
+    let Err(Error::DeadLettersPending { records, record, topic, error, running, .. }) = &ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!((*records, record.as_str(), topic.as_str(), *running), (1, "i9pending[0]@1", "i9pending.dlq", 0));
+    assert!(error.contains("cannot write to topic i9pending.dlq: "), "{error}");
+}
+
+#[test]
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
     let config = walrelay_events::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
@@ -103,6 +231,9 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
     let reject = |_: Delivery| async { Outcome::dead_letter("never") };
     let mut config = topic.config("g");
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    // Until the assignment many may be written.
+    config.dead_letters.budget.max_consecutive = 10_000;
+    config.dead_letters.budget.max_per_thousand = 1_000;
     let member = Member::start_observed(config, reject, log.clone());
     let mut written = 0;
     wait_until("an assignment", || {

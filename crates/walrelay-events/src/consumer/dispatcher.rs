@@ -1,7 +1,6 @@
 //! Dispatches buffered records to handlers, and processes what they return. The consumer's thread never waits for a
 //! handler.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,14 +8,11 @@ use std::time::Instant;
 
 use rdkafka::message::Message;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::sync::DropGuard;
 
 use crate::consumer::budget::BudgetTracker;
 use crate::consumer::config::Config;
-use crate::consumer::dead_letter::HeaderFormat;
 use crate::consumer::dead_letter::Producer;
-use crate::consumer::dead_letter::Provenance;
+use crate::consumer::dead_letter_write::DeadLetterWrites;
 use crate::consumer::error::Error;
 use crate::consumer::handler::BoxedHandler;
 use crate::consumer::health::Health;
@@ -29,9 +25,9 @@ use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 use crate::consumer::retry;
-use crate::consumer::retry::RetryPolicy;
 use crate::consumer::starter::Returned;
 use crate::consumer::starter::Starter;
+use crate::consumer::starter::Written;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
@@ -49,9 +45,7 @@ pub(super) struct Dispatcher {
     returned: mpsc::Receiver<Vec<Returned>>,
     pool: Pool,
     observer: Arc<dyn Observer>,
-    producer: Arc<Producer>,
-    /// Cancel the dead-letter writes of a partition when dropped.
-    writes: HashMap<TopicPartition, DropGuard>,
+    writes: DeadLetterWrites,
     /// Why the consumer must stop.
     failure: Option<Error>,
 }
@@ -65,6 +59,7 @@ impl Dispatcher {
         runtime: Handle,
     ) -> Self {
         let (returns, returned) = mpsc::channel();
+        let writes = DeadLetterWrites::new(producer, &config, runtime.clone(), returns.clone());
         let limits = Limits {
             max_concurrency: config.max_concurrency,
             max_buffered_records: config.max_buffered_records,
@@ -78,8 +73,7 @@ impl Dispatcher {
             returned,
             pool: Pool::default(),
             observer,
-            producer: Arc::new(producer),
-            writes: HashMap::new(),
+            writes,
             failure: None,
             config,
         }
@@ -138,7 +132,7 @@ impl Dispatcher {
         for partition in partitions {
             records += self.lanes.revoke(partition);
             self.budget.revoked(partition);
-            self.writes.remove(partition);
+            self.writes.cancel(partition);
             self.health.revoked(partition);
         }
         if records > 0 {
@@ -154,6 +148,18 @@ impl Dispatcher {
     /// Returns why the consumer must stop.
     pub(super) const fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
+    }
+
+    /// Returns an error if records wait for their dead-letter topic. `running` includes them.
+    pub(super) fn pending_dead_letters(&self, running: usize) -> Option<Error> {
+        let (records, pending) = self.writes.pending()?;
+        Some(Error::DeadLettersPending {
+            records,
+            record: pending.record.clone(),
+            topic: pending.topic.clone(),
+            error: pending.error.clone().unwrap_or_else(|| "none, Kafka has not answered yet".to_owned()),
+            running: running.saturating_sub(records),
+        })
     }
 
     /// Reports the lag of a partition, if it is assigned.
@@ -182,15 +188,39 @@ impl Dispatcher {
     fn process_one(&mut self, returned: Returned) {
         match returned {
             Returned::Handled { job, outcome, took } => self.handled(job, outcome, took),
-            Returned::DeadLettered { job, reason } => {
+            Returned::Write(number, written) => self.written(number, written),
+        }
+    }
+
+    fn written(&mut self, number: u64, written: Written) {
+        match written {
+            Written::Done { job, reason } => {
+                self.writes.ended(number);
                 self.observe(&Observed::DeadLettered { record: &job.record, reason: &reason });
                 self.lanes.done(&job);
             }
-            Returned::DeadLetterFailed { record, error } => {
-                tracing::warn!(%record, error, "dead-letter write failed");
+            Written::Failed { record, error } => {
+                let error = self.writes.failed(number, &record, &error, Instant::now());
                 self.observe(&Observed::DeadLetterFailed { record: &record, error: &error });
             }
+            Written::Refused { job, error } => {
+                let text = self.writes.failed(number, &job.record, &error, Instant::now());
+                self.writes.ended(number);
+                self.observe(&Observed::DeadLetterFailed { record: &job.record, error: &text });
+                self.fail(Error::DeadLetterRefused { record: job.record.to_string(), source: error });
+                self.keep(job);
+            }
+            Written::Cancelled { job } => {
+                self.writes.ended(number);
+                self.keep(job);
+            }
         }
+    }
+
+    /// Keeps a record that is not done in its lane until the consumer has stopped, so that its offset is not committed.
+    /// A record of a revoked partition is dropped.
+    fn keep(&mut self, job: Job<Record>) {
+        self.lanes.retry(job, retry::after(Instant::now(), self.config.retry.max_backoff));
     }
 
     fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
@@ -216,52 +246,9 @@ impl Dispatcher {
         let partition = job.record.topic_partition().clone();
         if let Err(exceeded) = self.budget.dead_letter(&partition) {
             self.fail(Error::DeadLetterBudgetExceeded { record: job.record.to_string(), exceeded, reason });
-            // The record stays in its lane until the consumer has stopped, so that its offset is not committed.
-            return self.lanes.retry(job, retry::after(Instant::now(), self.config.retry.max_backoff));
+            return self.keep(job);
         }
         tracing::warn!(record = %job.record, reason, "dead-lettering record");
-        let write = DeadLetterWrite {
-            topic: self.config.dead_letter_topic(job.record.topic()),
-            provenance: Provenance::of(&job.record, &self.config.group, &reason, job.attempts),
-            header_format: self.config.dead_letters.header_format,
-            policy: self.config.retry.clone(),
-        };
-        let write = write.run(Arc::clone(&self.producer), job, reason, self.starter.returns.clone());
-        let new = || CancellationToken::new().drop_guard();
-        let cancelled = self.writes.entry(partition).or_insert_with(new).token().clone();
-        self.starter.runtime.spawn(async move { cancelled.run_until_cancelled(write).await });
-    }
-}
-
-/// A write to a dead-letter topic that is retried until it succeeds.
-struct DeadLetterWrite {
-    topic: String,
-    provenance: Provenance,
-    header_format: HeaderFormat,
-    policy: RetryPolicy,
-}
-
-impl DeadLetterWrite {
-    async fn run(
-        self,
-        producer: Arc<Producer>,
-        job: Job<Record>,
-        reason: String,
-        returns: mpsc::Sender<Vec<Returned>>,
-    ) {
-        let Self { topic, provenance, header_format, policy } = self;
-        let mut attempts = 0_u32;
-        loop {
-            let written = producer.write_dead_letter(&topic, &job.record, &provenance, header_format).await;
-            let Err(error) = written else {
-                let _ = returns.send(vec![Returned::DeadLettered { job, reason }]);
-                return;
-            };
-            attempts = (attempts + 1).min(policy.max_attempts.saturating_sub(1));
-            let error = format!("{topic}: {error}");
-            let _ = returns.send(vec![Returned::DeadLetterFailed { record: job.record.clone(), error }]);
-            let backoff = policy.backoff(attempts, job.jitter_seed()).unwrap_or(policy.max_backoff);
-            tokio::time::sleep(backoff).await;
-        }
+        self.writes.start(job, reason);
     }
 }

@@ -1,6 +1,7 @@
 //! Why a consumer ended.
 
 use crate::consumer::budget::BudgetExceeded;
+use crate::consumer::write_error::WriteError;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
@@ -50,6 +51,32 @@ pub enum Error {
         exceeded: BudgetExceeded,
         /// Why this record would have been dead-lettered.
         reason: String,
+    },
+    /// A dead-letter topic refuses a record, and another attempt does not help.
+    #[error("cannot dead-letter {record}")]
+    DeadLetterRefused {
+        /// The record. It is handled again after the next start.
+        record: String,
+        /// Why the topic refuses it.
+        #[source]
+        source: WriteError,
+    },
+    /// Records were not written to their dead-letter topic before the shutdown timed out.
+    #[error(
+        "shutdown timed out: {records} records were not yet written to their dead-letter topics and {running} handlers \
+         were still running; their events are handled again; the oldest is {record} for {topic}, last error: {error}"
+    )]
+    DeadLettersPending {
+        /// How many.
+        records: usize,
+        /// The one that waits for the longest time.
+        record: String,
+        /// Its dead-letter topic.
+        topic: String,
+        /// Why the last attempt to write it failed.
+        error: String,
+        /// How many handlers were still running.
+        running: usize,
     },
     /// The inbox keeps event ids for a shorter time than a topic keeps records.
     #[error("the inbox keeps event ids for {inbox}, but topic {topic} keeps records {retention}")]
@@ -102,8 +129,10 @@ impl Diagnose for Error {
             Self::ClientFailed(_) => Code::new(Exit::Unavailable, 71),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
             Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
+            Self::DeadLetterRefused { .. } => Code::new(Exit::Poison, 71),
             Self::AccessDenied(_) => Code::new(Exit::Rights, 70),
             Self::ShutdownTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
+            Self::DeadLettersPending { .. } => Code::new(Exit::DrainTimeout, 71),
             Self::Thread(_) => Code::new(Exit::Internal, 70),
         }
     }
@@ -117,8 +146,10 @@ impl Diagnose for Error {
             | Self::TopicsMissing { .. }
             | Self::Gap { .. }
             | Self::DeadLetterBudgetExceeded { .. }
+            | Self::DeadLetterRefused { .. }
             | Self::AccessDenied(_)
             | Self::ShutdownTimeout { .. }
+            | Self::DeadLettersPending { .. }
             | Self::Thread(_) => Fate::Fatal,
         }
     }
@@ -144,6 +175,9 @@ impl Diagnose for Error {
                                                       `walrelay dlq list` shows what was dead-lettered"
                     .to_owned()
             }
+            Self::DeadLetterRefused { source, .. } => {
+                format!("{}, then start the consumer again: it handles the record again", source.next_step())
+            }
             Self::AccessDenied(_) => {
                 "check the credentials; grant Read on the topics and the group, Write on the dead-letter \
                                       topics and, with Config::inbox_retention, DescribeConfigs on the topics"
@@ -151,6 +185,10 @@ impl Diagnose for Error {
             }
             Self::ClientFailed(_) => "start the consumer again".to_owned(),
             Self::ShutdownTimeout { .. } => "raise Config::shutdown_timeout, or speed up the handlers".to_owned(),
+            Self::DeadLettersPending { topic, .. } => format!(
+                "check that topic {topic} exists, the permission Write on it and its brokers, then start the consumer \
+                 again"
+            ),
             Self::Thread(_) => return None,
         })
     }

@@ -20,6 +20,7 @@ pub(crate) mod call;
 mod commit;
 mod config;
 pub mod dead_letter;
+mod dead_letter_write;
 mod dispatcher;
 mod error;
 pub(crate) mod handler;

@@ -83,6 +83,12 @@ fn check(config: &Config) -> Result<(), Error> {
     if config.group.is_empty() || config.topics.is_empty() {
         return Err(Error::Option("cannot start: a consumer needs a group and at least one topic".to_owned()));
     }
+    if let Some(topic) = config.topics.iter().find(|topic| config.dead_letter_topic(topic) == **topic) {
+        return Err(Error::Option(format!(
+            "invalid dead_letters.topic {:?}: the dead-letter records of topic {topic} would be consumed from it again",
+            config.dead_letters.topic
+        )));
+    }
     let limits = [
         ("max_concurrency", config.max_concurrency as u64),
         ("max_buffered_records", config.max_buffered_records as u64),

@@ -357,17 +357,18 @@ impl<'c> Loop<'c> {
     /// Waits for running handlers, commits their offsets, and leaves the group.
     fn leave(self) -> Result<(), Error> {
         let context = Arc::clone(self.consumer.context());
-        let (running, failure) = {
+        let (running, pending, failure) = {
             let mut dispatcher = context.dispatcher();
             let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
             rebalance::finish(&self.consumer, &mut dispatcher, &partitions, self.config.shutdown_timeout);
             let running = dispatcher.lanes.running();
+            let pending = dispatcher.pending_dead_letters(running);
             dispatcher.release(&partitions);
-            (running, dispatcher.failure().cloned())
+            (running, pending, dispatcher.failure().cloned())
         };
         // Closing the consumer leaves the group.
         drop(self.consumer);
-        match failure {
+        match failure.or(pending) {
             Some(error) => Err(error),
             None if running > 0 => Err(Error::ShutdownTimeout { running }),
             None => Ok(()),

@@ -18,6 +18,7 @@ use crate::consumer::handler::Delivery;
 use crate::consumer::lanes::Job;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
+use crate::consumer::write_error::WriteError;
 
 /// A handler whose first poll takes longer does real work: the rest of its chunk moves to another task.
 const SLOW_POLL: Duration = Duration::from_micros(200);
@@ -26,10 +27,20 @@ const SLOW_POLL: Duration = Duration::from_micros(200);
 pub(super) enum Returned {
     /// A handler returned.
     Handled { job: Job<Record>, outcome: Outcome, took: Duration },
+    /// A dead-letter write, by its number.
+    Write(u64, Written),
+}
+
+/// What came of a dead-letter write.
+pub(super) enum Written {
     /// The dead-letter topic has the record.
-    DeadLettered { job: Job<Record>, reason: String },
-    /// A write to the dead-letter topic failed. It is retried.
-    DeadLetterFailed { record: Record, error: String },
+    Done { job: Job<Record>, reason: String },
+    /// An attempt failed. Another one follows.
+    Failed { record: Record, error: WriteError },
+    /// The topic refuses the record each time.
+    Refused { job: Job<Record>, error: WriteError },
+    /// The partition was revoked. The new owner handles the record.
+    Cancelled { job: Job<Record> },
 }
 
 /// Starts handlers.
