@@ -38,7 +38,7 @@ consumer/write_error: kafka_error
 consumer/error: fault kafka_error consumer/budget consumer/write_error
 consumer/record: consumer/topic_partition
 consumer/observe: consumer/topic_partition consumer/verdict consumer/record
-consumer/metrics: consumer/observe
+consumer/metrics: consumer/verdict consumer/observe
 consumer/brokers: consumer/topic_partition consumer/error
 consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/write_error consumer/record
     consumer/brokers
