@@ -47,33 +47,38 @@ consumer/properties: kafka consumer/error consumer/config
 consumer/commit: consumer/topic_partition consumer/brokers
 consumer/positions: consumer/topic_partition consumer/error consumer/brokers consumer/config consumer/properties
     consumer/commit
-consumer/handler: event consumer/outcome consumer/record
-consumer/typed: event/decode event consumer/outcome consumer/record consumer/handler
-consumer/call: event/trace consumer/outcome consumer/record consumer/handler
+consumer/cancellation:
+consumer/wakeup:
+consumer/handler: event consumer/outcome consumer/record consumer/cancellation
+consumer/batch: consumer/outcome consumer/handler
+consumer/typed: event/decode event consumer/outcome consumer/record consumer/cancellation consumer/handler
+consumer/call: event/trace consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox:
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/observe
-consumer/starter: consumer/lanes consumer/outcome consumer/write_error consumer/record consumer/handler consumer/call
+consumer/starter: consumer/lanes consumer/retry consumer/outcome consumer/write_error consumer/record
+    consumer/cancellation consumer/wakeup consumer/handler consumer/call
 consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
-    consumer/dead_letter consumer/config consumer/starter
+    consumer/dead_letter consumer/config consumer/wakeup consumer/starter
 consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
     consumer/verdict consumer/error consumer/record consumer/observe consumer/dead_letter consumer/config
-    consumer/handler consumer/health consumer/starter consumer/dead_letter_write
+    consumer/cancellation consumer/wakeup consumer/call consumer/health consumer/starter consumer/dead_letter_write
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
-    consumer/properties consumer/commit consumer/positions consumer/dispatcher
+    consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/dispatcher
 consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record
     consumer/observe consumer/brokers consumer/dead_letter consumer/config consumer/properties consumer/commit
-    consumer/positions consumer/handler consumer/preflight consumer/dispatcher consumer/rebalance
+    consumer/positions consumer/cancellation consumer/wakeup consumer/handler consumer/batch consumer/call
+    consumer/preflight consumer/dispatcher consumer/rebalance
 consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
-    consumer/record consumer/observe consumer/metrics consumer/dead_letter consumer/config consumer/handler
-    consumer/typed consumer/runtime
+    consumer/record consumer/observe consumer/metrics consumer/dead_letter consumer/config consumer/cancellation
+    consumer/handler consumer/batch consumer/typed consumer/runtime
 
 # The library: for tests, and for the program.
 testing/error: fault kafka_error
 testing/broker: testing/error
 testing/postgres: testing/error
-testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/call
-    consumer
+testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/batch
+    consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
 internal: kafka consumer
 

@@ -231,8 +231,16 @@ impl Member {
     }
 
     fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
+        Self::run_on(runtime, Consumer::new(config, handler).with_observer(observer))
+    }
+
+    /// Starts a consumer that is complete.
+    pub fn run(consumer: Consumer) -> Self {
+        Self::run_on(runtime(|| ()), consumer)
+    }
+
+    fn run_on(runtime: Runtime, consumer: Consumer) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let consumer = Consumer::new(config, handler).with_observer(observer);
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
         Self { stop: Some(stop), running: Some(running), runtime }
     }
@@ -384,7 +392,8 @@ impl Observer for Log {
             Observed::AllBrokersDown => self.note("all brokers down"),
             Observed::BrokersUp { .. } => self.note("brokers up"),
             Observed::ClientReplaced => self.note("client replaced"),
-            Observed::PartitionRevoked { .. } | Observed::Load { .. } => {}
+            Observed::Load { .. } => self.note("load"),
+            Observed::PartitionRevoked { .. } => {}
             other => panic!("an unknown {other:?}"),
         }
     }

@@ -32,8 +32,14 @@ pub struct Config {
     pub properties: BTreeMap<String, String>,
     /// How partitions are assigned to the members of the group.
     pub group_protocol: GroupProtocol,
-    /// The maximum number of records in handlers at once.
+    /// The maximum number of handlers that run at once. Those of revoked partitions count until they return.
     pub max_concurrency: usize,
+    /// How long a handler may take; by default there is no limit. Then its [`Cancellation`] says so, and one second
+    /// later it is dropped where it awaits. The attempt has failed and is retried as the retry policy says. What the
+    /// handler has spawned, or runs without awaiting, is not ended.
+    ///
+    /// [`Cancellation`]: crate::consumer::Cancellation
+    pub handler_timeout: Option<Duration>,
     /// The maximum number of buffered records per partition. A partition that reaches it is paused.
     pub max_buffered_records: usize,
     /// The maximum number of buffered bytes of all partitions. When it is reached, every partition is paused.
@@ -139,6 +145,7 @@ impl Config {
             properties: BTreeMap::new(),
             group_protocol: GroupProtocol::default(),
             max_concurrency: 256,
+            handler_timeout: None,
             max_buffered_records: 8_192,
             max_buffered_bytes: 32 << 20,
             retry: RetryPolicy::default(),

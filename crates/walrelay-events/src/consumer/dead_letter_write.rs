@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,10 +15,12 @@ use crate::consumer::config::Config;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dead_letter::Provenance;
 use crate::consumer::lanes::Job;
+use crate::consumer::lanes::LastJob;
 use crate::consumer::record::Record;
 use crate::consumer::starter::Returned;
 use crate::consumer::starter::Written;
 use crate::consumer::topic_partition::TopicPartition;
+use crate::consumer::wakeup::Sender;
 use crate::consumer::write_error::WriteError;
 use crate::fault;
 
@@ -31,7 +32,7 @@ pub(super) struct DeadLetterWrites {
     producer: Arc<Producer>,
     config: Arc<Config>,
     runtime: Handle,
-    returns: mpsc::Sender<Vec<Returned>>,
+    returns: Sender<Vec<Returned>>,
     /// Cancel the writes of a partition when dropped.
     cancels: HashMap<TopicPartition, DropGuard>,
     /// By number. The oldest is first.
@@ -50,12 +51,7 @@ pub(super) struct Pending {
 }
 
 impl DeadLetterWrites {
-    pub(super) fn new(
-        producer: Producer,
-        config: &Config,
-        runtime: Handle,
-        returns: mpsc::Sender<Vec<Returned>>,
-    ) -> Self {
+    pub(super) fn new(producer: Producer, config: &Config, runtime: Handle, returns: Sender<Vec<Returned>>) -> Self {
         Self {
             producer: Arc::new(producer),
             config: Arc::new(config.clone()),
@@ -69,8 +65,9 @@ impl DeadLetterWrites {
     }
 
     /// Starts a write. What comes of it is returned as `Returned::Write`.
-    pub(super) fn start(&mut self, job: Job<Record>, reason: String) {
+    pub(super) fn start(&mut self, last: LastJob<Record>, reason: String) {
         self.started += 1;
+        let job = &last.job;
         let (number, topic) = (self.started, self.config.dead_letter_topic(job.record.topic()));
         self.pending.insert(number, Pending { record: job.record.to_string(), topic: topic.clone(), error: None });
         let new = || CancellationToken::new().drop_guard();
@@ -85,11 +82,11 @@ impl DeadLetterWrites {
         };
         self.runtime.spawn(async move {
             // The job comes back in any case.
-            let ended = cancelled.run_until_cancelled(write.run(&job)).await;
+            let ended = cancelled.run_until_cancelled(write.run(&last.job)).await;
             let written = match ended {
-                Some(Ok(())) => Written::Done { job, reason },
-                Some(Err(error)) => Written::Refused { job, error },
-                None => Written::Cancelled { job },
+                Some(Ok(())) => Written::Done { last, reason },
+                Some(Err(error)) => Written::Refused { last, error },
+                None => Written::Cancelled { last },
             };
             write.send(written);
         });
@@ -132,7 +129,7 @@ struct DeadLetterWrite {
     provenance: Provenance,
     producer: Arc<Producer>,
     config: Arc<Config>,
-    returns: mpsc::Sender<Vec<Returned>>,
+    returns: Sender<Vec<Returned>>,
 }
 
 impl DeadLetterWrite {
@@ -154,8 +151,7 @@ impl DeadLetterWrite {
         }
     }
 
-    /// It fails if the consumer has ended.
     fn send(&self, written: Written) {
-        let _ = self.returns.send(vec![Returned::Write(self.number, written)]);
+        self.returns.send(vec![Returned::Write(self.number, written)]);
     }
 }

@@ -1,6 +1,7 @@
 //! Dispatches buffered records to handlers, and processes what they return. The consumer's thread never waits for a
 //! handler.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,30 +11,40 @@ use rdkafka::message::Message;
 use tokio::runtime::Handle;
 
 use crate::consumer::budget::BudgetTracker;
+use crate::consumer::call::Callee;
+use crate::consumer::call::Failed;
+use crate::consumer::cancellation::CancelReason;
+use crate::consumer::cancellation::Cancellations;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dead_letter_write::DeadLetterWrites;
 use crate::consumer::error::Error;
-use crate::consumer::handler::BoxedHandler;
 use crate::consumer::health::Health;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
+use crate::consumer::lanes::LastJob;
 use crate::consumer::lanes::Limits;
+use crate::consumer::lanes::Run;
+use crate::consumer::lanes::Ticket;
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 use crate::consumer::retry;
+use crate::consumer::starter::Ran;
 use crate::consumer::starter::Returned;
+use crate::consumer::starter::Running;
 use crate::consumer::starter::Starter;
 use crate::consumer::starter::Written;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
+use crate::consumer::wakeup::Sender;
+use crate::consumer::wakeup::Wakeup;
 
-/// How many handlers one task starts.
-const CHUNK: usize = 64;
+/// How many records one task handles before its results are processed.
+const CHUNK: usize = 256;
 
 /// Everything between the records that Kafka delivered and the positions that can be committed.
 pub(super) struct Dispatcher {
@@ -41,8 +52,9 @@ pub(super) struct Dispatcher {
     pub(super) health: Health,
     budget: BudgetTracker<TopicPartition>,
     config: Config,
-    starter: Starter,
+    starter: Arc<Starter>,
     returned: mpsc::Receiver<Vec<Returned>>,
+    cancellations: Cancellations,
     pool: Pool,
     observer: Arc<dyn Observer>,
     writes: DeadLetterWrites,
@@ -51,26 +63,32 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// Creates it on the thread that runs it. A run has at most `max_run` records.
     pub(super) fn new(
         config: Config,
-        handler: BoxedHandler,
+        (callee, max_run): (Callee, usize),
         observer: Arc<dyn Observer>,
         producer: Producer,
         runtime: Handle,
     ) -> Self {
-        let (returns, returned) = mpsc::channel();
+        let (sender, returned) = mpsc::channel();
+        let returns = Sender::new(sender, Wakeup::new());
         let writes = DeadLetterWrites::new(producer, &config, runtime.clone(), returns.clone());
         let limits = Limits {
             max_concurrency: config.max_concurrency,
+            max_run,
             max_buffered_records: config.max_buffered_records,
             max_buffered_bytes: config.max_buffered_bytes,
         };
+        let starter =
+            Starter { callee, group: config.group.clone(), handler_timeout: config.handler_timeout, runtime, returns };
         Self {
             lanes: Lanes::new(limits),
             health: Health::new(Arc::clone(&observer)),
             budget: BudgetTracker::new(config.dead_letters.budget.clone()),
-            starter: Starter { handler, group: config.group.as_str().into(), runtime, returns },
+            starter: Arc::new(starter),
             returned,
+            cancellations: Cancellations::default(),
             pool: Pool::default(),
             observer,
             writes,
@@ -88,11 +106,14 @@ impl Dispatcher {
 
     /// Starts handlers for the records that can start.
     pub(super) fn start(&mut self, now: Instant) {
-        let mut chunk = Vec::new();
-        while let Some(job) = self.lanes.start(now) {
-            chunk.push(job);
-            if chunk.len() == CHUNK {
+        let (mut chunk, mut records) = (Vec::new(), 0);
+        while let Some(run) = self.lanes.start(now) {
+            let cancellation = self.cancellations.of(run.ticket.assignment());
+            records += run.jobs.len();
+            chunk.push(Running::new(run, cancellation));
+            if records >= CHUNK {
                 self.starter.start(std::mem::take(&mut chunk));
+                records = 0;
             }
         }
         if !chunk.is_empty() {
@@ -100,9 +121,10 @@ impl Dispatcher {
         }
     }
 
-    /// Processes what handlers returned. Waits up to `wait` for the first one.
-    pub(super) fn process(&mut self, wait: Duration) {
+    /// Processes what handlers returned. Waits up to `wait` for the first one. Returns whether there was anything.
+    pub(super) fn process(&mut self, wait: Duration) -> bool {
         let first = if wait.is_zero() { self.returned.try_recv().ok() } else { self.returned.recv_timeout(wait).ok() };
+        let has_returned = first.is_some();
         let mut next = first;
         while let Some(batch) = next {
             for returned in batch {
@@ -110,12 +132,15 @@ impl Dispatcher {
             }
             next = self.returned.try_recv().ok();
         }
+        has_returned
     }
 
-    /// Waits for the running handlers of partitions, until a deadline, and starts no further ones for them.
-    pub(super) fn finish(&mut self, partitions: &[TopicPartition], deadline: Instant) {
+    /// Waits for the running handlers of partitions, until a deadline, and starts no further ones for them. The
+    /// handlers learn the reason.
+    pub(super) fn finish(&mut self, partitions: &[TopicPartition], reason: CancelReason, deadline: Instant) {
         for partition in partitions {
             self.lanes.close(partition);
+            self.cancel(partition, reason);
         }
         while partitions.iter().any(|partition| self.lanes.running_of(partition) > 0) {
             let now = Instant::now();
@@ -130,6 +155,7 @@ impl Dispatcher {
     pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
         let mut records = 0;
         for partition in partitions {
+            self.cancel(partition, CancelReason::Revoked);
             records += self.lanes.revoke(partition);
             self.budget.revoked(partition);
             self.writes.cancel(partition);
@@ -181,74 +207,131 @@ impl Dispatcher {
         });
     }
 
+    fn cancel(&self, partition: &TopicPartition, reason: CancelReason) {
+        if let Some(assignment) = self.lanes.assignment(partition) {
+            self.cancellations.cancel(assignment, reason);
+        }
+    }
+
     fn observe(&self, observed: &Observed<'_>) {
         self.observer.observe(observed);
     }
 
     fn process_one(&mut self, returned: Returned) {
         match returned {
-            Returned::Handled { job, outcome, took } => self.handled(job, outcome, took),
+            Returned::Ran(ran) => self.ran(ran),
             Returned::Write(number, written) => self.written(number, written),
         }
     }
 
     fn written(&mut self, number: u64, written: Written) {
         match written {
-            Written::Done { job, reason } => {
+            Written::Done { last, reason } => {
                 self.writes.ended(number);
+                let LastJob { ticket, job } = last;
                 self.observe(&Observed::DeadLettered { record: &job.record, reason: &reason });
-                self.lanes.done(&job);
+                if self.is_current(&ticket, std::slice::from_ref(&job)) {
+                    self.lanes.done(&ticket, &job);
+                    self.lanes.end(&ticket);
+                }
             }
             Written::Failed { record, error } => {
                 let error = self.writes.failed(number, &record, &error, Instant::now());
                 self.observe(&Observed::DeadLetterFailed { record: &record, error: &error });
             }
-            Written::Refused { job, error } => {
-                let text = self.writes.failed(number, &job.record, &error, Instant::now());
+            Written::Refused { last, error } => {
+                let record = &last.job.record;
+                let text = self.writes.failed(number, record, &error, Instant::now());
                 self.writes.ended(number);
-                self.observe(&Observed::DeadLetterFailed { record: &job.record, error: &text });
-                self.fail(Error::DeadLetterRefused { record: job.record.to_string(), source: error });
-                self.keep(job);
+                self.observe(&Observed::DeadLetterFailed { record, error: &text });
+                if self.is_current(&last.ticket, std::slice::from_ref(&last.job)) {
+                    self.fail(Error::DeadLetterRefused { record: last.job.record.to_string(), source: error });
+                    self.keep(last);
+                }
             }
-            Written::Cancelled { job } => {
+            Written::Cancelled { last } => {
                 self.writes.ended(number);
-                self.keep(job);
+                if self.is_current(&last.ticket, std::slice::from_ref(&last.job)) {
+                    self.keep(last);
+                }
             }
         }
     }
 
     /// Keeps a record that is not done in its lane until the consumer has stopped, so that its offset is not committed.
-    /// A record of a revoked partition is dropped.
-    fn keep(&mut self, job: Job<Record>) {
-        self.lanes.retry(job, retry::after(Instant::now(), self.config.retry.max_backoff));
+    fn keep(&mut self, LastJob { ticket, job }: LastJob<Record>) {
+        self.retry(&ticket, vec![job], self.config.retry.max_backoff);
     }
 
-    fn handled(&mut self, mut job: Job<Record>, outcome: Outcome, took: Duration) {
+    /// Returns whether the partition of records is still assigned. If not, another member handles them again: the
+    /// records leave the lanes, and nothing else follows from them.
+    fn is_current(&mut self, ticket: &Ticket, jobs: &[Job<Record>]) -> bool {
+        let is_current = self.lanes.is_current(ticket);
+        if !is_current {
+            self.lanes.end_late(ticket, jobs);
+        }
+        is_current
+    }
+
+    fn ran(&mut self, Ran { run: Run { ticket, jobs }, acked, failed }: Ran) {
+        if !self.is_current(&ticket, &jobs) {
+            return;
+        }
+        let mut jobs = jobs.into_iter();
+        for job in jobs.by_ref().take(acked) {
+            self.observe(&Observed::Handled { record: &job.record, verdict: &Verdict::Ack, took: job.took });
+            self.budget.acked(job.record.topic_partition());
+            self.lanes.done(&ticket, &job);
+            self.pool.put(job.record);
+        }
+        let first = if failed.is_some() { jobs.next() } else { None };
+        let Some((failed, job)) = failed.zip(first) else {
+            self.lanes.put_back(&ticket, jobs);
+            return self.lanes.end(&ticket);
+        };
+        match failed {
+            Failed::Record(outcome) => {
+                self.lanes.put_back(&ticket, jobs);
+                self.failed(LastJob { ticket, job }, outcome);
+            }
+            Failed::Batch { reason } => {
+                tracing::warn!(first = %job.record, reason, "batch failed, handling each record alone");
+                let jobs: Vec<_> = iter::once(job).chain(jobs).map(Job::alone).collect();
+                self.retry(&ticket, jobs, self.config.retry.initial_backoff);
+            }
+        }
+    }
+
+    fn failed(&mut self, LastJob { ticket, mut job }: LastJob<Record>, outcome: Outcome) {
+        let (took, policy) = (job.took, &self.config.retry);
         let seed = job.jitter_seed() ^ u64::from(took.subsec_nanos());
-        let policy = &self.config.retry;
         let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, policy, seed);
         self.observe(&Observed::Handled { record: &job.record, verdict: &verdict, took });
         match verdict {
             Verdict::Ack => {
-                self.budget.acked(job.record.topic_partition());
-                self.lanes.done(&job);
-                self.pool.put(job.record);
+                self.lanes.done(&ticket, &job);
+                self.lanes.end(&ticket);
             }
             Verdict::Retry { backoff, reason } => {
                 tracing::debug!(record = %job.record, reason, attempts = job.attempts, ?backoff, "retrying");
-                self.lanes.retry(job, retry::after(Instant::now(), backoff));
+                self.retry(&ticket, vec![job], backoff);
             }
-            Verdict::DeadLetter { reason } => self.dead_letter(job, reason),
+            Verdict::DeadLetter { reason } => self.dead_letter(ticket, job, reason),
         }
     }
 
-    fn dead_letter(&mut self, job: Job<Record>, reason: String) {
+    fn retry(&mut self, ticket: &Ticket, jobs: Vec<Job<Record>>, backoff: Duration) {
+        self.lanes.put_back(ticket, jobs.into_iter());
+        self.lanes.retry(ticket, retry::after(Instant::now(), backoff));
+    }
+
+    fn dead_letter(&mut self, ticket: Ticket, job: Job<Record>, reason: String) {
         let partition = job.record.topic_partition().clone();
         if let Err(exceeded) = self.budget.dead_letter(&partition) {
             self.fail(Error::DeadLetterBudgetExceeded { record: job.record.to_string(), exceeded, reason });
-            return self.keep(job);
+            return self.keep(LastJob { ticket, job });
         }
         tracing::warn!(record = %job.record, reason, "dead-lettering record");
-        self.writes.start(job, reason);
+        self.writes.start(LastJob { ticket, job }, reason);
     }
 }

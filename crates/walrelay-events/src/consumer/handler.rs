@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::consumer::cancellation::Cancellation;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
@@ -26,13 +27,15 @@ pub struct Delivery {
     pub record: Record,
     /// How many attempts failed before. Transient failures do not count.
     pub previous_attempts: u32,
+    /// Says when the handler should end: its partition is revoked, the consumer stops, or it has taken too long.
+    pub cancellation: Cancellation,
 }
 
 impl Delivery {
     /// Delivers a record for the first time.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { record, previous_attempts: 0 }
+        Self { record, previous_attempts: 0, cancellation: Cancellation::default() }
     }
 }
 

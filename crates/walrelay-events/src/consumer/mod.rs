@@ -14,9 +14,11 @@
 //! Deliberately absent: commits by the handler, skipping of deleted records by default, creation of topics, and retry
 //! topics, which would break the order of a key. After an event was dead-lettered, later events of its key continue.
 
+pub(crate) mod batch;
 mod brokers;
 mod budget;
 pub(crate) mod call;
+mod cancellation;
 mod commit;
 mod config;
 pub mod dead_letter;
@@ -42,10 +44,15 @@ mod starter;
 mod topic_partition;
 mod typed;
 pub(crate) mod verdict;
+mod wakeup;
 mod write_error;
 
+pub use batch::BatchHandler;
+pub use batch::BatchOutcome;
 pub use budget::BudgetExceeded;
 pub use budget::DeadLetterBudget;
+pub use cancellation::CancelReason;
+pub use cancellation::Cancellation;
 pub use config::Config;
 pub use config::DeadLetters;
 pub use config::GroupProtocol;

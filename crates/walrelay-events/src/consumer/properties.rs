@@ -97,6 +97,9 @@ fn check(config: &Config) -> Result<(), Error> {
     if let Some((name, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
         return Err(Error::Option(format!("invalid {name}: it must be at least 1")));
     }
+    if config.handler_timeout == Some(Duration::ZERO) {
+        return Err(Error::Option("invalid handler_timeout: it must be longer than 0, or none".to_owned()));
+    }
     let max_poll_interval = max_poll_interval(config);
     if config.revoke_timeout.saturating_add(COMMIT_TIMEOUT) >= max_poll_interval {
         return Err(Error::Option(format!(

@@ -26,6 +26,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::brokers;
+use crate::consumer::cancellation::CancelReason;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
 use crate::consumer::dispatcher::Dispatcher;
@@ -34,6 +35,7 @@ use crate::consumer::positions;
 use crate::consumer::properties::COMMIT_TIMEOUT;
 use crate::consumer::retry;
 use crate::consumer::topic_partition::TopicPartition;
+use crate::consumer::wakeup::Wakeup;
 use crate::kafka::Brokers;
 
 /// What the callbacks and the consumer's loop share. Both are on one thread: the lock is never contended.
@@ -43,11 +45,12 @@ pub(super) struct GroupContext {
     dispatcher: Arc<Mutex<Dispatcher>>,
     stop: CancellationToken,
     brokers: Brokers,
+    wakeup: Wakeup,
 }
 
 impl GroupContext {
     pub(super) fn new(config: Config, dispatcher: Arc<Mutex<Dispatcher>>, stop: CancellationToken) -> Self {
-        Self { config, dispatcher, stop, brokers: Brokers::default() }
+        Self { config, dispatcher, stop, brokers: Brokers::default(), wakeup: Wakeup::new() }
     }
 
     /// Returns whether the client has lost every broker. It cannot recover.
@@ -104,7 +107,8 @@ impl GroupContext {
             // Other members own the partitions already: neither waiting nor committing helps.
             tracing::warn!(partitions = %names(&partitions), "assignment lost");
         } else {
-            finish(consumer, &mut dispatcher, &partitions, self.config.revoke_timeout);
+            let timeout = self.config.revoke_timeout;
+            finish(consumer, &mut dispatcher, &partitions, CancelReason::Revoked, timeout);
             tracing::info!(partitions = %names(&partitions), "partitions revoked");
         }
         dispatcher.release(&partitions);
@@ -120,6 +124,8 @@ impl GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        // A poll that serves a callback returns nothing, although records may follow in the queue.
+        self.wakeup.wake();
         if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assigned(consumer, partitions);
         } else {
@@ -135,6 +141,7 @@ impl ClientContext for GroupContext {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.wakeup.wake();
         self.brokers.note(&statistics);
         if self.is_lost() {
             return;
@@ -159,10 +166,11 @@ pub(super) fn finish(
     consumer: &BaseConsumer<GroupContext>,
     dispatcher: &mut Dispatcher,
     partitions: &[TopicPartition],
+    reason: CancelReason,
     timeout: Duration,
 ) {
     let deadline = retry::after(Instant::now(), timeout);
-    dispatcher.finish(partitions, deadline);
+    dispatcher.finish(partitions, reason, deadline);
     let position = |partition: &TopicPartition| Some((partition.clone(), dispatcher.lanes.position(partition)?));
     let positions: Vec<_> = partitions.iter().filter_map(position).collect();
     if let Err(error) = commit::confirm(consumer, &positions, deadline.max(Instant::now() + COMMIT_TIMEOUT)) {

@@ -1,7 +1,8 @@
 //! The loop of a consumer: process what handlers returned, start handlers, commit, then poll.
 //!
 //! It runs on a thread of its own, because polling librdkafka blocks. It never waits for a handler, so the consumer
-//! stays in its group however long a handler takes.
+//! stays in its group however long a handler takes. If nothing has happened, it waits until a handler returns or
+//! librdkafka's queue gets an entry: both wake the thread.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -20,13 +21,16 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::batch;
+use crate::consumer::batch::BatchHandler;
 use crate::consumer::brokers;
+use crate::consumer::call::Callee;
+use crate::consumer::cancellation::CancelReason;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dispatcher::Dispatcher;
 use crate::consumer::error::Error;
-use crate::consumer::handler::BoxedHandler;
 use crate::consumer::handler::Handler;
 use crate::consumer::handler::boxed;
 use crate::consumer::lanes::Balance;
@@ -40,12 +44,14 @@ use crate::consumer::rebalance::GroupContext;
 use crate::consumer::record::Record;
 use crate::consumer::retry;
 use crate::consumer::topic_partition::TopicPartition;
+use crate::consumer::wakeup::Wakeup;
 
+/// How many records a run has at most.
+const MAX_RUN: usize = 32;
 /// How many records are polled before returned handlers are processed.
 const BATCH: usize = 512;
-/// How long a poll waits while handlers run, and while none runs.
-const BUSY_WAIT: Duration = Duration::from_millis(1);
-const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// How long the loop waits. It is woken when a handler returns and when Kafka has delivered something.
+const WAIT: Duration = Duration::from_millis(50);
 /// How long nothing is polled while further records would only wait. Not longer: a rebalance arrives in the same queue,
 /// after the records that librdkafka has fetched.
 const SATURATED_WAIT: Duration = Duration::from_millis(20);
@@ -82,7 +88,9 @@ const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 /// ```
 pub struct Consumer {
     config: Config,
-    handler: BoxedHandler,
+    callee: Callee,
+    /// How many records of a key are handed over at once.
+    max_run: usize,
     observer: Arc<dyn Observer>,
 }
 
@@ -90,7 +98,25 @@ impl Consumer {
     /// Creates a consumer. [`Consumer::run`] starts it.
     #[must_use]
     pub fn new(config: Config, handler: impl Handler) -> Self {
-        Self { config, handler: boxed(handler), observer: Arc::new(()) }
+        Self { config, callee: Callee::Single(boxed(handler)), max_run: MAX_RUN, observer: Arc::new(()) }
+    }
+
+    /// Creates a consumer whose handler takes several records of a key at once: those that are buffered, at most `max`.
+    ///
+    /// ```
+    /// use walrelay_events::consumer::{Config, Consumer, Delivery, Outcome};
+    ///
+    /// async fn index(batch: Vec<Delivery>) -> Outcome {
+    ///     println!("{} records from {}", batch.len(), batch[0].record);
+    ///     Outcome::Ack
+    /// }
+    ///
+    /// let consumer = Consumer::batches(Config::new("localhost:9092", "search", &["order-events"]), 100, index);
+    /// ```
+    #[must_use]
+    pub fn batches(config: Config, max: usize, handler: impl BatchHandler) -> Self {
+        let callee = Callee::Batch(batch::boxed(handler));
+        Self { config, callee, max_run: max.max(1), observer: Arc::new(()) }
     }
 
     /// Sets the observer that receives what the consumer reports.
@@ -132,7 +158,8 @@ impl Consumer {
         if !preflight::check(&self.config, &producer, &properties, &*self.observer, stop)? {
             return Ok(());
         }
-        let dispatcher = Dispatcher::new(self.config.clone(), self.handler, self.observer, producer, runtime);
+        let calls = (self.callee, self.max_run);
+        let dispatcher = Dispatcher::new(self.config.clone(), calls, self.observer, producer, runtime);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
             let context = GroupContext::new(self.config.clone(), Arc::clone(&dispatcher), stop.clone());
@@ -174,10 +201,12 @@ struct Loop<'c> {
 
 impl<'c> Loop<'c> {
     fn join(
-        consumer: BaseConsumer<GroupContext>,
+        mut consumer: BaseConsumer<GroupContext>,
         config: &'c Config,
         stop: &'c CancellationToken,
     ) -> Result<Self, Error> {
+        let wakeup = Wakeup::new();
+        consumer.set_nonempty_callback(move || wakeup.wake());
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();
@@ -188,13 +217,13 @@ impl<'c> Loop<'c> {
     fn run(mut self) -> Result<LoopEnd, Error> {
         loop {
             let now = Instant::now();
-            let (has_failed, is_saturated, balance, wait) = {
+            let (has_returned, has_failed, is_saturated, balance, wait) = {
                 let mut dispatcher = self.consumer.context().dispatcher();
-                dispatcher.process(Duration::ZERO);
+                let has_returned = dispatcher.process(Duration::ZERO);
                 dispatcher.start(now);
                 let balance = dispatcher.lanes.balance();
                 let is_saturated = dispatcher.lanes.is_saturated();
-                (dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher.lanes, now))
+                (has_returned, dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher.lanes, now))
             };
             if has_failed || self.stop.is_cancelled() {
                 return self.leave().map(|()| LoopEnd::Stopped);
@@ -215,22 +244,25 @@ impl<'c> Loop<'c> {
                 self.report_paused();
                 self.consumer.context().dispatcher().report_load(now);
             }
-            if is_saturated && now.duration_since(self.polled_at) < SATURATED_WAIT {
-                self.consumer.context().dispatcher().process(wait);
+            let poll_in = SATURATED_WAIT.saturating_sub(now.duration_since(self.polled_at));
+            let has_polled = if is_saturated && !poll_in.is_zero() {
+                false
             } else {
                 self.polled_at = now;
-                self.poll(wait);
+                self.poll()
+            };
+            if !has_returned && !has_polled {
+                Wakeup::wait(if is_saturated { wait.min(poll_in) } else { wait });
             }
         }
     }
 
-    /// Polls up to a batch of records, or until the buffers may be full. Waits only for the first one.
-    fn poll(&self, wait: Duration) {
-        let mut wait = wait;
+    /// Polls up to a batch of records, or until the buffers may be full. Returns whether there was anything.
+    fn poll(&self) -> bool {
         let mut last: Option<TopicPartition> = None;
-        for _ in 0..BATCH {
-            let Some(polled) = self.consumer.poll(wait) else { return };
-            match polled {
+        for polled in 0..BATCH {
+            let Some(message) = self.consumer.poll(Duration::ZERO) else { return polled > 0 };
+            match message {
                 Ok(message) => {
                     // Consecutive messages are usually of one partition.
                     let (topic, number) = (message.topic(), message.partition());
@@ -242,13 +274,16 @@ impl<'c> Loop<'c> {
                     last = Some(partition);
                     // Large records fill the buffers before a batch is complete.
                     if dispatcher.lanes.may_be_full() {
-                        return;
+                        return true;
                     }
                 }
-                Err(error) => return self.poll_failed(error),
+                Err(error) => {
+                    self.poll_failed(error);
+                    return true;
+                }
             }
-            wait = Duration::ZERO;
         }
+        true
     }
 
     fn topic(&self, name: &str) -> Arc<str> {
@@ -346,7 +381,7 @@ impl<'c> Loop<'c> {
     fn abandon(self, now: Instant) {
         let mut dispatcher = self.consumer.context().dispatcher();
         let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
-        dispatcher.finish(&partitions, retry::after(now, self.config.revoke_timeout));
+        dispatcher.finish(&partitions, CancelReason::Revoked, retry::after(now, self.config.revoke_timeout));
         dispatcher.release(&partitions);
         dispatcher.health.client_replaced();
         drop(dispatcher);
@@ -360,8 +395,10 @@ impl<'c> Loop<'c> {
         let (running, pending, failure) = {
             let mut dispatcher = context.dispatcher();
             let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
-            rebalance::finish(&self.consumer, &mut dispatcher, &partitions, self.config.shutdown_timeout);
-            let running = dispatcher.lanes.running();
+            let timeout = self.config.shutdown_timeout;
+            rebalance::finish(&self.consumer, &mut dispatcher, &partitions, CancelReason::Stopping, timeout);
+            // Another member handles the records of revoked partitions.
+            let running = partitions.iter().map(|partition| dispatcher.lanes.running_of(partition)).sum();
             let pending = dispatcher.pending_dead_letters(running);
             dispatcher.release(&partitions);
             (running, pending, dispatcher.failure().cloned())
@@ -376,8 +413,7 @@ impl<'c> Loop<'c> {
     }
 }
 
-/// Returns how long a poll may wait: at most until the next backoff ends.
+/// Returns how long the loop may wait: at most until the next backoff ends.
 fn wait(lanes: &Lanes<Record>, now: Instant) -> Duration {
-    let wait = if lanes.running() > 0 { BUSY_WAIT } else { IDLE_WAIT };
-    lanes.wakes_at().map_or(wait, |at| at.saturating_duration_since(now).min(wait))
+    lanes.wakes_at().map_or(WAIT, |at| at.saturating_duration_since(now).min(WAIT))
 }

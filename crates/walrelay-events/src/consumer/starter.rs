@@ -1,32 +1,48 @@
 //! Runs handlers on the application's runtime.
 //!
-//! One task starts many handlers and polls each once. A handler that returns at once needs no task of its own; one that
-//! waits gets one.
+//! One task starts many runs and polls each once. A run whose handlers return at once needs no task of its own; one
+//! that waits gets one.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use tokio::time::Sleep;
 
 use crate::consumer::call::Call;
-use crate::consumer::handler::BoxedHandler;
+use crate::consumer::call::Callee;
+use crate::consumer::call::Failed;
+use crate::consumer::call::Returns;
+use crate::consumer::cancellation::CancelReason;
+use crate::consumer::cancellation::Cancellation;
 use crate::consumer::handler::Delivery;
 use crate::consumer::lanes::Job;
+use crate::consumer::lanes::LastJob;
+use crate::consumer::lanes::Run;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
+use crate::consumer::retry;
+use crate::consumer::wakeup::Sender;
 use crate::consumer::write_error::WriteError;
 
-/// A handler whose first poll takes longer does real work: the rest of its chunk moves to another task.
+/// A handler that blocks its thread for longer does real work: its run ends, and the rest of its chunk moves to other
+/// tasks.
 const SLOW_POLL: Duration = Duration::from_micros(200);
+/// A run that takes longer ends after its current record, so that its outcomes are not held back, and so that slow
+/// handlers take records in the order of their offsets: what is acked beyond the position is repeated after a
+/// rebalance.
+const MAX_RUN_TIME: Duration = Duration::from_millis(1);
+/// How long a handler that has timed out may take to return by itself.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 
 /// What a task sends back to the consumer's thread.
 pub(super) enum Returned {
-    /// A handler returned.
-    Handled { job: Job<Record>, outcome: Outcome, took: Duration },
+    /// A run has ended.
+    Ran(Ran),
     /// A dead-letter write, by its number.
     Write(u64, Written),
 }
@@ -34,64 +50,187 @@ pub(super) enum Returned {
 /// What came of a dead-letter write.
 pub(super) enum Written {
     /// The dead-letter topic has the record.
-    Done { job: Job<Record>, reason: String },
+    Done { last: LastJob<Record>, reason: String },
     /// An attempt failed. Another one follows.
     Failed { record: Record, error: WriteError },
     /// The topic refuses the record each time.
-    Refused { job: Job<Record>, error: WriteError },
+    Refused { last: LastJob<Record>, error: WriteError },
     /// The partition was revoked. The new owner handles the record.
-    Cancelled { job: Job<Record> },
+    Cancelled { last: LastJob<Record> },
+}
+
+/// A run that has ended: its first `acked` records are acked, and what failed then, if anything. The other ones were
+/// not started.
+pub(super) struct Ran {
+    pub(super) run: Run<Record>,
+    pub(super) acked: usize,
+    pub(super) failed: Option<Failed>,
 }
 
 /// Starts handlers.
-#[derive(Clone)]
 pub(super) struct Starter {
-    pub(super) handler: BoxedHandler,
-    pub(super) group: Arc<str>,
+    pub(super) callee: Callee,
+    pub(super) group: String,
+    pub(super) handler_timeout: Option<Duration>,
     pub(super) runtime: Handle,
-    pub(super) returns: mpsc::Sender<Vec<Returned>>,
+    pub(super) returns: Sender<Vec<Returned>>,
+}
+
+/// A run whose records are handled one after another.
+pub(super) struct Running {
+    run: Run<Record>,
+    /// Of the partition.
+    cancellation: Cancellation,
+    acked: usize,
+    call: Option<Calling>,
+    began: Instant,
+    /// When the last handler returned.
+    clock: Instant,
+    /// A handler has blocked its thread for long.
+    is_slow: bool,
+}
+
+/// A call, and how long it may take.
+struct Calling {
+    call: Call,
+    records: usize,
+    /// It was polled before.
+    has_waited: bool,
+    cancellation: Cancellation,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Starter {
-    pub(super) fn start(&self, jobs: Vec<Job<Record>>) {
-        let starter = self.clone();
-        self.runtime.spawn(async move { starter.run(jobs).await });
+    pub(super) fn start(self: &Arc<Self>, runs: Vec<Running>) {
+        let starter = Arc::clone(self);
+        self.runtime.spawn(async move { starter.run(runs).await });
     }
 
-    async fn run(self, jobs: Vec<Job<Record>>) {
-        let mut returned = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter();
-        let mut next_started = Instant::now();
-        while let Some(job) = jobs.next() {
-            let started = next_started;
-            if job.record.has_unreadable_headers() {
-                // Without its headers the event is unknown.
-                let outcome = Outcome::dead_letter("the headers cannot be read: the name of one is not UTF-8");
-                returned.push(Returned::Handled { job, outcome, took: Duration::ZERO });
-                continue;
-            }
-            let delivery = Delivery { record: job.record.clone(), previous_attempts: job.attempts };
-            let mut call = Call::new(&self.handler, delivery, &self.group);
-            let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
+    async fn run(self: Arc<Self>, runs: Vec<Running>) {
+        let mut returned = Vec::with_capacity(runs.len());
+        let mut runs = runs.into_iter();
+        let began = Instant::now();
+        let mut clock = began;
+        while let Some(mut running) = runs.next() {
             // The clock is read once per handler: the end of one is the start of the next.
-            next_started = Instant::now();
-            let took = next_started.duration_since(started);
+            (running.began, running.clock) = (clock, clock);
+            let first = std::future::poll_fn(|context| Poll::Ready(running.poll(&self, context))).await;
             match first {
-                Poll::Ready(outcome) => returned.push(Returned::Handled { job, outcome, took }),
+                Poll::Ready(failed) => {
+                    clock = running.clock;
+                    returned.push(running.returned(failed));
+                }
                 Poll::Pending => {
-                    let returns = self.returns.clone();
+                    clock = Instant::now();
+                    let starter = Arc::clone(&self);
                     self.runtime.spawn(async move {
-                        let outcome = call.await;
-                        let _ = returns.send(vec![Returned::Handled { job, outcome, took: started.elapsed() }]);
+                        let failed = std::future::poll_fn(|context| running.poll(&starter, context)).await;
+                        starter.returns.send(vec![running.returned(failed)]);
                     });
                 }
             }
-            if took > SLOW_POLL && jobs.len() > 0 {
-                self.start(jobs.by_ref().collect());
+            if clock.duration_since(began) > SLOW_POLL && runs.len() > 0 {
+                let mut rest: Vec<Running> = runs.by_ref().collect();
+                let half = rest.split_off(rest.len() / 2);
+                [rest, half].into_iter().filter(|runs| !runs.is_empty()).for_each(|runs| self.start(runs));
             }
         }
         if !returned.is_empty() {
-            let _ = self.returns.send(returned);
+            self.returns.send(returned);
+        }
+    }
+}
+
+impl Running {
+    /// The cancellation is that of the partition.
+    pub(super) fn new(run: Run<Record>, cancellation: Cancellation) -> Self {
+        let began = run.ticket.started();
+        Self { run, cancellation, acked: 0, call: None, began, clock: began, is_slow: false }
+    }
+
+    fn returned(self, failed: Option<Failed>) -> Returned {
+        Returned::Ran(Ran { run: self.run, acked: self.acked, failed })
+    }
+
+    /// Handles records until one waits or fails, or until the run ends.
+    fn poll(&mut self, starter: &Starter, context: &mut Context<'_>) -> Poll<Option<Failed>> {
+        loop {
+            if self.call.is_none() {
+                if self.is_over() {
+                    return Poll::Ready(None);
+                }
+                if self.run.jobs.get(self.acked).is_some_and(|job| job.record.has_unreadable_headers()) {
+                    // Without its headers the event is unknown.
+                    let reason = "the headers cannot be read: the name of one is not UTF-8";
+                    return Poll::Ready(Some(Failed::Record(Outcome::dead_letter(reason))));
+                }
+                self.call = self.call(starter);
+            }
+            let Some(call) = &mut self.call else { return Poll::Ready(None) };
+            let Poll::Ready(returns) = call.poll(self.clock, starter.handler_timeout, context) else {
+                return Poll::Pending;
+            };
+            let Some(call) = self.call.take() else { return Poll::Ready(None) };
+            let (acked, failed) = returns.unwrap_or_else(|limit| (0, Some(call.call.time_out(limit))));
+            let now = Instant::now();
+            let took = now.duration_since(self.clock);
+            self.is_slow = took > SLOW_POLL && !call.has_waited;
+            self.run.jobs.iter_mut().skip(self.acked).take(call.records).for_each(|job| job.took = took);
+            (self.acked, self.clock) = (self.acked + acked, now);
+            if failed.is_some() {
+                return Poll::Ready(failed);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let has_time = !self.is_slow && self.clock.duration_since(self.began) < MAX_RUN_TIME;
+        self.acked >= self.run.jobs.len() || self.cancellation.is_cancelled() || (self.acked > 0 && !has_time)
+    }
+
+    /// Calls the handler for the next record or, if it takes batches, for the next ones.
+    fn call(&self, starter: &Starter) -> Option<Calling> {
+        let next = || self.run.jobs.iter().skip(self.acked).take_while(|job| !job.record.has_unreadable_headers());
+        let cancellation = match starter.handler_timeout {
+            Some(_) => self.cancellation.of_call(),
+            None => self.cancellation.clone(),
+        };
+        let deliver = |job: &Job<Record>| Delivery {
+            record: job.record.clone(),
+            previous_attempts: job.attempts,
+            cancellation: cancellation.clone(),
+        };
+        let records = starter.callee.takes(self.run.jobs.len() - self.acked);
+        let mut deliveries = next().take(records).map(deliver);
+        let call = starter.callee.call(deliveries.next()?, deliveries, &starter.group);
+        Some(Calling { call, records, has_waited: false, cancellation, timer: None })
+    }
+}
+
+impl Calling {
+    /// Polls the handler. An error is the time-out that has passed.
+    fn poll(
+        &mut self,
+        began: Instant,
+        limit: Option<Duration>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Returns, Duration>> {
+        loop {
+            if let Poll::Ready(returns) = Pin::new(&mut self.call).poll(context) {
+                return Poll::Ready(Ok(returns));
+            }
+            self.has_waited = true;
+            let Some(limit) = limit else { return Poll::Pending };
+            let deadline = tokio::time::Instant::from_std(retry::after(began, limit));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.cancellation.reason() == Some(CancelReason::TimedOut) {
+                return Poll::Ready(Err(limit));
+            }
+            self.cancellation.cancel(CancelReason::TimedOut);
+            timer.as_mut().reset(deadline + TIMEOUT_GRACE);
         }
     }
 }

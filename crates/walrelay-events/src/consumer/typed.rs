@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::consumer::cancellation::Cancellation;
 use crate::consumer::handler::Delivery;
 use crate::consumer::handler::Handler;
 use crate::consumer::outcome::IntoOutcome;
@@ -37,6 +38,8 @@ pub struct Received<E> {
     pub trace: Option<TraceContext>,
     /// How many attempts failed before. Transient failures do not count.
     pub previous_attempts: u32,
+    /// Says when the handler should end: its partition is revoked, the consumer stops, or it has taken too long.
+    pub cancellation: Cancellation,
     /// The record that was decoded.
     pub record: Record,
 }
@@ -88,7 +91,7 @@ where
 
 /// Decodes a record.
 fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, String> {
-    let Delivery { record, previous_attempts } = delivery;
+    let Delivery { record, previous_attempts, cancellation } = delivery;
     let id = record.header(event::EVENT_ID).ok_or("the record has no event_id header")?;
     let event_id = Uuid::parse_str(id).map_err(|_| "the event_id header is not a UUID")?;
     let payload = match record.value() {
@@ -109,6 +112,7 @@ fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, Strin
         occurred_at: record.header(event::OCCURRED_AT).and_then(event::parse_rfc3339),
         trace: TraceContext::from_headers(|name| record.header(name)),
         previous_attempts,
+        cancellation,
         record: record.clone(),
     })
 }

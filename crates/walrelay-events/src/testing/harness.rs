@@ -12,18 +12,21 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::consumer::BatchHandler;
 use crate::consumer::Delivery;
 use crate::consumer::Handler;
 use crate::consumer::Outcome;
 use crate::consumer::Record;
 use crate::consumer::RetryPolicy;
+use crate::consumer::batch;
 use crate::consumer::call;
-use crate::consumer::call::Call;
+use crate::consumer::call::Callee;
+use crate::consumer::call::Failed;
 use crate::consumer::handler;
-use crate::consumer::handler::BoxedHandler;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
 use crate::consumer::lanes::Limits;
+use crate::consumer::lanes::Run;
 use crate::consumer::retry;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
@@ -72,7 +75,9 @@ const MAX_TRANSIENT: usize = 100;
 /// # }
 /// ```
 pub struct Harness {
-    handler: BoxedHandler,
+    callee: Callee,
+    /// How many records a call takes at most.
+    max_run: usize,
     policy: RetryPolicy,
 }
 
@@ -113,7 +118,15 @@ impl Harness {
     /// Takes the handler that the application passes to [`Consumer::new`](crate::consumer::Consumer::new).
     #[must_use]
     pub fn new(handler: impl Handler) -> Self {
-        Self { handler: handler::boxed(handler), policy: RetryPolicy::default() }
+        Self { callee: Callee::Single(handler::boxed(handler)), max_run: 1, policy: RetryPolicy::default() }
+    }
+
+    /// Takes what the application passes to [`Consumer::batches`](crate::consumer::Consumer::batches). Every record is
+    /// there from the beginning, so that batches are as large as they can be.
+    #[must_use]
+    pub fn batches(max: usize, handler: impl BatchHandler) -> Self {
+        let callee = Callee::Batch(batch::boxed(handler));
+        Self { callee, max_run: max.max(1), policy: RetryPolicy::default() }
     }
 
     /// Sets the retry policy, as in [`Config::retry`](crate::consumer::Config::retry).
@@ -126,8 +139,12 @@ impl Harness {
     /// Runs the handler over records and returns their reports in the same order. A record that is given twice is
     /// delivered twice.
     pub async fn run(&self, records: impl IntoIterator<Item = Record>) -> Vec<RecordReport> {
-        let limits =
-            Limits { max_concurrency: usize::MAX, max_buffered_records: usize::MAX, max_buffered_bytes: u64::MAX };
+        let limits = Limits {
+            max_concurrency: usize::MAX,
+            max_run: self.max_run,
+            max_buffered_records: usize::MAX,
+            max_buffered_bytes: u64::MAX,
+        };
         let mut lanes = Lanes::new(limits);
         let mut reports = Vec::new();
         for (index, record) in records.into_iter().enumerate() {
@@ -142,8 +159,8 @@ impl Harness {
         // Only backoffs advance the time.
         let mut now = Instant::now();
         loop {
-            while let Some(job) = lanes.start(now) {
-                self.attempt(job, now, &mut lanes, &mut reports).await;
+            while let Some(run) = lanes.start(now) {
+                self.attempt(run, now, &mut lanes, &mut reports).await;
             }
             let Some(at) = lanes.wakes_at() else { return reports };
             now = at;
@@ -152,24 +169,66 @@ impl Harness {
 
     async fn attempt(
         &self,
-        mut job: Job<(usize, Record)>,
+        Run { ticket, jobs }: Run<(usize, Record)>,
         now: Instant,
         lanes: &mut Lanes<(usize, Record)>,
         reports: &mut [RecordReport],
     ) {
-        let (index, record) = job.record.clone();
-        let Some(RecordReport { attempts }) = reports.get_mut(index) else { return };
-        let outcome = Call::new(&self.handler, Delivery { record, previous_attempts: job.attempts }, "harness").await;
+        let mut deliveries = jobs.iter().map(|job| {
+            let mut delivery = Delivery::new(job.record.1.clone());
+            delivery.previous_attempts = job.attempts;
+            delivery
+        });
+        let Some(first) = deliveries.next() else { return };
+        let (acked, failed) = self.callee.call(first, deliveries, "harness").await;
+        let mut jobs = jobs.into_iter();
+        for job in jobs.by_ref().take(acked) {
+            reports.get_mut(job.record.0).into_iter().for_each(|report| report.attempts.push(Attempt::Ack));
+            lanes.done(&ticket, &job);
+        }
+        let first = if failed.is_some() { jobs.next() } else { None };
+        let (mut job, outcome) = match failed.zip(first) {
+            None => {
+                lanes.put_back(&ticket, jobs);
+                return lanes.end(&ticket);
+            }
+            Some((Failed::Batch { .. }, job)) => {
+                let jobs: Vec<_> = std::iter::once(job).chain(jobs).map(Job::alone).collect();
+                lanes.put_back(&ticket, jobs.into_iter());
+                return lanes.end(&ticket);
+            }
+            Some((Failed::Record(outcome), job)) => (job, outcome),
+        };
+        lanes.put_back(&ticket, jobs);
+        let Some(backoff) = self.failed(&mut job, outcome, reports) else {
+            lanes.done(&ticket, &job);
+            return lanes.end(&ticket);
+        };
+        lanes.put_back(&ticket, std::iter::once(job));
+        if let Some(backoff) = backoff {
+            lanes.retry(&ticket, retry::after(now, backoff));
+        }
+    }
+
+    /// Reports a failed attempt. Returns nothing if the record is done, and else the backoff, if it is retried.
+    fn failed(
+        &self,
+        job: &mut Job<(usize, Record)>,
+        outcome: Outcome,
+        reports: &mut [RecordReport],
+    ) -> Option<Option<Duration>> {
         let has_panicked = outcome == Outcome::retry(call::PANICKED);
         let seed = job.jitter_seed();
-        match verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, &self.policy, seed) {
+        let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, &self.policy, seed);
+        let RecordReport { attempts } = reports.get_mut(job.record.0)?;
+        match verdict {
             Verdict::Ack => {
                 attempts.push(Attempt::Ack);
-                lanes.done(&job);
+                None
             }
             Verdict::DeadLetter { reason } => {
                 attempts.push(Attempt::DeadLetter { reason });
-                lanes.done(&job);
+                None
             }
             Verdict::Retry { backoff, reason } => {
                 attempts.push(if has_panicked {
@@ -177,9 +236,7 @@ impl Harness {
                 } else {
                     Attempt::Retry { backoff, reason }
                 });
-                if attempts.len() < MAX_TRANSIENT + job.attempts as usize {
-                    lanes.retry(job, retry::after(now, backoff));
-                }
+                Some((attempts.len() < MAX_TRANSIENT + job.attempts as usize).then_some(backoff))
             }
         }
     }

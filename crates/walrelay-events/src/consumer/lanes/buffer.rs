@@ -1,20 +1,23 @@
 //! The buffered records of one partition: a lane for each key, and the prefix of acked records.
 //!
-//! It returns when a partition without ready records gets one, so that `Lanes` can take turns over the
-//! partitions. It does not limit concurrency.
+//! It returns when a partition without ready lanes gets one, so that `Lanes` can take turns over the partitions. It
+//! does not limit concurrency.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::collections::btree_map::Entry;
-use std::hash::BuildHasherDefault;
-use std::hash::Hasher;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use crate::consumer::prefix::Prefix;
 use crate::consumer::topic_partition::TopicPartition;
 
+use super::by_hash::ByHash;
 use super::job::Job;
+use super::job::Run;
+use super::job::Ticket;
+use super::starts::Starts;
+
+/// A free lane keeps the memory of at most this many records.
+const KEPT_RECORDS: usize = 32;
 
 /// The buffered records of one partition.
 #[derive(Debug)]
@@ -22,27 +25,43 @@ pub(super) struct PartitionBuffer<R> {
     pub(super) partition: TopicPartition,
     pub(super) epoch: u64,
     pub(super) prefix: Prefix,
-    pub(super) running: usize,
     pub(super) bytes: u64,
+    /// The bytes of records in runs.
+    pub(super) running_bytes: u64,
     pub(super) committed: Option<i64>,
     /// Nothing is fetched from Kafka.
     pub(super) is_paused: bool,
-    /// How many of the running records were started at a time.
-    started: BTreeMap<Instant, usize>,
-    lanes: HashMap<u64, Lane<R>, BuildHasherDefault<IdentityHasher>>,
-    /// Lanes whose first record can start.
-    ready: VecDeque<u64>,
+    /// How many handlers of earlier assignments still run, by the hash of the key.
+    blocked: ByHash<usize>,
+    starts: Starts,
+    lanes: Vec<Lane<R>>,
+    /// Where the lane of a key is. A lane without records that does not run is free.
+    places: ByHash<usize>,
+    free: Vec<usize>,
+    /// Lanes whose next run can start.
+    ready: VecDeque<usize>,
     is_closing: bool,
 }
 
-/// The buffered records of one key. An empty lane is removed.
+/// The buffered records of one key.
 #[derive(Debug)]
 struct Lane<R> {
-    /// The oldest record, unless it is running. Most lanes hold only this one.
-    first: Option<Job<R>>,
-    rest: VecDeque<Job<R>>,
+    key: u64,
+    state: State,
+    /// The records that are not in a run, oldest first.
+    records: VecDeque<Job<R>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Free,
+    /// The next run can start.
+    Ready,
+    Running,
     /// The first record is in its backoff.
-    is_backing_off: bool,
+    BackingOff,
+    /// A handler of an earlier assignment still runs.
+    Blocked,
 }
 
 /// What it means for the partition that a lane became ready.
@@ -55,28 +74,42 @@ pub(super) enum Ready {
 }
 
 impl<R> PartitionBuffer<R> {
-    pub(super) fn new(partition: TopicPartition, epoch: u64) -> Self {
+    /// Creates the buffer of an assigned partition. The lanes of `blocked` wait for handlers of earlier assignments.
+    pub(super) fn new(partition: TopicPartition, epoch: u64, blocked: ByHash<usize>) -> Self {
         Self {
             partition,
             epoch,
             prefix: Prefix::default(),
-            running: 0,
             bytes: 0,
+            running_bytes: 0,
             committed: None,
             is_paused: false,
-            started: BTreeMap::new(),
-            lanes: HashMap::default(),
+            blocked,
+            starts: Starts::default(),
+            lanes: Vec::new(),
+            places: ByHash::default(),
+            free: Vec::new(),
             ready: VecDeque::new(),
             is_closing: false,
         }
     }
 
-    /// Counts the records that can start.
+    /// Counts the lanes that can start.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Starts no more records.
+    /// Counts the runs.
+    pub(super) const fn running(&self) -> usize {
+        self.starts.count()
+    }
+
+    /// Returns when the oldest run was started.
+    pub(super) fn oldest_start(&self) -> Option<Instant> {
+        self.starts.oldest()
+    }
+
+    /// Starts no more runs.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
         self.ready.clear();
@@ -84,97 +117,120 @@ impl<R> PartitionBuffer<R> {
 
     /// Appends a record to its lane.
     pub(super) fn take(&mut self, job: Job<R>) -> Option<Ready> {
-        let number = job.lane;
         self.bytes += job.bytes;
-        if let Some(lane) = self.lanes.get_mut(&number) {
-            lane.rest.push_back(job);
-            return None;
-        }
-        self.lanes.insert(number, Lane { first: Some(job), rest: VecDeque::new(), is_backing_off: false });
-        self.make_ready(number)
-    }
-
-    /// Returns the next record to start.
-    pub(super) fn start(&mut self, now: Instant) -> Option<Job<R>> {
-        let number = self.ready.pop_front()?;
-        let mut job = self.lanes.get_mut(&number)?.first.take()?;
-        job.started = Some(now);
-        *self.started.entry(now).or_default() += 1;
-        self.running += 1;
-        Some(job)
-    }
-
-    /// Returns when the oldest running record was started.
-    pub(super) fn oldest_start(&self) -> Option<Instant> {
-        self.started.keys().next().copied()
-    }
-
-    /// Takes back a record that is done.
-    pub(super) fn done(&mut self, job: &Job<R>) -> Option<Ready> {
-        self.stopped(job);
-        self.bytes -= job.bytes;
-        self.prefix.done(job.number);
-        let lane = self.lanes.get_mut(&job.lane)?;
-        lane.first = lane.rest.pop_front();
-        if lane.first.is_none() {
-            self.lanes.remove(&job.lane);
-            return None;
-        }
-        self.make_ready(job.lane)
-    }
-
-    /// Takes back a record that is retried.
-    pub(super) fn retry(&mut self, job: Job<R>) {
-        self.stopped(&job);
-        if let Some(lane) = self.lanes.get_mut(&job.lane) {
-            lane.is_backing_off = true;
-            lane.first = Some(job);
-        }
-    }
-
-    /// Makes a lane ready whose backoff has ended.
-    pub(super) fn wake(&mut self, number: u64) -> Option<Ready> {
-        let lane = self.lanes.get_mut(&number).filter(|lane| lane.is_backing_off)?;
-        lane.is_backing_off = false;
-        self.make_ready(number)
-    }
-
-    fn stopped(&mut self, job: &Job<R>) {
-        self.running -= 1;
-        if let Some(Entry::Occupied(mut started)) = job.started.map(|started| self.started.entry(started)) {
-            *started.get_mut() -= 1;
-            if *started.get() == 0 {
-                started.remove();
+        let key = job.key;
+        match self.places.entry(key) {
+            Entry::Occupied(place) => {
+                if let Some(lane) = self.lanes.get_mut(*place.get()) {
+                    lane.records.push_back(job);
+                }
+                None
+            }
+            Entry::Vacant(vacant) => {
+                let free = self.free.pop();
+                let place = *vacant.insert(free.unwrap_or(self.lanes.len()));
+                if free.is_none() {
+                    self.lanes.push(Lane { key, state: State::Free, records: VecDeque::new() });
+                }
+                let is_blocked = !self.blocked.is_empty() && self.blocked.contains_key(&key);
+                let lane = self.lanes.get_mut(place)?;
+                lane.key = key;
+                lane.records.push_back(job);
+                if is_blocked {
+                    lane.state = State::Blocked;
+                    return None;
+                }
+                self.make_ready(place)
             }
         }
     }
 
-    fn make_ready(&mut self, number: u64) -> Option<Ready> {
+    /// Starts a run of the next lane, with at most `max` records. A record that failed before is a run of its own.
+    pub(super) fn start(&mut self, slot: usize, now: Instant, max: usize) -> Option<Run<R>> {
+        let place = self.ready.pop_front()?;
+        let lane = self.lanes.get_mut(place)?;
+        lane.state = State::Running;
+        let max = if lane.records.front()?.is_alone() { 1 } else { max };
+        let records = lane.records.iter().skip(1).take(max - 1).take_while(|job| !job.is_alone()).count() + 1;
+        let jobs: Vec<Job<R>> = lane.records.drain(..records).collect();
+        self.running_bytes += jobs.iter().map(|job| job.bytes).sum::<u64>();
+        self.starts.add(now);
+        let ticket = Ticket { slot, epoch: self.epoch, lane: place, key: lane.key, started: now };
+        Some(Run { ticket, jobs })
+    }
+
+    /// Takes a record of a run that is done.
+    pub(super) fn done(&mut self, job: &Job<R>) {
+        self.bytes -= job.bytes;
+        self.running_bytes -= job.bytes;
+        self.prefix.done(job.number);
+    }
+
+    /// Puts records of a run back, which come before all others of their lane.
+    pub(super) fn put_back(&mut self, ticket: &Ticket, jobs: impl DoubleEndedIterator<Item = Job<R>>) {
+        let Some(lane) = self.lanes.get_mut(ticket.lane) else { return };
+        for job in jobs.rev() {
+            self.running_bytes -= job.bytes;
+            lane.records.push_front(job);
+        }
+    }
+
+    /// Ends a run.
+    pub(super) fn end(&mut self, ticket: &Ticket) -> Option<Ready> {
+        self.starts.remove(ticket.started);
+        let lane = self.lanes.get_mut(ticket.lane)?;
+        if !lane.records.is_empty() {
+            return self.make_ready(ticket.lane);
+        }
+        lane.state = State::Free;
+        lane.records.shrink_to(KEPT_RECORDS);
+        self.places.remove(&ticket.key);
+        self.free.push(ticket.lane);
+        None
+    }
+
+    /// Ends a run whose first remaining record is retried.
+    pub(super) fn retry(&mut self, ticket: &Ticket) {
+        self.starts.remove(ticket.started);
+        if let Some(lane) = self.lanes.get_mut(ticket.lane) {
+            lane.state = State::BackingOff;
+        }
+    }
+
+    /// Makes a lane ready whose backoff has ended.
+    pub(super) fn wake(&mut self, place: usize) -> Option<Ready> {
+        self.lanes.get(place).filter(|lane| lane.state == State::BackingOff)?;
+        self.make_ready(place)
+    }
+
+    /// Takes notice that a handler of an earlier assignment has returned.
+    pub(super) fn unblock(&mut self, key: u64) -> Option<Ready> {
+        let Entry::Occupied(mut running) = self.blocked.entry(key) else { return None };
+        *running.get_mut() -= 1;
+        if *running.get() > 0 {
+            return None;
+        }
+        running.remove();
+        let place = *self.places.get(&key)?;
+        self.lanes.get(place).filter(|lane| lane.state == State::Blocked)?;
+        self.make_ready(place)
+    }
+
+    /// Returns when the runs were started, and the keys of their lanes.
+    pub(super) fn into_running(self) -> (Starts, impl Iterator<Item = u64>) {
+        let running = self.lanes.into_iter().filter(|lane| lane.state == State::Running);
+        (self.starts, running.map(|lane| lane.key))
+    }
+
+    fn make_ready(&mut self, place: usize) -> Option<Ready> {
+        if let Some(lane) = self.lanes.get_mut(place) {
+            lane.state = State::Ready;
+        }
         if self.is_closing {
             return None;
         }
         let ready = if self.ready.is_empty() { Ready::First } else { Ready::Another };
-        self.ready.push_back(number);
+        self.ready.push_back(place);
         Some(ready)
-    }
-}
-
-/// The number of a lane is a hash already and is not hashed again.
-#[derive(Debug, Default)]
-struct IdentityHasher(u64);
-
-impl Hasher for IdentityHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
     }
 }

@@ -9,21 +9,27 @@
 //! This module decides which buffered record starts, which waits, what is done, and which partitions are paused. It has
 //! no clock, no Kafka client and no handler. Invariants:
 //!
-//! - **One at a time.** Of the records of one key in a partition at most one is running, in the order of their offsets.
-//!   A record in its backoff delays later records of its key and no others.
+//! - **One at a time.** A lane has at most one run: consecutive records that are handed over together and are handled
+//!   in the order of their offsets. A record in its backoff delays later records of its key and no others. This holds
+//!   across assignments: if a partition comes back while a handler of its previous assignment still runs, the lane of
+//!   that key waits.
 //! - **Prefix.** The position of a partition never passes a record that is not done.
-//! - **Bounded.** At most `max_concurrency` records run at once. A partition with `max_buffered_records` records is
+//! - **Bounded.** At most `max_concurrency` handlers run at once. A partition with `max_buffered_records` records is
 //!   full. When all partitions together hold `max_buffered_bytes` bytes, every partition is full. The caller pauses
-//!   full partitions.
+//!   full partitions. Handlers of revoked partitions and their bytes count until they return.
 //! - **Fair.** A third of the bytes is divided evenly among the partitions. A partition above its share is full when
 //!   the other two thirds are used. A partition below its share continues, whatever the others hold.
-//! - **Revoked records do not count.** A record that returns after its partition was revoked changes nothing.
+//! - **Revoked records do not count.** A run that returns after its partition was revoked changes no position.
 //!
 //! A lane is identified by a hash of the key. Two keys with the same hash share a lane, which costs speed and breaks
-//! nothing. A record without a key has a lane of its own.
+//! nothing. A record without a key has a lane of its own, which is identified by its offset.
 
 mod buffer;
+mod by_hash;
 mod job;
+mod limits;
+mod revoked;
+mod starts;
 #[cfg(test)]
 mod tests;
 
@@ -33,34 +39,22 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::consumer::topic_partition::TopicPartition;
 
 use buffer::PartitionBuffer;
 use buffer::Ready;
+use limits::Load;
+use revoked::Revoked;
 
 pub(crate) use job::Job;
-
-/// How many records run and are buffered at once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Records in handlers, of all partitions.
-    pub(crate) max_concurrency: usize,
-    /// Buffered records per partition.
-    pub(crate) max_buffered_records: usize,
-    /// Buffered bytes of all partitions.
-    pub(crate) max_buffered_bytes: u64,
-}
-
-/// Which partitions to pause and to resume.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Balance {
-    /// These became full.
-    pub(crate) pause: Vec<TopicPartition>,
-    /// These were full and are half empty again.
-    pub(crate) resume: Vec<TopicPartition>,
-}
+pub(crate) use job::LastJob;
+pub(crate) use job::Run;
+pub(crate) use job::Ticket;
+pub(crate) use limits::Balance;
+pub(crate) use limits::Limits;
 
 /// The buffered records of all assigned partitions.
 #[derive(Debug)]
@@ -74,14 +68,17 @@ pub(crate) struct Lanes<R> {
     /// The slots with ready records, each once. The first one is next.
     turns: VecDeque<usize>,
     /// Retries by time: when, and the slot, epoch and lane.
-    retries: BinaryHeap<Reverse<(Instant, usize, u64, u64)>>,
+    retries: BinaryHeap<Reverse<(Instant, usize, u64, usize)>>,
+    revoked: Revoked,
+    /// The number of runs, those of revoked partitions included.
     running: usize,
+    /// The number of buffered bytes, those in runs of revoked partitions included.
     bytes: u64,
     /// A partition may have become full since the last call of `balance`.
     may_be_full: bool,
     /// The number of paused partitions.
     paused: usize,
-    /// Counts assignments. A record that returns from an earlier assignment of its partition has another epoch.
+    /// Counts assignments. A run that returns from an earlier assignment of its partition has another epoch.
     epoch: u64,
 }
 
@@ -95,6 +92,7 @@ impl<R> Lanes<R> {
             last: 0,
             turns: VecDeque::new(),
             retries: BinaryHeap::new(),
+            revoked: Revoked::default(),
             running: 0,
             bytes: 0,
             may_be_full: false,
@@ -112,8 +110,9 @@ impl<R> Lanes<R> {
         if free.is_none() {
             self.slots.push(None);
         }
+        let blocked = self.revoked.running(&partition);
         if let Some(entry) = self.slots.get_mut(slot) {
-            *entry = Some(PartitionBuffer::new(partition.clone(), self.epoch));
+            *entry = Some(PartitionBuffer::new(partition.clone(), self.epoch, blocked));
         }
         self.assigned.insert(partition, slot);
     }
@@ -125,22 +124,25 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// Starts no more records of a partition. Running ones can finish.
+    /// Starts no more runs of a partition. Running ones can finish.
     pub(crate) fn close(&mut self, partition: &TopicPartition) {
         if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
             buffer.close();
         }
     }
 
-    /// Removes a revoked partition. Returns how many of its records are still in handlers.
+    /// Removes a revoked partition. Returns how many of its handlers still run. Until they return, they count in the
+    /// limits, and their keys wait if the partition is assigned again.
     pub(crate) fn revoke(&mut self, partition: &TopicPartition) -> usize {
         let Some(slot) = self.assigned.remove(partition) else { return 0 };
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::take) else { return 0 };
-        self.bytes -= buffer.bytes;
-        self.running -= buffer.running;
+        let (running, epoch) = (buffer.running(), buffer.epoch);
+        self.bytes -= buffer.bytes - buffer.running_bytes;
         self.paused -= usize::from(buffer.is_paused);
         self.turns.retain(|turn| *turn != slot);
-        buffer.running
+        let (starts, keys) = buffer.into_running();
+        self.revoked.add(epoch, partition.clone(), starts, keys);
+        running
     }
 
     /// Buffers a record. Returns whether its partition is assigned; if not, the record is dropped.
@@ -154,60 +156,82 @@ impl<R> Lanes<R> {
     ) -> bool {
         let Some(slot) = self.slot(partition) else { return false };
         self.last = slot;
-        let hash = key.map(|key| self.hasher.hash_one(key));
+        // A record without a key that is delivered twice waits for itself.
+        let key = key.map_or_else(|| self.hasher.hash_one(offset), |key| self.hasher.hash_one(key));
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = buffer.prefix.received(offset);
-        let lane = hash.unwrap_or_else(|| self.hasher.hash_one(number));
-        let ready = buffer.take(Job {
-            record,
-            attempts: 0,
-            transient_failures: 0,
-            started: None,
-            slot,
-            epoch: buffer.epoch,
-            number,
-            lane,
-            bytes,
-        });
+        let took = Duration::ZERO;
+        let (attempts, transient_failures, is_alone) = (0, 0, false);
+        let ready = buffer.take(Job { record, attempts, transient_failures, took, is_alone, number, key, bytes });
         self.bytes += bytes;
         let (buffered_bytes, buffered_records) = (buffer.bytes, buffer.prefix.held());
-        self.may_be_full |= self.is_full(buffered_bytes, buffered_records);
+        self.may_be_full |= self.limits.is_full(self.load(), buffered_bytes, buffered_records);
         self.take_turn(slot, ready);
         true
     }
 
-    /// Returns the next record to start. The partitions take turns.
-    pub(crate) fn start(&mut self, now: Instant) -> Option<Job<R>> {
+    /// Returns the next run to start. The partitions take turns.
+    pub(crate) fn start(&mut self, now: Instant) -> Option<Run<R>> {
         self.wake(now);
         while self.running < self.limits.max_concurrency {
             let slot = self.turns.pop_front()?;
             let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
-            let job = buffer.start(now);
+            let run = buffer.start(slot, now, self.limits.max_run);
             if buffer.ready() > 0 {
                 self.turns.push_back(slot);
             }
-            if job.is_some() {
+            if run.is_some() {
                 self.running += 1;
-                return job;
+                return run;
             }
         }
         None
     }
 
-    /// Takes back a record that is done.
-    pub(crate) fn done(&mut self, job: &Job<R>) {
-        let Some(buffer) = self.returned(job) else { return };
-        let ready = buffer.done(job);
-        self.bytes -= job.bytes;
-        self.take_turn(job.slot, ready);
+    /// Returns whether the partition of a run is still assigned. If not, what its handler returned does not count, and
+    /// only `end_late` may be called.
+    pub(crate) fn is_current(&self, ticket: &Ticket) -> bool {
+        self.slots.get(ticket.slot).and_then(Option::as_ref).is_some_and(|buffer| buffer.epoch == ticket.epoch)
     }
 
-    /// Takes back a record that is retried at a given time.
-    pub(crate) fn retry(&mut self, job: Job<R>, at: Instant) {
-        let (slot, epoch, lane) = (job.slot, job.epoch, job.lane);
-        let Some(buffer) = self.returned(&job) else { return };
-        buffer.retry(job);
-        self.retries.push(Reverse((at, slot, epoch, lane)));
+    /// Takes a record of a run that is done.
+    pub(crate) fn done(&mut self, ticket: &Ticket, job: &Job<R>) {
+        let Some(buffer) = self.current(ticket) else { return };
+        buffer.done(job);
+        self.bytes -= job.bytes;
+    }
+
+    /// Puts the records of a run back that are not done. They come before all others of their lane.
+    pub(crate) fn put_back(&mut self, ticket: &Ticket, jobs: impl DoubleEndedIterator<Item = Job<R>>) {
+        if let Some(buffer) = self.current(ticket) {
+            buffer.put_back(ticket, jobs);
+        }
+    }
+
+    /// Ends a run. Every record of it was done or put back.
+    pub(crate) fn end(&mut self, ticket: &Ticket) {
+        let Some(buffer) = self.current(ticket) else { return };
+        let ready = buffer.end(ticket);
+        self.running -= 1;
+        self.take_turn(ticket.slot, ready);
+    }
+
+    /// Ends a run. The first record that was put back is retried at a given time.
+    pub(crate) fn retry(&mut self, ticket: &Ticket, at: Instant) {
+        let Some(buffer) = self.current(ticket) else { return };
+        buffer.retry(ticket);
+        self.running -= 1;
+        self.retries.push(Reverse((at, ticket.slot, ticket.epoch, ticket.lane)));
+    }
+
+    /// Ends a run whose partition was revoked meanwhile, with the records that have returned with it.
+    pub(crate) fn end_late(&mut self, ticket: &Ticket, jobs: &[Job<R>]) {
+        let Some(partition) = self.revoked.end(ticket) else { return };
+        self.running -= 1;
+        self.bytes -= jobs.iter().map(|job| job.bytes).sum::<u64>();
+        let Some(slot) = self.slot(&partition) else { return };
+        let ready = self.slot_mut(slot).and_then(|buffer| buffer.unblock(ticket.key));
+        self.take_turn(slot, ready);
     }
 
     /// Returns the positions that have changed since the last call, to be committed.
@@ -254,18 +278,17 @@ impl<R> Lanes<R> {
         }
         self.may_be_full = false;
         let mut balance = Balance::default();
-        let mut slots = std::mem::take(&mut self.slots);
-        for buffer in slots.iter_mut().flatten() {
+        let (limits, load) = (self.limits, self.load());
+        for buffer in self.slots.iter_mut().flatten() {
             let (bytes, records) = (buffer.bytes, buffer.prefix.held());
-            if !buffer.is_paused && self.is_full(bytes, records) {
+            if !buffer.is_paused && limits.is_full(load, bytes, records) {
                 buffer.is_paused = true;
                 balance.pause.push(buffer.partition.clone());
-            } else if buffer.is_paused && self.has_room(bytes, records) {
+            } else if buffer.is_paused && limits.has_room(load, bytes, records) {
                 buffer.is_paused = false;
                 balance.resume.push(buffer.partition.clone());
             }
         }
-        self.slots = slots;
         self.paused = self.paused + balance.pause.len() - balance.resume.len();
         (balance != Balance::default()).then_some(balance)
     }
@@ -275,23 +298,8 @@ impl<R> Lanes<R> {
         self.may_be_full
     }
 
-    /// Returns whether a partition that buffers this much is full.
-    fn is_full(&self, bytes: u64, records: usize) -> bool {
-        let Limits { max_buffered_records, max_buffered_bytes, .. } = self.limits;
-        let is_over_share = bytes >= self.share() && self.bytes >= max_buffered_bytes / 3 * 2;
-        records >= max_buffered_records || self.bytes >= max_buffered_bytes || is_over_share
-    }
-
-    /// Returns whether a paused partition that buffers this much can be resumed.
-    fn has_room(&self, bytes: u64, records: usize) -> bool {
-        let Limits { max_buffered_records, max_buffered_bytes, .. } = self.limits;
-        let is_under_share = bytes <= self.share() / 2 && self.bytes < max_buffered_bytes;
-        records <= max_buffered_records / 2 && (is_under_share || self.bytes <= max_buffered_bytes / 3)
-    }
-
-    /// The bytes that each partition may buffer, whatever the others do.
-    fn share(&self) -> u64 {
-        self.limits.max_buffered_bytes / 3 / (self.assigned.len().max(1) as u64)
+    fn load(&self) -> Load {
+        Load { partitions: self.assigned.len(), bytes: self.bytes }
     }
 
     #[cfg(test)]
@@ -304,7 +312,7 @@ impl<R> Lanes<R> {
         self.slots.iter().flatten().filter(|buffer| buffer.is_paused).map(|buffer| &buffer.partition)
     }
 
-    /// Returns whether further records would only wait: `max_concurrency` records run, and as many lanes are ready.
+    /// Returns whether further records would only wait: `max_concurrency` handlers run, and as many lanes are ready.
     pub(crate) fn is_saturated(&self) -> bool {
         let ready = self.turns.iter().filter_map(|slot| self.slots.get(*slot)?.as_ref()).map(PartitionBuffer::ready);
         self.running >= self.limits.max_concurrency && ready.sum::<usize>() >= self.limits.max_concurrency
@@ -315,22 +323,27 @@ impl<R> Lanes<R> {
         self.assigned.keys()
     }
 
-    /// Returns the number of records in handlers.
+    /// Returns a small number of an assigned partition, and the number of its assignment.
+    pub(crate) fn assignment(&self, partition: &TopicPartition) -> Option<(usize, u64)> {
+        let slot = self.slot(partition)?;
+        Some((slot, self.slots.get(slot)?.as_ref()?.epoch))
+    }
+
+    /// Returns the number of running handlers, those of revoked partitions included.
     pub(crate) const fn running(&self) -> usize {
         self.running
     }
 
-    /// Returns the number of records of a partition in handlers.
+    /// Returns the number of running handlers of an assigned partition.
     pub(crate) fn running_of(&self, partition: &TopicPartition) -> usize {
-        self.buffer(partition).map_or(0, |buffer| buffer.running)
+        self.buffer(partition).map_or(0, PartitionBuffer::running)
     }
 
-    /// Returns the partition with the oldest running record, and when that was started.
+    /// Returns the partition with the oldest run, and when that was started.
     pub(crate) fn oldest_running(&self) -> Option<(&TopicPartition, Instant)> {
         let buffers = self.slots.iter().flatten();
-        buffers
-            .filter_map(|buffer| Some((&buffer.partition, buffer.oldest_start()?)))
-            .min_by_key(|(_, started)| *started)
+        let assigned = buffers.filter_map(|buffer| Some((&buffer.partition, buffer.oldest_start()?)));
+        assigned.chain(self.revoked.oldest()).min_by_key(|(_, started)| *started)
     }
 
     /// Returns the number of buffered records, of all partitions.
@@ -338,7 +351,7 @@ impl<R> Lanes<R> {
         self.slots.iter().flatten().map(|buffer| buffer.prefix.held()).sum()
     }
 
-    /// Returns the number of buffered bytes, of all partitions.
+    /// Returns the number of buffered bytes of all partitions, those in handlers of revoked partitions included.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -357,11 +370,9 @@ impl<R> Lanes<R> {
         self.slots.get_mut(slot)?.as_mut()
     }
 
-    /// Takes a record out of its handler. Returns nothing if the partition was revoked meanwhile.
-    fn returned(&mut self, job: &Job<R>) -> Option<&mut PartitionBuffer<R>> {
-        let buffer = self.slots.get_mut(job.slot)?.as_mut().filter(|buffer| buffer.epoch == job.epoch)?;
-        self.running -= 1;
-        Some(buffer)
+    /// Returns the buffer of a run's partition, unless that was revoked meanwhile.
+    fn current(&mut self, ticket: &Ticket) -> Option<&mut PartitionBuffer<R>> {
+        self.slot_mut(ticket.slot).filter(|buffer| buffer.epoch == ticket.epoch)
     }
 
     /// Queues a partition that had no ready records before.

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_concurrency: 4, max_buffered_records: 10, max_buffered_bytes: 1_000 };
+mod sequences;
+
+const LIMITS: Limits = Limits { max_concurrency: 4, max_run: 1, max_buffered_records: 10, max_buffered_bytes: 1_000 };
 
 fn partition(number: i32) -> TopicPartition {
     TopicPartition::new("t", number)
@@ -23,8 +25,25 @@ fn take(lanes: &mut Lanes<i64>, number: i32, offset: i64, key: &str) -> bool {
     lanes.take(&partition(number), offset, Some(key.as_bytes()), 10, offset)
 }
 
-fn started(lanes: &mut Lanes<i64>, now: Instant) -> Vec<Job<i64>> {
+fn started(lanes: &mut Lanes<i64>, now: Instant) -> Vec<Run<i64>> {
     std::iter::from_fn(|| lanes.start(now)).collect()
+}
+
+/// Every record of the run is done.
+fn done<R>(lanes: &mut Lanes<R>, run: Run<R>) {
+    run.jobs.iter().for_each(|job| lanes.done(&run.ticket, job));
+    lanes.end(&run.ticket);
+}
+
+/// The first record of the run has failed.
+fn retry<R>(lanes: &mut Lanes<R>, mut run: Run<R>, at: Instant) {
+    run.jobs[0].attempts += 1;
+    lanes.put_back(&run.ticket, run.jobs.into_iter());
+    lanes.retry(&run.ticket, at);
+}
+
+fn records<R: Copy>(runs: &[Run<R>]) -> Vec<R> {
+    runs.iter().flat_map(|run| &run.jobs).map(|job| job.record).collect()
 }
 
 #[test]
@@ -34,11 +53,11 @@ fn many_keys_run_at_once_and_one_key_in_order() {
     for (offset, key) in ["a", "b", "a", "c", "a"].into_iter().enumerate() {
         take(&mut lanes, 0, offset as i64, key);
     }
-    let mut jobs = started(&mut lanes, now);
-    assert_eq!(jobs.iter().map(|job| job.record).collect::<Vec<_>>(), [0, 1, 3]);
+    let mut runs = started(&mut lanes, now);
+    assert_eq!(records(&runs), [0, 1, 3]);
     assert!(started(&mut lanes, now).is_empty());
-    lanes.done(&jobs.remove(0));
-    assert_eq!(started(&mut lanes, now).iter().map(|job| job.record).collect::<Vec<_>>(), [2]);
+    done(&mut lanes, runs.remove(0));
+    assert_eq!(records(&started(&mut lanes, now)), [2]);
     assert_eq!(lanes.position(&partition(0)), Some(1));
 }
 
@@ -49,19 +68,18 @@ fn a_retry_holds_back_its_own_key_and_no_other() {
     for (offset, key) in ["a", "a", "b"].into_iter().enumerate() {
         take(&mut lanes, 0, offset as i64, key);
     }
-    let mut jobs = started(&mut lanes, now);
-    let (b, a) = (jobs.remove(1), jobs.remove(0));
+    let mut runs = started(&mut lanes, now);
+    let (b, a) = (runs.remove(1), runs.remove(0));
     let later = now + Duration::from_secs(1);
-    lanes.retry(a, later);
-    lanes.done(&b);
+    retry(&mut lanes, a, later);
+    done(&mut lanes, b);
     assert!(started(&mut lanes, now).is_empty(), "a waits, and its second record behind it");
     assert_eq!(lanes.wakes_at(), Some(later));
-    let again = started(&mut lanes, later);
-    assert_eq!(again.iter().map(|job| job.record).collect::<Vec<_>>(), [0]);
-    assert_eq!(lanes.position(&partition(0)), None);
-    lanes.done(&again[0]);
-    let last = started(&mut lanes, later);
-    lanes.done(&last[0]);
+    let again = lanes.start(later).unwrap();
+    assert_eq!((again.jobs[0].record, lanes.position(&partition(0))), (0, None));
+    done(&mut lanes, again);
+    let last = lanes.start(later).unwrap();
+    done(&mut lanes, last);
     assert_eq!(lanes.position(&partition(0)), Some(3));
 }
 
@@ -72,28 +90,94 @@ fn a_busy_partition_does_not_keep_another_waiting() {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }
     take(&mut lanes, 1, 100, "x");
-    let jobs = started(&mut lanes, Instant::now());
-    assert_eq!(jobs.iter().map(|job| job.record).collect::<Vec<_>>(), [0, 100]);
+    assert_eq!(records(&started(&mut lanes, Instant::now())), [0, 100]);
 }
 
 #[test]
-fn i5_a_record_that_returns_after_its_partition_was_revoked_changes_nothing() {
+fn i5_a_run_that_returns_after_its_partition_was_revoked_moves_no_position_and_counts_until_then() {
     let mut lanes = lanes(LIMITS);
     take(&mut lanes, 0, 0, "a");
-    let jobs = started(&mut lanes, Instant::now());
+    take(&mut lanes, 0, 1, "a");
+    let now = Instant::now();
+    let run = lanes.start(now).unwrap();
     assert_eq!(lanes.revoke(&partition(0)), 1);
     assert!(!take(&mut lanes, 0, 1, "a"), "it is not assigned");
+    assert_eq!((lanes.running(), lanes.bytes()), (1, 10), "what was only buffered is gone");
+    assert_eq!(lanes.oldest_running(), Some((&partition(0), now)));
     lanes.assign(partition(0));
-    lanes.done(&jobs[0]);
+    assert!(!lanes.is_current(&run.ticket));
+    lanes.end_late(&run.ticket, &run.jobs);
+    lanes.end_late(&run.ticket, &run.jobs);
     assert_eq!((lanes.position(&partition(0)), lanes.running(), lanes.bytes()), (None, 0, 0));
+}
+
+#[test]
+fn i5_a_key_whose_handler_outlived_its_assignment_waits_for_it_and_other_keys_do_not() {
+    let mut lanes = lanes(LIMITS);
+    take(&mut lanes, 0, 0, "a");
+    let now = Instant::now();
+    let first = lanes.start(now).unwrap();
+    let again = |lanes: &mut Lanes<i64>| {
+        lanes.assign(partition(0));
+        take(lanes, 0, 0, "a");
+        take(lanes, 0, 1, "b");
+        records(&started(lanes, now))
+    };
+    assert_eq!(again(&mut lanes), [1]);
+    // It is revoked and assigned once more: `a` still runs, and so does `b`.
+    assert_eq!(again(&mut lanes), [0_i64; 0]);
+    lanes.end_late(&first.ticket, &first.jobs);
+    assert_eq!(records(&started(&mut lanes, now)), [0]);
+}
+
+#[test]
+fn i5_handlers_of_revoked_partitions_leave_no_room_for_more_than_the_limit() {
+    let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
+    let now = Instant::now();
+    let mut late = Vec::new();
+    for offset in 0..20 {
+        for key in ["a", "b", "c"] {
+            take(&mut lanes, 0, offset, &format!("{key}{offset}"));
+        }
+        late.extend(started(&mut lanes, now));
+        assert_eq!((late.len(), lanes.running()), (2, 2));
+        lanes.assign(partition(0));
+    }
+    take(&mut lanes, 0, 100, "z");
+    let first = late.remove(0);
+    lanes.end_late(&first.ticket, &first.jobs);
+    assert_eq!(records(&started(&mut lanes, now)), [100]);
+}
+
+#[test]
+fn a_run_holds_consecutive_records_of_one_key_and_what_was_not_started_keeps_its_place() {
+    let mut lanes = lanes(Limits { max_run: 3, ..LIMITS });
+    let now = Instant::now();
+    for (offset, key) in ["a", "b", "a", "a", "a"].into_iter().enumerate() {
+        take(&mut lanes, 0, offset as i64, key);
+    }
+    let mut run = lanes.start(now).unwrap();
+    assert_eq!(run.jobs.iter().map(|job| job.record).collect::<Vec<_>>(), [0, 2, 3]);
+    // The first record is done, the second one has failed, and the third one was not started.
+    let first = run.jobs.remove(0);
+    lanes.done(&run.ticket, &first);
+    assert_eq!(lanes.position(&partition(0)), Some(1));
+    let later = now + Duration::from_secs(1);
+    retry(&mut lanes, run, later);
+    assert_eq!(records(&started(&mut lanes, now)), [1], "the other key");
+    let again = lanes.start(later).unwrap();
+    assert_eq!(again.jobs.iter().map(|job| (job.record, job.attempts)).collect::<Vec<_>>(), [(2, 1)], "alone");
+    done(&mut lanes, again);
+    let last = lanes.start(later).unwrap();
+    assert_eq!(last.jobs.iter().map(|job| (job.record, job.attempts)).collect::<Vec<_>>(), [(3, 0), (4, 0)]);
 }
 
 #[test]
 fn a_position_is_given_once_and_again_if_its_commit_did_not_land() {
     let mut lanes = lanes(LIMITS);
     take(&mut lanes, 0, 7, "a");
-    let job = lanes.start(Instant::now()).unwrap();
-    lanes.done(&job);
+    let run = lanes.start(Instant::now()).unwrap();
+    done(&mut lanes, run);
     let moved = vec![(partition(0), 8)];
     assert_eq!(lanes.take_positions(), moved);
     lanes.committed(&partition(0), 8);
@@ -115,9 +199,9 @@ fn the_longest_running_is_known_until_it_comes_back() {
     take(&mut lanes, 1, 0, "a");
     let second = lanes.start(later).unwrap();
     assert_eq!(lanes.oldest_running(), Some((&partition(0), now)));
-    lanes.done(&first);
+    done(&mut lanes, first);
     assert_eq!(lanes.oldest_running(), Some((&partition(1), later)));
-    lanes.retry(second, later);
+    retry(&mut lanes, second, later);
     assert_eq!(lanes.oldest_running(), None);
 }
 
@@ -127,9 +211,9 @@ fn i15_where_a_partition_begins_is_committed_before_anything_is_done() {
     lanes.begin(&partition(0), 100);
     assert_eq!(lanes.take_positions(), [(partition(0), 100)]);
     take(&mut lanes, 0, 103, "a");
-    let job = lanes.start(Instant::now()).unwrap();
+    let run = lanes.start(Instant::now()).unwrap();
     assert_eq!(lanes.position(&partition(0)), Some(100));
-    lanes.done(&job);
+    done(&mut lanes, run);
     assert_eq!(lanes.take_positions(), [(partition(0), 104)]);
 }
 
@@ -138,11 +222,11 @@ fn i3_a_closing_partition_ends_what_runs_and_starts_nothing() {
     let mut lanes = lanes(LIMITS);
     take(&mut lanes, 0, 0, "a");
     take(&mut lanes, 0, 1, "a");
-    let jobs = started(&mut lanes, Instant::now());
+    let run = lanes.start(Instant::now()).unwrap();
     take(&mut lanes, 0, 2, "b");
     lanes.close(&partition(0));
     take(&mut lanes, 0, 3, "c");
-    lanes.done(&jobs[0]);
+    done(&mut lanes, run);
     assert!(started(&mut lanes, Instant::now()).is_empty());
     assert_eq!((lanes.running_of(&partition(0)), lanes.position(&partition(0))), (0, Some(1)));
 }
@@ -160,14 +244,14 @@ fn a_partition_is_full_by_count_and_all_are_by_bytes() {
     assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(1)], resume: vec![] }));
     let now = Instant::now();
     for _ in 0..2 {
-        started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
+        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
     }
     assert_eq!(lanes.balance(), Some(Balance { pause: vec![], resume: vec![partition(1)] }));
     for _ in 0..2 {
-        started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
+        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
     }
     assert_eq!(lanes.balance(), None, "more than half is there");
-    started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
+    started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
     assert_eq!(lanes.balance(), Some(Balance { pause: vec![], resume: vec![partition(0)] }));
     assert!(!lanes.is_paused(&partition(0)));
 }
@@ -190,7 +274,7 @@ fn a_stuck_key_that_holds_much_memory_pauses_no_other_partition() {
         assert!(!lanes.is_paused(&partition(1)), "at {offset}");
         lanes.take(&partition(1), offset, None, 60, 0);
         most = most.max(lanes.bytes());
-        started(&mut lanes, now).iter().for_each(|job| lanes.done(job));
+        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
         lanes.balance();
     }
     assert!(most <= LIMITS.max_buffered_bytes && partitions > 1, "{most}");
@@ -217,113 +301,10 @@ fn lanes_are_saturated_when_as_many_are_ready_as_can_run() {
         take(&mut lanes, 0, offset, &format!("k{offset}"));
     }
     assert!(!lanes.is_saturated(), "nothing runs");
-    let jobs = started(&mut lanes, Instant::now());
+    let mut runs = started(&mut lanes, Instant::now());
     assert!(!lanes.is_saturated(), "one is ready, and two can run");
     take(&mut lanes, 1, 0, "x");
     assert!(lanes.is_saturated());
-    lanes.done(&jobs[0]);
+    done(&mut lanes, runs.remove(0));
     assert!(!lanes.is_saturated());
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Take(i32, u8),
-    Start,
-    Done(prop::sample::Index),
-    Retry(prop::sample::Index),
-    Wait,
-    Revoke(i32),
-    Assign(i32),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (0..2, 0_u8..4).prop_map(|(partition, key)| Step::Take(partition, key)),
-        6 => Just(Step::Start),
-        5 => any::<prop::sample::Index>().prop_map(Step::Done),
-        2 => any::<prop::sample::Index>().prop_map(Step::Retry),
-        1 => Just(Step::Wait),
-        1 => (0..2).prop_map(Step::Revoke),
-        1 => (0..2).prop_map(Step::Assign),
-    ]
-}
-
-/// Partition, epoch, key and offset of a record.
-type Entry = (i32, u64, u8, i64);
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    #[test]
-    fn no_sequence_runs_two_of_a_key_or_swaps_them_or_passes_one(steps in prop::collection::vec(step(), 1..150)) {
-        let mut lanes: Lanes<Entry> = Lanes::new(LIMITS);
-        let mut now = Instant::now();
-        let mut epochs = [None, None];
-        let (mut epoch, mut offset) = (0, 0);
-        let mut running: Vec<Job<Entry>> = Vec::new();
-        let mut open: Vec<Entry> = Vec::new();
-        for step in steps {
-            match step {
-                Step::Take(number, key) => {
-                    offset += 1;
-                    if let Some(epoch) = epochs[number as usize] {
-                        let entry = (number, epoch, key, offset);
-                        prop_assert!(lanes.take(&partition(number), offset, Some(&[key]), 1, entry));
-                        open.push(entry);
-                    }
-                }
-                Step::Start => if let Some(job) = lanes.start(now) {
-                    let (number, epoch, key, at) = job.record;
-                    prop_assert_eq!(epochs[number as usize], Some(epoch), "the partition is assigned");
-                    let same = |entry: &&Entry| (entry.0, entry.1, entry.2) == (number, epoch, key);
-                    prop_assert_eq!(open.iter().find(same).map(|entry| entry.3), Some(at), "the oldest of its key");
-                    prop_assert!(!running.iter().map(|job| &job.record).any(|entry| same(&entry)), "one at a time");
-                    running.push(job);
-                },
-                Step::Done(index) if !running.is_empty() => {
-                    let job = running.swap_remove(index.index(running.len()));
-                    lanes.done(&job);
-                    open.retain(|entry| *entry != job.record);
-                }
-                Step::Retry(index) if !running.is_empty() => {
-                    let job = running.swap_remove(index.index(running.len()));
-                    lanes.retry(job, now + Duration::from_millis(5));
-                }
-                Step::Wait => now += Duration::from_millis(10),
-                Step::Revoke(number) => {
-                    lanes.revoke(&partition(number));
-                    if let Some(gone) = epochs[number as usize].take() {
-                        open.retain(|entry| (entry.0, entry.1) != (number, gone));
-                    }
-                }
-                Step::Assign(number) => {
-                    if let Some(gone) = epochs[number as usize] {
-                        open.retain(|entry| (entry.0, entry.1) != (number, gone));
-                    }
-                    epoch += 1;
-                    epochs[number as usize] = Some(epoch);
-                    lanes.assign(partition(number));
-                }
-                Step::Done(_) | Step::Retry(_) => {}
-            }
-            let assigned = running.iter().filter(|job| epochs[job.record.0 as usize] == Some(job.record.1)).count();
-            prop_assert_eq!(lanes.running(), assigned);
-            for number in 0..2 {
-                if let Some(position) = lanes.position(&partition(number)) {
-                    let is_passed = |entry: &Entry| entry.0 == number && entry.3 < position;
-                    prop_assert!(!open.iter().any(is_passed), "a record was passed");
-                }
-            }
-        }
-        // Nothing is stuck: everything that is open runs to its end.
-        for job in running.drain(..) {
-            lanes.retry(job, now);
-        }
-        now += Duration::from_secs(1);
-        while let Some(job) = lanes.start(now) {
-            lanes.done(&job);
-            open.retain(|entry| *entry != job.record);
-        }
-        prop_assert!(open.is_empty(), "{open:?} never ran");
-    }
 }

@@ -1,0 +1,53 @@
+//! How much runs and is buffered at once, and which partitions are full.
+
+use crate::consumer::topic_partition::TopicPartition;
+
+/// How much runs and is buffered at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Handlers of all partitions.
+    pub(crate) max_concurrency: usize,
+    /// Records per run.
+    pub(crate) max_run: usize,
+    /// Buffered records per partition.
+    pub(crate) max_buffered_records: usize,
+    /// Buffered bytes of all partitions.
+    pub(crate) max_buffered_bytes: u64,
+}
+
+/// Which partitions to pause and to resume.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Balance {
+    /// These became full.
+    pub(crate) pause: Vec<TopicPartition>,
+    /// These were full and are half empty again.
+    pub(crate) resume: Vec<TopicPartition>,
+}
+
+/// What all partitions together buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) partitions: usize,
+    pub(super) bytes: u64,
+}
+
+impl Limits {
+    /// Returns whether a partition that buffers this much is full.
+    pub(super) fn is_full(&self, load: Load, bytes: u64, records: usize) -> bool {
+        let Self { max_buffered_records, max_buffered_bytes, .. } = *self;
+        let is_over_share = bytes >= self.share(load) && load.bytes >= max_buffered_bytes / 3 * 2;
+        records >= max_buffered_records || load.bytes >= max_buffered_bytes || is_over_share
+    }
+
+    /// Returns whether a paused partition that buffers this much can be resumed.
+    pub(super) fn has_room(&self, load: Load, bytes: u64, records: usize) -> bool {
+        let Self { max_buffered_records, max_buffered_bytes, .. } = *self;
+        let is_under_share = bytes <= self.share(load) / 2 && load.bytes < max_buffered_bytes;
+        records <= max_buffered_records / 2 && (is_under_share || load.bytes <= max_buffered_bytes / 3)
+    }
+
+    /// The bytes that each partition may buffer, whatever the others do.
+    fn share(&self, load: Load) -> u64 {
+        self.max_buffered_bytes / 3 / (load.partitions.max(1) as u64)
+    }
+}
