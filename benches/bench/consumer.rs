@@ -2,8 +2,9 @@
 //!
 //! With handlers that do nothing, what is measured is the runtime itself: lanes, tasks, outcomes, positions. The bare
 //! loop looks at no header and keeps nothing, so a second one makes each record its own, as a program that hands it to
-//! a task must. With handlers that wait a millisecond, what is measured is what lanes are for; the bare loop then deals
-//! with one record at a time, and only with as many as fit into a moment.
+//! a task must. With one key, what is measured is how soon the next record of a lane starts. With handlers that wait a
+//! millisecond, what is measured is what lanes are for; the bare loop then deals with one record at a time, and only
+//! with as many as fit into a moment.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -41,6 +42,9 @@ use crate::subjects;
 const TOPIC: &str = "consume";
 const EVENTS: u32 = 1_000_000;
 const KEYS: u32 = 1_000;
+/// The topic whose events have all the same key.
+const ONE_KEY: &str = "consume-one-key";
+const ONE_KEY_EVENTS: u32 = 500_000;
 /// Events of the runtime's runs with handlers that wait.
 const WAITING: u32 = 200_000;
 const WAIT: Duration = Duration::from_millis(1);
@@ -63,19 +67,33 @@ impl Run {
 /// A name, which subject is its floor, and what consumes as a group of that name.
 type Subject<'s> = (&'s str, usize, &'s dyn Fn(&str) -> Run);
 
+/// What is compared, of which subject with which floor, and the least that it should be.
+const GOALS: [(&str, usize, Option<usize>, f64); 4] = [
+    ("of the poll loop", 2, Some(0), 0.6),
+    ("of the poll loop, owning", 2, Some(1), 1.0),
+    ("one key, events/s", 4, None, 100_000.0),
+    ("1 ms, of the poll loop", 6, Some(5), 200.0),
+];
+
 pub(crate) fn compare(options: &Options, kafka: &Kafka) {
-    let (events, waiting) = (options.scaled(EVENTS), options.scaled(WAITING));
-    kafka.create_topic(TOPIC, PARTITIONS);
-    kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
-    fill(&kafka.bootstrap(), events);
+    let (events, hot, waiting) = (options.scaled(EVENTS), options.scaled(ONE_KEY_EVENTS), options.scaled(WAITING));
+    for (topic, partitions) in [(TOPIC, PARTITIONS), (ONE_KEY, 1)] {
+        kafka.create_topic(topic, partitions);
+        kafka.create_topic(&format!("{topic}.dlq"), 1);
+    }
+    let kafka = &kafka.bootstrap();
+    fill(kafka, TOPIC, events, KEYS);
+    fill(kafka, ONE_KEY, hot, 1);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let sleep = || runtime.block_on(async { tokio::time::sleep(WAIT).await });
-    let subjects: [Subject<'_>; 5] = [
-        ("poll loop", 0, &|group| poll(&kafka.bootstrap(), group, events, |_| ())),
-        ("poll loop, owning", 0, &|group| poll(&kafka.bootstrap(), group, events, |message| drop(message.detach()))),
-        ("runtime", 0, &|group| consume(&runtime, &kafka.bootstrap(), group, events, None)),
-        ("poll loop, 1 ms", 3, &|group| poll(&kafka.bootstrap(), group, SEQUENTIAL, |_| sleep())),
-        ("runtime, 1 ms", 3, &|group| consume(&runtime, &kafka.bootstrap(), group, waiting, Some(WAIT))),
+    let subjects: [Subject<'_>; 7] = [
+        ("poll loop", 0, &|group| poll(kafka, TOPIC, group, events, |_| ())),
+        ("poll loop, owning", 0, &|group| poll(kafka, TOPIC, group, events, |message| drop(message.detach()))),
+        ("runtime", 0, &|group| consume(&runtime, kafka, TOPIC, group, events, None)),
+        ("poll loop, one key", 3, &|group| poll(kafka, ONE_KEY, group, hot, |_| ())),
+        ("runtime, one key", 3, &|group| consume(&runtime, kafka, ONE_KEY, group, hot, None)),
+        ("poll loop, 1 ms", 5, &|group| poll(kafka, TOPIC, group, SEQUENTIAL, |_| sleep())),
+        ("runtime, 1 ms", 5, &|group| consume(&runtime, kafka, TOPIC, group, waiting, Some(WAIT))),
     ];
     let runs = interleave(options.rounds, subjects.len(), |at, round| {
         let (subject, _, run) = subjects[at];
@@ -87,18 +105,27 @@ pub(crate) fn compare(options: &Options, kafka: &Kafka) {
         run
     });
     eprintln!("\nconsumer: {events} events, {KEYS} keys, {PARTITIONS} partitions; {} rounds", options.rounds);
-    eprintln!("{:<18}{:>10}{:>12}{:>20}{:>10}", "handlers", "events/s", "least-most", "of the loop", "CPU-s/M");
+    eprintln!("{:<19}{:>10}{:>12}{:>20}{:>10}", "handlers", "events/s", "least-most", "of the loop", "CPU-s/M");
     for (at, (subject, floor, _)) in subjects.iter().enumerate() {
         let rate = Spread::of(runs[at].iter().map(Run::rate));
         let ratio = Spread::of_ratios(&runs[at], &runs[*floor], Run::rate);
         let ratio = if at == *floor { String::new() } else { ratio.shown(2) };
         let cpu = Spread::of(runs[at].iter().map(|run| run.cpu_seconds * 1e6 / f64::from(run.events)));
-        eprintln!("{subject:<18}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
+        eprintln!("{subject:<19}{:>10.0}{:>12}{ratio:>20}{:>10.2}", rate.median, rate.ends(), cpu.median);
+    }
+    eprintln!();
+    for (what, subject, floor, goal) in GOALS {
+        let reached = match floor {
+            Some(floor) => Spread::of_ratios(&runs[subject], &runs[floor], Run::rate),
+            None => Spread::of(runs[subject].iter().map(Run::rate)),
+        };
+        let is_reached = if reached.median >= goal { "reached" } else { "missed" };
+        eprintln!("{what:<26}{:>24}   goal {goal}: {is_reached}", reached.shown(2));
     }
 }
 
 /// Writes events as the relay would: key, payload and three headers.
-fn fill(bootstrap: &str, events: u32) {
+fn fill(bootstrap: &str, topic: &str, events: u32, keys: u32) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("compression.type", "lz4")
@@ -116,10 +143,10 @@ fn fill(bootstrap: &str, events: u32) {
             payload += &format!("{noise:016x}");
         }
         payload += "\"}";
-        let (key, id) = (format!("o-{}", event % KEYS), format!("{noise:036x}"));
+        let (key, id) = (format!("o-{}", event % keys), format!("{noise:036x}"));
         let headers = subjects::headers(&id, "2026-01-01T00:00:00.000000Z");
         producer
-            .send(BaseRecord::to(TOPIC).key(&key).payload(&payload).headers(headers))
+            .send(BaseRecord::to(topic).key(&key).payload(&payload).headers(headers))
             .map_err(|(error, _)| error)
             .unwrap();
         if event % 1_024 == 0 {
@@ -130,7 +157,7 @@ fn fill(bootstrap: &str, events: u32) {
 }
 
 /// The floor: a loop around a poll, which deals with one record after the other.
-fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn(&BorrowedMessage<'_>)) -> Run {
+fn poll(bootstrap: &str, topic: &str, group: &str, events: u32, deal: impl Fn(&BorrowedMessage<'_>)) -> Run {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", group)
@@ -138,7 +165,7 @@ fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn(&BorrowedMessag
         .set("auto.offset.reset", "earliest")
         .create()
         .unwrap();
-    consumer.subscribe(&[TOPIC]).unwrap();
+    consumer.subscribe(&[topic]).unwrap();
     let mut clock = None;
     let (mut count, mut bytes) = (0, 0);
     while count < events {
@@ -154,7 +181,7 @@ fn poll(bootstrap: &str, group: &str, events: u32, deal: impl Fn(&BorrowedMessag
 }
 
 /// The runtime, with handlers that wait for so long, or not at all.
-fn consume(runtime: &Runtime, bootstrap: &str, group: &str, events: u32, wait: Option<Duration>) -> Run {
+fn consume(runtime: &Runtime, bootstrap: &str, topic: &str, group: &str, events: u32, wait: Option<Duration>) -> Run {
     let counting = Arc::new(Counting {
         events,
         wait,
@@ -163,7 +190,7 @@ fn consume(runtime: &Runtime, bootstrap: &str, group: &str, events: u32, wait: O
         ran: Mutex::new(None),
         is_over: Notify::new(),
     });
-    let consumer = Consumer::new(Config::new(bootstrap, group, &[TOPIC]), Counts(Arc::clone(&counting)));
+    let consumer = Consumer::new(Config::new(bootstrap, group, &[topic]), Counts(Arc::clone(&counting)));
     runtime.block_on(consumer.run(counting.is_over.notified())).unwrap();
     counting.ran.lock().unwrap().take().unwrap()
 }
