@@ -379,6 +379,19 @@ fn a_record_that_is_too_large_does_not_hold_up_others_and_the_next_step_works() 
 }
 
 #[test]
+fn g10_a_header_that_names_no_topic_is_refused_and_printed_escaped() {
+    let topic = Topic::create("dlqnotopic", 1);
+    let written = Topic::on(Kafka::shared(), "dlqnotopic.dlq", 1);
+    write_dead_letter(&written, "x\x1b[2J; reboot", 0, "a", b"1");
+    write_dead_letter(&written, &topic.name, 1, "b", b"2");
+    written.flush();
+    let ended = program().verb(&["dlq", "redrive", "dlqnotopic.dlq"]);
+    assert_eq!((ended.code, ended.out.lines().count()), (Some(1), 1), "{}{}", ended.out, ended.notes);
+    let expected = "error[WR-0185]: cannot redrive dlqnotopic.dlq[0]@0 to topic \"x\\u{1b}[2J; reboot\"";
+    assert!(ended.notes.contains(expected) && !ended.notes.contains('\x1b'), "{}", ended.notes);
+}
+
+#[test]
 fn a_redrive_into_a_closed_pipe_redrives_every_record() {
     with_dead_letters("dlqpipe", 20);
     let script = format!(
@@ -438,6 +451,7 @@ fn an_error_has_a_next_step() {
         1,
         &["do not name the original topic", "--to TOPIC", "0 dead-letter records redriven"],
     );
+    check(&["dlq", "redrive", "dlqwrong", "--to", "dlqwrong"], 1, &["WR-0186", "to the same topic", "--to TOPIC"]);
     check(&["dlq", "redrive", "dlqwrong", "--to", "strange"], 0, &["1 dead-letter record redriven"]);
     assert_eq!(reader::read_all(&Kafka::shared().bootstrap(), "strange").len(), 1);
 }

@@ -38,6 +38,10 @@ pub(super) enum Error {
     },
     #[error("cannot redrive {0}: its headers do not name the original topic")]
     NoOrigin(String),
+    #[error("cannot redrive {record} to topic {topic:?}: this is no name of a topic")]
+    NoTopic { record: String, topic: String },
+    #[error("cannot redrive records of {0} to the same topic: they would be dead-letter records without their origin")]
+    SameTopic(String),
     #[error("cannot redrive {0} byte for byte: the name of a header is not UTF-8")]
     Unreadable(String),
     #[error("cannot redrive {0} before earlier records of its key that cannot be redriven")]
@@ -58,6 +62,8 @@ impl Diagnose for Error {
             Self::Unreadable(_) => Code::new(Exit::CheckFailed, 82),
             Self::Refused { .. } => Code::new(Exit::CheckFailed, 83),
             Self::Held(_) => Code::new(Exit::CheckFailed, 84),
+            Self::NoTopic { .. } => Code::new(Exit::CheckFailed, 85),
+            Self::SameTopic(_) => Code::new(Exit::CheckFailed, 86),
             Self::Runtime(_) => Code::new(Exit::Internal, 80),
         }
     }
@@ -76,7 +82,8 @@ impl Diagnose for Error {
             Self::Kafka { .. } => {
                 "check [kafka] in the configuration, the name of the topic, and the permissions Read and Write on it"
             }
-            Self::NoOrigin(_) => "set the topic with --to TOPIC",
+            Self::NoOrigin(_) | Self::NoTopic { .. } => "set the topic with --to TOPIC",
+            Self::SameTopic(_) => "set another topic with --to TOPIC",
             Self::Unreadable(_) => {
                 "exclude it with the options of `walrelay dlq redrive`, and write the event again at its producer"
             }

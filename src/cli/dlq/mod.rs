@@ -71,6 +71,9 @@ pub(super) fn dlq(
             }
         }
         DlqVerb::Redrive { filter, to, rate, dry_run } => {
+            if to.as_ref() == Some(&filter.topic) {
+                return Err(Failed::new(Error::SameTopic(filter.topic.clone())));
+            }
             let options = Options { filter, to: to.as_deref(), rate: *rate, stop };
             let mut topic = open(&properties, &filter.topic)?;
             if *dry_run {

@@ -271,6 +271,25 @@ fn target<'a>(dead_letter: &'a DeadLetter, to: Option<&'a str>) -> Result<&'a st
     if dead_letter.record.has_unreadable_headers() {
         return Err(Error::Unreadable(dead_letter.record.to_string()));
     }
+    let record = &dead_letter.record;
     let origin = dead_letter.provenance.as_ref().map(|provenance| provenance.topic.as_str());
-    to.or(origin).ok_or_else(|| Error::NoOrigin(dead_letter.record.to_string()))
+    let topic = to.or(origin).ok_or_else(|| Error::NoOrigin(record.to_string()))?;
+    if topic == record.topic() {
+        return Err(Error::SameTopic(topic.to_owned()));
+    }
+    // It may come from a header.
+    if !is_topic_name(topic) {
+        return Err(Error::NoTopic { record: record.to_string(), topic: topic.to_owned() });
+    }
+    Ok(topic)
+}
+
+/// Kafka's rule, without Kafka's own topics.
+fn is_topic_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len())
+        && name.bytes().all(is_allowed)
+        && name != "."
+        && name != ".."
+        && !name.starts_with("__")
 }
