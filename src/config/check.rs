@@ -107,6 +107,17 @@ fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
         wrong("kafka.sasl.mechanism", "PLAIN sends the password in clear text: it needs [kafka.tls]".to_owned());
     }
+    if let Some(oauth) = &kafka.oauth {
+        if kafka.sasl.is_some() {
+            wrong("kafka.oauth", "a connection has one mechanism: remove [kafka.sasl] or [kafka.oauth]".to_owned());
+        }
+        if oauth.token_command.first().is_none_or(String::is_empty) {
+            wrong("kafka.oauth.token_command", "needs a program, and its arguments".to_owned());
+        }
+        if let Some(text) = publish::clear_token_error(kafka) {
+            wrong("kafka.oauth.token_command", text);
+        }
+    }
     for (name, text) in publish::check_properties(kafka) {
         wrong(&format!("kafka.properties.{name}"), text);
     }

@@ -20,4 +20,5 @@ mod shutdown;
 mod stall;
 mod stop;
 mod tls;
+mod tokens;
 mod wal;

@@ -85,6 +85,14 @@ impl Kafka {
         Self::with_door("SCRAM-SHA-256", "scram.ScramLoginModule required", authorizer, &user)
     }
 
+    /// One broker with a second door, whose address is given: there clients log in by an unsecured JWT. A connection
+    /// whose token is expired ends.
+    pub fn with_tokens() -> (Self, String) {
+        let module = "oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\"";
+        let further = "listener.name.door.oauthbearer.connections.max.reauth.ms=3600000\n";
+        Self::with_door("OAUTHBEARER", module, further, &[])
+    }
+
     /// One broker, and a proxy before it. What clients of [`Kafka::bootstrap`] send goes past the proxy.
     pub fn behind_proxy() -> (Self, Proxy) {
         let (door, port) = (free_port(), free_port());

@@ -8,3 +8,4 @@ pub mod program;
 pub mod raw;
 pub mod reader;
 pub mod source;
+pub mod token;

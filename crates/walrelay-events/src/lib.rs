@@ -28,18 +28,21 @@ pub mod fault;
 #[cfg(any(feature = "outbox", feature = "sqlx"))]
 pub mod outbox;
 
+#[cfg(any(feature = "consumer", feature = "publisher"))]
+pub mod oauth;
+
 #[cfg(feature = "consumer")]
 pub mod consumer;
 
-#[cfg(feature = "consumer")]
+#[cfg(any(feature = "consumer", feature = "publisher"))]
 mod kafka;
-#[cfg(any(feature = "consumer", feature = "testing"))]
+#[cfg(any(feature = "consumer", feature = "publisher", feature = "testing"))]
 mod kafka_error;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-#[cfg(any(feature = "consumer", feature = "testing"))]
+#[cfg(any(feature = "consumer", feature = "publisher", feature = "testing"))]
 pub use kafka_error::KafkaError;
 
 // Crates whose types are in the public interface, in the version that this library uses.
@@ -51,11 +54,11 @@ pub use sqlx;
 pub use tokio_postgres;
 pub use uuid;
 
-#[cfg(feature = "consumer")]
+#[cfg(any(feature = "consumer", feature = "publisher"))]
 #[doc(hidden)]
 pub mod internal;
 
 /// The page about the library; its examples are compiled, and run where they need no server.
-#[cfg(all(doctest, feature = "outbox", feature = "consumer", feature = "testing"))]
+#[cfg(all(doctest, feature = "outbox", feature = "publisher", feature = "consumer", feature = "testing"))]
 #[doc = include_str!("../../../docs/library.md")]
 mod page {}

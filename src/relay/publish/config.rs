@@ -20,6 +20,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Authentication by SASL.
     pub sasl: Option<Sasl>,
+    /// Authentication by OAuth tokens (SASL OAUTHBEARER).
+    pub oauth: Option<Oauth>,
     /// `"none"`, `"gzip"`, `"snappy"`, `"lz4"` or `"zstd"`.
     pub compression: Compression,
     /// Expose librdkafka's statistics as `walrelay_kafka_*`: about a dozen series per broker.
@@ -51,6 +53,14 @@ pub struct Sasl {
     pub username: String,
     /// The source of the password. It is read for each new producer.
     pub password: SecretRef,
+}
+
+/// Authentication by OAuth tokens.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oauth {
+    /// The program that prints a token, and its arguments.
+    pub token_command: Vec<String>,
 }
 
 /// A SASL mechanism.
@@ -89,6 +99,7 @@ impl Default for Config {
             allow_plaintext: false,
             tls: None,
             sasl: None,
+            oauth: None,
             compression: Compression::default(),
             metrics: false,
             properties: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! The callbacks of librdkafka's polling thread: one atomic step per delivery report, no blocking, no panic.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -9,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
@@ -29,15 +31,16 @@ use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::record::route::printable;
 use walrelay_events::internal::Brokers;
+use walrelay_events::internal::Repeats;
+use walrelay_events::internal::Tokens;
+use walrelay_events::internal::Waiting;
+use walrelay_events::internal::is_lack_of_rights;
+use walrelay_events::internal::is_trouble;
 
 use super::error::Failure;
-use super::error::is_lack_of_rights;
 use super::partitions::Changed;
 use super::partitions::Partitions;
-use super::repeats::Repeats;
 use super::statistics;
-use super::waiting;
-use super::waiting::Waiting;
 
 /// What the polling thread and the relay thread share.
 pub(super) struct Shared {
@@ -198,7 +201,13 @@ fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     headers.iter().find(|header| header.key == "event_id")?.value.map(printable)
 }
 
-pub(super) struct PublisherContext(pub(super) Arc<Shared>);
+pub(super) struct PublisherContext(Arc<Shared>, Option<Tokens>);
+
+impl PublisherContext {
+    pub(super) const fn new(shared: Arc<Shared>, tokens: Option<Tokens>) -> Self {
+        Self(shared, tokens)
+    }
+}
 
 impl ProducerContext for PublisherContext {
     type DeliveryOpaque = usize;
@@ -209,6 +218,12 @@ impl ProducerContext for PublisherContext {
 }
 
 impl ClientContext for PublisherContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.1.as_ref().ok_or("set kafka.oauth.token_command")?.for_client()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "CONFWARN" {
             // It warns about settings that walrelay uses on purpose.
@@ -232,7 +247,7 @@ impl ClientContext for PublisherContext {
             self.0.reports.failed();
             self.0.end_with(Failure::forgotten());
         }
-        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting::find(&statistics);
+        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::find(&statistics);
         self.0.learn_partitions(&statistics);
         self.0.metrics.producer.set(Some(statistics::view(&statistics)));
         let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
@@ -252,17 +267,5 @@ impl ClientContext for PublisherContext {
         } else if code.is_some_and(is_lack_of_rights) && self.0.is_news("RIGHTS", reason) {
             tracing::warn!(code = "WR-6731", reason, "kafka authentication failed");
         }
-    }
-}
-
-/// Says whether a line of librdkafka is at least a warning.
-pub(super) const fn is_trouble(level: RDKafkaLogLevel) -> bool {
-    match level {
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error
-        | RDKafkaLogLevel::Warning => true,
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => false,
     }
 }

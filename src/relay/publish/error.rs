@@ -10,6 +10,9 @@ use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
+use walrelay_events::internal::Verdict;
+use walrelay_events::internal::is_about_size;
+use walrelay_events::internal::is_consequence;
 
 use super::waiting::create_topic;
 
@@ -29,6 +32,12 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] crate::units::SecretError),
+    /// There is no valid OAuth token.
+    #[error("cannot get a token for Kafka: {reason}")]
+    Token {
+        /// Why the command failed.
+        reason: String,
+    },
     /// No broker answers.
     #[error("cannot connect to Kafka at {brokers}")]
     Unreachable {
@@ -62,6 +71,7 @@ impl Diagnose for Error {
             Self::Configuration { .. } => Code::new(Exit::Configuration, 30),
             Self::Option(_) => Code::new(Exit::Configuration, 31),
             Self::Secret(_) => Code::new(Exit::Configuration, 32),
+            Self::Token { .. } => Code::new(Exit::Unavailable, 35),
             Self::Unreachable { .. } => Code::new(Exit::Unavailable, 30),
             Self::Refused { .. } => Code::new(Exit::Rights, 31),
         }
@@ -70,7 +80,7 @@ impl Diagnose for Error {
     fn fate(&self) -> Fate {
         match self {
             Self::Configuration { .. } | Self::Option(_) | Self::Secret(_) | Self::Refused { .. } => Fate::Fatal,
-            Self::Unreachable { .. } => Fate::Transient,
+            Self::Token { .. } | Self::Unreachable { .. } => Fate::Transient,
         }
     }
 
@@ -80,12 +90,13 @@ impl Diagnose for Error {
                 Self::Configuration { .. } => "correct [kafka] or [kafka.properties] in the configuration",
                 Self::Option(_) => "correct [kafka] in the configuration",
                 Self::Secret(error) => return Some(error.help()),
+                Self::Token { .. } => "run the command of kafka.oauth.token_command as walrelay's user, and correct it",
                 Self::Unreachable { .. } => {
                     "check kafka.brokers, [kafka.tls] and [kafka.sasl], and that the brokers run"
                 }
                 Self::Refused { .. } => {
-                    "check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password, and the user on the \
-                     brokers"
+                    "check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password (or what \
+                     kafka.oauth.token_command prints), and the user on the brokers"
                 }
             }
             .to_owned(),
@@ -112,23 +123,10 @@ pub struct Failure {
     lacks: Option<i32>,
 }
 
-/// What follows from a failed record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// The brokers' or the producer's state: a new producer helps.
-    Transient,
-    /// Kafka rejects this record, or one of its batch, each time.
-    Record,
-    /// The topic does not exist.
-    Topic,
-    /// The principal is not authorized.
-    Rights,
-}
-
 impl Failure {
     pub(super) fn new(error: &KafkaError, topic: Option<&str>, event_id: Option<String>) -> Self {
         let code = error.rdkafka_error_code();
-        let verdict = code.map_or(Verdict::Transient, verdict);
+        let verdict = code.map_or(Verdict::Transient, Verdict::of);
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
         let is_about_size = code.is_some_and(is_about_size);
         let is_about_time = code == Some(Kafka::InvalidTimestamp);
@@ -145,7 +143,7 @@ impl Failure {
 
     /// The producer failed with this fatal error.
     pub(super) fn of_producer(code: Kafka, reason: &str) -> Self {
-        Self::without_record(verdict(code), reason.to_owned())
+        Self::without_record(Verdict::of(code), reason.to_owned())
     }
 
     /// The producer has no broker left to ask.
@@ -252,57 +250,6 @@ impl Diagnose for Failure {
             }
         })
     }
-}
-
-/// Classifies librdkafka's error of a record. An unlisted one is retried with a new producer, and logged.
-fn verdict(code: Kafka) -> Verdict {
-    if is_refusal_of_the_record(code) {
-        return Verdict::Record;
-    }
-    if matches!(code, Kafka::UnknownTopic | Kafka::UnknownTopicOrPartition) {
-        return Verdict::Topic;
-    }
-    if is_lack_of_rights(code) {
-        return Verdict::Rights;
-    }
-    Verdict::Transient
-}
-
-const fn is_consequence(code: Kafka) -> bool {
-    matches!(code, Kafka::Fatal | Kafka::PurgeQueue | Kafka::PurgeInflight)
-}
-
-const fn is_about_size(code: Kafka) -> bool {
-    matches!(code, Kafka::MessageSizeTooLarge | Kafka::InvalidMessageSize | Kafka::MessageBatchTooLarge)
-}
-
-fn is_refusal_of_the_record(code: Kafka) -> bool {
-    is_about_size(code) || is_about_content(code)
-}
-
-const fn is_about_content(code: Kafka) -> bool {
-    matches!(
-        code,
-        Kafka::InvalidMessage
-            | Kafka::InvalidRecord
-            | Kafka::PolicyViolation
-            | Kafka::InvalidTopic
-            | Kafka::UnsupportedForMessageFormat
-            | Kafka::InvalidDifferentRecord
-            // The topic exists and does not have the partition that the row names.
-            | Kafka::UnknownPartition
-    )
-}
-
-pub(super) const fn is_lack_of_rights(code: Kafka) -> bool {
-    matches!(
-        code,
-        Kafka::TopicAuthorizationFailed
-            | Kafka::ClusterAuthorizationFailed
-            | Kafka::SaslAuthenticationFailed
-            | Kafka::Authentication
-            | Kafka::UnsupportedSASLMechanism
-    )
 }
 
 #[cfg(test)]

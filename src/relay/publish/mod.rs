@@ -17,10 +17,9 @@ mod error;
 mod partitions;
 mod probe;
 mod properties;
-mod repeats;
-mod retired;
 mod settings;
 mod statistics;
+mod token_command;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -52,21 +51,23 @@ use crate::relay::record::route::ProducerRecord;
 pub use config::Compression;
 pub use config::Config;
 pub use config::Mechanism;
+pub use config::Oauth;
 pub use config::Sasl;
 pub use config::Tls;
 use context::PublisherContext;
 pub use error::Error;
 pub use error::Failure;
-pub use error::Verdict;
 pub use probe::Cluster;
 pub use probe::probe;
 pub use properties::check_properties;
-pub use retired::Retired;
 pub use settings::Settings;
+pub use settings::clear_token_error;
 pub use settings::plaintext_error;
-pub use waiting::Cause;
 pub use waiting::Stalled;
-pub use waiting::Waiting;
+pub use walrelay_events::internal::Cause;
+pub use walrelay_events::internal::Retired;
+pub use walrelay_events::internal::Verdict;
+pub use walrelay_events::internal::Waiting;
 
 /// The number of topic names whose index is cached.
 const REMEMBERED_TOPICS: usize = 1_024;
@@ -93,7 +94,8 @@ impl Publisher {
     pub fn new(settings: &Settings, reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Result<Self, Error> {
         let config: ClientConfig = settings.client()?;
         let shared = Arc::new(context::Shared::new(reports, wake, metrics));
-        let producer = ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared)))
+        let context = PublisherContext::new(Arc::clone(&shared), settings.tokens()?);
+        let producer = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(|source| Error::Configuration { source })?;
         Ok(Self {
             producer,
@@ -231,7 +233,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("queue.buffering.max.kbytes", "1");
         let producer =
-            ThreadedProducer::from_config_and_context(&config, PublisherContext(Arc::clone(&shared))).unwrap();
+            ThreadedProducer::from_config_and_context(&config, PublisherContext::new(Arc::clone(&shared), None))
+                .unwrap();
         let (topics, last_topic) = (HashMap::new(), (String::new(), 0));
         let mut publisher =
             Publisher { producer, context: shared, topics, last_topic, limit_bytes: 1_024, spans: BTreeMap::new() };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use rdkafka::client::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -23,12 +24,13 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 
 use crate::relay::metrics::now_micros;
+use walrelay_events::internal::Repeats;
+use walrelay_events::internal::Tokens;
+use walrelay_events::internal::is_lack_of_rights;
+use walrelay_events::internal::is_trouble;
+use walrelay_events::internal::without_duration;
 
-use super::context::is_trouble;
 use super::error::Error;
-use super::error::is_lack_of_rights;
-use super::repeats::Repeats;
-use super::repeats::without_duration;
 use super::settings::Settings;
 
 /// How often the client is polled.
@@ -48,8 +50,13 @@ pub struct Cluster {
 pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
     let mut config = settings.client()?;
     config.set("statistics.interval.ms", INTERVAL_MS);
-    let producer = BaseProducer::from_config_and_context(&config, ProbeContext::default())
-        .map_err(|source| Error::Configuration { source })?;
+    let tokens = settings.tokens()?;
+    if let Some(tokens) = &tokens {
+        tokens.wait(timeout).map_err(|reason| Error::Token { reason })?;
+    }
+    let context = ProbeContext { tokens: tokens.clone(), ..ProbeContext::default() };
+    let producer =
+        BaseProducer::from_config_and_context(&config, context).map_err(|source| Error::Configuration { source })?;
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         producer.poll(INTERVAL);
@@ -57,6 +64,9 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
         if let brokers @ 1.. = producer.context().brokers.load(Relaxed) {
             return Ok(Cluster { id: producer.client().fetch_cluster_id(INTERVAL), brokers });
         }
+    }
+    if let Some(reason) = tokens.and_then(|tokens| tokens.failure()) {
+        return Err(Error::Token { reason });
     }
     let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
     // A response without brokers still has the id of the cluster.
@@ -72,6 +82,7 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
 /// Collects the number of brokers, and the reason of a failed authentication.
 #[derive(Default)]
 struct ProbeContext {
+    tokens: Option<Tokens>,
     brokers: AtomicUsize,
     refusal: Mutex<Option<String>>,
     repeats: Mutex<Repeats>,
@@ -84,6 +95,12 @@ impl ProbeContext {
 }
 
 impl ClientContext for ProbeContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.tokens.as_ref().ok_or("set kafka.oauth.token_command")?.for_client()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         if facility != "CONFWARN" && is_trouble(level) && repeats.is_news(facility, text, now_micros()) {

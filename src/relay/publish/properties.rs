@@ -8,51 +8,35 @@ use walrelay_events::internal;
 
 use super::config::Config;
 
-/// Properties that have an option of their own or that a guarantee depends on, and what to do instead.
-const GUARDED: [(&str, &str); 33] = [
-    ("enable.idempotence", ORDER),
-    ("acks", ORDER),
-    ("request.required.acks", ORDER),
-    ("max.in.flight", ORDER),
-    ("max.in.flight.requests.per.connection", ORDER),
-    ("retries", ORDER),
-    ("message.send.max.retries", ORDER),
-    ("queuing.strategy", ORDER),
-    ("message.timeout.ms", TIME),
-    ("delivery.timeout.ms", TIME),
-    ("enable.gapless.guarantee", ORDER),
-    ("delivery.report.only.error", "a record counts as delivered only with its own delivery report"),
-    ("partitioner", "keys must go to the same partitions as with Java's clients"),
-    ("allow.auto.create.topics", "walrelay never creates topics"),
-    ("transactional.id", "walrelay does not use Kafka's transactions"),
+/// Properties that have an option of their own, and what to do instead.
+const OWN: [(&str, &str); 19] = [
     ("queue.buffering.max.kbytes", "set delivery.max_in_flight_bytes"),
     ("queue.buffering.max.messages", "set delivery.max_in_flight_bytes"),
-    ("topic.metadata.propagation.max.ms", "it is long enough for a broker's restart"),
-    ("statistics.interval.ms", "walrelay uses the statistics to detect brokers that are up"),
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("client.id", "set relay.name"),
     ("compression.type", "set kafka.compression"),
     ("compression.codec", "set kafka.compression"),
-    ("security.protocol", "it follows from [kafka.tls] and [kafka.sasl]"),
+    ("security.protocol", "it follows from [kafka.tls], [kafka.sasl] and [kafka.oauth]"),
     ("sasl.mechanism", "set kafka.sasl.mechanism"),
     ("sasl.mechanisms", "set kafka.sasl.mechanism"),
     ("sasl.username", "set kafka.sasl.username"),
     ("sasl.password", "set kafka.sasl.password"),
+    ("sasl.oauthbearer.method", "set kafka.oauth.token_command"),
+    ("sasl.oauthbearer.config", "set kafka.oauth.token_command"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "set kafka.oauth.token_command"),
     ("ssl.ca.location", "set kafka.tls.root_cert"),
     ("ssl.certificate.location", "set kafka.tls.cert"),
     ("ssl.key.location", "set kafka.tls.key"),
     ("ssl.key.password", "set kafka.tls.key_password"),
 ];
-const ORDER: &str = "the guarantee that nothing is lost, duplicated or reordered depends on it";
-const TIME: &str = "a record that times out would leave a gap";
 
 /// Gives each property that is wrong, and why.
 #[must_use]
 pub fn check_properties(config: &Config) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (name, value) in &config.properties {
-        let guarded = GUARDED.iter().find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
+        let guarded = internal::GUARDED.iter().chain(&OWN).find(|(guarded, _)| guarded == name).map(|(_, why)| *why);
         if let Some(why) = guarded.or_else(|| internal::refusal(name)) {
             wrong.push((name.clone(), format!("cannot be set here: {why}")));
         } else if name == "debug" && value.contains("all") {
@@ -92,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_property_that_a_guarantee_depends_on_is_rejected_with_the_reason() {
-        assert_eq!(check("acks", "1")[0].1, format!("cannot be set here: {ORDER}"));
+        assert_eq!(check("acks", "1")[0].1, format!("cannot be set here: {}", internal::ORDER));
         assert_eq!(check("client.id", "x")[0].1, "cannot be set here: set relay.name");
     }
 

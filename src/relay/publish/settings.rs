@@ -2,28 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use walrelay_events::internal::DEFAULTS;
+use walrelay_events::internal::GUARANTEES;
+use walrelay_events::internal::MAX_RECORD_BYTES;
+use walrelay_events::internal::Tokens;
 use walrelay_events::internal::is_connection_property;
+use walrelay_events::internal::queue_kib;
+use walrelay_events::internal::smaller_batch;
 
 use super::config::Compression;
 use super::config::Config;
 use super::config::Mechanism;
 use super::error::Error;
-
-/// How long an unknown topic is waited for: longer than a broker's restart.
-const TOPIC_GRACE_MS: &str = "60000";
-/// The default of the brokers for one batch: librdkafka's own would refuse records that they take.
-const MAX_RECORD_BYTES: usize = 1_048_588;
-const MAX_RECORD_BYTES_TEXT: &str = "1048588";
-
-/// librdkafka's default batch size, a little below the default of a topic's `max.message.bytes`.
-const BATCH_BYTES: usize = 1_000_000;
-/// The smallest batch size. A single record may be larger.
-const MIN_BATCH_BYTES: usize = 16 * 1_024;
+use super::token_command;
 
 /// Topics accept timestamps that are no further from now, with few exceptions.
 const RECENT: Duration = Duration::from_secs(60);
@@ -38,20 +36,34 @@ pub struct Settings {
     batch_bytes: Option<usize>,
     /// How far a timestamp may be from now, by topic, after one was rejected.
     spans: BTreeMap<String, Duration>,
+    /// What fetches tokens, started for the first client.
+    tokens: Arc<OnceLock<Tokens>>,
 }
 
 impl Settings {
     /// Creates the settings for a client with this id; the queue has room for `in_flight_bytes`.
     #[must_use]
-    pub const fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
-        Self { config, client_id, in_flight_bytes, batch_bytes: None, spans: BTreeMap::new() }
+    pub fn new(config: Config, client_id: String, in_flight_bytes: u64) -> Self {
+        let (spans, tokens) = (BTreeMap::new(), Arc::default());
+        Self { config, client_id, in_flight_bytes, batch_bytes: None, spans, tokens }
+    }
+
+    /// Gives the tokens for clients, if there is a command that prints them.
+    pub(super) fn tokens(&self) -> Result<Option<Tokens>, Error> {
+        let Some(oauth) = &self.config.oauth else { return Ok(None) };
+        if let Some(tokens) = self.tokens.get() {
+            return Ok(Some(tokens.clone()));
+        }
+        let command = oauth.token_command.clone();
+        let started = Tokens::start(move || token_command::fetch(&command));
+        let started = started.map_err(|error| Error::Token { reason: format!("cannot start a thread: {error}") })?;
+        Ok(Some(self.tokens.get_or_init(|| started).clone()))
     }
 
     /// Halves the batch size of later producers: a topic may have a lower limit than its brokers.
     pub fn shrink_batches(&mut self) {
         let given = self.config.properties.get("batch.size").and_then(|text| text.parse().ok());
-        let now = self.batch_bytes.or(given).unwrap_or(BATCH_BYTES);
-        self.batch_bytes = Some((now / 2).max(MIN_BATCH_BYTES));
+        self.batch_bytes = Some(smaller_batch(self.batch_bytes.or(given)));
     }
 
     /// For a topic that rejects timestamps far from its brokers' clock: records of later producers get the current time
@@ -73,13 +85,6 @@ impl Settings {
         given.and_then(|text| text.parse().ok()).unwrap_or(MAX_RECORD_BYTES)
     }
 
-    /// Gives the size of librdkafka's queue. The relay counts more per record than librdkafka, so its own limit is
-    /// reached first; a single record may be larger than that limit and must fit.
-    fn queue_kib(&self) -> u64 {
-        let largest = u64::try_from(self.max_record_bytes()).unwrap_or(u64::MAX);
-        self.in_flight_bytes.max(largest).div_ceil(1_024).clamp(1_024, 2_097_151)
-    }
-
     /// Builds the properties of a producer.
     pub fn client(&self) -> Result<ClientConfig, Error> {
         let mut client = ClientConfig::new();
@@ -88,7 +93,9 @@ impl Settings {
         set.extend(DEFAULTS.map(|(name, value)| (name, value.to_owned())));
         set.insert("bootstrap.servers", self.config.brokers.join(","));
         set.insert("client.id", self.client_id.clone());
-        set.insert("queue.buffering.max.kbytes", self.queue_kib().to_string());
+        // The relay counts more per record than librdkafka, so its own limit is reached first.
+        let queue = queue_kib(self.in_flight_bytes, self.max_record_bytes());
+        set.insert("queue.buffering.max.kbytes", queue.to_string());
         set.insert("compression.type", compression(self.config.compression).to_owned());
         self.security(&mut set)?;
         for (name, value) in &set {
@@ -116,7 +123,7 @@ impl Settings {
     }
 
     fn security(&self, set: &mut BTreeMap<&'static str, String>) -> Result<(), Error> {
-        let Config { tls, sasl, .. } = &self.config;
+        let Config { tls, sasl, oauth, .. } = &self.config;
         if let Some(text) = plaintext_error(&self.config) {
             return Err(Error::Option(text));
         }
@@ -144,7 +151,10 @@ impl Settings {
             set.insert("sasl.username", sasl.username.clone());
             set.insert("sasl.password", sasl.password.read()?.expose().to_owned());
         }
-        let protocol = match (tls.is_some(), sasl.is_some()) {
+        if oauth.is_some() {
+            set.insert("sasl.mechanism", "OAUTHBEARER".to_owned());
+        }
+        let protocol = match (tls.is_some(), sasl.is_some() || oauth.is_some()) {
             (false, false) => "plaintext",
             (true, false) => "ssl",
             (false, true) => "sasl_plaintext",
@@ -154,39 +164,6 @@ impl Settings {
         Ok(())
     }
 }
-
-/// Without one of these a record could be lost, duplicated or reordered.
-const GUARANTEES: [(&str, &str); 10] = [
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    ("max.in.flight", "5"),
-    // A record never times out: later ones would be delivered without it.
-    ("message.timeout.ms", "0"),
-    // A permanent error ends the producer instead of skipping the batch.
-    ("enable.gapless.guarantee", "true"),
-    // As in Java's clients, Debezium and Kafka Connect: keys go to the same partitions.
-    ("partitioner", "murmur2_random"),
-    ("allow.auto.create.topics", "false"),
-    ("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS),
-    // So that the limit in bytes is reached first.
-    ("queue.buffering.max.messages", "1000000"),
-    // They show that a broker is up again.
-    ("statistics.interval.ms", "5000"),
-];
-
-/// Defaults that `[kafka.properties]` can change.
-const DEFAULTS: [(&str, &str); 8] = [
-    ("message.max.bytes", MAX_RECORD_BYTES_TEXT),
-    ("linger.ms", "1"),
-    ("batch.num.messages", "10000"),
-    ("socket.keepalive.enable", "true"),
-    ("socket.nagle.disable", "true"),
-    // Reconnect within two seconds after a broker is up again.
-    ("reconnect.backoff.max.ms", "1000"),
-    ("log.connection.close", "false"),
-    // An idle producer notices this often whether its brokers are up.
-    ("topic.metadata.refresh.interval.ms", "10000"),
-];
 
 const fn compression(compression: Compression) -> &'static str {
     match compression {
@@ -205,6 +182,14 @@ pub fn plaintext_error(config: &Config) -> Option<String> {
         config.tls.is_some() || config.allow_plaintext || config.brokers.iter().all(|broker| is_local(broker));
     let text = "brokers on other machines need [kafka.tls]: add it, or set kafka.allow_plaintext = true";
     (!is_fine).then(|| text.to_owned())
+}
+
+/// Gives the error of tokens that would be sent in clear text to another machine.
+#[must_use]
+pub fn clear_token_error(config: &Config) -> Option<String> {
+    let is_fine =
+        config.oauth.is_none() || config.tls.is_some() || config.brokers.iter().all(|broker| is_local(broker));
+    (!is_fine).then(|| "tokens would be sent in clear text: they need [kafka.tls]".to_owned())
 }
 
 /// Says whether a broker is on this machine.
@@ -268,6 +253,23 @@ mod tests {
         for broker in ["localhost:1", "127.0.0.1:1", "[::1]:1"] {
             assert!(is_local(broker), "{broker}");
         }
+    }
+
+    #[test]
+    fn a_token_command_means_oauthbearer_and_its_tokens_do_not_leave_the_machine_in_clear_text() {
+        let oauth = Some(super::super::Oauth { token_command: vec!["print-token".to_owned()] });
+        let mut config = Config { oauth, ..Config::default() };
+        let client = settings(config.clone()).client().unwrap();
+        assert_eq!(client.get("security.protocol"), Some("sasl_plaintext"));
+        assert_eq!(client.get("sasl.mechanism"), Some("OAUTHBEARER"));
+        assert_eq!(clear_token_error(&config), None);
+        config.brokers = vec!["kafka:9092".to_owned()];
+        config.allow_plaintext = true;
+        assert!(clear_token_error(&config).is_some());
+        config.tls = Some(super::super::Tls::default());
+        assert_eq!(clear_token_error(&config), None);
+        let client = settings(config).client().unwrap();
+        assert_eq!(client.get("security.protocol"), Some("sasl_ssl"));
     }
 
     #[test]

@@ -12,10 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::producer::Producer as _;
+use rdkafka::producer::ProducerContext;
 use rdkafka::producer::PurgeConfig;
 use rdkafka::producer::ThreadedProducer;
-
-use super::context::PublisherContext;
 
 /// How often the queue is purged: librdkafka puts a request that failed back into it, and would retry it.
 const PURGE_INTERVAL: Duration = Duration::from_millis(20);
@@ -27,11 +26,12 @@ pub struct Retired {
 }
 
 impl Retired {
-    pub(super) fn new(producer: ThreadedProducer<PublisherContext>) -> Self {
+    /// Purges the producer's queue again and again until the brokers have answered, on a thread of its own.
+    pub fn new<C: ProducerContext + 'static>(producer: ThreadedProducer<C>) -> Self {
         let is_answered = Arc::new(AtomicBool::new(false));
         let answered = Arc::clone(&is_answered);
         let purge = move || {
-            // Not on the relay thread: a resolver may block librdkafka's threads.
+            // Not on the caller's thread: a resolver may block librdkafka's threads.
             loop {
                 producer.purge(PurgeConfig::default().queue().non_blocking());
                 if producer.in_flight_count() == 0 {
@@ -50,7 +50,7 @@ impl Retired {
         Self { is_answered }
     }
 
-    /// Says whether no request is in flight.
+    /// Returns whether no request is in flight. Then every delivery report was processed.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.is_answered.load(Acquire)

@@ -1,10 +1,36 @@
-//! What the relay and the consumer share about librdkafka: which properties concern connections, which are refused
-//! because they break a guarantee, and when a client has lost every broker.
+//! What every client of librdkafka shares: which properties concern connections, which are refused because they break
+//! a guarantee, and when a client has lost every broker. For producers also: the properties of the guarantees, what
+//! errors mean, why records wait, and how a producer is replaced.
+
+mod producer;
+mod repeats;
+mod retired;
+mod tokens;
+mod waiting;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rdkafka::statistics::Statistics;
+
+pub use producer::DEFAULTS;
+pub use producer::GUARANTEES;
+pub use producer::GUARDED;
+pub use producer::MAX_RECORD_BYTES;
+pub use producer::ORDER;
+pub use producer::Verdict;
+pub use producer::is_about_size;
+pub use producer::is_consequence;
+pub use producer::is_lack_of_rights;
+pub use producer::queue_kib;
+pub use producer::smaller_batch;
+pub use repeats::Repeats;
+pub use repeats::is_trouble;
+pub use repeats::without_duration;
+pub use retired::Retired;
+pub use tokens::Tokens;
+pub use waiting::Cause;
+pub use waiting::Waiting;
 
 /// Prefixes of properties that concern connections.
 const CONNECTION: [&str; 12] = [

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rdkafka::config::RDKafkaLogLevel;
+
 /// How long a line is suppressed after one of the same kind.
 const PAUSE_MICROS: u64 = 30_000_000;
 /// The number of kinds that are distinguished; at the limit further kinds are suppressed.
@@ -11,11 +13,11 @@ const MAX_KIND_CHARS: usize = 200;
 
 /// The time of the last line of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(HashMap<String, u64>);
+pub struct Repeats(HashMap<String, u64>);
 
 impl Repeats {
-    /// Says whether to write a line, and remembers it then.
-    pub(super) fn is_news(&mut self, facility: &str, text: &str, now_micros: u64) -> bool {
+    /// Returns whether to write a line, and remembers it then.
+    pub fn is_news(&mut self, facility: &str, text: &str, now_micros: u64) -> bool {
         let kind = kind(facility, text);
         let is_recent = |at: &u64| now_micros.saturating_sub(*at) < PAUSE_MICROS;
         if self.0.get(&kind).is_some_and(is_recent) {
@@ -37,8 +39,21 @@ fn kind(facility: &str, text: &str) -> String {
 }
 
 /// Removes the duration from a line: it differs each time.
-pub(super) fn without_duration(text: &str) -> &str {
+pub fn without_duration(text: &str) -> &str {
     text.split(" (after ").next().unwrap_or(text)
+}
+
+/// Returns whether a line of librdkafka is at least a warning.
+#[must_use]
+pub const fn is_trouble(level: RDKafkaLogLevel) -> bool {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => true,
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => false,
+    }
 }
 
 #[cfg(test)]
