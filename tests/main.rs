@@ -9,5 +9,6 @@ mod cli;
 mod consumer;
 mod outbox;
 mod prose;
+mod publisher;
 mod relay;
 mod support;

@@ -8,7 +8,8 @@ const ROOMS: &str = "
 # The library: vocabulary.
 fault:
 kafka_error:
-kafka:
+oauth:
+kafka: fault oauth
 pure event/headers:
 pure event/time:
 pure event/reason: event/headers
@@ -25,6 +26,21 @@ outbox/table: fault
 outbox/postgres: event outbox/error outbox/rows outbox/table
 outbox/sqlx: event outbox/error outbox/rows outbox/table
 outbox: outbox/error outbox/table outbox/postgres
+
+# The library: into Kafka, without an outbox.
+publisher/config: oauth
+publisher/error: fault event kafka_error
+publisher/properties: kafka publisher/config publisher/error
+pure publisher/queue:
+pure publisher/record: event publisher/error
+publisher/client: kafka publisher/record
+publisher/outgoing: fault kafka_error publisher/error publisher/record
+publisher/core: kafka kafka_error publisher/error publisher/queue publisher/client publisher/outgoing
+publisher/supervisor: publisher/client publisher/core
+publisher/pending: publisher/error publisher/outgoing publisher/core
+publisher/publish: event/encode event kafka kafka_error publisher/config publisher/error publisher/properties
+    publisher/record publisher/client publisher/outgoing publisher/core publisher/supervisor publisher/pending
+publisher: publisher/config publisher/error publisher/outgoing publisher/pending publisher/publish
 
 # The library: out of Kafka. What decides stands before what asks.
 consumer/topic_partition:
@@ -111,7 +127,7 @@ pure relay/poll/interval:
 # Level 1b: rooms with I/O.
 relay/postgres: fault lsn cursor units relay/stream/feedback
 relay/metrics: fault lsn measure
-relay/publish: fault internal units relay/record relay/ledger relay/pipeline relay/metrics
+relay/publish: fault oauth internal units relay/record relay/ledger relay/pipeline relay/metrics
 relay/catalog/error: fault lsn relay/postgres
 relay/catalog/row: lsn relay/postgres relay/catalog/error
 relay/catalog/publication: relay/record relay/postgres relay/catalog/error relay/catalog/row

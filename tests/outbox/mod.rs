@@ -38,17 +38,17 @@ fn created(number: i64) -> OrderEvent {
 }
 
 /// An application beside a running relay; the topic is the test's own.
-struct Application {
+pub struct Application {
     program: Program,
     sql: Sql,
     topic: String,
-    runtime: Runtime,
-    client: Client,
+    pub runtime: Runtime,
+    pub client: Client,
     postgres: Postgres,
 }
 
 impl Application {
-    fn start(topic: &str) -> Self {
+    pub fn start(topic: &str) -> Self {
         Self::start_with(topic, "table = \"public.outbox_events\"", "")
     }
 
@@ -72,7 +72,7 @@ impl Application {
     }
 
     /// Waits until everything that was committed is delivered, and reads it.
-    fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<Record> {
         self.sql.await_confirmed(self.sql.wal_end(), Duration::from_secs(30));
         let mut records = reader::read_all(&Kafka::shared().bootstrap(), &self.topic);
         records.sort_by_key(|record| (record.partition, record.offset));

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `outbox` | appending events to the outbox table, on tokio-postgres |
 //! | `sqlx` | the same, on sqlx |
+//! | `publisher` | publishing events to Kafka without an outbox |
 //! | `consumer` | Kafka to handlers: lanes, retries, dead-letter topics, inbox |
 //! | `otel` | the trace context of the current span into the outbox, and a linked span for each handler call |
 //! | `testing` | throwaway servers and, with `consumer`, a harness, for tests of applications |
@@ -30,6 +31,9 @@ pub mod outbox;
 
 #[cfg(any(feature = "consumer", feature = "publisher"))]
 pub mod oauth;
+
+#[cfg(feature = "publisher")]
+pub mod publisher;
 
 #[cfg(feature = "consumer")]
 pub mod consumer;
@@ -62,3 +66,8 @@ pub mod internal;
 #[cfg(all(doctest, feature = "outbox", feature = "publisher", feature = "consumer", feature = "testing"))]
 #[doc = include_str!("../../../docs/library.md")]
 mod page {}
+
+/// The page about tokens; its example is compiled.
+#[cfg(all(doctest, feature = "publisher"))]
+#[doc = include_str!("../../../docs/authentication.md")]
+mod authentication {}
