@@ -15,6 +15,7 @@
 //! | `sqlx` | the same, on sqlx |
 //! | `publisher` | publishing events to Kafka without an outbox |
 //! | `consumer` | Kafka to handlers: lanes, retries, dead-letter topics, inbox |
+//! | `prometheus` | metrics of the consumer for Prometheus |
 //! | `otel` | the trace context of the current span into the outbox, and a linked span for each handler call |
 //! | `testing` | throwaway servers and, with `consumer`, a harness, for tests of applications |
 //! | `vendored` | OpenSSL built from source instead of the system's |
@@ -50,7 +51,7 @@ pub mod testing;
 pub use kafka_error::KafkaError;
 
 // Crates whose types are in the public interface, in the version that this library uses.
-#[cfg(feature = "consumer")]
+#[cfg(feature = "prometheus")]
 pub use prometheus;
 #[cfg(feature = "sqlx")]
 pub use sqlx;
@@ -63,7 +64,7 @@ pub use uuid;
 pub mod internal;
 
 /// The page about the library; its examples are compiled, and run where they need no server.
-#[cfg(all(doctest, feature = "outbox", feature = "publisher", feature = "consumer", feature = "testing"))]
+#[cfg(all(doctest, feature = "outbox", feature = "publisher", feature = "prometheus", feature = "testing"))]
 #[doc = include_str!("../../../docs/library.md")]
 mod page {}
 

@@ -29,6 +29,7 @@ pub(crate) mod handler;
 mod health;
 pub mod inbox;
 pub(crate) mod lanes;
+#[cfg(feature = "prometheus")]
 mod metrics;
 mod observe;
 mod outcome;
@@ -64,6 +65,7 @@ pub use error::Error;
 pub use handler::Delivery;
 pub use handler::Handler;
 pub use handler::Router;
+#[cfg(feature = "prometheus")]
 pub use metrics::Prometheus;
 pub use observe::Observed;
 pub use observe::Observer;

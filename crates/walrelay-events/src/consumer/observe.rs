@@ -73,7 +73,7 @@ pub enum Observed<'a> {
     },
 }
 
-/// Receives what a consumer reports. [`Prometheus`](crate::consumer::Prometheus) is one.
+/// Receives what a consumer reports. `Prometheus` is one, with the feature `prometheus`.
 pub trait Observer: Send + Sync + 'static {
     /// Is called on the consumer's own thread and must not block.
     fn observe(&self, observed: &Observed<'_>);
