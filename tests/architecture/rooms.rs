@@ -51,10 +51,13 @@ pure consumer/budget:
 consumer/outcome: fault
 pure consumer/verdict: consumer/retry consumer/outcome
 consumer/write_error: kafka_error
-consumer/error: fault kafka_error consumer/budget consumer/write_error
+consumer/error: fault kafka_error consumer/budget consumer/write_error consumer/topic_partition
 consumer/record: consumer/topic_partition
 consumer/observe: consumer/topic_partition consumer/verdict consumer/record
 consumer/metrics: consumer/verdict consumer/observe
+consumer/control: consumer/topic_partition consumer/observe
+consumer/refusal:
+consumer/signal:
 consumer/brokers: consumer/topic_partition consumer/error
 consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/write_error consumer/record
     consumer/brokers
@@ -71,23 +74,28 @@ consumer/typed: event/decode event consumer/outcome consumer/record consumer/can
 consumer/call: event/trace consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox:
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
-consumer/health: consumer/topic_partition consumer/observe
+consumer/health: consumer/topic_partition consumer/observe consumer/refusal
 consumer/starter: consumer/lanes consumer/retry consumer/outcome consumer/write_error consumer/record
     consumer/cancellation consumer/wakeup consumer/handler consumer/call
 consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
     consumer/dead_letter consumer/config consumer/wakeup consumer/starter
 consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
-    consumer/verdict consumer/error consumer/record consumer/observe consumer/dead_letter consumer/config
-    consumer/cancellation consumer/wakeup consumer/call consumer/health consumer/starter consumer/dead_letter_write
+    consumer/verdict consumer/error consumer/record consumer/observe consumer/control consumer/dead_letter
+    consumer/config consumer/cancellation consumer/wakeup consumer/call consumer/health consumer/starter
+    consumer/dead_letter_write
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
-    consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/dispatcher
+    consumer/refusal consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup
+    consumer/dispatcher
+consumer/leaving: consumer/topic_partition consumer/retry consumer/error consumer/properties consumer/commit
+    consumer/rebalance
+consumer/thread: consumer/error consumer/control consumer/dead_letter
 consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record
-    consumer/observe consumer/brokers consumer/dead_letter consumer/config consumer/properties consumer/commit
-    consumer/positions consumer/cancellation consumer/wakeup consumer/handler consumer/batch consumer/call
-    consumer/preflight consumer/dispatcher consumer/rebalance
+    consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config consumer/properties
+    consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/handler consumer/batch
+    consumer/call consumer/preflight consumer/dispatcher consumer/rebalance consumer/leaving consumer/thread
 consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
-    consumer/record consumer/observe consumer/metrics consumer/dead_letter consumer/config consumer/cancellation
-    consumer/handler consumer/batch consumer/typed consumer/runtime
+    consumer/record consumer/observe consumer/metrics consumer/control consumer/signal consumer/dead_letter
+    consumer/config consumer/cancellation consumer/handler consumer/batch consumer/typed consumer/runtime
 
 # The library: for tests, and for the program.
 testing/error: fault kafka_error

@@ -195,7 +195,7 @@ fn lag_is_reported_also_for_a_partition_that_is_full_and_has_nothing_done() {
     log.wait_for("lag 0 100", 2);
     topic.changes(50, 1);
     log.wait_for("lag 0 150", 1);
-    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { running: 1 })));
+    assert!(matches!(member.stop(), Err(Error::ShutdownTimeout { running: 1, .. })));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The consumer runtime on a real Kafka, its inbox in a real PostgreSQL.
 
+mod control;
 mod dead_letters;
 mod dlq;
 mod failing;
 mod group;
 mod harness;
 mod inbox;
+mod joining;
 mod long;
 mod outage;
 mod paused;
@@ -14,3 +16,4 @@ mod revoked;
 mod runs;
 pub mod stage;
 mod starting;
+mod stopping;

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
+use walrelay_events::consumer::Control;
 use walrelay_events::consumer::Error;
 use walrelay_events::consumer::Handler;
 use walrelay_events::consumer::Observed;
@@ -209,6 +210,7 @@ fn client_of(group: &str) -> BaseConsumer {
 
 /// A consumer on a runtime of this process.
 pub struct Member {
+    pub control: Control,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<Result<(), Error>>>,
     runtime: Runtime,
@@ -225,9 +227,15 @@ impl Member {
 
     /// Starts it where spans go to this subscriber.
     pub fn start_traced(config: Config, handler: impl Handler, subscriber: tracing::Dispatch) -> Self {
-        // The subscriber stays for as long as the thread.
-        let runtime = runtime(move || std::mem::forget(tracing::dispatcher::set_default(&subscriber)));
-        Self::start_on(runtime, config, handler, ())
+        Self::start_on(logging(subscriber), config, handler, ())
+    }
+
+    /// Starts it where lines of every level are kept.
+    pub fn start_logged(config: Config, handler: impl Handler, observer: impl Observer, lines: &Lines) -> Self {
+        let lines = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
+        let subscriber = tracing::Dispatch::new(subscriber.with_writer(move || lines.clone()).finish());
+        Self::start_on(logging(subscriber), config, handler, observer)
     }
 
     fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
@@ -241,8 +249,9 @@ impl Member {
 
     fn run_on(runtime: Runtime, consumer: Consumer) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let control = consumer.control();
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
-        Self { stop: Some(stop), running: Some(running), runtime }
+        Self { control, stop: Some(stop), running: Some(running), runtime }
     }
 
     /// Stops it.
@@ -263,6 +272,12 @@ impl Member {
         let running = self.running.take().unwrap();
         self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, running).await }).expect("it does not end").unwrap()
     }
+}
+
+/// A runtime whose threads log to this subscriber.
+fn logging(subscriber: tracing::Dispatch) -> Runtime {
+    // The subscriber stays for as long as the thread.
+    runtime(move || std::mem::forget(tracing::dispatcher::set_default(&subscriber)))
 }
 
 fn runtime(on_thread_start: impl Fn() + Send + Sync + 'static) -> Runtime {
@@ -297,6 +312,11 @@ impl Process {
     /// Stops it.
     pub fn leave(mut self) {
         drop(self.0.stdin.take());
+        self.wait();
+    }
+
+    /// Waits until it ends, which is a success.
+    pub fn wait(mut self) {
         let status = self.0.wait().unwrap();
         assert!(status.success(), "{status}");
     }
@@ -393,9 +413,41 @@ impl Observer for Log {
             Observed::BrokersUp { .. } => self.note("brokers up"),
             Observed::ClientReplaced => self.note("client replaced"),
             Observed::Load { .. } => self.note("load"),
-            Observed::PartitionRevoked { .. } => {}
+            Observed::JoinRefused { error, next } => self.note(format!("join refused {error}: {next}")),
+            Observed::PartitionAssigned { .. }
+            | Observed::PartitionRevoked { .. }
+            | Observed::Joined
+            | Observed::AssignmentLost => {}
             other => panic!("an unknown {other:?}"),
         }
+    }
+}
+
+/// Keeps the lines of a log.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// Returns how many lines contain all of these.
+    pub fn count(&self, all: &[&str]) -> usize {
+        self.with(all).len()
+    }
+
+    /// Returns the lines that contain all of these.
+    pub fn with(&self, all: &[&str]) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+        text.lines().filter(|line| all.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! [commit_ms=N]`
 //!
 //! It writes each event's effect and its inbox row in one transaction, and prints a line for each partition it is
-//! given. It ends when its standard input does.
+//! given. It ends when its standard input does, and at a signal.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a part of the tests")]
 
@@ -26,6 +26,7 @@ use walrelay_events::consumer::Payload;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::inbox;
 use walrelay_events::consumer::inbox::Once;
+use walrelay_events::consumer::shutdown_signal;
 use walrelay_events::consumer::typed;
 
 #[derive(Deserialize)]
@@ -123,7 +124,13 @@ async fn main() {
     config.commit_interval = Duration::from_millis(number("commit_ms").unwrap_or(200));
     let consumer = Consumer::new(config, typed(move |received| Arc::clone(&member).handle(received)));
     let over = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    let ended = consumer.run(async move { drop(over.await) }).await;
+    let stop = async move {
+        tokio::select! {
+            _ = over => {}
+            () = shutdown_signal() => {}
+        }
+    };
+    let ended = consumer.run(stop).await;
     println!("{ended:?}");
     ended.unwrap();
     // The blocking read of standard input, if it is still there, is waited for by nobody.

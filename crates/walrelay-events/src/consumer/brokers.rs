@@ -22,9 +22,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the error that the consumer must stop with, or none if a retry can help.
 pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
-    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return Some(Error::client_failed(error.clone()));
-    }
     // `rdkafka_error_code` has no code for an error of an admin request.
     let code = if let KafkaError::AdminOp(code) = error { *code } else { error.rdkafka_error_code()? };
     let is_denied = matches!(

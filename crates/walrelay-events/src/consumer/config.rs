@@ -50,7 +50,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     /// The interval between two commits of offsets.
     pub commit_interval: Duration,
-    /// How long a shutdown waits for running handlers.
+    /// How long a shutdown takes at most: running handlers, the last commit, leaving the group and closing the client.
+    /// Handlers get three quarters of it, or all but the last 3 s.
     pub shutdown_timeout: Duration,
     /// How long the revocation of a partition waits for its running handlers. At least 3 s less than
     /// `max.poll.interval.ms`.

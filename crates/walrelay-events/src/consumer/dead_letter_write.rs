@@ -51,9 +51,14 @@ pub(super) struct Pending {
 }
 
 impl DeadLetterWrites {
-    pub(super) fn new(producer: Producer, config: &Config, runtime: Handle, returns: Sender<Vec<Returned>>) -> Self {
+    pub(super) fn new(
+        producer: Arc<Producer>,
+        config: &Config,
+        runtime: Handle,
+        returns: Sender<Vec<Returned>>,
+    ) -> Self {
         Self {
-            producer: Arc::new(producer),
+            producer,
             config: Arc::new(config.clone()),
             runtime,
             returns,

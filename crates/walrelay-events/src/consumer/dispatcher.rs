@@ -16,6 +16,8 @@ use crate::consumer::call::Failed;
 use crate::consumer::cancellation::CancelReason;
 use crate::consumer::cancellation::Cancellations;
 use crate::consumer::config::Config;
+use crate::consumer::control::Control;
+use crate::consumer::control::State;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dead_letter_write::DeadLetterWrites;
 use crate::consumer::error::Error;
@@ -58,6 +60,9 @@ pub(super) struct Dispatcher {
     pool: Pool,
     observer: Arc<dyn Observer>,
     writes: DeadLetterWrites,
+    control: Control,
+    /// The consumer stops: no handler is started any more.
+    is_stopping: bool,
     /// Why the consumer must stop.
     failure: Option<Error>,
 }
@@ -68,7 +73,8 @@ impl Dispatcher {
         config: Config,
         (callee, max_run): (Callee, usize),
         observer: Arc<dyn Observer>,
-        producer: Producer,
+        control: Control,
+        producer: Arc<Producer>,
         runtime: Handle,
     ) -> Self {
         let (sender, returned) = mpsc::channel();
@@ -84,7 +90,7 @@ impl Dispatcher {
             Starter { callee, group: config.group.clone(), handler_timeout: config.handler_timeout, runtime, returns };
         Self {
             lanes: Lanes::new(limits),
-            health: Health::new(Arc::clone(&observer)),
+            health: Health::new(Arc::clone(&observer), config.group.clone()),
             budget: BudgetTracker::new(config.dead_letters.budget.clone()),
             starter: Arc::new(starter),
             returned,
@@ -92,6 +98,8 @@ impl Dispatcher {
             pool: Pool::default(),
             observer,
             writes,
+            control,
+            is_stopping: false,
             failure: None,
             config,
         }
@@ -106,6 +114,9 @@ impl Dispatcher {
 
     /// Starts handlers for the records that can start.
     pub(super) fn start(&mut self, now: Instant) {
+        if !self.starts_handlers() {
+            return;
+        }
         let (mut chunk, mut records) = (Vec::new(), 0);
         while let Some(run) = self.lanes.start(now) {
             let cancellation = self.cancellations.of(run.ticket.assignment());
@@ -118,6 +129,21 @@ impl Dispatcher {
         }
         if !chunk.is_empty() {
             self.starter.start(chunk);
+        }
+    }
+
+    /// Returns whether handlers are started: the consumer is neither paused nor stopping.
+    pub(super) fn starts_handlers(&self) -> bool {
+        !self.is_stopping && !self.control.is_paused()
+    }
+
+    /// Starts no further handlers. Running ones can finish, and learn the reason.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+        self.control.set_state(State::Stopping);
+        let partitions: Vec<TopicPartition> = self.lanes.partitions().cloned().collect();
+        for partition in &partitions {
+            self.close(partition, CancelReason::Stopping);
         }
     }
 
@@ -138,10 +164,7 @@ impl Dispatcher {
     /// Waits for the running handlers of partitions, until a deadline, and starts no further ones for them. The
     /// handlers learn the reason.
     pub(super) fn finish(&mut self, partitions: &[TopicPartition], reason: CancelReason, deadline: Instant) {
-        for partition in partitions {
-            self.lanes.close(partition);
-            self.cancel(partition, reason);
-        }
+        partitions.iter().for_each(|partition| self.close(partition, reason));
         while partitions.iter().any(|partition| self.lanes.running_of(partition) > 0) {
             let now = Instant::now();
             let Some(remaining) = deadline.checked_duration_since(now) else { return };
@@ -149,6 +172,17 @@ impl Dispatcher {
             // Partitions that stay assigned continue.
             self.start(now);
         }
+    }
+
+    /// Starts no further handlers for a partition. Running ones learn the reason.
+    fn close(&mut self, partition: &TopicPartition, reason: CancelReason) {
+        self.lanes.close(partition);
+        self.cancel(partition, reason);
+    }
+
+    /// Returns how many records of assigned partitions are in handlers. Another member handles those of revoked ones.
+    pub(super) fn running(&self) -> usize {
+        self.lanes.partitions().map(|partition| self.lanes.running_of(partition)).sum()
     }
 
     /// Releases partitions that were revoked or lost.
@@ -197,6 +231,7 @@ impl Dispatcher {
 
     /// Reports what is in flight and buffered.
     pub(super) fn report_load(&mut self, now: Instant) {
+        self.control.set_uncommitted(self.lanes.uncommitted());
         let oldest = self.lanes.oldest_running();
         self.health.oldest_handler(oldest, now);
         self.observe(&Observed::Load {

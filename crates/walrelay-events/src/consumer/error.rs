@@ -1,6 +1,7 @@
 //! Why a consumer ended.
 
 use crate::consumer::budget::BudgetExceeded;
+use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::write_error::WriteError;
 use crate::fault::Code;
 use crate::fault::Diagnose;
@@ -94,15 +95,44 @@ pub enum Error {
     /// The Kafka client failed.
     #[error("Kafka client failed")]
     ClientFailed(#[source] KafkaError),
-    /// Handlers did not finish in time.
-    #[error("shutdown timed out: {running} handlers were still running; their events are handled again")]
+    /// The group refuses the member, and a retry cannot help.
+    #[error("group {group:?} refused this member: {reason}")]
+    JoinRefused {
+        /// The consumer group.
+        group: String,
+        /// Kafka's reason.
+        reason: String,
+        /// What to do.
+        next: String,
+    },
+    /// Handlers did not finish in time, or their offsets could not be committed in time.
+    #[error("shutdown timed out: {}", unfinished(*running, uncommitted))]
     ShutdownTimeout {
-        /// How many.
+        /// How many handlers were still running.
         running: usize,
+        /// The partitions whose last commit is not confirmed, and the offset that was to be committed.
+        uncommitted: Vec<(TopicPartition, i64)>,
     },
     /// The consumer's thread could not start, or panicked.
     #[error("consumer thread failed: {0}")]
     Thread(String),
+}
+
+/// Says what a shutdown did not finish.
+fn unfinished(running: usize, uncommitted: &[(TopicPartition, i64)]) -> String {
+    let mut parts = Vec::new();
+    if running > 0 {
+        let handlers = if running == 1 { "1 handler was".to_owned() } else { format!("{running} handlers were") };
+        parts.push(format!("{handlers} still running"));
+    }
+    if !uncommitted.is_empty() {
+        let offsets: Vec<String> = uncommitted.iter().map(|(it, offset)| format!("{it}@{offset}")).collect();
+        parts.push(format!("not committed: {}", offsets.join(", ")));
+    }
+    if parts.is_empty() {
+        return "the consumer's thread did not end; nothing is handled again".to_owned();
+    }
+    format!("{}; these events are handled again", parts.join("; "))
 }
 
 impl Error {
@@ -127,6 +157,7 @@ impl Diagnose for Error {
             Self::InboxRetentionTooShort { .. } => Code::new(Exit::Configuration, 72),
             Self::TopicsMissing { .. } => Code::new(Exit::Unavailable, 70),
             Self::ClientFailed(_) => Code::new(Exit::Unavailable, 71),
+            Self::JoinRefused { .. } => Code::new(Exit::Configuration, 73),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
             Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
             Self::DeadLetterRefused { .. } => Code::new(Exit::Poison, 71),
@@ -144,6 +175,7 @@ impl Diagnose for Error {
             | Self::Configuration(_)
             | Self::InboxRetentionTooShort { .. }
             | Self::TopicsMissing { .. }
+            | Self::JoinRefused { .. }
             | Self::Gap { .. }
             | Self::DeadLetterBudgetExceeded { .. }
             | Self::DeadLetterRefused { .. }
@@ -184,6 +216,10 @@ impl Diagnose for Error {
                     .to_owned()
             }
             Self::ClientFailed(_) => "start the consumer again".to_owned(),
+            Self::JoinRefused { next, .. } => next.clone(),
+            Self::ShutdownTimeout { running: 0, .. } => {
+                "start the consumer again when the brokers are up; it continues at the committed offsets".to_owned()
+            }
             Self::ShutdownTimeout { .. } => "raise Config::shutdown_timeout, or speed up the handlers".to_owned(),
             Self::DeadLettersPending { topic, .. } => format!(
                 "check that topic {topic} exists, the permission Write on it and its brokers, then start the consumer \
@@ -191,5 +227,29 @@ impl Diagnose for Error {
             ),
             Self::Thread(_) => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_that_timed_out_says_what_was_not_finished() {
+        let text = |running, uncommitted: &[(&str, i32, i64)]| {
+            let partition =
+                |(topic, number, offset): &(&str, i32, i64)| (TopicPartition::new(*topic, *number), *offset);
+            let uncommitted = uncommitted.iter().map(partition).collect();
+            Error::ShutdownTimeout { running, uncommitted }.to_string()
+        };
+        assert_eq!(text(1, &[]), "shutdown timed out: 1 handler was still running; these events are handled again");
+        assert_eq!(
+            text(0, &[("t", 0, 20), ("t", 1, 3)]),
+            "shutdown timed out: not committed: t[0]@20, t[1]@3; these events are handled again"
+        );
+        assert_eq!(
+            text(2, &[("t", 0, 20)]),
+            "shutdown timed out: 2 handlers were still running; not committed: t[0]@20; these events are handled again"
+        );
     }
 }

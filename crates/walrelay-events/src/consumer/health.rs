@@ -1,61 +1,98 @@
-//! Logs and reports what would otherwise go unnoticed, once each: all brokers down, a topic that does not exist, a poll
-//! interval that was exceeded, a handler that does not return. Keeps the end offset of each partition for its lag.
+//! Logs and reports what would otherwise go unnoticed, once each: all brokers down, a group that refuses the member, a
+//! topic that does not exist, a poll interval that was exceeded, a handler that does not return. Keeps the end offset
+//! of each partition for its lag.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use rdkafka::error::KafkaError;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
+use crate::consumer::refusal;
+use crate::consumer::refusal::Meaning;
 use crate::consumer::topic_partition::TopicPartition;
 
 /// A handler that runs longer is logged.
 const SLOW_HANDLER: Duration = Duration::from_secs(60);
+/// An error that lasts is logged again after this time. librdkafka reports some of them every two seconds.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// What was reported so far.
 pub(super) struct Health {
     observer: Arc<dyn Observer>,
+    group: String,
     down_since: Option<Instant>,
-    /// Codes logged since the last assignment.
-    logged: Vec<RDKafkaErrorCode>,
+    /// The last error of a connection: the cause when all brokers are down.
+    last_connection_error: Option<String>,
+    /// Codes logged since the last assignment, and when.
+    logged: Vec<(RDKafkaErrorCode, Instant)>,
     /// When the last slow handler that was logged started.
     slow_since: Option<Instant>,
     ends: HashMap<TopicPartition, i64>,
 }
 
 impl Health {
-    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { observer, down_since: None, logged: Vec::new(), slow_since: None, ends: HashMap::new() }
+    pub(super) fn new(observer: Arc<dyn Observer>, group: String) -> Self {
+        let (last_connection_error, logged, ends) = (None, Vec::new(), HashMap::new());
+        Self { observer, group, down_since: None, last_connection_error, logged, slow_since: None, ends }
     }
 
-    pub(super) fn poll_failed(&mut self, error: &KafkaError) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        if code == RDKafkaErrorCode::AllBrokersDown && self.down_since.is_none() {
-            self.down_since = Some(Instant::now());
-            tracing::warn!("all brokers are down");
-            self.observer.observe(&Observed::AllBrokersDown);
+    /// Takes an error that librdkafka reports about the client.
+    pub(super) fn client_error(&mut self, code: RDKafkaErrorCode, reason: &str, now: Instant) {
+        match refusal::meaning(code, &self.group) {
+            Meaning::AllBrokersDown if self.down_since.is_none() => {
+                self.down_since = Some(now);
+                let error = self.last_connection_error.as_deref().unwrap_or(reason);
+                tracing::warn!(group = self.group, error, "all brokers are down");
+                self.observer.observe(&Observed::AllBrokersDown);
+            }
+            Meaning::Connection => {
+                tracing::debug!(group = self.group, error = reason, "connection to a broker failed");
+                self.last_connection_error = Some(reason.to_owned());
+            }
+            Meaning::Refused { next } => self.join_refused(code, reason, &next, now),
+            Meaning::Lasting { next } if self.is_due(code, now) => {
+                tracing::warn!(group = self.group, error = reason, next, "consuming failed");
+            }
+            Meaning::AllBrokersDown | Meaning::Lasting { .. } | Meaning::Handled => {
+                tracing::debug!(group = self.group, ?code, error = reason, "client error");
+            }
         }
-        let is_lasting = matches!(
-            code,
-            RDKafkaErrorCode::PollExceeded
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
-        );
-        if is_lasting && !self.logged.contains(&code) {
-            self.logged.push(code);
-            tracing::warn!(error = %error, "consuming failed");
+    }
+
+    /// Takes the reason why the group refuses the member. It is reported when it is logged.
+    pub(super) fn join_refused(&mut self, code: RDKafkaErrorCode, reason: &str, next: &str, now: Instant) {
+        if self.is_due(code, now) {
+            tracing::warn!(group = self.group, error = reason, next, "group refuses this member");
+            self.observer.observe(&Observed::JoinRefused { error: reason, next });
+        } else {
+            tracing::debug!(group = self.group, error = reason, "group still refuses this member");
         }
+    }
+
+    /// Returns whether all brokers are down.
+    pub(super) const fn is_down(&self) -> bool {
+        self.down_since.is_some()
+    }
+
+    /// Returns whether an error is to be logged, and counts it as logged.
+    fn is_due(&mut self, code: RDKafkaErrorCode, now: Instant) -> bool {
+        let is_known = |(known, at): &(_, Instant)| *known == code && now.saturating_duration_since(*at) < REPEAT;
+        let is_due = !self.logged.iter().any(is_known);
+        if is_due {
+            self.logged.retain(|(known, _)| *known != code);
+            self.logged.push((code, now));
+        }
+        is_due
     }
 
     pub(super) fn broker_up(&mut self) {
         if let Some(since) = self.down_since.take() {
             let after = since.elapsed();
-            tracing::warn!(?after, "brokers are up");
+            tracing::warn!(group = self.group, ?after, "brokers are up");
             self.observer.observe(&Observed::BrokersUp { after });
         }
     }
@@ -64,8 +101,17 @@ impl Health {
         self.observer.observe(&Observed::ClientReplaced);
     }
 
-    pub(super) fn assigned(&mut self) {
+    /// The member has joined its group and has these partitions, besides those that it had.
+    pub(super) fn joined(&mut self, partitions: &[TopicPartition]) {
         self.logged.clear();
+        for partition in partitions {
+            self.observer.observe(&Observed::PartitionAssigned { partition });
+        }
+        self.observer.observe(&Observed::Joined);
+    }
+
+    pub(super) fn assignment_lost(&self) {
+        self.observer.observe(&Observed::AssignmentLost);
     }
 
     /// Reports the lag of an assigned partition.
@@ -112,10 +158,10 @@ mod tests {
     #[test]
     fn an_outage_is_reported_once_and_so_is_its_end() {
         let seen = Seen::default();
-        let mut health = Health::new(Arc::new(seen.clone()));
+        let mut health = Health::new(Arc::new(seen.clone()), "g".to_owned());
         health.broker_up();
         for _ in 0..3 {
-            health.poll_failed(&KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown));
+            health.client_error(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down", Instant::now());
         }
         health.broker_up();
         health.broker_up();
@@ -123,9 +169,28 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_member_is_reported_once_a_minute_until_it_can_join() {
+        let seen = Seen::default();
+        let mut health = Health::new(Arc::new(seen.clone()), "g".to_owned());
+        let (code, now) = (RDKafkaErrorCode::InconsistentGroupProtocol, Instant::now());
+        for seconds in 0..70 {
+            health.client_error(code, "JoinGroup failed", now + Duration::from_secs(seconds));
+        }
+        assert_eq!(seen.0.lock().unwrap().len(), 2);
+        let second = RDKafkaErrorCode::GroupMaxSizeReached;
+        health.client_error(second, "JoinGroup failed", now + Duration::from_secs(71));
+        assert_eq!(seen.0.lock().unwrap().len(), 3, "another reason");
+        health.joined(&[]);
+        health.client_error(code, "JoinGroup failed", now + Duration::from_secs(72));
+        let seen = seen.0.lock().unwrap();
+        let refusals = seen.iter().filter(|line| line.contains("JoinRefused") && line.contains("--group g")).count();
+        assert_eq!((seen.len(), refusals), (5, 4), "{seen:?}");
+    }
+
+    #[test]
     fn the_end_of_a_paused_partition_is_the_newest_that_was_seen() {
         let seen = Seen::default();
-        let mut health = Health::new(Arc::new(seen.clone()));
+        let mut health = Health::new(Arc::new(seen.clone()), "g".to_owned());
         let partition = TopicPartition::new("t", 0);
         health.lag(&partition, 100, 10);
         health.lag(&partition, 90, 20);

@@ -31,6 +31,9 @@ pub struct Prometheus {
     revoked_in_flight: IntCounter,
     lag: IntGaugeVec,
     is_connected: IntGauge,
+    is_joined: IntGauge,
+    is_refused: IntGauge,
+    assigned_partitions: IntGauge,
     client_replacements: IntCounter,
     handlers_in_flight: IntGauge,
     longest_handler: Gauge,
@@ -72,6 +75,9 @@ impl Prometheus {
                 &["topic", "partition"],
             ))?,
             is_connected,
+            is_joined: register.gauge("joined", "1 while the member has its partitions, 0 while it joins its group")?,
+            is_refused: register.gauge("join_refused", "1 while the group refuses the member")?,
+            assigned_partitions: register.gauge("assigned_partitions", "Partitions that this member consumes")?,
             client_replacements: register
                 .counter("client_replacements_total", "Kafka clients that had lost every broker and were replaced")?,
             handlers_in_flight: register.gauge("handlers_in_flight", "Records in handlers")?,
@@ -151,13 +157,27 @@ impl Observer for Prometheus {
                 let number = partition.partition.to_string();
                 self.lag.with_label_values(&[&*partition.topic, &number]).set(gauge(*records));
             }
+            Observed::PartitionAssigned { .. } => self.assigned_partitions.inc(),
+            Observed::Joined => {
+                self.is_joined.set(1);
+                self.is_refused.set(0);
+            }
+            Observed::JoinRefused { .. } => {
+                self.is_joined.set(0);
+                self.is_refused.set(1);
+            }
+            Observed::AssignmentLost => self.is_joined.set(0),
             Observed::PartitionRevoked { partition } => {
+                self.assigned_partitions.dec();
                 // It fails if no lag was reported yet.
                 let _ = self.lag.remove_label_values(&[&*partition.topic, &partition.partition.to_string()]);
             }
             Observed::AllBrokersDown => self.is_connected.set(0),
             Observed::BrokersUp { .. } => self.is_connected.set(1),
-            Observed::ClientReplaced => self.client_replacements.inc(),
+            Observed::ClientReplaced => {
+                self.is_joined.set(0);
+                self.client_replacements.inc();
+            }
             Observed::Load { handlers_in_flight, longest_handler, buffered_records, buffered_bytes } => {
                 self.handlers_in_flight.set(gauge(*handlers_in_flight as u64));
                 self.longest_handler.set(longest_handler.as_secs_f64());
@@ -187,6 +207,25 @@ mod tests {
         assert_eq!(lags(), 1);
         series.observe(&Observed::PartitionRevoked { partition: &partition });
         assert_eq!(lags(), 0);
+    }
+
+    #[test]
+    fn a_member_that_its_group_refuses_is_a_series() {
+        let registry = Registry::new();
+        let series = Prometheus::register(&registry, "g").unwrap();
+        let value = |name: &str| {
+            let name = format!("walrelay_consumer_{name}");
+            registry.gather().iter().find(|it| it.name() == name).unwrap().get_metric()[0].get_gauge().get_value()
+        };
+        let partition = TopicPartition::new("t", 3);
+        series.observe(&Observed::PartitionAssigned { partition: &partition });
+        series.observe(&Observed::Joined);
+        assert_eq!(["joined", "join_refused", "assigned_partitions"].map(value), [1.0, 0.0, 1.0]);
+        series.observe(&Observed::PartitionRevoked { partition: &partition });
+        series.observe(&Observed::JoinRefused { error: "no", next: "yes" });
+        assert_eq!(["joined", "join_refused", "assigned_partitions"].map(value), [0.0, 1.0, 0.0]);
+        series.observe(&Observed::Joined);
+        assert_eq!(["joined", "join_refused", "assigned_partitions"].map(value), [1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -46,6 +46,24 @@ pub enum Observed<'a> {
         /// The number of records between the last acked one and the end.
         records: u64,
     },
+    /// A partition was assigned to this member.
+    PartitionAssigned {
+        /// The partition that this member consumes now.
+        partition: &'a TopicPartition,
+    },
+    /// The member has joined its group and has its partitions. It has none if the group has more members than
+    /// partitions.
+    Joined,
+    /// The group refuses the member. The consumer retries until the member can join.
+    JoinRefused {
+        /// Kafka's error.
+        error: &'a str,
+        /// What to do.
+        next: &'a str,
+    },
+    /// The group has given the partitions to other members, because it did not hear of this one in time. The member
+    /// joins again.
+    AssignmentLost,
     /// A partition was revoked or lost. Another member reports its lag.
     PartitionRevoked {
         /// The partition that moved to another member.

@@ -1,4 +1,4 @@
-//! The callbacks of librdkafka's consumer: rebalances, statistics and logs.
+//! The callbacks of librdkafka's consumer: rebalances, statistics, errors and logs.
 //!
 //! A rebalance is called from within a poll, on the consumer's own thread. When partitions are assigned, each committed
 //! offset is compared with the offsets that the topic holds: later a gap could not be distinguished from a first start.
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,7 +23,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +37,7 @@ use crate::consumer::dispatcher::Dispatcher;
 use crate::consumer::error::Error;
 use crate::consumer::positions;
 use crate::consumer::properties::COMMIT_TIMEOUT;
+use crate::consumer::refusal;
 use crate::consumer::retry;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::wakeup::Wakeup;
@@ -46,16 +51,32 @@ pub(super) struct GroupContext {
     stop: CancellationToken,
     brokers: Brokers,
     wakeup: Wakeup,
+    /// The client ends because the group refuses the member.
+    is_refused: AtomicBool,
+    /// The client is closing. Its partitions were released before.
+    is_closing: AtomicBool,
 }
 
 impl GroupContext {
     pub(super) fn new(config: Config, dispatcher: Arc<Mutex<Dispatcher>>, stop: CancellationToken) -> Self {
-        Self { config, dispatcher, stop, brokers: Brokers::default(), wakeup: Wakeup::new() }
+        let (is_refused, is_closing) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (brokers, wakeup) = (Brokers::default(), Wakeup::new());
+        Self { config, dispatcher, stop, brokers, wakeup, is_refused, is_closing }
     }
 
     /// Returns whether the client has lost every broker. It cannot recover.
     pub(super) fn is_lost(&self) -> bool {
         self.brokers.are_lost()
+    }
+
+    /// Returns whether the group refuses the member. The client cannot recover.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Relaxed)
+    }
+
+    /// Callbacks only let the client end from now on.
+    pub(super) fn set_closing(&self) {
+        self.is_closing.store(true, Relaxed);
     }
 
     pub(super) fn dispatcher(&self) -> MutexGuard<'_, Dispatcher> {
@@ -73,6 +94,33 @@ impl GroupContext {
         }
     }
 
+    /// Takes the error that ended the client. A member that the group may accept later gets a new client.
+    pub(super) fn client_ended(&self, fatal: Option<(RDKafkaErrorCode, String)>) {
+        let (code, reason) = fatal.unwrap_or((RDKafkaErrorCode::Fatal, "unknown".to_owned()));
+        let mut dispatcher = self.dispatcher();
+        let error = KafkaError::Global(code);
+        let group = &self.config.group;
+        match (brokers::fatal(&error), refusal::refused(code, group)) {
+            (Some(denied), _) => dispatcher.fail(denied),
+            (None, Some((next, true))) => {
+                dispatcher.health.join_refused(code, &reason, &next, Instant::now());
+                self.is_refused.store(true, Relaxed);
+            }
+            (None, Some((next, false))) => {
+                dispatcher.fail(Error::JoinRefused { group: group.clone(), reason, next });
+            }
+            (None, None) => {
+                tracing::warn!(group, error = reason, "Kafka client failed");
+                dispatcher.fail(Error::client_failed(error));
+            }
+        }
+    }
+
+    /// Returns whether the client ends. Its partitions were released before.
+    fn is_ending(&self) -> bool {
+        self.is_lost() || self.is_refused() || self.is_closing.load(Relaxed)
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
         let mut dispatcher = self.dispatcher();
         let starts = positions::starts(consumer, &self.config, assigned, &self.stop).unwrap_or_else(|error| {
@@ -81,9 +129,9 @@ impl GroupContext {
         });
         let partitions = brokers::partitions(assigned);
         tracing::info!(partitions = %names(&partitions), "partitions assigned");
-        partitions.into_iter().for_each(|partition| dispatcher.lanes.assign(partition));
+        partitions.iter().for_each(|partition| dispatcher.lanes.assign(partition.clone()));
         dispatcher.lanes.forget_commits();
-        dispatcher.health.assigned();
+        dispatcher.health.joined(&partitions);
         let starts = starts.unwrap_or_default();
         starts.iter().for_each(|(partition, offset)| dispatcher.lanes.begin(partition, *offset));
         // Without starts the consumer stops or is replaced, and nothing is polled any more.
@@ -94,8 +142,7 @@ impl GroupContext {
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, revoked: &TopicPartitionList) {
-        if self.is_lost() {
-            // The client is closing. Its partitions were released before.
+        if self.is_ending() {
             if let Err(error) = consumer.incremental_unassign(revoked) {
                 tracing::debug!(error = %error, "unassign failed");
             }
@@ -106,6 +153,7 @@ impl GroupContext {
         if consumer.assignment_lost() {
             // Other members own the partitions already: neither waiting nor committing helps.
             tracing::warn!(partitions = %names(&partitions), "assignment lost");
+            dispatcher.health.assignment_lost();
         } else {
             let timeout = self.config.revoke_timeout;
             finish(consumer, &mut dispatcher, &partitions, CancelReason::Revoked, timeout);
@@ -136,14 +184,20 @@ impl ConsumerContext for GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // While brokers are down, librdkafka logs several times a second.
+        // While brokers are down, librdkafka logs several times a second. What matters of it comes as an error, too.
         tracing::debug!(?level, facility, text, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(code) = error.rdkafka_error_code().filter(|_| !self.is_ending()) {
+            self.dispatcher().health.client_error(code, reason, Instant::now());
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         self.wakeup.wake();
         self.brokers.note(&statistics);
-        if self.is_lost() {
+        if self.is_ending() {
             return;
         }
         let mut dispatcher = self.dispatcher();
@@ -162,7 +216,7 @@ impl ClientContext for GroupContext {
 }
 
 /// Waits at most `timeout` for the running handlers of partitions, then commits their positions.
-pub(super) fn finish(
+fn finish(
     consumer: &BaseConsumer<GroupContext>,
     dispatcher: &mut Dispatcher,
     partitions: &[TopicPartition],

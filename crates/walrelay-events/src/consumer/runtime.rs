@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -18,7 +17,6 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::batch;
@@ -28,6 +26,7 @@ use crate::consumer::call::Callee;
 use crate::consumer::cancellation::CancelReason;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
+use crate::consumer::control::Control;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dispatcher::Dispatcher;
 use crate::consumer::error::Error;
@@ -35,14 +34,16 @@ use crate::consumer::handler::Handler;
 use crate::consumer::handler::boxed;
 use crate::consumer::lanes::Balance;
 use crate::consumer::lanes::Lanes;
+use crate::consumer::leaving;
+use crate::consumer::leaving::Deadlines;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
 use crate::consumer::properties;
-use crate::consumer::rebalance;
 use crate::consumer::rebalance::GroupContext;
 use crate::consumer::record::Record;
 use crate::consumer::retry;
+use crate::consumer::thread;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::wakeup::Wakeup;
 
@@ -61,10 +62,13 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const PAUSED_REQUESTS: usize = 8;
 const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How long a member that its group refused waits before it tries to join again with a new client.
+const REJOIN_BACKOFF: Duration = Duration::from_secs(5);
+
 /// Consumes topics and calls a handler for each record.
 ///
 /// ```no_run
-/// use walrelay_events::consumer::{Config, Consumer, Outcome, Payload, Received, typed};
+/// use walrelay_events::consumer::{Config, Consumer, Outcome, Payload, Received, shutdown_signal, typed};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(tag = "event_type")]
@@ -82,8 +86,7 @@ const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), walrelay_events::consumer::Error> {
 /// let config = Config::new("localhost:9092", "printing", &["order-events"]);
-/// let stop = async { drop(tokio::signal::ctrl_c().await) };
-/// Consumer::new(config, typed(print)).run(stop).await
+/// Consumer::new(config, typed(print)).run(shutdown_signal()).await
 /// # }
 /// ```
 pub struct Consumer {
@@ -92,13 +95,20 @@ pub struct Consumer {
     /// How many records of a key are handed over at once.
     max_run: usize,
     observer: Arc<dyn Observer>,
+    control: Control,
 }
 
 impl Consumer {
     /// Creates a consumer. [`Consumer::run`] starts it.
     #[must_use]
     pub fn new(config: Config, handler: impl Handler) -> Self {
-        Self { config, callee: Callee::Single(boxed(handler)), max_run: MAX_RUN, observer: Arc::new(()) }
+        Self {
+            config,
+            callee: Callee::Single(boxed(handler)),
+            max_run: MAX_RUN,
+            observer: Arc::new(()),
+            control: Control::default(),
+        }
     }
 
     /// Creates a consumer whose handler takes several records of a key at once: those that are buffered, at most `max`.
@@ -116,7 +126,7 @@ impl Consumer {
     #[must_use]
     pub fn batches(config: Config, max: usize, handler: impl BatchHandler) -> Self {
         let callee = Callee::Batch(batch::boxed(handler));
-        Self { config, callee, max_run: max.max(1), observer: Arc::new(()) }
+        Self { config, callee, max_run: max.max(1), observer: Arc::new(()), control: Control::default() }
     }
 
     /// Sets the observer that receives what the consumer reports.
@@ -126,40 +136,35 @@ impl Consumer {
         self
     }
 
-    /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones,
-    /// commits their offsets and leaves the group. Handlers run on the Tokio runtime from which this is called.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let stopping = CancellationToken::new();
-        // If this future is dropped, the thread stops soon after.
-        let _guard = stopping.clone().drop_guard();
-        let (end, ended) = oneshot::channel();
-        let (runtime, stops) = (Handle::current(), stopping.clone());
-        thread::Builder::new()
-            .name("consumer".to_owned())
-            .spawn(move || _ = end.send(self.consume(runtime, &stops)))
-            .map_err(|error| Error::Thread(error.to_string()))?;
-        let mut ended = std::pin::pin!(ended);
-        let ended = tokio::select! {
-            ended = &mut ended => ended,
-            () = stop => {
-                stopping.cancel();
-                ended.await
-            }
-        };
-        ended.unwrap_or_else(|_| Err(Error::Thread("it panicked".to_owned())))
+    /// Returns a handle that reports what the consumer is doing, and that pauses and resumes it.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
-    fn consume(self, runtime: Handle, stop: &CancellationToken) -> Result<(), Error> {
+    /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones,
+    /// commits their offsets and leaves the group, all within `shutdown_timeout`. Handlers run on the Tokio runtime
+    /// from which this is called.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let (runtime, control, timeout) = (Handle::current(), self.control.clone(), self.config.shutdown_timeout);
+        thread::run(control, timeout, stop, move |stop, kept| self.consume(runtime, stop, kept)).await
+    }
+
+    /// Consumes on the thread of its caller. Keeps the producer for it: dropping one blocks.
+    fn consume(self, runtime: Handle, stop: &CancellationToken, kept: &mut thread::Kept) -> Result<(), Error> {
         let client = properties::properties(&self.config)?;
         // Not read from `client`, which does not return passwords.
         let mut properties = self.config.properties.clone();
         properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
-        let producer = Producer::new(&properties).map_err(Error::Configuration)?;
-        if !preflight::check(&self.config, &producer, &properties, &*self.observer, stop)? {
+        let producer = Arc::new(Producer::new(&properties).map_err(Error::Configuration)?);
+        *kept = Some(Arc::clone(&producer));
+        let observer = self.control.watch(self.observer);
+        if !preflight::check(&self.config, &producer, &properties, &*observer, stop)? {
             return Ok(());
         }
-        let calls = (self.callee, self.max_run);
-        let dispatcher = Dispatcher::new(self.config.clone(), calls, self.observer, producer, runtime);
+        self.control.started();
+        let (config, calls) = (self.config.clone(), (self.callee, self.max_run));
+        let dispatcher = Dispatcher::new(config, calls, observer, self.control, producer, runtime);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
             let context = GroupContext::new(self.config.clone(), Arc::clone(&dispatcher), stop.clone());
@@ -167,6 +172,7 @@ impl Consumer {
             match Loop::join(consumer, &self.config, stop)?.run()? {
                 LoopEnd::Stopped => return Ok(()),
                 LoopEnd::ClientLost => tracing::warn!("replacing Kafka client that lost every broker"),
+                LoopEnd::Refused => thread::pause(REJOIN_BACKOFF, stop),
             }
         }
     }
@@ -184,6 +190,8 @@ enum LoopEnd {
     Stopped,
     /// The client lost every broker.
     ClientLost,
+    /// The group refuses the member, and the client cannot join any more.
+    Refused,
 }
 
 struct Loop<'c> {
@@ -195,6 +203,8 @@ struct Loop<'c> {
     committed_at: Instant,
     polled_at: Instant,
     reported_at: Instant,
+    /// Set when the consumer stops.
+    deadlines: Option<Deadlines>,
     config: &'c Config,
     stop: &'c CancellationToken,
 }
@@ -210,8 +220,8 @@ impl<'c> Loop<'c> {
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();
-        let now = Instant::now();
-        Ok(Self { consumer, topics, asked: 0, committed_at: now, polled_at: now, reported_at: now, config, stop })
+        let [committed_at, polled_at, reported_at] = [Instant::now(); 3];
+        Ok(Self { consumer, topics, asked: 0, committed_at, polled_at, reported_at, deadlines: None, config, stop })
     }
 
     fn run(mut self) -> Result<LoopEnd, Error> {
@@ -223,14 +233,20 @@ impl<'c> Loop<'c> {
                 dispatcher.start(now);
                 let balance = dispatcher.lanes.balance();
                 let is_saturated = dispatcher.lanes.is_saturated();
-                (has_returned, dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher.lanes, now))
+                (has_returned, dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher, now))
             };
             if has_failed || self.stop.is_cancelled() {
-                return self.leave().map(|()| LoopEnd::Stopped);
-            }
-            if self.consumer.context().is_lost() {
+                let (deadlines, running) = self.stopping(now);
+                if running == 0 || now >= deadlines.handlers {
+                    return leaving::leave(self.consumer, deadlines).map(|()| LoopEnd::Stopped);
+                }
+            } else if self.consumer.context().is_lost() {
+                self.consumer.context().dispatcher().health.client_replaced();
                 self.abandon(now);
                 return Ok(LoopEnd::ClientLost);
+            } else if self.consumer.context().is_refused() {
+                self.abandon(now);
+                return Ok(LoopEnd::Refused);
             }
             if let Some(balance) = balance {
                 self.balance(&balance).map_err(Error::client_failed)?;
@@ -255,6 +271,17 @@ impl<'c> Loop<'c> {
                 Wakeup::wait(if is_saturated { wait.min(poll_in) } else { wait });
             }
         }
+    }
+
+    /// Starts no more handlers. Returns the deadlines of the stop, and how many handlers are running.
+    fn stopping(&mut self, now: Instant) -> (Deadlines, usize) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        let timeout = self.config.shutdown_timeout;
+        let deadlines = *self.deadlines.get_or_insert_with(|| {
+            dispatcher.stop();
+            Deadlines::new(now, timeout)
+        });
+        (deadlines, dispatcher.running())
     }
 
     /// Polls up to a batch of records, or until the buffers may be full. Returns whether there was anything.
@@ -295,9 +322,11 @@ impl<'c> Loop<'c> {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
             return self.skip_gaps(error);
         }
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            return self.consumer.context().client_ended(self.consumer.client().fatal_error());
+        }
         tracing::debug!(error = %error, "poll failed");
         let mut dispatcher = self.consumer.context().dispatcher();
-        dispatcher.health.poll_failed(&error);
         if let Some(fatal) = brokers::fatal(&error) {
             dispatcher.fail(fatal);
         }
@@ -383,37 +412,13 @@ impl<'c> Loop<'c> {
         let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
         dispatcher.finish(&partitions, CancelReason::Revoked, retry::after(now, self.config.revoke_timeout));
         dispatcher.release(&partitions);
-        dispatcher.health.client_replaced();
         drop(dispatcher);
-        // Without a coordinator, closing the client can take as long as a session timeout.
-        thread::spawn(move || drop(self.consumer));
-    }
-
-    /// Waits for running handlers, commits their offsets, and leaves the group.
-    fn leave(self) -> Result<(), Error> {
-        let context = Arc::clone(self.consumer.context());
-        let (running, pending, failure) = {
-            let mut dispatcher = context.dispatcher();
-            let partitions: Vec<TopicPartition> = dispatcher.lanes.partitions().cloned().collect();
-            let timeout = self.config.shutdown_timeout;
-            rebalance::finish(&self.consumer, &mut dispatcher, &partitions, CancelReason::Stopping, timeout);
-            // Another member handles the records of revoked partitions.
-            let running = partitions.iter().map(|partition| dispatcher.lanes.running_of(partition)).sum();
-            let pending = dispatcher.pending_dead_letters(running);
-            dispatcher.release(&partitions);
-            (running, pending, dispatcher.failure().cloned())
-        };
-        // Closing the consumer leaves the group.
-        drop(self.consumer);
-        match failure.or(pending) {
-            Some(error) => Err(error),
-            None if running > 0 => Err(Error::ShutdownTimeout { running }),
-            None => Ok(()),
-        }
+        leaving::close(self.consumer, Duration::ZERO);
     }
 }
 
-/// Returns how long the loop may wait: at most until the next backoff ends.
-fn wait(lanes: &Lanes<Record>, now: Instant) -> Duration {
-    lanes.wakes_at().map_or(WAIT, |at| at.saturating_duration_since(now).min(WAIT))
+/// Returns how long the loop may wait: at most until the next backoff ends, if a handler is started then.
+fn wait(dispatcher: &Dispatcher, now: Instant) -> Duration {
+    let wakes_at = dispatcher.lanes.wakes_at().filter(|_| dispatcher.starts_handlers());
+    wakes_at.map_or(WAIT, |at| at.saturating_duration_since(now).min(WAIT))
 }

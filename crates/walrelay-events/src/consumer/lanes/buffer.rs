@@ -29,6 +29,8 @@ pub(super) struct PartitionBuffer<R> {
     /// The bytes of records in runs.
     pub(super) running_bytes: u64,
     pub(super) committed: Option<i64>,
+    /// The committed offset as the broker reported it last.
+    pub(super) confirmed: Option<i64>,
     /// Nothing is fetched from Kafka.
     pub(super) is_paused: bool,
     /// How many handlers of earlier assignments still run, by the hash of the key.
@@ -83,6 +85,7 @@ impl<R> PartitionBuffer<R> {
             bytes: 0,
             running_bytes: 0,
             committed: None,
+            confirmed: None,
             is_paused: false,
             blocked,
             starts: Starts::default(),

@@ -252,8 +252,18 @@ impl<R> Lanes<R> {
     pub(crate) fn committed(&mut self, partition: &TopicPartition, offset: i64) {
         if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
             let known = (offset >= 0).then_some(offset);
+            buffer.confirmed = known;
             buffer.committed = if known > buffer.committed { None } else { known };
         }
+    }
+
+    /// Returns the positions that are not known to be committed.
+    pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, i64)> {
+        let unconfirmed = self.slots.iter().flatten().filter_map(|buffer| {
+            let position = buffer.prefix.position()?;
+            (buffer.confirmed != Some(position)).then(|| (buffer.partition.clone(), position))
+        });
+        unconfirmed.collect()
     }
 
     /// Returns every position again at the next call of `take_positions`: a commit failed, or its result is unknown.
