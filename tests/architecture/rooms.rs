@@ -12,9 +12,8 @@ oauth:
 kafka: fault oauth
 pure event/headers:
 pure event/time:
-pure event/reason: event/headers
 pure event/encode: fault
-pure event/decode: fault event/headers event/reason
+pure event/decode: fault event/headers
 event/trace: event/headers
 event/envelope: event/trace
 event: event/headers event/time event/encode event/decode event/trace event/envelope

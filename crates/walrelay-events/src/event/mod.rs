@@ -37,7 +37,6 @@ mod decode;
 mod encode;
 mod envelope;
 mod headers;
-mod reason;
 mod time;
 pub(crate) mod trace;
 
