@@ -10,6 +10,7 @@ fault:
 kafka_error:
 oauth:
 kafka: fault oauth
+pure table: fault
 pure event/headers:
 pure event/time:
 pure event/encode: fault
@@ -21,10 +22,10 @@ event: event/headers event/time event/encode event/decode event/trace event/enve
 # The library: into the outbox.
 outbox/error: fault event
 outbox/rows: event/encode event outbox/error
-outbox/table: fault
+outbox/table: table
 outbox/postgres: event outbox/error outbox/rows outbox/table
 outbox/sqlx: event outbox/error outbox/rows outbox/table
-outbox: outbox/error outbox/table outbox/postgres
+outbox: table outbox/error outbox/table outbox/postgres
 
 # The library: into Kafka, without an outbox.
 publisher/config: oauth

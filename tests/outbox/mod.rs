@@ -4,6 +4,7 @@ mod append;
 mod sqlx;
 mod trace;
 mod tree;
+mod trips;
 
 use std::time::Duration;
 

@@ -26,6 +26,8 @@
 
 pub mod event;
 pub mod fault;
+#[cfg(any(feature = "consumer", feature = "outbox", feature = "sqlx"))]
+mod table;
 
 #[cfg(any(feature = "outbox", feature = "sqlx"))]
 pub mod outbox;

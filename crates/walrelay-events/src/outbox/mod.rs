@@ -48,6 +48,7 @@ pub use error::Error;
 pub use postgres::append;
 #[cfg(feature = "outbox")]
 pub use postgres::append_many;
-pub use table::BadName;
 pub use table::Columns;
 pub use table::Outbox;
+
+pub use crate::table::BadName;

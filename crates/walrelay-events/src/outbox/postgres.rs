@@ -14,12 +14,12 @@ use super::table::Outbox;
 
 /// Appends an event to `public.outbox_events`, as [`Outbox::append`] does.
 pub async fn append<E: Serialize>(tx: &Transaction<'_>, envelope: &Envelope<E>) -> Result<Uuid, Error> {
-    Outbox::default().append(tx, envelope).await
+    Outbox::walrelay().append(tx, envelope).await
 }
 
 /// Appends events to `public.outbox_events`, as [`Outbox::append_many`] does.
 pub async fn append_many<E: Serialize>(tx: &Transaction<'_>, envelopes: &[Envelope<E>]) -> Result<(), Error> {
-    Outbox::default().append_many(tx, envelopes).await
+    Outbox::walrelay().append_many(tx, envelopes).await
 }
 
 impl Outbox {

@@ -18,6 +18,8 @@
 //! }
 //! ```
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 use sqlx::Postgres;
@@ -32,7 +34,7 @@ use super::table::Outbox;
 
 /// Appends an event to `public.outbox_events`, as [`Outbox::append_sqlx`] does.
 pub async fn append<E: Serialize>(tx: &mut Transaction<'_, Postgres>, envelope: &Envelope<E>) -> Result<Uuid, Error> {
-    Outbox::default().append_sqlx(tx, envelope).await
+    Outbox::walrelay().append_sqlx(tx, envelope).await
 }
 
 /// Appends events to `public.outbox_events`, as [`Outbox::append_many_sqlx`] does.
@@ -40,11 +42,12 @@ pub async fn append_many<E: Serialize>(
     tx: &mut Transaction<'_, Postgres>,
     envelopes: &[Envelope<E>],
 ) -> Result<(), Error> {
-    Outbox::default().append_many_sqlx(tx, envelopes).await
+    Outbox::walrelay().append_many_sqlx(tx, envelopes).await
 }
 
 impl Outbox {
-    /// Appends an event in the caller's sqlx transaction, in one round trip, and returns its id.
+    /// Appends an event in the caller's sqlx transaction, and returns its id. It takes one round trip, or two the first
+    /// time on a connection.
     pub async fn append_sqlx<E: Serialize>(
         &self,
         tx: &mut Transaction<'_, Postgres>,
@@ -63,7 +66,8 @@ impl Outbox {
     ) -> Result<(), Error> {
         for rows in Rows::divide(envelopes)? {
             // It contains quoted names and no values.
-            let written = sqlx::query(AssertSqlSafe(self.sql()))
+            let written = sqlx::query(AssertSqlSafe(Arc::clone(self.sql())))
+                .persistent(self.uses_prepared_statements())
                 .bind(rows.ids)
                 .bind(rows.aggregate_types)
                 .bind(rows.aggregate_ids)

@@ -1,19 +1,24 @@
 //! The outbox table and its columns, and the INSERT statement.
 
-use crate::fault::Code;
-use crate::fault::Diagnose;
-use crate::fault::Exit;
-use crate::fault::Fate;
+use std::sync::Arc;
+use std::sync::LazyLock;
 
-/// PostgreSQL truncates longer names.
-const MAX_NAME_BYTES: usize = 63;
+use crate::table::BadName;
+use crate::table::Table;
+use crate::table::check;
+use crate::table::quote;
+
+/// The default table, whose statement is built once.
+static DEFAULT: LazyLock<Outbox> =
+    LazyLock::new(|| Outbox::build(&Table::new("public", "outbox_events"), &Columns::default()));
 
 /// An outbox table. The default is `public.outbox_events` with the columns of the preset `walrelay`. It must match the
 /// relay's `[[outbox]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outbox {
     table: String,
-    sql: String,
+    sql: Arc<str>,
+    uses_prepared_statements: bool,
 }
 
 /// The names of the columns.
@@ -36,28 +41,6 @@ pub struct Columns {
     pub created_at: Option<String>,
 }
 
-/// The name of a table or column is invalid.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("invalid name {name:?} of the {what}: expected 1 to {MAX_NAME_BYTES} bytes without U+0000")]
-pub struct BadName {
-    what: &'static str,
-    name: String,
-}
-
-impl Diagnose for BadName {
-    fn code(&self) -> Code {
-        Code::new(Exit::Configuration, 60)
-    }
-
-    fn fate(&self) -> Fate {
-        Fate::Fatal
-    }
-
-    fn help(&self) -> Option<String> {
-        Some("write the table as `schema.table` and the columns without quotes".to_owned())
-    }
-}
-
 impl Default for Columns {
     fn default() -> Self {
         Self {
@@ -74,7 +57,7 @@ impl Default for Columns {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self::build("public", "outbox_events", &Columns::default())
+        DEFAULT.clone()
     }
 }
 
@@ -93,38 +76,53 @@ impl Outbox {
     /// # Ok::<(), walrelay_events::outbox::BadName>(())
     /// ```
     pub fn new(table: &str, columns: &Columns) -> Result<Self, BadName> {
-        let (schema, table) = table.split_once('.').unwrap_or(("public", table));
-        check("schema", schema)?;
-        check("table", table)?;
+        let table = Table::parse(table)?;
         for (name, _) in columns.sources() {
             check("column", name)?;
         }
-        Ok(Self::build(schema, table, columns))
+        Ok(Self::build(&table, columns))
     }
 
-    fn build(schema: &str, table: &str, columns: &Columns) -> Self {
+    /// Prepares no statements on sqlx, for a pooler in transaction mode that does not know them (PgBouncer before
+    /// 1.21). Each statement then takes two round trips. Without this only the first one of a connection takes two. On
+    /// tokio-postgres it changes nothing.
+    #[must_use]
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.uses_prepared_statements = false;
+        self
+    }
+
+    fn build(table: &Table, columns: &Columns) -> Self {
         let (names, values): (Vec<_>, Vec<_>) = columns.sources().map(|(name, value)| (quote(name), value)).unzip();
         // Parameters are text, so that clients need not know the column types. Each element of the seven arrays is a
         // row.
         let sql = format!(
-            "INSERT INTO {}.{} ({}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
+            "INSERT INTO {} ({}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
              $5::text[], $6::text[], $7::text[]) WITH ORDINALITY \
              AS e (id, aggregate_type, aggregate_id, event_type, payload, headers, occurred_at, number) \
              ORDER BY e.number",
-            quote(schema),
-            quote(table),
+            table.quoted(),
             names.join(", "),
             values.join(", ")
         );
-        Self { table: format!("{schema}.{table}"), sql }
+        Self { table: table.to_string(), sql: sql.into(), uses_prepared_statements: true }
     }
 
     pub(super) fn table(&self) -> &str {
         &self.table
     }
 
-    pub(super) fn sql(&self) -> &str {
+    pub(super) fn walrelay() -> &'static Self {
+        &DEFAULT
+    }
+
+    pub(super) const fn sql(&self) -> &Arc<str> {
         &self.sql
+    }
+
+    #[cfg(feature = "sqlx")]
+    pub(super) const fn uses_prepared_statements(&self) -> bool {
+        self.uses_prepared_statements
     }
 }
 
@@ -145,17 +143,6 @@ impl Columns {
     }
 }
 
-fn check(what: &'static str, name: &str) -> Result<(), BadName> {
-    if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains('\0') {
-        return Ok(());
-    }
-    Err(BadName { what, name: name.chars().take(MAX_NAME_BYTES).collect() })
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,10 +156,7 @@ mod tests {
                         \"event_type\", \"payload\", \"At\") SELECT e.id::uuid,";
         assert!(outbox.sql().starts_with(expected), "{}", outbox.sql());
         assert_eq!(Outbox::new("outbox_events", &Columns::default()), Ok(Outbox::default()));
-        let long = "x".repeat(64);
-        for table in ["", ".events", "shop.", "a\0b", &long] {
-            assert!(Outbox::new(table, &Columns::default()).is_err(), "{table:?}");
-        }
+        assert!(Outbox::new("shop.", &Columns::default()).is_err());
         let columns = Columns { headers: Some(String::new()), ..Columns::default() };
         let error = Outbox::new("events", &columns).unwrap_err();
         assert_eq!(error.to_string(), "invalid name \"\" of the column: expected 1 to 63 bytes without U+0000");
