@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use uuid::Uuid;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Failure;
@@ -18,6 +17,7 @@ use walrelay_events::consumer::inbox;
 use walrelay_events::consumer::inbox::Once;
 use walrelay_events::consumer::typed;
 use walrelay_events::event::Envelope;
+use walrelay_events::event::EventId;
 use walrelay_events::outbox;
 
 use crate::database::Database;
@@ -77,14 +77,14 @@ impl Shipping {
         let mut connection = self.database.connection().await?;
         let tx = connection.transaction().await?;
         // First in the transaction: another consumer of the same event waits here.
-        if inbox::once(&tx, GROUP, received.event_id).await? == Once::Duplicate {
+        if inbox::once(&tx, GROUP, &received.event_id).await? == Once::Duplicate {
             self.duplicates.fetch_add(1, Relaxed);
             return Ok(Outcome::Ack);
         }
         let sql = "UPDATE orders SET status = 'shipped' WHERE id = $1 AND status = 'placed'";
         // Otherwise the order was cancelled meanwhile. The inbox row is committed anyway.
         if tx.execute(sql, &[&order]).await? == 1 {
-            let parcel = self.carrier.book(received.event_id, &city).map_err(Refused::into_failure)?;
+            let parcel = self.carrier.book(&received.event_id, &city).map_err(Refused::into_failure)?;
             tx.execute("INSERT INTO shipments (order_id, parcel) VALUES ($1, $2)", &[&order, &parcel]).await?;
             let shipped = OrderEvent::OrderShipped { parcel, shipped_at: now() };
             let envelope = Envelope::new(ORDER, &order, shipped).with_trace(received.trace);
@@ -128,15 +128,15 @@ impl Refused {
 }
 
 impl Carrier {
-    fn book(&self, booking: Uuid, city: &str) -> Result<String, Refused> {
+    fn book(&self, booking: &EventId, city: &str) -> Result<String, Refused> {
         if city == "Atlantis" && !self.has_route_to_atlantis.load(Relaxed) {
             return Err(Refused::NotServed(city.to_owned()));
         }
         if self.calls.fetch_add(1, Relaxed) % 5 == 4 {
             return Err(Refused::Busy);
         }
-        let number = booking.simple().to_string();
-        Ok(format!("P-{}", number.get(24..).unwrap_or_default()))
+        let number = booking.to_string();
+        Ok(format!("P-{}", number.get(number.len().saturating_sub(8)..).unwrap_or_default()))
     }
 
     /// Opens the route to Atlantis.

@@ -12,12 +12,13 @@ oauth:
 kafka: fault oauth
 pure table: fault
 pure event/headers:
+pure event/id:
 pure event/time:
 pure event/encode: fault
 pure event/decode: fault event/headers
 event/trace: event/headers
 event/envelope: event/trace
-event: event/headers event/time event/encode event/decode event/trace event/envelope
+event: event/headers event/id event/time event/encode event/decode event/trace event/envelope
 
 # The library: into the outbox.
 outbox/error: fault event
@@ -72,7 +73,7 @@ consumer/handler: event consumer/outcome consumer/record consumer/cancellation
 consumer/batch: consumer/outcome consumer/handler
 consumer/typed: event/decode event consumer/outcome consumer/record consumer/cancellation consumer/handler
 consumer/call: event/trace consumer/outcome consumer/record consumer/handler consumer/batch
-consumer/inbox:
+consumer/inbox: table event
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/observe consumer/refusal
 consumer/starter: consumer/lanes consumer/retry consumer/outcome consumer/write_error consumer/record

@@ -15,6 +15,7 @@ use walrelay_events::consumer::Received;
 use walrelay_events::consumer::inbox;
 use walrelay_events::consumer::inbox::Once;
 use walrelay_events::consumer::typed;
+use walrelay_events::event::EventId;
 use walrelay_events::testing::StopMode;
 
 use super::stage::Effects;
@@ -206,7 +207,7 @@ fn a_database_that_is_down_is_no_attempt_and_no_dead_letter() {
             let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;
             tokio::spawn(connection);
             let tx = client.transaction().await?;
-            if inbox::once(&tx, "outage", received.event_id).await? == Once::Duplicate {
+            if inbox::once(&tx, "outage", &received.event_id).await? == Once::Duplicate {
                 return Ok(Outcome::Ack);
             }
             let sql = "INSERT INTO effects (key, version, event_id) VALUES ($1, $2, $3)";
@@ -272,7 +273,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
 }
 
 /// Adds one to a row that everybody wants, so that PostgreSQL must roll back all but one.
-async fn add(client: &mut tokio_postgres::Client, event_id: Uuid) -> Result<(), Failure> {
+async fn add(client: &mut tokio_postgres::Client, event_id: EventId) -> Result<(), Failure> {
     let tx = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
     if inbox::once(&tx, "total", event_id).await? == Once::Duplicate {
         return Ok(());

@@ -14,6 +14,7 @@ mod paused;
 mod permissions;
 mod revoked;
 mod runs;
+mod sqlx;
 pub mod stage;
 mod starting;
 mod stopping;

@@ -64,7 +64,7 @@ impl Member {
         let place = usize::try_from(self.next.fetch_add(1, Relaxed)).unwrap() % self.connections.len();
         let mut client = self.connections.get(place).unwrap().lock().await;
         let tx = client.transaction().await?;
-        if inbox::once(&tx, "effects", received.event_id).await? == Once::Duplicate {
+        if inbox::once(&tx, "effects", &received.event_id).await? == Once::Duplicate {
             return Ok(Outcome::Ack);
         }
         tx.execute(

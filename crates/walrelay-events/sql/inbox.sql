@@ -3,7 +3,7 @@ CREATE SCHEMA IF NOT EXISTS walrelay;
 
 CREATE TABLE IF NOT EXISTS walrelay.inbox (
     consumer text        NOT NULL,
-    event_id uuid        NOT NULL,
+    event_id text        NOT NULL COLLATE "C",
     seen_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (consumer, event_id)
 );

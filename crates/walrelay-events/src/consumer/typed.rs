@@ -7,7 +7,6 @@ use std::marker::PhantomData;
 use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use crate::consumer::cancellation::Cancellation;
 use crate::consumer::handler::Delivery;
@@ -16,7 +15,9 @@ use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::event;
+use crate::event::BadEventId;
 use crate::event::Decoded;
+use crate::event::EventId;
 use crate::event::TraceContext;
 use crate::event::Unknown;
 
@@ -25,7 +26,7 @@ use crate::event::Unknown;
 #[non_exhaustive]
 pub struct Received<E> {
     /// The event's id. It is the same in every delivery.
-    pub event_id: Uuid,
+    pub event_id: EventId,
     /// The event, or why there is none.
     pub event: Payload<E>,
     /// The `aggregate_type` header, if the writer set it.
@@ -93,7 +94,7 @@ where
 fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, String> {
     let Delivery { record, previous_attempts, cancellation } = delivery;
     let id = record.header(event::EVENT_ID).ok_or("the record has no event_id header")?;
-    let event_id = Uuid::parse_str(id).map_err(|_| "the event_id header is not a UUID")?;
+    let event_id = id.parse().map_err(|error: BadEventId| error.to_string())?;
     let payload = match record.value() {
         None => Payload::Tombstone,
         Some(value) => {

@@ -37,6 +37,7 @@ mod decode;
 mod encode;
 mod envelope;
 mod headers;
+mod id;
 mod time;
 pub(crate) mod trace;
 
@@ -57,6 +58,8 @@ pub use headers::OCCURRED_AT;
 pub use headers::PRODUCED_AT;
 pub use headers::TRACEPARENT;
 pub use headers::TRACESTATE;
+pub use id::BadEventId;
+pub use id::EventId;
 pub use time::format_rfc3339;
 pub use time::parse_rfc3339;
 pub use trace::BadTraceContext;
