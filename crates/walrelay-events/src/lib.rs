@@ -16,6 +16,7 @@
 //! | `publisher` | publishing events to Kafka without an outbox |
 //! | `consumer` | Kafka to handlers: lanes, retries, dead-letter topics, inbox |
 //! | `prometheus` | metrics of the consumer for Prometheus |
+//! | `tower` | tower layers and services around and as handlers, with `consumer` |
 //! | `otel` | the trace context of the current span into the outbox, and a linked span for each handler call |
 //! | `testing` | throwaway servers and, with `consumer`, a harness, for tests of applications |
 //! | `vendored` | OpenSSL built from source instead of the system's |
@@ -45,6 +46,8 @@ pub mod consumer;
 mod kafka;
 #[cfg(any(feature = "consumer", feature = "publisher", feature = "testing"))]
 mod kafka_error;
+#[cfg(any(feature = "consumer", feature = "outbox", feature = "sqlx"))]
+mod sqlstate;
 
 #[cfg(feature = "testing")]
 pub mod testing;

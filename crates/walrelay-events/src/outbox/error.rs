@@ -1,10 +1,14 @@
 //! Why an event was not appended, and whether a retry can help.
 
+use std::fmt;
+
 use crate::event::EncodeError;
 use crate::fault::Code;
 use crate::fault::Diagnose;
 use crate::fault::Exit;
 use crate::fault::Fate;
+use crate::sqlstate;
+use crate::sqlstate::Cause;
 
 /// The error of tokio-postgres or sqlx.
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +38,8 @@ pub enum Error {
         sqlstate: String,
         /// PostgreSQL's message.
         message: String,
+        /// The client's error.
+        source: ClientError,
     },
     /// The role has no permission.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
@@ -44,8 +50,11 @@ pub enum Error {
         sqlstate: String,
         /// PostgreSQL's message.
         message: String,
+        /// The client's error.
+        source: ClientError,
     },
-    /// PostgreSQL aborted the transaction. The same transaction may succeed when it is run again.
+    /// PostgreSQL aborted the transaction through no fault of the row, or at a limit. The same transaction may succeed
+    /// when it is run again.
     #[error("cannot append to {table}: {message} ({sqlstate})")]
     Aborted {
         /// The outbox table, as `schema.table`.
@@ -67,6 +76,8 @@ pub enum Error {
         sqlstate: String,
         /// PostgreSQL's message, if it quotes no value.
         message: String,
+        /// The client's error.
+        source: ClientError,
     },
     /// The connection failed, or the client cannot use it.
     #[error("cannot append to {table}")]
@@ -85,18 +96,43 @@ impl Error {
         let (table, sqlstate, message) = (table.to_owned(), sqlstate.to_owned(), message.to_owned());
         match sqlstate.as_str() {
             // Undefined table, schema or column; datatype mismatch.
-            "42P01" | "3F000" | "42703" | "42804" => Self::Table { table, sqlstate, message },
-            "42501" => Self::PermissionDenied { table, sqlstate, message },
-            // Transaction rollback, insufficient resources, operator intervention, system error.
-            code if ["40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Self::Aborted { table, sqlstate, message, source }
+            "42P01" | "3F000" | "42703" | "42804" => {
+                Self::Table { table, sqlstate, message, source: ClientError(source) }
             }
+            "42501" => Self::PermissionDenied { table, sqlstate, message, source: ClientError(source) },
+            code if sqlstate::cause(code) != Cause::Statement => Self::Aborted { table, sqlstate, message, source },
             // Messages of data exceptions quote values.
             code if code.starts_with("22") => {
-                Self::Refused { table, sqlstate, message: "a value is invalid for its column".to_owned() }
+                let message = "a value is invalid for its column".to_owned();
+                Self::Refused { table, sqlstate, message, source: ClientError(source) }
             }
-            _ => Self::Refused { table, sqlstate, message },
+            _ => Self::Refused { table, sqlstate, message, source: ClientError(source) },
         }
+    }
+
+    /// Returns the error of tokio-postgres or sqlx, for example to find a violated constraint. Its text can quote the
+    /// row.
+    #[must_use]
+    pub fn client_error(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        match self {
+            Self::Encode(_) | Self::AggregateType | Self::AggregateId | Self::OccurredAt => None,
+            Self::Table { source, .. } | Self::PermissionDenied { source, .. } | Self::Refused { source, .. } => {
+                Some(&*source.0)
+            }
+            Self::Aborted { source, .. } | Self::Connection { source, .. } => Some(&**source),
+        }
+    }
+}
+
+/// The error of a client whose text can quote the row. It is displayed without the text and is found by
+/// [`Error::client_error`] only, so that no log and no dead-letter record shows the row.
+#[derive(thiserror::Error)]
+#[error("PostgreSQL refused the statement")]
+pub struct ClientError(Source);
+
+impl fmt::Debug for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientError")
     }
 }
 
@@ -155,14 +191,24 @@ mod tests {
             ("42501", "WR-6740", Fate::Fatal),
             ("40001", "WR-6950", Fate::Transient),
             ("57P01", "WR-6950", Fate::Transient),
+            ("57014", "WR-6950", Fate::Transient),
+            ("25006", "WR-6950", Fate::Transient),
+            ("08006", "WR-6950", Fate::Transient),
+            ("08P01", "WR-6950", Fate::Transient),
+            ("55P03", "WR-6950", Fate::Transient),
             ("23505", "WR-6531", Fate::Fatal),
             ("22P02", "WR-6531", Fate::Fatal),
         ];
         for (sqlstate, code, fate) in rows {
-            let error = Error::server("shop.events", sqlstate, "the message", "the source".into());
+            let error = Error::server("shop.events", sqlstate, "the message", "the row".into());
             assert_eq!((error.code().to_string().as_str(), error.fate()), (code, fate), "{sqlstate}");
             assert_eq!(error.to_string().contains("the message"), sqlstate != "22P02", "{error}");
             assert!(error.to_string().starts_with("cannot append to shop.events: "), "{error}");
+            assert_eq!(error.client_error().map(ToString::to_string).as_deref(), Some("the row"), "{sqlstate}");
+            if fate == Fate::Fatal {
+                let shown = format!("{error:?} {}", crate::fault::chain(&error));
+                assert!(!shown.contains("the row"), "{shown}");
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ mod rows;
 pub mod sqlx;
 mod table;
 
+pub use error::ClientError;
 pub use error::Error;
 #[cfg(feature = "outbox")]
 pub use postgres::append;
