@@ -11,6 +11,7 @@ kafka_error:
 oauth:
 kafka: fault oauth
 pure table: fault
+pure sqlstate:
 pure event/headers:
 pure event/id:
 pure event/time:
@@ -21,7 +22,7 @@ event/envelope: event/trace
 event: event/headers event/id event/time event/encode event/decode event/trace event/envelope
 
 # The library: into the outbox.
-outbox/error: fault event
+outbox/error: fault sqlstate event
 outbox/rows: event/encode event outbox/error
 outbox/table: table
 outbox/postgres: event outbox/error outbox/rows outbox/table
@@ -46,10 +47,12 @@ publisher: publisher/config publisher/error publisher/outgoing publisher/pending
 # The library: out of Kafka. What decides stands before what asks.
 consumer/topic_partition:
 pure consumer/prefix:
-pure consumer/lanes: consumer/topic_partition consumer/prefix
 pure consumer/retry:
+pure consumer/lanes: consumer/topic_partition consumer/prefix consumer/retry
+pure consumer/waiting: consumer/topic_partition
 pure consumer/budget:
-consumer/outcome: fault
+consumer/classifier: sqlstate
+consumer/outcome: fault consumer/classifier
 pure consumer/verdict: consumer/retry consumer/outcome
 consumer/write_error: kafka_error
 consumer/error: fault kafka_error consumer/budget consumer/write_error consumer/topic_partition
@@ -69,40 +72,42 @@ consumer/positions: consumer/topic_partition consumer/error consumer/brokers con
     consumer/commit
 consumer/cancellation:
 consumer/wakeup:
-consumer/handler: event consumer/outcome consumer/record consumer/cancellation
-consumer/batch: consumer/outcome consumer/handler
+consumer/handler: event consumer/classifier consumer/outcome consumer/record consumer/cancellation
+consumer/batch: consumer/classifier consumer/outcome consumer/handler
 consumer/typed: event/decode event consumer/outcome consumer/record consumer/cancellation consumer/handler
-consumer/call: event/trace consumer/outcome consumer/record consumer/handler consumer/batch
+consumer/call: event/trace consumer/classifier consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox: table event
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
-consumer/health: consumer/topic_partition consumer/observe consumer/refusal
+consumer/health: consumer/topic_partition consumer/record consumer/observe consumer/refusal
 consumer/starter: consumer/lanes consumer/retry consumer/outcome consumer/write_error consumer/record
     consumer/cancellation consumer/wakeup consumer/handler consumer/call
 consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
     consumer/dead_letter consumer/config consumer/wakeup consumer/starter
-consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/budget consumer/outcome
-    consumer/verdict consumer/error consumer/record consumer/observe consumer/control consumer/dead_letter
-    consumer/config consumer/cancellation consumer/wakeup consumer/call consumer/health consumer/starter
-    consumer/dead_letter_write
+consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/waiting consumer/budget
+    consumer/outcome consumer/verdict consumer/error consumer/record consumer/observe consumer/control
+    consumer/dead_letter consumer/config consumer/cancellation consumer/wakeup consumer/call consumer/health
+    consumer/starter consumer/dead_letter_write
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
     consumer/refusal consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup
     consumer/dispatcher
 consumer/leaving: consumer/topic_partition consumer/retry consumer/error consumer/properties consumer/commit
     consumer/rebalance
 consumer/thread: consumer/error consumer/control consumer/dead_letter
-consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/error consumer/record
-    consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config consumer/properties
-    consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/handler consumer/batch
-    consumer/call consumer/preflight consumer/dispatcher consumer/rebalance consumer/leaving consumer/thread
-consumer: consumer/topic_partition consumer/retry consumer/budget consumer/outcome consumer/verdict consumer/error
-    consumer/record consumer/observe consumer/metrics consumer/control consumer/signal consumer/dead_letter
-    consumer/config consumer/cancellation consumer/handler consumer/batch consumer/typed consumer/runtime
+consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/classifier consumer/error
+    consumer/record consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config
+    consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/handler
+    consumer/batch consumer/call consumer/preflight consumer/dispatcher consumer/rebalance consumer/leaving
+    consumer/thread
+consumer: consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome consumer/verdict
+    consumer/error consumer/record consumer/observe consumer/metrics consumer/control consumer/signal
+    consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/typed
+    consumer/runtime
 
 # The library: for tests, and for the program.
 testing/error: fault kafka_error
 testing/broker: testing/error
 testing/postgres: testing/error
-testing/harness: event/encode event consumer/lanes consumer/retry consumer/verdict consumer/handler consumer/batch
+testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/batch
     consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
 internal: kafka consumer

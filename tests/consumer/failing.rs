@@ -188,7 +188,7 @@ fn i14_a_serialization_failure_is_no_attempt_and_no_dead_letter() {
     log.wait_for("ack", 200);
     member.stop().unwrap();
     assert_eq!(effects.sql.text("SELECT sum::text FROM total"), "200");
-    assert!(log.count("retry") > 0, "nothing conflicted: the test shows nothing");
+    assert!(log.count("transient") > 0, "nothing conflicted: the test shows nothing");
     assert_eq!(log.count("dead-lettered"), 0, "{:?}", log.lines());
 }
 
@@ -223,7 +223,7 @@ fn a_database_that_is_down_is_no_attempt_and_no_dead_letter() {
     let member = Member::start_observed(config, typed(handle), log.clone());
     log.wait_for("ack", 20);
     effects.postgres.stop(StopMode::Fast).unwrap();
-    log.wait_for("retry", 30);
+    log.wait_for("transient", 30);
     effects.postgres.resume().unwrap();
     log.wait_for("ack", 100);
     member.stop().unwrap();

@@ -3,6 +3,7 @@
 mod control;
 mod dead_letters;
 mod dlq;
+mod environment;
 mod failing;
 mod group;
 mod harness;

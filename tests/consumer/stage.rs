@@ -242,7 +242,7 @@ impl Member {
         Self::run_on(runtime, Consumer::new(config, handler).with_observer(observer))
     }
 
-    /// Starts a consumer that is complete.
+    /// Runs a consumer with options that are not in its configuration.
     pub fn run(consumer: Consumer) -> Self {
         Self::run_on(runtime(|| ()), consumer)
     }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::consumer::classifier::Classifier;
 use crate::consumer::handler::Delivery;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
@@ -88,6 +89,17 @@ pub(crate) fn boxed(handler: impl BatchHandler) -> BoxedBatchHandler {
     Arc::new(move |batch| {
         let handler = Arc::clone(&handler);
         Box::pin(async move { handler.handle(batch).await })
+    })
+}
+
+/// Lets the application's classifier decide about the errors of a handler.
+pub(crate) fn classified(handler: BoxedBatchHandler, classifier: Classifier) -> BoxedBatchHandler {
+    Arc::new(move |batch| {
+        let (handling, classifier) = (handler(batch), classifier.clone());
+        Box::pin(async move {
+            let BatchOutcome { done, next } = handling.await;
+            BatchOutcome { done, next: next.classified(&classifier) }
+        })
     })
 }
 

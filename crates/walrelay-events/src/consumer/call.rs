@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use tracing::Span;
 
+use crate::consumer::batch;
 use crate::consumer::batch::BatchFuture;
 use crate::consumer::batch::BoxedBatchHandler;
+use crate::consumer::classifier::Classifier;
+use crate::consumer::handler;
 use crate::consumer::handler::BoxedHandler;
 use crate::consumer::handler::Delivery;
 use crate::consumer::handler::HandlerFuture;
@@ -61,6 +64,14 @@ enum Handling {
 }
 
 impl Callee {
+    /// Lets the application's classifier decide about the errors of the handler.
+    pub(crate) fn classified(self, classifier: &Classifier) -> Self {
+        match self {
+            Self::Single(handler) => Self::Single(handler::classified(handler, classifier.clone())),
+            Self::Batch(handler) => Self::Batch(batch::classified(handler, classifier.clone())),
+        }
+    }
+
     /// Returns how many of the next records a call takes.
     pub(crate) const fn takes(&self, records: usize) -> usize {
         match self {

@@ -42,6 +42,8 @@ use crate::consumer::starter::Written;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::verdict;
 use crate::consumer::verdict::Verdict;
+use crate::consumer::waiting;
+use crate::consumer::waiting::Waiting;
 use crate::consumer::wakeup::Sender;
 use crate::consumer::wakeup::Wakeup;
 
@@ -53,6 +55,7 @@ pub(super) struct Dispatcher {
     pub(super) lanes: Lanes<Record>,
     pub(super) health: Health,
     budget: BudgetTracker<TopicPartition>,
+    waiting: Waiting,
     config: Config,
     starter: Arc<Starter>,
     returned: mpsc::Receiver<Vec<Returned>>,
@@ -92,6 +95,7 @@ impl Dispatcher {
             lanes: Lanes::new(limits),
             health: Health::new(Arc::clone(&observer), config.group.clone()),
             budget: BudgetTracker::new(config.dead_letters.budget.clone()),
+            waiting: Waiting::default(),
             starter: Arc::new(starter),
             returned,
             cancellations: Cancellations::default(),
@@ -193,6 +197,7 @@ impl Dispatcher {
             records += self.lanes.revoke(partition);
             self.budget.revoked(partition);
             self.writes.cancel(partition);
+            self.waiting.revoked(partition);
             self.health.revoked(partition);
         }
         if records > 0 {
@@ -237,6 +242,7 @@ impl Dispatcher {
         self.observe(&Observed::Load {
             handlers_in_flight: self.lanes.running(),
             longest_handler: oldest.map_or(Duration::ZERO, |(_, started)| now.saturating_duration_since(started)),
+            longest_transient: self.waiting.longest(now),
             buffered_records: self.lanes.records(),
             buffered_bytes: self.lanes.bytes(),
         });
@@ -316,6 +322,7 @@ impl Dispatcher {
         for job in jobs.by_ref().take(acked) {
             self.observe(&Observed::Handled { record: &job.record, verdict: &Verdict::Ack, took: job.took });
             self.budget.acked(job.record.topic_partition());
+            self.end_wait(&job.record, job.transient.since());
             self.lanes.done(&ticket, &job);
             self.pool.put(job.record);
         }
@@ -338,20 +345,59 @@ impl Dispatcher {
     }
 
     fn failed(&mut self, LastJob { ticket, mut job }: LastJob<Record>, outcome: Outcome) {
-        let (took, policy) = (job.took, &self.config.retry);
+        let (took, policy, now, waited_since) = (job.took, &self.config.retry, Instant::now(), job.transient.since());
         let seed = job.jitter_seed() ^ u64::from(took.subsec_nanos());
-        let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, policy, seed);
+        let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient, policy, seed, now);
         self.observe(&Observed::Handled { record: &job.record, verdict: &verdict, took });
+        let is_waiting = matches!(verdict, Verdict::Retry { transient_for: Some(_), .. });
+        if !is_waiting {
+            self.end_wait(&job.record, waited_since);
+        }
         match verdict {
             Verdict::Ack => {
                 self.lanes.done(&ticket, &job);
                 self.lanes.end(&ticket);
             }
-            Verdict::Retry { backoff, reason } => {
+            Verdict::Skip { reason } => {
+                self.health.skipped(&job.record, &reason);
+                self.lanes.done(&ticket, &job);
+                self.lanes.end(&ticket);
+            }
+            Verdict::Retry { backoff, transient_for, reason } => {
                 tracing::debug!(record = %job.record, reason, attempts = job.attempts, ?backoff, "retrying");
+                if transient_for.is_some() {
+                    self.wait(&job, &reason, now);
+                }
                 self.retry(&ticket, vec![job], backoff);
             }
             Verdict::DeadLetter { reason } => self.dead_letter(ticket, job, reason),
+            Verdict::Stop { reason } => {
+                self.fail(Error::HandlerStopped { record: job.record.to_string(), reason });
+                self.keep(LastJob { ticket, job });
+            }
+        }
+    }
+
+    /// Notes that a record no longer waits, if it did.
+    fn end_wait(&mut self, record: &Record, since: Option<Instant>) {
+        if let Some(since) = since {
+            self.waiting.ended(record.topic_partition(), record.offset(), since);
+        }
+    }
+
+    /// Notes that a record waits for its environment, and logs it now and then.
+    fn wait(&mut self, job: &Job<Record>, reason: &str, now: Instant) {
+        let (record, Some(since)) = (&job.record, job.transient.since()) else { return };
+        if self.waiting.failed(record.topic_partition(), record.offset(), since, now) {
+            tracing::warn!(
+                topic = record.topic(),
+                partition = record.partition(),
+                offset = record.offset(),
+                key_hash = record.key().map(waiting::key_hash),
+                waiting = ?now.saturating_duration_since(since),
+                reason,
+                "retrying after transient failure"
+            );
         }
     }
 

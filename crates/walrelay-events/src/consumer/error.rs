@@ -79,6 +79,14 @@ pub enum Error {
         /// How many handlers were still running.
         running: usize,
     },
+    /// A handler stopped the consumer.
+    #[error("handler stopped the consumer at {record}: {reason}")]
+    HandlerStopped {
+        /// It is handled again after the next start.
+        record: String,
+        /// What the handler gave as the reason.
+        reason: String,
+    },
     /// The inbox keeps event ids for a shorter time than a topic keeps records.
     #[error("the inbox keeps event ids for {inbox}, but topic {topic} keeps records {retention}")]
     InboxRetentionTooShort {
@@ -161,6 +169,7 @@ impl Diagnose for Error {
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
             Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
             Self::DeadLetterRefused { .. } => Code::new(Exit::Poison, 71),
+            Self::HandlerStopped { .. } => Code::new(Exit::Poison, 72),
             Self::AccessDenied(_) => Code::new(Exit::Rights, 70),
             Self::ShutdownTimeout { .. } => Code::new(Exit::DrainTimeout, 70),
             Self::DeadLettersPending { .. } => Code::new(Exit::DrainTimeout, 71),
@@ -179,6 +188,7 @@ impl Diagnose for Error {
             | Self::Gap { .. }
             | Self::DeadLetterBudgetExceeded { .. }
             | Self::DeadLetterRefused { .. }
+            | Self::HandlerStopped { .. }
             | Self::AccessDenied(_)
             | Self::ShutdownTimeout { .. }
             | Self::DeadLettersPending { .. }
@@ -210,6 +220,7 @@ impl Diagnose for Error {
             Self::DeadLetterRefused { source, .. } => {
                 format!("{}, then start the consumer again: it handles the record again", source.next_step())
             }
+            Self::HandlerStopped { .. } => "remove the reason, then start the consumer again".to_owned(),
             Self::AccessDenied(_) => {
                 "check the credentials; grant Read on the topics and the group, Write on the dead-letter \
                                       topics and, with Config::inbox_retention, DescribeConfigs on the topics"

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::consumer::cancellation::Cancellation;
+use crate::consumer::classifier::Classifier;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
@@ -128,6 +129,14 @@ pub(crate) fn boxed(handler: impl Handler) -> BoxedHandler {
     Arc::new(move |delivery| {
         let handler = Arc::clone(&handler);
         Box::pin(async move { handler.handle(delivery).await })
+    })
+}
+
+/// Lets the application's classifier decide about the errors of a handler.
+pub(crate) fn classified(handler: BoxedHandler, classifier: Classifier) -> BoxedHandler {
+    Arc::new(move |delivery| {
+        let (handling, classifier) = (handler(delivery), classifier.clone());
+        Box::pin(async move { handling.await.classified(&classifier) })
     })
 }
 

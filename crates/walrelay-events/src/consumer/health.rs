@@ -3,6 +3,7 @@
 //! of each partition for its lag.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::consumer::observe::Observed;
 use crate::consumer::observe::Observer;
+use crate::consumer::record::Record;
 use crate::consumer::refusal;
 use crate::consumer::refusal::Meaning;
 use crate::consumer::topic_partition::TopicPartition;
@@ -19,6 +21,8 @@ use crate::consumer::topic_partition::TopicPartition;
 const SLOW_HANDLER: Duration = Duration::from_secs(60);
 /// An error that lasts is logged again after this time. librdkafka reports some of them every two seconds.
 const REPEAT: Duration = Duration::from_secs(60);
+/// At most this many reasons of skipped records are logged.
+const MAX_SKIPPED: usize = 100;
 
 /// What was reported so far.
 pub(super) struct Health {
@@ -32,12 +36,14 @@ pub(super) struct Health {
     /// When the last slow handler that was logged started.
     slow_since: Option<Instant>,
     ends: HashMap<TopicPartition, i64>,
+    /// The reasons of skipped records that were logged.
+    skipped: HashSet<String>,
 }
 
 impl Health {
     pub(super) fn new(observer: Arc<dyn Observer>, group: String) -> Self {
-        let (last_connection_error, logged, ends) = (None, Vec::new(), HashMap::new());
-        Self { observer, group, down_since: None, last_connection_error, logged, slow_since: None, ends }
+        let (last_connection_error, logged, ends, skipped) = (None, Vec::new(), HashMap::new(), HashSet::new());
+        Self { observer, group, down_since: None, last_connection_error, logged, slow_since: None, ends, skipped }
     }
 
     /// Takes an error that librdkafka reports about the client.
@@ -126,6 +132,14 @@ impl Health {
     pub(super) fn revoked(&mut self, partition: &TopicPartition) {
         self.ends.remove(partition);
         self.observer.observe(&Observed::PartitionRevoked { partition });
+    }
+
+    /// Logs each reason once.
+    pub(super) fn skipped(&mut self, record: &Record, reason: &str) {
+        if !self.skipped.contains(reason) && self.skipped.len() < MAX_SKIPPED {
+            self.skipped.insert(reason.to_owned());
+            tracing::warn!(%record, reason, "skipping records");
+        }
     }
 
     /// Takes the oldest running handler: its partition, and when it started.

@@ -37,6 +37,8 @@ pub struct Prometheus {
     client_replacements: IntCounter,
     handlers_in_flight: IntGauge,
     longest_handler: Gauge,
+    longest_transient: Gauge,
+    skipped: IntCounterVec,
     buffered_records: IntGauge,
     buffered_bytes: IntGauge,
 }
@@ -83,6 +85,14 @@ impl Prometheus {
             handlers_in_flight: register.gauge("handlers_in_flight", "Records in handlers")?,
             longest_handler: register.add(Gauge::with_opts(
                 register.opts("longest_handler_seconds", "How long the oldest running handler has been running"),
+            ))?,
+            longest_transient: register.add(Gauge::with_opts(register.opts(
+                "longest_transient_seconds",
+                "How long the record with the oldest transient failure has had nothing but transient failures",
+            )))?,
+            skipped: register.add(IntCounterVec::new(
+                register.opts("skipped_total", "Records that were skipped, for example because their type is unknown"),
+                &["topic"],
             ))?,
             buffered_records: register.gauge("buffered_records", "Buffered records of all partitions")?,
             buffered_bytes: register.gauge("buffered_bytes", "Buffered bytes of all partitions")?,
@@ -149,6 +159,9 @@ impl Observer for Prometheus {
             Observed::Handled { record, verdict, took } => {
                 let labels = [record.topic(), verdict.name()];
                 self.handler_duration.with_label_values(&labels).observe(took.as_secs_f64());
+                if matches!(verdict, Verdict::Skip { .. }) {
+                    self.skipped.with_label_values(&[record.topic()]).inc();
+                }
             }
             Observed::DeadLettered { record, .. } => self.dead_letters.with_label_values(&[record.topic()]).inc(),
             Observed::DeadLetterFailed { .. } => self.dead_letter_errors.inc(),
@@ -178,9 +191,16 @@ impl Observer for Prometheus {
                 self.is_joined.set(0);
                 self.client_replacements.inc();
             }
-            Observed::Load { handlers_in_flight, longest_handler, buffered_records, buffered_bytes } => {
+            Observed::Load {
+                handlers_in_flight,
+                longest_handler,
+                longest_transient,
+                buffered_records,
+                buffered_bytes,
+            } => {
                 self.handlers_in_flight.set(gauge(*handlers_in_flight as u64));
                 self.longest_handler.set(longest_handler.as_secs_f64());
+                self.longest_transient.set(longest_transient.as_secs_f64());
                 self.buffered_records.set(gauge(*buffered_records as u64));
                 self.buffered_bytes.set(gauge(*buffered_bytes));
             }

@@ -84,6 +84,8 @@ pub enum Observed<'a> {
         handlers_in_flight: usize,
         /// How long the oldest running handler has been running.
         longest_handler: Duration,
+        /// How long the record with the oldest transient failure has had nothing but transient failures.
+        longest_transient: Duration,
         /// Buffered records of all partitions.
         buffered_records: usize,
         /// Buffered bytes of all partitions.

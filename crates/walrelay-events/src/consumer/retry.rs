@@ -18,11 +18,19 @@ pub struct RetryPolicy {
     pub max_backoff: Duration,
     /// After this many attempts the record goes to the dead-letter topic. 1 means no retry.
     pub max_attempts: u32,
+    /// After this time with nothing but transient failures the record goes to the dead-letter topic. Without one it is
+    /// retried without end, because the event is not at fault: later events of its key would overtake it.
+    pub transient_timeout: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { initial_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(30), max_attempts: 10 }
+        Self {
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(30),
+            max_attempts: 10,
+            transient_timeout: None,
+        }
     }
 }
 
@@ -35,7 +43,7 @@ impl RetryPolicy {
         (attempts < self.max_attempts).then(|| self.doubled(self.initial_backoff, attempts, seed))
     }
 
-    /// Returns the backoff after this many transient failures (at least one). They are retried without limit.
+    /// Returns the backoff after this many transient failures (at least one).
     pub(crate) fn transient_backoff(&self, failures: u32, seed: u64) -> Duration {
         self.doubled(TRANSIENT_BACKOFF, failures, seed)
     }
@@ -43,6 +51,30 @@ impl RetryPolicy {
     fn doubled(&self, first: Duration, times: u32, seed: u64) -> Duration {
         let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
         jitter(first.saturating_mul(doubled).min(self.max_backoff), seed)
+    }
+}
+
+/// The transient failures of a record since its last attempt that counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TransientRun {
+    failures: u32,
+    since: Option<Instant>,
+}
+
+impl TransientRun {
+    /// Adds a failure and returns the time since the first one.
+    pub(crate) fn failed(&mut self, now: Instant) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        now.saturating_duration_since(*self.since.get_or_insert(now))
+    }
+
+    pub(crate) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns when the first failure was, if there was one.
+    pub(crate) const fn since(&self) -> Option<Instant> {
+        self.since
     }
 }
 

@@ -4,6 +4,7 @@
 //! stays in its group however long a handler takes. If nothing has happened, it waits until a handler returns or
 //! librdkafka's queue gets an entry: both wake the thread.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::consumer::batch::BatchHandler;
 use crate::consumer::brokers;
 use crate::consumer::call::Callee;
 use crate::consumer::cancellation::CancelReason;
+use crate::consumer::classifier::Classifier;
+use crate::consumer::classifier::ErrorClass;
 use crate::consumer::commit;
 use crate::consumer::config::Config;
 use crate::consumer::control::Control;
@@ -140,6 +143,18 @@ impl Consumer {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Sets a function that classifies errors of handlers. It is asked about an error and then about each of its
+    /// sources. Where it returns nothing, the default applies: errors of tokio-postgres and sqlx that are no fault of
+    /// the event are transient, and every other error counts as an attempt.
+    #[must_use]
+    pub fn with_classifier(
+        mut self,
+        classify: impl Fn(&(dyn StdError + 'static)) -> Option<ErrorClass> + Send + Sync + 'static,
+    ) -> Self {
+        self.callee = self.callee.classified(&Classifier::new(classify));
+        self
     }
 
     /// Consumes until `stop` completes, or until an error. A stop starts no further handlers, waits for running ones,

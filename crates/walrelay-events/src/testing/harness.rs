@@ -6,6 +6,7 @@
 //!
 //! There is no topic, so no offset is committed, no dead-letter record is written, and no dead-letter budget applies.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use crate::consumer::BatchHandler;
 use crate::consumer::Delivery;
+use crate::consumer::ErrorClass;
 use crate::consumer::Handler;
 use crate::consumer::Outcome;
 use crate::consumer::Record;
@@ -22,6 +24,7 @@ use crate::consumer::batch;
 use crate::consumer::call;
 use crate::consumer::call::Callee;
 use crate::consumer::call::Failed;
+use crate::consumer::classifier::Classifier;
 use crate::consumer::handler;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::Lanes;
@@ -107,8 +110,18 @@ pub enum Attempt {
         /// After this time. The harness does not wait.
         backoff: Duration,
     },
+    /// The record is done, without having been handled.
+    Skip {
+        /// Why.
+        reason: String,
+    },
     /// The record would be written to the dead-letter topic.
     DeadLetter {
+        /// Why.
+        reason: String,
+    },
+    /// The consumer would stop. Only records of other keys are still handled.
+    Stop {
         /// Why.
         reason: String,
     },
@@ -133,6 +146,17 @@ impl Harness {
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets the classifier of errors, as in
+    /// [`Consumer::with_classifier`](crate::consumer::Consumer::with_classifier).
+    #[must_use]
+    pub fn classifier(
+        mut self,
+        classify: impl Fn(&(dyn Error + 'static)) -> Option<ErrorClass> + Send + Sync + 'static,
+    ) -> Self {
+        self.callee = self.callee.classified(&Classifier::new(classify));
         self
     }
 
@@ -200,7 +224,7 @@ impl Harness {
             Some((Failed::Record(outcome), job)) => (job, outcome),
         };
         lanes.put_back(&ticket, jobs);
-        let Some(backoff) = self.failed(&mut job, outcome, reports) else {
+        let Some(backoff) = self.failed(&mut job, outcome, now, reports) else {
             lanes.done(&ticket, &job);
             return lanes.end(&ticket);
         };
@@ -215,22 +239,32 @@ impl Harness {
         &self,
         job: &mut Job<(usize, Record)>,
         outcome: Outcome,
+        now: Instant,
         reports: &mut [RecordReport],
     ) -> Option<Option<Duration>> {
         let has_panicked = outcome == Outcome::retry(call::PANICKED);
         let seed = job.jitter_seed();
-        let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient_failures, &self.policy, seed);
+        let verdict = verdict::decide(outcome, &mut job.attempts, &mut job.transient, &self.policy, seed, now);
         let RecordReport { attempts } = reports.get_mut(job.record.0)?;
         match verdict {
             Verdict::Ack => {
                 attempts.push(Attempt::Ack);
                 None
             }
+            Verdict::Skip { reason } => {
+                attempts.push(Attempt::Skip { reason });
+                None
+            }
             Verdict::DeadLetter { reason } => {
                 attempts.push(Attempt::DeadLetter { reason });
                 None
             }
-            Verdict::Retry { backoff, reason } => {
+            // The record and the later ones of its key stay as they are. The runtime would end here.
+            Verdict::Stop { reason } => {
+                attempts.push(Attempt::Stop { reason });
+                Some(None)
+            }
+            Verdict::Retry { backoff, reason, .. } => {
                 attempts.push(if has_panicked {
                     Attempt::Panic { backoff }
                 } else {
@@ -254,7 +288,11 @@ impl RecordReport {
     pub fn dead_letter_reason(&self) -> Option<&str> {
         match self.attempts.last()? {
             Attempt::DeadLetter { reason } => Some(reason),
-            Attempt::Ack | Attempt::Retry { .. } | Attempt::Panic { .. } => None,
+            Attempt::Ack
+            | Attempt::Skip { .. }
+            | Attempt::Retry { .. }
+            | Attempt::Panic { .. }
+            | Attempt::Stop { .. } => None,
         }
     }
 }
@@ -289,7 +327,9 @@ impl fmt::Display for Attempt {
             Self::Ack => f.write_str("ack"),
             Self::Retry { reason, .. } => write!(f, "retry: {reason}"),
             Self::Panic { .. } => f.write_str("panic"),
+            Self::Skip { reason } => write!(f, "skip: {reason}"),
             Self::DeadLetter { reason } => write!(f, "dead-letter: {reason}"),
+            Self::Stop { reason } => write!(f, "stop: {reason}"),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::consumer::retry::TransientRun;
+
 /// A record on its way through a handler.
 #[derive(Debug)]
 pub(crate) struct Job<R> {
     pub(crate) record: R,
     /// How many attempts failed before.
     pub(crate) attempts: u32,
-    /// How many transient failures there were since the last attempt that counts.
-    pub(crate) transient_failures: u32,
+    /// The transient failures since the last attempt that counts.
+    pub(crate) transient: TransientRun,
     /// How long the handler took. Set by the one who ran it.
     pub(crate) took: Duration,
     /// The record is a run of its own, because a batch with it has failed.
@@ -35,7 +37,7 @@ impl<R> Job<R> {
 
     /// Returns whether the record is a run of its own.
     pub(super) const fn is_alone(&self) -> bool {
-        self.is_alone || self.attempts > 0 || self.transient_failures > 0
+        self.is_alone || self.attempts > 0 || self.transient.failures() > 0
     }
 }
 

@@ -42,6 +42,7 @@ use std::hash::RandomState;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::consumer::retry::TransientRun;
 use crate::consumer::topic_partition::TopicPartition;
 
 use buffer::PartitionBuffer;
@@ -161,8 +162,8 @@ impl<R> Lanes<R> {
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = buffer.prefix.received(offset);
         let took = Duration::ZERO;
-        let (attempts, transient_failures, is_alone) = (0, 0, false);
-        let ready = buffer.take(Job { record, attempts, transient_failures, took, is_alone, number, key, bytes });
+        let (attempts, transient, is_alone) = (0, TransientRun::default(), false);
+        let ready = buffer.take(Job { record, attempts, transient, took, is_alone, number, key, bytes });
         self.bytes += bytes;
         let (buffered_bytes, buffered_records) = (buffer.bytes, buffer.prefix.held());
         self.may_be_full |= self.limits.is_full(self.load(), buffered_bytes, buffered_records);
