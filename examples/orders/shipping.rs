@@ -70,7 +70,7 @@ impl Shipping {
     async fn handle(&self, received: Received<OrderEvent>) -> Result<Outcome, Failure> {
         let city = match received.event {
             Payload::Event(OrderEvent::OrderCreated { city, .. }) => city,
-            // Our own events, and event types that this version does not know: nothing to ship.
+            // Our own events: nothing to ship. Event types that this version does not know are skipped before.
             Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone | _ => return Ok(Outcome::Ack),
         };
         let order = received.aggregate_id.ok_or_else(|| Failure::dead_letter("the order has no id"))?;

@@ -72,9 +72,14 @@ consumer/positions: consumer/topic_partition consumer/error consumer/brokers con
     consumer/commit
 consumer/cancellation:
 consumer/wakeup:
-consumer/handler: event consumer/classifier consumer/outcome consumer/record consumer/cancellation
+consumer/handler: consumer/classifier consumer/outcome consumer/record consumer/cancellation
 consumer/batch: consumer/classifier consumer/outcome consumer/handler
-consumer/typed: event/decode event consumer/outcome consumer/record consumer/cancellation consumer/handler
+consumer/unknown: consumer/outcome
+consumer/router: event consumer/outcome consumer/handler consumer/unknown
+consumer/codec: event/decode event consumer/outcome consumer/record
+consumer/tower: consumer/outcome consumer/handler
+consumer/typed: event consumer/outcome consumer/record consumer/cancellation consumer/handler consumer/unknown
+    consumer/codec
 consumer/call: event/trace consumer/classifier consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox: table event
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
@@ -100,15 +105,15 @@ consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consume
     consumer/thread
 consumer: consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome consumer/verdict
     consumer/error consumer/record consumer/observe consumer/metrics consumer/control consumer/signal
-    consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/typed
-    consumer/runtime
+    consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/unknown
+    consumer/router consumer/codec consumer/typed consumer/runtime
 
 # The library: for tests, and for the program.
 testing/error: fault kafka_error
 testing/broker: testing/error
 testing/postgres: testing/error
-testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/batch
-    consumer/call consumer
+testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/handler
+    consumer/batch consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
 internal: kafka consumer
 

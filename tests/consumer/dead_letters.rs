@@ -312,7 +312,7 @@ fn i16_tombstones_unknown_types_and_invalid_records_are_handled_or_dead_lettered
         });
         async {}
     };
-    let member = Member::start_observed(topic.config("g"), typed(handle), log);
+    let member = Member::start_observed(topic.config("g"), typed(handle).handle_unknown(), log);
     wait_until("all of them", || topic.committed("g") == [9]);
     member.stop().unwrap();
     assert_eq!(seen.lines(), ["tombstone", "unknown Renamed", "Changed { key: \"k\", version: 1 }"]);

@@ -115,8 +115,9 @@ fn a_harness_reports_for_each_record_what_the_runtime_does_with_it() {
             let word = match attempt {
                 Attempt::Ack => "ack",
                 Attempt::Retry { .. } | Attempt::Panic { .. } => "retry",
+                Attempt::Skip { .. } => "skip",
                 Attempt::DeadLetter { .. } => "dead_letter",
-                other => panic!("an unknown {other:?}"),
+                Attempt::Stop { .. } | _ => panic!("an unknown {attempt:?}"),
             };
             expected.push((word.to_owned(), String::new()));
         }
@@ -133,7 +134,7 @@ fn a_harness_reports_for_each_record_what_the_runtime_does_with_it() {
         "retry: 40001; ack",
     ];
     assert_eq!(texts[..6], expected);
-    assert_eq!(texts[8], "dead-letter: no handler for event type \"Odd\"");
+    assert_eq!(texts[8], "skip: no handler for event type \"Odd\"");
 }
 
 #[test]

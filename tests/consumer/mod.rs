@@ -6,6 +6,7 @@ mod dlq;
 mod environment;
 mod failing;
 mod group;
+mod handlers;
 mod harness;
 mod inbox;
 mod joining;

@@ -70,6 +70,7 @@ pub mod internal;
 
 /// The page about the library; its examples are compiled, and run where they need no server.
 #[cfg(all(doctest, feature = "outbox", feature = "publisher", feature = "prometheus", feature = "testing"))]
+#[cfg(feature = "tower")]
 #[doc = include_str!("../../../docs/library.md")]
 mod page {}
 

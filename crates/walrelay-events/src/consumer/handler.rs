@@ -1,24 +1,16 @@
 //! Handlers: what an application does with a record.
 //!
-//! An async function is a handler. [`Router`] selects a handler by the `event_type` header; [`typed`](super::typed)
-//! decodes the event first.
+//! An async function is a handler. [`Router`](super::Router) selects a handler by topic or event type;
+//! [`typed`](super::typed) decodes the event first.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use crate::consumer::cancellation::Cancellation;
 use crate::consumer::classifier::Classifier;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
-use crate::event;
-
-/// How many characters of an event type a reason shows.
-const MAX_TYPE_CHARS: usize = 64;
 
 /// A record that is delivered to a handler.
 #[derive(Clone, Debug)]
@@ -57,66 +49,9 @@ where
     }
 }
 
-/// Selects a handler by the event type: the `event_type` header, or else the tag in the payload.
-///
-/// ```
-/// use walrelay_events::consumer::{Delivery, Failure, Outcome, Router};
-///
-/// async fn ship(delivery: Delivery) -> Result<Outcome, Failure> {
-///     let order = std::str::from_utf8(delivery.record.key().unwrap_or_default())?;
-///     Ok(if order.is_empty() { Outcome::dead_letter("the order has no id") } else { Outcome::Ack })
-/// }
-///
-/// let router = Router::new().on("OrderCreated", ship).on("OrderMoved", ship).otherwise(|_: Delivery| async {});
-/// ```
-#[derive(Default)]
-pub struct Router {
-    routes: HashMap<String, BoxedHandler>,
-    otherwise: Option<BoxedHandler>,
-}
-
-impl Router {
-    /// Creates a router without handlers. It dead-letters every record.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds the handler of an event type.
-    #[must_use]
-    pub fn on(mut self, event_type: &str, handler: impl Handler) -> Self {
-        self.routes.insert(event_type.to_owned(), boxed(handler));
-        self
-    }
-
-    /// Sets the handler of all other records: other types, tombstones, records without a type. Without it they are
-    /// dead-lettered.
-    #[must_use]
-    pub fn otherwise(mut self, handler: impl Handler) -> Self {
-        self.otherwise = Some(boxed(handler));
-        self
-    }
-}
-
-impl Handler for Router {
-    async fn handle(&self, delivery: Delivery) -> Outcome {
-        let record = &delivery.record;
-        let header = record.header(event::EVENT_TYPE).map(str::to_owned);
-        let event_type = header.or_else(|| tag(record.value()?));
-        let route = event_type.as_deref().and_then(|event_type| self.routes.get(event_type));
-        match route.or(self.otherwise.as_ref()) {
-            Some(handler) => handler(delivery).await,
-            None => Outcome::dead_letter(match event_type {
-                Some(event_type) => format!("no handler for event type {:?}", shortened(&event_type)),
-                None => "the record has no event type".to_owned(),
-            }),
-        }
-    }
-}
-
-impl fmt::Debug for Router {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router").field("types", &self.routes.keys()).finish_non_exhaustive()
+impl<H: Handler> Handler for Arc<H> {
+    fn handle(&self, delivery: Delivery) -> impl Future<Output = Outcome> + Send {
+        H::handle(self, delivery)
     }
 }
 
@@ -138,17 +73,4 @@ pub(crate) fn classified(handler: BoxedHandler, classifier: Classifier) -> Boxed
         let (handling, classifier) = (handler(delivery), classifier.clone());
         Box::pin(async move { handling.await.classified(&classifier) })
     })
-}
-
-/// Returns the tag of a payload.
-fn tag(payload: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Tag {
-        event_type: String,
-    }
-    serde_json::from_slice::<Tag>(payload).ok().map(|tag| tag.event_type)
-}
-
-fn shortened(event_type: &str) -> String {
-    event_type.chars().take(MAX_TYPE_CHARS).collect()
 }

@@ -1,25 +1,28 @@
 //! Typed handlers: the event is decoded before the handler is called.
 //!
 //! A record that cannot be decoded (invalid JSON, no event id, a header that contradicts the payload) is dead-lettered
-//! without a retry. The handler receives unknown event types and tombstones as values.
+//! without a retry. An event of an unknown type is skipped, unless an option says otherwise. The handler receives
+//! tombstones as values.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::de::DeserializeOwned;
-
 use crate::consumer::cancellation::Cancellation;
+use crate::consumer::codec::Codec;
+use crate::consumer::codec::DecodedEvent;
+use crate::consumer::codec::Json;
+use crate::consumer::codec::Payload;
 use crate::consumer::handler::Delivery;
 use crate::consumer::handler::Handler;
+use crate::consumer::outcome::Failure;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
+use crate::consumer::unknown::OnUnknown;
 use crate::event;
-use crate::event::BadEventId;
-use crate::event::Decoded;
 use crate::event::EventId;
 use crate::event::TraceContext;
-use crate::event::Unknown;
 
 /// A decoded event.
 #[derive(Clone, Debug)]
@@ -45,69 +48,122 @@ pub struct Received<E> {
     pub record: Record,
 }
 
-/// The payload of an event.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Payload<E> {
-    /// An event of a known type.
-    Event(E),
-    /// An event of a type that `E` does not have.
-    Unknown(Unknown),
-    /// A record without a value.
-    Tombstone,
+/// Handles events of type `E`. An async function of a [`Received<E>`](Received) is one; a type with state implements
+/// the trait.
+///
+/// ```
+/// use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+/// use walrelay_events::consumer::{EventHandler, Failure, Outcome, Payload, Received, typed};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(tag = "event_type")]
+/// enum OrderEvent {
+///     OrderCreated { total_cents: i64 },
+/// }
+///
+/// struct Turnover(AtomicI64);
+///
+/// impl EventHandler<OrderEvent> for Turnover {
+///     async fn handle(&self, received: Received<OrderEvent>) -> Result<Outcome, Failure> {
+///         if let Payload::Event(OrderEvent::OrderCreated { total_cents }) = received.event {
+///             self.0.fetch_add(total_cents, Relaxed);
+///         }
+///         Ok(Outcome::Ack)
+///     }
+/// }
+///
+/// let handler = typed(Turnover(AtomicI64::new(0)));
+/// ```
+pub trait EventHandler<E>: Send + Sync + 'static {
+    /// Handles one event.
+    fn handle(&self, received: Received<E>) -> impl Future<Output = Result<Outcome, Failure>> + Send;
 }
 
-/// Creates a handler from a function that takes decoded events.
-pub fn typed<E, F, Fut, O>(handle: F) -> Typed<E, F>
+impl<E, F, Fut, O> EventHandler<E> for F
 where
-    E: DeserializeOwned + Send + 'static,
+    E: Send,
     F: Fn(Received<E>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = O> + Send,
     O: IntoOutcome,
 {
-    Typed { handle, event: PhantomData }
+    async fn handle(&self, received: Received<E>) -> Result<Outcome, Failure> {
+        Ok(self(received).await.into_outcome())
+    }
+}
+
+impl<E, H: EventHandler<E>> EventHandler<E> for Arc<H> {
+    fn handle(&self, received: Received<E>) -> impl Future<Output = Result<Outcome, Failure>> + Send {
+        H::handle(self, received)
+    }
+}
+
+/// Creates a handler from one that takes decoded events: an async function, or a type that implements
+/// [`EventHandler`].
+pub fn typed<E, H: EventHandler<E>>(handler: H) -> Typed<E, H> {
+    Typed { handler, codec: Json::default(), on_unknown: Some(OnUnknown::default()), event: PhantomData }
 }
 
 /// A handler of decoded events, created by [`typed`].
 #[derive(Clone, Debug)]
-pub struct Typed<E, F> {
-    handle: F,
+pub struct Typed<E, H, C = Json> {
+    handler: H,
+    codec: C,
+    /// None if the handler receives unknown events.
+    on_unknown: Option<OnUnknown>,
     event: PhantomData<fn() -> E>,
 }
 
-impl<E, F, Fut, O> Handler for Typed<E, F>
+impl<E, H, C> Typed<E, H, C> {
+    /// Sets what happens to an event of a type that `E` does not have. By default it is skipped and counted.
+    #[must_use]
+    pub fn on_unknown(mut self, on_unknown: OnUnknown) -> Self {
+        self.on_unknown = Some(on_unknown);
+        self
+    }
+
+    /// Passes events of unknown types to the handler, as [`Payload::Unknown`].
+    #[must_use]
+    pub fn handle_unknown(mut self) -> Self {
+        self.on_unknown = None;
+        self
+    }
+
+    /// Sets how records are decoded. By default they are JSON as the relay writes it.
+    #[must_use]
+    pub fn with_codec<D: Codec<E>>(self, codec: D) -> Typed<E, H, D> {
+        let Self { handler, on_unknown, event, .. } = self;
+        Typed { handler, codec, on_unknown, event }
+    }
+}
+
+impl<E, H, C> Handler for Typed<E, H, C>
 where
-    E: DeserializeOwned + Send + 'static,
-    F: Fn(Received<E>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = O> + Send,
-    O: IntoOutcome + Send,
+    E: Send + 'static,
+    H: EventHandler<E>,
+    C: Codec<E>,
 {
     async fn handle(&self, delivery: Delivery) -> Outcome {
-        match receive(delivery) {
-            Ok(received) => (self.handle)(received).await.into_outcome(),
-            Err(reason) => Outcome::dead_letter(reason),
+        let DecodedEvent { event_id, payload } = match self.codec.decode(&delivery.record).await {
+            Ok(decoded) => decoded,
+            Err(failure) => return failure.into(),
+        };
+        match (&payload, self.on_unknown) {
+            (Payload::Unknown(unknown), Some(on_unknown)) => on_unknown.outcome(&unknown.event_type),
+            (Payload::Unknown(_) | Payload::Event(_) | Payload::Tombstone, _) => {
+                let handling = self.handler.handle(receive(delivery, event_id, payload));
+                handling.await.unwrap_or_else(Outcome::from)
+            }
         }
     }
 }
 
-/// Decodes a record.
-fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, String> {
+/// Adds the metadata that the relay writes.
+fn receive<E>(delivery: Delivery, event_id: EventId, event: Payload<E>) -> Received<E> {
     let Delivery { record, previous_attempts, cancellation } = delivery;
-    let id = record.header(event::EVENT_ID).ok_or("the record has no event_id header")?;
-    let event_id = id.parse().map_err(|error: BadEventId| error.to_string())?;
-    let payload = match record.value() {
-        None => Payload::Tombstone,
-        Some(value) => {
-            match event::decode(record.header(event::EVENT_TYPE), value).map_err(|error| error.to_string())? {
-                Decoded::Known(event) => Payload::Event(event),
-                Decoded::Unknown(unknown) => Payload::Unknown(unknown),
-            }
-        }
-    };
     let text = |name: &str| record.header(name).map(str::to_owned);
-    Ok(Received {
+    Received {
         event_id,
-        event: payload,
+        event,
         aggregate_type: text(event::AGGREGATE_TYPE),
         aggregate_id: record.key().and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned),
         occurred_at: record.header(event::OCCURRED_AT).and_then(event::parse_rfc3339),
@@ -115,5 +171,5 @@ fn receive<E: DeserializeOwned>(delivery: Delivery) -> Result<Received<E>, Strin
         previous_attempts,
         cancellation,
         record: record.clone(),
-    })
+    }
 }

@@ -47,6 +47,14 @@ pub struct Unknown {
     pub payload: Vec<u8>,
 }
 
+impl Unknown {
+    /// Creates an event of an unknown type, as a codec of an application does.
+    #[must_use]
+    pub fn new(event_type: &str, payload: &[u8]) -> Self {
+        Self { event_type: event_type.to_owned(), payload: payload.to_vec() }
+    }
+}
+
 /// An event type from a record. It is displayed escaped and shortened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TypeName(String);
@@ -174,7 +182,7 @@ fn decode_slowly<E: DeserializeOwned>(
     if let Some(event_type) = event_type
         && !probe::knows::<E>(event_type)
     {
-        return Ok(Decoded::Unknown(Unknown { event_type: event_type.to_owned(), payload: payload.to_vec() }));
+        return Ok(Decoded::Unknown(Unknown::new(event_type, payload)));
     }
     if let Err(reason) = found {
         return Err(malformed(event_type, reason.clone()));
