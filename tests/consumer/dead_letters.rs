@@ -258,6 +258,35 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
 }
 
 #[test]
+fn i9_a_dead_letter_topic_that_is_missing_does_not_stop_other_keys() {
+    let topic = Topic::create("i9others", 1);
+    let log = Log::default();
+    let mut config = topic.config("g");
+    config.max_concurrency = 1;
+    config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    let handle = |delivery: Delivery| {
+        let is_bad = delivery.record.key() == Some(b"bad");
+        async move { if is_bad { Outcome::dead_letter("never") } else { Outcome::Ack } }
+    };
+    let member = Member::start_observed(config, handle, log.clone());
+    topic.change(Uuid::now_v7(), "bad", 1);
+    topic.flush();
+    log.wait_for("dead-lettered i9others[0]@0", 1);
+    Kafka::shared().delete_topic("i9others.dlq");
+    topic.change(Uuid::now_v7(), "bad", 2);
+    topic.flush();
+    log.wait_for("dead-letter failed i9others[0]@1", 1);
+    topic.change(Uuid::now_v7(), "good", 1);
+    topic.flush();
+    log.wait_for("ack i9others[0]@2", 1);
+    assert_eq!(topic.committed("g"), [1], "nothing after the record that waits is committed");
+    Kafka::shared().create_topic("i9others.dlq", 1);
+    wait_until("every offset", || topic.committed("g") == [3]);
+    member.stop().unwrap();
+    assert_eq!(dead_letters(&topic).len(), 1);
+}
+
+#[test]
 fn i10_a_dead_letter_record_whose_offset_was_not_committed_is_written_twice_with_one_id() {
     let topic = Topic::create("i10", 1);
     let id = Uuid::now_v7();

@@ -122,9 +122,14 @@ impl DeadLetterWrites {
         text
     }
 
-    /// Returns how many records wait for their dead-letter topic, and the oldest.
-    pub(super) fn pending(&self) -> Option<(usize, &Pending)> {
-        self.pending.values().next().map(|oldest| (self.pending.len(), oldest))
+    /// Returns how many records wait for their dead-letter topic.
+    pub(super) fn count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Returns the record that waits for the longest time.
+    pub(super) fn oldest(&self) -> Option<&Pending> {
+        self.pending.values().next()
     }
 }
 

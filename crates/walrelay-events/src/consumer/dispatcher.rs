@@ -217,7 +217,7 @@ impl Dispatcher {
 
     /// Returns an error if records wait for their dead-letter topic. `running` includes them.
     pub(super) fn pending_dead_letters(&self, running: usize) -> Option<Error> {
-        let (records, pending) = self.writes.pending()?;
+        let (records, pending) = (self.writes.count(), self.writes.oldest()?);
         Some(Error::DeadLettersPending {
             records,
             record: pending.record.clone(),
@@ -240,7 +240,7 @@ impl Dispatcher {
         let oldest = self.lanes.oldest_running();
         self.health.oldest_handler(oldest, now);
         self.observe(&Observed::Load {
-            handlers_in_flight: self.lanes.running(),
+            handlers_in_flight: self.lanes.handlers(),
             longest_handler: oldest.map_or(Duration::ZERO, |(_, started)| now.saturating_duration_since(started)),
             longest_transient: self.waiting.longest(now),
             buffered_records: self.lanes.records(),
@@ -261,7 +261,10 @@ impl Dispatcher {
     fn process_one(&mut self, returned: Returned) {
         match returned {
             Returned::Ran(ran) => self.ran(ran),
-            Returned::Write(number, written) => self.written(number, written),
+            Returned::Write(number, written) => {
+                self.written(number, written);
+                self.lanes.writing(self.writes.count());
+            }
         }
     }
 
@@ -414,5 +417,6 @@ impl Dispatcher {
         }
         tracing::warn!(record = %job.record, reason, "dead-lettering record");
         self.writes.start(LastJob { ticket, job }, reason);
+        self.lanes.writing(self.writes.count());
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Lanes<R> {
     revoked: Revoked,
     /// The number of runs, those of revoked partitions included.
     running: usize,
+    /// How many of them wait for a dead-letter topic.
+    writing: usize,
     /// The number of buffered bytes, those in runs of revoked partitions included.
     bytes: u64,
     /// A partition may have become full since the last call of `balance`.
@@ -95,6 +97,7 @@ impl<R> Lanes<R> {
             retries: BinaryHeap::new(),
             revoked: Revoked::default(),
             running: 0,
+            writing: 0,
             bytes: 0,
             may_be_full: false,
             paused: 0,
@@ -174,7 +177,7 @@ impl<R> Lanes<R> {
     /// Returns the next run to start. The partitions take turns.
     pub(crate) fn start(&mut self, now: Instant) -> Option<Run<R>> {
         self.wake(now);
-        while self.running < self.limits.max_concurrency {
+        while self.handlers() < self.limits.max_concurrency {
             let slot = self.turns.pop_front()?;
             let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             let run = buffer.start(slot, now, self.limits.max_run);
@@ -187,6 +190,17 @@ impl<R> Lanes<R> {
             }
         }
         None
+    }
+
+    /// Takes the number of runs that wait for a dead-letter topic. Their lanes stay busy, but their handlers have
+    /// returned: a topic that cannot be written to must not stop other keys and partitions.
+    pub(crate) const fn writing(&mut self, runs: usize) {
+        self.writing = runs;
+    }
+
+    /// Returns the number of handlers that have not returned, those of revoked partitions included.
+    pub(crate) const fn handlers(&self) -> usize {
+        self.running.saturating_sub(self.writing)
     }
 
     /// Returns whether the partition of a run is still assigned. If not, what its handler returned does not count, and
@@ -326,7 +340,7 @@ impl<R> Lanes<R> {
     /// Returns whether further records would only wait: `max_concurrency` handlers run, and as many lanes are ready.
     pub(crate) fn is_saturated(&self) -> bool {
         let ready = self.turns.iter().filter_map(|slot| self.slots.get(*slot)?.as_ref()).map(PartitionBuffer::ready);
-        self.running >= self.limits.max_concurrency && ready.sum::<usize>() >= self.limits.max_concurrency
+        self.handlers() >= self.limits.max_concurrency && ready.sum::<usize>() >= self.limits.max_concurrency
     }
 
     /// Returns the assigned partitions.
@@ -338,11 +352,6 @@ impl<R> Lanes<R> {
     pub(crate) fn assignment(&self, partition: &TopicPartition) -> Option<(usize, u64)> {
         let slot = self.slot(partition)?;
         Some((slot, self.slots.get(slot)?.as_ref()?.epoch))
-    }
-
-    /// Returns the number of running handlers, those of revoked partitions included.
-    pub(crate) const fn running(&self) -> usize {
-        self.running
     }
 
     /// Returns the number of running handlers of an assigned partition.

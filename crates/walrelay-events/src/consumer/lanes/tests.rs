@@ -84,6 +84,22 @@ fn a_retry_holds_back_its_own_key_and_no_other() {
 }
 
 #[test]
+fn a_run_that_waits_for_its_dead_letter_topic_keeps_its_lane_and_no_handler() {
+    let mut lanes = lanes(Limits { max_concurrency: 1, ..LIMITS });
+    for (offset, key) in ["a", "a", "b", "c"].into_iter().enumerate() {
+        take(&mut lanes, 0, offset as i64, key);
+    }
+    let now = Instant::now();
+    let waiting = lanes.start(now).unwrap();
+    assert!(started(&mut lanes, now).is_empty());
+    lanes.writing(1);
+    assert_eq!((records(&started(&mut lanes, now)), lanes.handlers()), (vec![2], 1));
+    lanes.writing(0);
+    done(&mut lanes, waiting);
+    assert!(started(&mut lanes, now).is_empty(), "b still runs");
+}
+
+#[test]
 fn a_busy_partition_does_not_keep_another_waiting() {
     let mut lanes = lanes(Limits { max_concurrency: 2, ..LIMITS });
     for offset in 0..8 {
@@ -102,13 +118,13 @@ fn i5_a_run_that_returns_after_its_partition_was_revoked_moves_no_position_and_c
     let run = lanes.start(now).unwrap();
     assert_eq!(lanes.revoke(&partition(0)), 1);
     assert!(!take(&mut lanes, 0, 1, "a"), "it is not assigned");
-    assert_eq!((lanes.running(), lanes.bytes()), (1, 10), "what was only buffered is gone");
+    assert_eq!((lanes.handlers(), lanes.bytes()), (1, 10), "what was only buffered is gone");
     assert_eq!(lanes.oldest_running(), Some((&partition(0), now)));
     lanes.assign(partition(0));
     assert!(!lanes.is_current(&run.ticket));
     lanes.end_late(&run.ticket, &run.jobs);
     lanes.end_late(&run.ticket, &run.jobs);
-    assert_eq!((lanes.position(&partition(0)), lanes.running(), lanes.bytes()), (None, 0, 0));
+    assert_eq!((lanes.position(&partition(0)), lanes.handlers(), lanes.bytes()), (None, 0, 0));
 }
 
 #[test]
@@ -140,7 +156,7 @@ fn i5_handlers_of_revoked_partitions_leave_no_room_for_more_than_the_limit() {
             take(&mut lanes, 0, offset, &format!("{key}{offset}"));
         }
         late.extend(started(&mut lanes, now));
-        assert_eq!((late.len(), lanes.running()), (2, 2));
+        assert_eq!((late.len(), lanes.handlers()), (2, 2));
         lanes.assign(partition(0));
     }
     take(&mut lanes, 0, 100, "z");

@@ -152,7 +152,7 @@ impl Model {
     }
 
     fn check(&self) {
-        assert_eq!(self.lanes.running(), self.running.len());
+        assert_eq!(self.lanes.handlers(), self.running.len());
         let is_assigned = |entry: &Entry| self.epochs[entry.0 as usize] == Some(entry.1);
         let late = self.running.iter().flat_map(|run| &run.jobs).filter(|job| !is_assigned(&job.record)).count();
         assert_eq!(self.lanes.bytes(), (self.open.len() + late) as u64, "a byte each");
@@ -174,7 +174,7 @@ impl Model {
             self.returned(run, usize::MAX, false);
         }
         assert!(self.open.is_empty(), "{:?} never ran", self.open);
-        assert_eq!((self.lanes.running(), self.lanes.bytes()), (0, 0));
+        assert_eq!((self.lanes.handlers(), self.lanes.bytes()), (0, 0));
     }
 }
 
