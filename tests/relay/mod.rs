@@ -7,6 +7,7 @@ mod content;
 mod delivery;
 mod failover;
 mod gaps;
+mod kafka_tls;
 mod lifecycle;
 mod order;
 mod poison;

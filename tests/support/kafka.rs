@@ -93,6 +93,22 @@ impl Kafka {
         Self::with_door("OAUTHBEARER", module, further, &[])
     }
 
+    /// One broker with a second door, whose address is given: there it has the certificate in `folder/broker.pem`, and
+    /// accepts clients with those in `folder/trusted.pem`. It reads both when it starts.
+    pub fn with_certificates(folder: &Path) -> (Self, String) {
+        let door = free_port();
+        let further = format!(
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,\
+             DOOR://127.0.0.1:{door}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{door}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:SSL\n\
+             ssl.client.auth=required\nssl.keystore.type=PEM\nssl.keystore.location={folder}/broker.pem\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={folder}/trusted.pem\n",
+            folder = folder.display()
+        );
+        (Self::start_with(1, &further, &[]), format!("127.0.0.1:{door}"))
+    }
+
     /// One broker, and a proxy before it. What clients of [`Kafka::bootstrap`] send goes past the proxy.
     pub fn behind_proxy() -> (Self, Proxy) {
         let (door, port) = (free_port(), free_port());

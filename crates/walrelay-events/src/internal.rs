@@ -4,6 +4,7 @@
 pub use crate::consumer::is_expecting_a_panic;
 pub use crate::kafka::Brokers;
 pub use crate::kafka::Cause;
+pub use crate::kafka::Credentials;
 pub use crate::kafka::DEFAULTS;
 pub use crate::kafka::GUARANTEES;
 pub use crate::kafka::GUARDED;

@@ -31,6 +31,7 @@ use crate::relay::metrics::State;
 use crate::relay::metrics::now_micros;
 use crate::relay::record::route::printable;
 use walrelay_events::internal::Brokers;
+use walrelay_events::internal::Credentials;
 use walrelay_events::internal::Repeats;
 use walrelay_events::internal::Tokens;
 use walrelay_events::internal::Waiting;
@@ -62,7 +63,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Self {
+    pub(super) fn new(reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics, credentials: Credentials) -> Self {
         Self {
             reports,
             wake,
@@ -70,7 +71,7 @@ impl Shared {
             failure: Mutex::default(),
             repeats: Mutex::default(),
             all_down: AtomicBool::default(),
-            brokers: Brokers::default(),
+            brokers: Brokers::new(credentials),
             partitions: Mutex::default(),
             waiting: Mutex::default(),
             retries: AtomicU64::default(),
@@ -243,9 +244,9 @@ impl ClientContext for PublisherContext {
             self.0.brokers_up();
         }
         self.0.brokers.note(&statistics);
-        if self.0.brokers.are_lost() {
+        if let Some(reason) = self.0.brokers.lost() {
             self.0.reports.failed();
-            self.0.end_with(Failure::forgotten());
+            self.0.end_with(Failure::of_client(reason));
         }
         *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::find(&statistics);
         self.0.learn_partitions(&statistics);

@@ -146,10 +146,9 @@ impl Failure {
         Self::without_record(Verdict::of(code), reason.to_owned())
     }
 
-    /// The producer has no broker left to ask.
-    pub(super) fn forgotten() -> Self {
-        let text = "librdkafka has no broker left: a metadata response named none".to_owned();
-        Self::without_record(Verdict::Transient, text)
+    /// The producer cannot reach its brokers again.
+    pub(super) fn of_client(reason: &str) -> Self {
+        Self::without_record(Verdict::Transient, format!("the producer must be replaced: {reason}"))
     }
 
     const fn without_record(verdict: Verdict, text: String) -> Self {

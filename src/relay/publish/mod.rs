@@ -47,6 +47,7 @@ use crate::relay::metrics::now_micros;
 use crate::relay::pipeline::Refused;
 use crate::relay::pipeline::Sink;
 use crate::relay::record::route::ProducerRecord;
+use walrelay_events::internal::Credentials;
 
 pub use config::Compression;
 pub use config::Config;
@@ -92,8 +93,10 @@ impl fmt::Debug for Publisher {
 impl Publisher {
     /// Creates a producer that reports to this ledger and wakes the relay thread. It connects in the background.
     pub fn new(settings: &Settings, reports: Arc<Reports>, wake: Arc<Notify>, metrics: Metrics) -> Result<Self, Error> {
+        let again = settings.clone();
+        let credentials = Credentials::new(move || again.connection().ok());
         let config: ClientConfig = settings.client()?;
-        let shared = Arc::new(context::Shared::new(reports, wake, metrics));
+        let shared = Arc::new(context::Shared::new(reports, wake, metrics, credentials));
         let context = PublisherContext::new(Arc::clone(&shared), settings.tokens()?);
         let producer = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(|source| Error::Configuration { source })?;
@@ -228,8 +231,9 @@ mod tests {
 
     #[test]
     fn a_record_that_an_empty_queue_rejects_is_too_large() {
+        let reports = Ledger::new(Lsn::ZERO).reports();
         let shared =
-            Arc::new(context::Shared::new(Ledger::new(Lsn::ZERO).reports(), Arc::default(), Metrics::default()));
+            Arc::new(context::Shared::new(reports, Arc::default(), Metrics::default(), Credentials::new(|| None)));
         let mut config = ClientConfig::new();
         config.set("queue.buffering.max.kbytes", "1");
         let producer =

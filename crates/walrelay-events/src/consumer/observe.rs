@@ -76,7 +76,8 @@ pub enum Observed<'a> {
         /// How long all of them were down.
         after: Duration,
     },
-    /// The Kafka client had lost every broker and was replaced. The consumer rejoins the group.
+    /// The Kafka client was replaced: it had lost every broker, or its credentials had changed. The consumer rejoins
+    /// the group.
     ClientReplaced,
     /// What the consumer holds, once a second.
     Load {

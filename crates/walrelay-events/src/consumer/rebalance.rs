@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
+use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
@@ -58,15 +59,20 @@ pub(super) struct GroupContext {
 }
 
 impl GroupContext {
-    pub(super) fn new(config: Config, dispatcher: Arc<Mutex<Dispatcher>>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        config: Config,
+        client: &ClientConfig,
+        dispatcher: Arc<Mutex<Dispatcher>>,
+        stop: CancellationToken,
+    ) -> Self {
         let (is_refused, is_closing) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (brokers, wakeup) = (Brokers::default(), Wakeup::new());
+        let (brokers, wakeup) = (Brokers::of(client), Wakeup::new());
         Self { config, dispatcher, stop, brokers, wakeup, is_refused, is_closing }
     }
 
-    /// Returns whether the client has lost every broker. It cannot recover.
-    pub(super) fn is_lost(&self) -> bool {
-        self.brokers.are_lost()
+    /// Returns why the client cannot reach its brokers again, if it cannot.
+    pub(super) fn lost(&self) -> Option<&'static str> {
+        self.brokers.lost()
     }
 
     /// Returns whether the group refuses the member. The client cannot recover.
@@ -118,7 +124,7 @@ impl GroupContext {
 
     /// Returns whether the client ends. Its partitions were released before.
     fn is_ending(&self) -> bool {
-        self.is_lost() || self.is_refused() || self.is_closing.load(Relaxed)
+        self.lost().is_some() || self.is_refused() || self.is_closing.load(Relaxed)
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {

@@ -182,11 +182,11 @@ impl Consumer {
         let dispatcher = Dispatcher::new(config, calls, observer, self.control, producer, runtime);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
-            let context = GroupContext::new(self.config.clone(), Arc::clone(&dispatcher), stop.clone());
+            let context = GroupContext::new(self.config.clone(), &client, Arc::clone(&dispatcher), stop.clone());
             let consumer = client.create_with_context(context).map_err(Error::configuration)?;
             match Loop::join(consumer, &self.config, stop)?.run()? {
                 LoopEnd::Stopped => return Ok(()),
-                LoopEnd::ClientLost => tracing::warn!("replacing Kafka client that lost every broker"),
+                LoopEnd::ClientLost(reason) => tracing::warn!(reason, "replacing Kafka client"),
                 LoopEnd::Refused => thread::pause(REJOIN_BACKOFF, stop),
             }
         }
@@ -203,8 +203,8 @@ impl std::fmt::Debug for Consumer {
 enum LoopEnd {
     /// `stop` completed.
     Stopped,
-    /// The client lost every broker.
-    ClientLost,
+    /// The client cannot reach its brokers again, and why.
+    ClientLost(&'static str),
     /// The group refuses the member, and the client cannot join any more.
     Refused,
 }
@@ -255,10 +255,10 @@ impl<'c> Loop<'c> {
                 if running == 0 || now >= deadlines.handlers {
                     return leaving::leave(self.consumer, deadlines).map(|()| LoopEnd::Stopped);
                 }
-            } else if self.consumer.context().is_lost() {
+            } else if let Some(reason) = self.consumer.context().lost() {
                 self.consumer.context().dispatcher().health.client_replaced();
                 self.abandon(now);
-                return Ok(LoopEnd::ClientLost);
+                return Ok(LoopEnd::ClientLost(reason));
             } else if self.consumer.context().is_refused() {
                 self.abandon(now);
                 return Ok(LoopEnd::Refused);

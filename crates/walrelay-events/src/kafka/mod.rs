@@ -1,18 +1,17 @@
 //! What every client of librdkafka shares: which properties concern connections, which are refused because they break
-//! a guarantee, and when a client has lost every broker. For producers also: the properties of the guarantees, what
+//! a guarantee, and when a client must be replaced. For producers also: the properties of the guarantees, what
 //! errors mean, why records wait, and how a producer is replaced.
 
+mod brokers;
+mod credentials;
 mod producer;
 mod repeats;
 mod retired;
 mod tokens;
 mod waiting;
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-
-use rdkafka::statistics::Statistics;
-
+pub use brokers::Brokers;
+pub use credentials::Credentials;
 pub use producer::DEFAULTS;
 pub use producer::GUARANTEES;
 pub use producer::GUARDED;
@@ -73,66 +72,9 @@ pub fn is_connection_property(name: &str) -> bool {
     CONNECTION.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether a client has lost every broker.
-///
-/// Since librdkafka 2.10 a client drops every broker that a metadata response does not contain, the bootstrap servers
-/// included. A response without brokers, as brokers send it after they lost their controller, can leave the client
-/// without any broker for good: the bootstrap that should follow is cancelled at the end of the same response
-/// (<https://github.com/confluentinc/librdkafka/issues/5301>). Only a new client helps.
-#[derive(Debug, Default)]
-pub struct Brokers {
-    had_none: AtomicBool,
-    are_lost: AtomicBool,
-}
-
-impl Brokers {
-    /// Takes the brokers of the statistics. While brokers change there can be none for a moment, so two consecutive
-    /// statistics must be without.
-    pub fn note(&self, statistics: &Statistics) {
-        let is_known = |source: &str| matches!(source, "learned" | "configured");
-        let has_none = !statistics.brokers.values().any(|broker| is_known(&broker.source));
-        if self.had_none.swap(has_none, Relaxed) && has_none {
-            self.set_lost();
-        }
-    }
-
-    /// Counts all brokers as lost, because requests timed out.
-    pub fn set_lost(&self) {
-        self.are_lost.store(true, Relaxed);
-    }
-
-    /// Returns whether the client has lost every broker. It cannot recover.
-    pub fn are_lost(&self) -> bool {
-        self.are_lost.load(Relaxed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rdkafka::statistics::Broker;
-
     use super::*;
-
-    #[test]
-    fn brokers_are_lost_when_two_consecutive_statistics_have_none() {
-        let statistics = |sources: &[&str]| Statistics {
-            brokers: sources
-                .iter()
-                .map(|source| ((*source).to_owned(), Broker { source: (*source).to_owned(), ..Broker::default() }))
-                .collect(),
-            ..Statistics::default()
-        };
-        let brokers = Brokers::default();
-        let noted = |sources: &[&str]| {
-            brokers.note(&statistics(sources));
-            brokers.are_lost()
-        };
-        assert!(!noted(&["configured", "internal"]));
-        assert!(!noted(&["internal"]), "for a moment, perhaps");
-        assert!(!noted(&["learned", "logical"]));
-        assert!(!noted(&["logical", "internal"]));
-        assert!(noted(&["logical", "internal"]));
-    }
 
     #[test]
     fn properties_that_replace_brokers_or_hide_their_reports_are_refused() {

@@ -69,7 +69,7 @@ impl Client {
         let callbacks = Callbacks {
             reports,
             tokens: setup.tokens.clone(),
-            brokers: Brokers::default(),
+            brokers: Brokers::of(&setup.config),
             are_all_down: AtomicBool::default(),
             repeats: Mutex::default(),
             waiting: Mutex::default(),
@@ -174,8 +174,8 @@ impl ClientContext for Callbacks {
             }
         }
         self.brokers.note(&statistics);
-        if self.brokers.are_lost() {
-            self.reports.broken("it lost every broker");
+        if let Some(reason) = self.brokers.lost() {
+            self.reports.broken(reason);
         }
         *lock(&self.waiting) = Waiting::find(&statistics);
     }

@@ -1,5 +1,5 @@
-//! A producer client of librdkafka that is replaced when it has lost every broker. Each send waits for its delivery
-//! report.
+//! A producer client of librdkafka that is replaced when it cannot reach its brokers again. Each send waits for its
+//! delivery report.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -32,10 +32,15 @@ pub(super) struct Client {
 }
 
 /// Keeps an authentication error: librdkafka reports it only here, while the write that waits times out.
-#[derive(Default)]
 pub(super) struct DeliveryContext {
     authentication_error: Mutex<Option<ClientError>>,
     brokers: Brokers,
+}
+
+impl DeliveryContext {
+    fn new(config: &ClientConfig) -> Self {
+        Self { authentication_error: Mutex::default(), brokers: Brokers::of(config) }
+    }
 }
 
 impl ClientContext for DeliveryContext {
@@ -62,7 +67,7 @@ impl ProducerContext for DeliveryContext {
 
 impl Client {
     pub(super) fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        let current = ThreadedProducer::from_config_and_context(&config, DeliveryContext::default())?;
+        let current = ThreadedProducer::from_config_and_context(&config, DeliveryContext::new(&config))?;
         Ok(Self { config, current: Mutex::new(Arc::new(current)) })
     }
 
@@ -94,11 +99,13 @@ impl Client {
         client.context().authentication_error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns librdkafka's client. One that has lost every broker is replaced.
+    /// Returns librdkafka's client. One that cannot recover is replaced.
     pub(super) fn current(&self) -> Result<Arc<ThreadedProducer<DeliveryContext>>, ClientError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.context().brokers.are_lost() {
-            let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, DeliveryContext::default())?);
+        if let Some(reason) = current.context().brokers.lost() {
+            tracing::warn!(reason, "replacing dead-letter producer");
+            let context = DeliveryContext::new(&self.config);
+            let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, context)?);
             let lost = std::mem::replace(&mut *current, new);
             // Dropping it blocks until it has ended.
             thread::spawn(move || drop(lost));
