@@ -180,7 +180,10 @@ impl Diagnose for Error {
                  pg_drop_replication_slot('{slot}')`, then `walrelay setup --apply --accept-gap`"
             ),
             Self::PublicationMissing { .. } => {
-                "run `walrelay setup --apply`; events of earlier transactions are not published".to_owned()
+                "on a new installation run `walrelay setup --apply`; if the publication was dropped, events committed \
+                 since then are not published: compare the outbox table with Kafka, then run `walrelay setup --apply \
+                 --accept-gap`"
+                    .to_owned()
             }
             Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),
             Self::TableUnfit { remedy, .. } => {

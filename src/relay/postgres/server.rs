@@ -235,9 +235,9 @@ impl Kind {
             Self::NoSlot => NO_SLOT,
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
-                "if the publication does not exist, run `walrelay setup --apply`; if it exists, it did not when the \
-                 next WAL was written: compare the outbox table with Kafka, then run `walrelay setup --apply \
-                 --accept-gap`, which advances the slot to the first position where the publication existed, and \
+                "the publication did not exist when the next WAL was written, and events may be missing in Kafka: \
+                 compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, which creates \
+                 the publication if it is missing, advances the slot to the first position where it exists, and \
                  prints that position"
             }
             Self::RowTooLarge => {

@@ -49,7 +49,7 @@ impl Diagnose for Stalled {
 pub(super) fn create_topic(topic: &str) -> String {
     format!(
         "run `kafka-topics.sh --bootstrap-server BROKER --create --topic {topic} --partitions N --replication-factor \
-         3`; walrelay retries and never creates a topic"
+         3`; walrelay never creates a topic"
     )
 }
 
