@@ -76,11 +76,10 @@ fn ready(status: &Status, is_verbose: bool) -> Answer {
         let mark = |is_met| if is_met { "[+]" } else { "[-]" };
         let is_met = matches!(status.state, "streaming" | "standby");
         let _ = writeln!(body, "{} state: {} (required: streaming or standby)", mark(is_met), status.state);
-        for (peer, is_up, why) in [
-            ("postgres", status.connected.postgres, "for information"),
-            ("kafka", status.connected.kafka, "required while streaming"),
+        for (peer, is_up, word, why) in [
+            ("postgres", status.connected.postgres, status.postgres_word(), "for information"),
+            ("kafka", status.connected.kafka, status.kafka_word(), "required while streaming"),
         ] {
-            let word = if is_up { "connected" } else { "not connected" };
             let _ = writeln!(body, "{} {peer}: {word} ({why})", mark(is_up));
         }
         if let Some(seconds) = status.position_wait_seconds {

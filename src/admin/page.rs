@@ -49,7 +49,6 @@ pub(super) fn write(status: &Status) -> String {
 
 fn overview(html: &mut String, status: &Status) {
     let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-    let peer = |is_up| if is_up { "connected" } else { "not connected" };
     let lag = &status.lag;
     let of_wal = [
         ("WAL not confirmed", text(lag.deliver_bytes.map(size))),
@@ -59,8 +58,8 @@ fn overview(html: &mut String, status: &Status) {
     let rows = [
         ("Since", text(status.state_since.clone())),
         ("Role", text(status.role.map(str::to_owned))),
-        ("PostgreSQL", peer(status.connected.postgres).to_owned()),
-        ("Kafka", peer(status.connected.kafka).to_owned()),
+        ("PostgreSQL", status.postgres_word().to_owned()),
+        ("Kafka", status.kafka_word().to_owned()),
         ("Lag", text(lag.deliver_seconds.map(|seconds| format!("{seconds:.1} s")))),
         ("In flight", format!("{} records, {}", status.in_flight.records, size(status.in_flight.bytes))),
         ("Last acknowledgement", text(status.last_delivery.clone())),

@@ -13,6 +13,7 @@ use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::metrics::Role;
 use crate::relay::metrics::SlotView;
+use crate::relay::metrics::State;
 use crate::relay::metrics::WalStatus;
 use crate::relay::metrics::now_micros;
 use crate::relay::metrics::unsigned;
@@ -138,6 +139,20 @@ pub struct Slot {
 }
 
 impl Status {
+    /// PostgreSQL's connection in words.
+    pub(super) const fn postgres_word(&self) -> &'static str {
+        if self.connected.postgres { "connected" } else { "not connected" }
+    }
+
+    /// Kafka's connection in words. Brokers can be up and acknowledge nothing, for example while a topic is missing.
+    pub(super) fn kafka_word(&self) -> &'static str {
+        match self.connected.kafka {
+            true => "connected",
+            false if self.state == State::SinkBlocked.word() => "no record is acknowledged",
+            false => "not connected",
+        }
+    }
+
     /// Reads what is true now.
     pub(super) fn of(sources: &Sources) -> Self {
         let relay = &sources.relay;
