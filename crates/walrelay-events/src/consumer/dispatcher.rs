@@ -47,6 +47,8 @@ use crate::consumer::waiting::Waiting;
 use crate::consumer::wakeup::Sender;
 use crate::consumer::wakeup::Wakeup;
 
+/// How long handlers are started for partitions that are being revoked.
+const CLOSE_UP: Duration = Duration::from_millis(500);
 /// How many records one task handles before its results are processed.
 const CHUNK: usize = 256;
 
@@ -64,8 +66,8 @@ pub(super) struct Dispatcher {
     observer: Arc<dyn Observer>,
     writes: DeadLetterWrites,
     control: Control,
-    /// The consumer stops: no handler is started any more.
-    is_stopping: bool,
+    /// Set when the consumer stops: handlers are started until then, if records before others are not done.
+    closes_up_until: Option<Instant>,
     /// Why the consumer must stop.
     failure: Option<Error>,
 }
@@ -103,7 +105,7 @@ impl Dispatcher {
             observer,
             writes,
             control,
-            is_stopping: false,
+            closes_up_until: None,
             failure: None,
             config,
         }
@@ -118,8 +120,11 @@ impl Dispatcher {
 
     /// Starts handlers for the records that can start.
     pub(super) fn start(&mut self, now: Instant) {
-        if !self.starts_handlers() {
+        if self.control.is_paused() {
             return;
+        }
+        if let Some(until) = self.closes_up_until {
+            self.close_all(now < until);
         }
         let (mut chunk, mut records) = (Vec::new(), 0);
         while let Some(run) = self.lanes.start(now) {
@@ -138,17 +143,23 @@ impl Dispatcher {
 
     /// Returns whether handlers are started: the consumer is neither paused nor stopping.
     pub(super) fn starts_handlers(&self) -> bool {
-        !self.is_stopping && !self.control.is_paused()
+        self.closes_up_until.is_none() && !self.control.is_paused()
     }
 
-    /// Starts no further handlers. Running ones can finish, and learn the reason.
-    pub(super) fn stop(&mut self) {
-        self.is_stopping = true;
+    /// Starts no further handlers, except for a moment for records before others that are done. Running ones can
+    /// finish, and learn the reason.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.closes_up_until = Some(now + CLOSE_UP);
         self.control.set_state(State::Stopping);
         let partitions: Vec<TopicPartition> = self.lanes.partitions().cloned().collect();
         for partition in &partitions {
             self.close(partition, CancelReason::Stopping);
         }
+    }
+
+    /// Returns whether handlers of assigned partitions run or will be started, although the consumer stops.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.lanes.partitions().any(|partition| self.lanes.is_finishing(partition))
     }
 
     /// Processes what handlers returned. Waits up to `wait` for the first one. Returns whether there was anything.
@@ -165,23 +176,43 @@ impl Dispatcher {
         has_returned
     }
 
-    /// Waits for the running handlers of partitions, until a deadline, and starts no further ones for them. The
-    /// handlers learn the reason.
+    /// Waits for the running handlers of partitions, until a deadline. The handlers learn the reason. Further ones are
+    /// started only for a moment, for records before others that are done, so that little finished work is repeated.
     pub(super) fn finish(&mut self, partitions: &[TopicPartition], reason: CancelReason, deadline: Instant) {
         partitions.iter().for_each(|partition| self.close(partition, reason));
-        while partitions.iter().any(|partition| self.lanes.running_of(partition) > 0) {
+        let closed_up = deadline.min(Instant::now() + CLOSE_UP);
+        while partitions.iter().any(|partition| self.lanes.is_finishing(partition)) {
             let now = Instant::now();
             let Some(remaining) = deadline.checked_duration_since(now) else { return };
-            self.process(remaining.min(Duration::from_millis(20)));
+            if now >= closed_up {
+                partitions.iter().for_each(|partition| self.lanes.close(partition));
+            }
             // Partitions that stay assigned continue.
             self.start(now);
+            self.process(remaining.min(Duration::from_millis(20)));
         }
     }
 
     /// Starts no further handlers for a partition. Running ones learn the reason.
     fn close(&mut self, partition: &TopicPartition, reason: CancelReason) {
-        self.lanes.close(partition);
+        if self.failure.is_none() && !self.control.is_paused() {
+            self.lanes.close_up(partition);
+        } else {
+            self.lanes.close(partition);
+        }
         self.cancel(partition, reason);
+    }
+
+    /// Closes every partition, those that were assigned since the consumer stops included.
+    fn close_all(&mut self, closes_up: bool) {
+        let partitions: Vec<TopicPartition> = self.lanes.partitions().cloned().collect();
+        for partition in &partitions {
+            if closes_up && self.failure.is_none() {
+                self.lanes.close_up(partition);
+            } else {
+                self.lanes.close(partition);
+            }
+        }
     }
 
     /// Returns how many records of assigned partitions are in handlers. Another member handles those of revoked ones.

@@ -51,6 +51,12 @@ impl Prefix {
         self.position
     }
 
+    /// Returns the number of the last record that is done before an earlier one is.
+    pub(crate) fn last_done(&self) -> Option<u64> {
+        let index = self.records.iter().rposition(|entry| entry.is_done)?;
+        Some(self.oldest + index as u64)
+    }
+
     /// Returns the number of records that are not below the position.
     pub(crate) fn held(&self) -> usize {
         self.records.len()
@@ -69,9 +75,9 @@ mod tests {
         let numbers: Vec<u64> = [10, 11, 15].into_iter().map(|offset| prefix.received(offset)).collect();
         prefix.done(numbers[1]);
         prefix.done(numbers[2]);
-        assert_eq!((prefix.position(), prefix.held()), (None, 3));
+        assert_eq!((prefix.position(), prefix.held(), prefix.last_done()), (None, 3, Some(numbers[2])));
         prefix.done(numbers[0]);
-        assert_eq!((prefix.position(), prefix.held()), (Some(16), 0));
+        assert_eq!((prefix.position(), prefix.held(), prefix.last_done()), (Some(16), 0, None));
     }
 
     #[test]

@@ -251,8 +251,8 @@ impl<'c> Loop<'c> {
                 (has_returned, dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher, now))
             };
             if has_failed || self.stop.is_cancelled() {
-                let (deadlines, running) = self.stopping(now);
-                if running == 0 || now >= deadlines.handlers {
+                let (deadlines, is_finishing) = self.stopping(now);
+                if !is_finishing || now >= deadlines.handlers {
                     return leaving::leave(self.consumer, deadlines).map(|()| LoopEnd::Stopped);
                 }
             } else if let Some(reason) = self.consumer.context().lost() {
@@ -288,15 +288,15 @@ impl<'c> Loop<'c> {
         }
     }
 
-    /// Starts no more handlers. Returns the deadlines of the stop, and how many handlers are running.
-    fn stopping(&mut self, now: Instant) -> (Deadlines, usize) {
+    /// Starts no more handlers. Returns the deadlines of the stop, and whether handlers still run.
+    fn stopping(&mut self, now: Instant) -> (Deadlines, bool) {
         let mut dispatcher = self.consumer.context().dispatcher();
         let timeout = self.config.shutdown_timeout;
         let deadlines = *self.deadlines.get_or_insert_with(|| {
-            dispatcher.stop();
+            dispatcher.stop(now);
             Deadlines::new(now, timeout)
         });
-        (deadlines, dispatcher.running())
+        (deadlines, dispatcher.is_finishing())
     }
 
     /// Polls up to a batch of records, or until the buffers may be full. Returns whether there was anything.

@@ -33,9 +33,8 @@ use crate::consumer::write_error::WriteError;
 /// tasks.
 const SLOW_POLL: Duration = Duration::from_micros(200);
 /// A run that takes longer ends after its current record, so that its outcomes are not held back, and so that slow
-/// handlers take records in the order of their offsets: what is acked beyond the position is repeated after a
-/// rebalance.
-const MAX_RUN_TIME: Duration = Duration::from_millis(1);
+/// handlers take records in the order of their offsets: what is acked far beyond the position delays a rebalance.
+const MAX_RUN_TIME: Duration = Duration::from_millis(2);
 /// How long a handler that has timed out may take to return by itself.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -81,6 +80,8 @@ pub(super) struct Running {
     run: Run<Record>,
     /// Of the partition.
     cancellation: Cancellation,
+    /// The run was started although its partition is being revoked.
+    was_cancelled: bool,
     acked: usize,
     call: Option<Calling>,
     began: Instant,
@@ -144,8 +145,8 @@ impl Starter {
 impl Running {
     /// The cancellation is that of the partition.
     pub(super) fn new(run: Run<Record>, cancellation: Cancellation) -> Self {
-        let began = run.ticket.started();
-        Self { run, cancellation, acked: 0, call: None, began, clock: began, is_slow: false }
+        let (began, was_cancelled) = (run.ticket.started(), cancellation.is_cancelled());
+        Self { run, cancellation, was_cancelled, acked: 0, call: None, began, clock: began, is_slow: false }
     }
 
     fn returned(self, failed: Option<Failed>) -> Returned {
@@ -185,7 +186,8 @@ impl Running {
 
     fn is_over(&self) -> bool {
         let has_time = !self.is_slow && self.clock.duration_since(self.began) < MAX_RUN_TIME;
-        self.acked >= self.run.jobs.len() || self.cancellation.is_cancelled() || (self.acked > 0 && !has_time)
+        let must_end = self.cancellation.is_cancelled() && !self.was_cancelled;
+        self.acked >= self.run.jobs.len() || must_end || (self.acked > 0 && !has_time)
     }
 
     /// Calls the handler for the next record or, if it takes batches, for the next ones.

@@ -42,7 +42,16 @@ pub(super) struct PartitionBuffer<R> {
     free: Vec<usize>,
     /// Lanes whose next run can start.
     ready: VecDeque<usize>,
-    is_closing: bool,
+    phase: Phase,
+}
+
+/// Which runs are started.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// Those of records before the last one that is done: otherwise that would be repeated by the next owner.
+    ClosingUp,
+    Closed,
 }
 
 /// The buffered records of one key.
@@ -93,7 +102,7 @@ impl<R> PartitionBuffer<R> {
             places: ByHash::default(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            is_closing: false,
+            phase: Phase::Open,
         }
     }
 
@@ -112,10 +121,25 @@ impl<R> PartitionBuffer<R> {
         self.starts.oldest()
     }
 
+    /// Starts only records before the last one that is done.
+    pub(super) fn close_up(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::ClosingUp;
+        }
+    }
+
     /// Starts no more runs.
-    pub(super) fn close(&mut self) {
-        self.is_closing = true;
-        self.ready.clear();
+    pub(super) const fn close(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    pub(super) fn is_closing_up(&self) -> bool {
+        self.phase == Phase::ClosingUp
+    }
+
+    /// Returns whether a lane can start.
+    pub(super) fn can_start(&self) -> bool {
+        self.next().is_some()
     }
 
     /// Appends a record to its lane.
@@ -150,11 +174,13 @@ impl<R> PartitionBuffer<R> {
 
     /// Starts a run of the next lane, with at most `max` records. A record that failed before is a run of its own.
     pub(super) fn start(&mut self, slot: usize, now: Instant, max: usize) -> Option<Run<R>> {
-        let place = self.ready.pop_front()?;
+        let (at, end) = self.next()?;
+        let place = self.ready.remove(at)?;
         let lane = self.lanes.get_mut(place)?;
         lane.state = State::Running;
         let max = if lane.records.front()?.is_alone() { 1 } else { max };
-        let records = lane.records.iter().skip(1).take(max - 1).take_while(|job| !job.is_alone()).count() + 1;
+        let others = lane.records.iter().skip(1).take(max - 1);
+        let records = others.take_while(|job| !job.is_alone() && job.number < end).count() + 1;
         let jobs: Vec<Job<R>> = lane.records.drain(..records).collect();
         self.running_bytes += jobs.iter().map(|job| job.bytes).sum::<u64>();
         self.starts.add(now);
@@ -225,12 +251,21 @@ impl<R> PartitionBuffer<R> {
         (self.starts, running.map(|lane| lane.key))
     }
 
+    /// Returns where the next lane is among the ready ones, and the number before which its records can start.
+    fn next(&self) -> Option<(usize, u64)> {
+        let end = match self.phase {
+            Phase::Open => return (!self.ready.is_empty()).then_some((0, u64::MAX)),
+            Phase::ClosingUp => self.prefix.last_done()?,
+            Phase::Closed => return None,
+        };
+        let first = |place: &usize| self.lanes.get(*place)?.records.front().map(|job| job.number);
+        let at = self.ready.iter().position(|place| first(place).is_some_and(|number| number < end))?;
+        Some((at, end))
+    }
+
     fn make_ready(&mut self, place: usize) -> Option<Ready> {
         if let Some(lane) = self.lanes.get_mut(place) {
             lane.state = State::Ready;
-        }
-        if self.is_closing {
-            return None;
         }
         let ready = if self.ready.is_empty() { Ready::First } else { Ready::Another };
         self.ready.push_back(place);

@@ -28,6 +28,7 @@ mod buffer;
 mod by_hash;
 mod job;
 mod limits;
+mod report;
 mod revoked;
 mod starts;
 #[cfg(test)]
@@ -128,6 +129,14 @@ impl<R> Lanes<R> {
         }
     }
 
+    /// Starts no more runs of a partition, except for records before one that is done: they are few and would hold the
+    /// position back. Running ones can finish.
+    pub(crate) fn close_up(&mut self, partition: &TopicPartition) {
+        if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
+            buffer.close_up();
+        }
+    }
+
     /// Starts no more runs of a partition. Running ones can finish.
     pub(crate) fn close(&mut self, partition: &TopicPartition) {
         if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
@@ -181,7 +190,7 @@ impl<R> Lanes<R> {
             let slot = self.turns.pop_front()?;
             let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             let run = buffer.start(slot, now, self.limits.max_run);
-            if buffer.ready() > 0 {
+            if buffer.can_start() {
                 self.turns.push_back(slot);
             }
             if run.is_some() {
@@ -229,6 +238,7 @@ impl<R> Lanes<R> {
         let ready = buffer.end(ticket);
         self.running -= 1;
         self.take_turn(ticket.slot, ready);
+        self.turn_to_close_up(ticket.slot);
     }
 
     /// Ends a run. The first record that was put back is retried at a given time.
@@ -236,6 +246,7 @@ impl<R> Lanes<R> {
         let Some(buffer) = self.current(ticket) else { return };
         buffer.retry(ticket);
         self.running -= 1;
+        self.turn_to_close_up(ticket.slot);
         self.retries.push(Reverse((at, ticket.slot, ticket.epoch, ticket.lane)));
     }
 
@@ -332,50 +343,6 @@ impl<R> Lanes<R> {
         self.buffer(partition).is_some_and(|buffer| buffer.is_paused)
     }
 
-    /// Returns the paused partitions.
-    pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.slots.iter().flatten().filter(|buffer| buffer.is_paused).map(|buffer| &buffer.partition)
-    }
-
-    /// Returns whether further records would only wait: `max_concurrency` handlers run, and as many lanes are ready.
-    pub(crate) fn is_saturated(&self) -> bool {
-        let ready = self.turns.iter().filter_map(|slot| self.slots.get(*slot)?.as_ref()).map(PartitionBuffer::ready);
-        self.handlers() >= self.limits.max_concurrency && ready.sum::<usize>() >= self.limits.max_concurrency
-    }
-
-    /// Returns the assigned partitions.
-    pub(crate) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.assigned.keys()
-    }
-
-    /// Returns a small number of an assigned partition, and the number of its assignment.
-    pub(crate) fn assignment(&self, partition: &TopicPartition) -> Option<(usize, u64)> {
-        let slot = self.slot(partition)?;
-        Some((slot, self.slots.get(slot)?.as_ref()?.epoch))
-    }
-
-    /// Returns the number of running handlers of an assigned partition.
-    pub(crate) fn running_of(&self, partition: &TopicPartition) -> usize {
-        self.buffer(partition).map_or(0, PartitionBuffer::running)
-    }
-
-    /// Returns the partition with the oldest run, and when that was started.
-    pub(crate) fn oldest_running(&self) -> Option<(&TopicPartition, Instant)> {
-        let buffers = self.slots.iter().flatten();
-        let assigned = buffers.filter_map(|buffer| Some((&buffer.partition, buffer.oldest_start()?)));
-        assigned.chain(self.revoked.oldest()).min_by_key(|(_, started)| *started)
-    }
-
-    /// Returns the number of buffered records, of all partitions.
-    pub(crate) fn records(&self) -> usize {
-        self.slots.iter().flatten().map(|buffer| buffer.prefix.held()).sum()
-    }
-
-    /// Returns the number of buffered bytes of all partitions, those in handlers of revoked partitions included.
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     fn slot(&self, partition: &TopicPartition) -> Option<usize> {
         let last = self.slots.get(self.last).and_then(Option::as_ref);
         let is_last = last.is_some_and(|buffer| buffer.partition == *partition);
@@ -395,9 +362,20 @@ impl<R> Lanes<R> {
         self.slot_mut(ticket.slot).filter(|buffer| buffer.epoch == ticket.epoch)
     }
 
-    /// Queues a partition that had no ready records before.
+    /// Queues a partition that had no ready lanes before.
     fn take_turn(&mut self, slot: usize, ready: Option<Ready>) {
-        if ready == Some(Ready::First) {
+        match ready {
+            Some(Ready::First) => self.turns.push_back(slot),
+            Some(Ready::Another) => self.turn_to_close_up(slot),
+            None => {}
+        }
+    }
+
+    /// Queues a partition that is closing and has records before one that is done.
+    fn turn_to_close_up(&mut self, slot: usize) {
+        let buffer = self.slots.get(slot).and_then(Option::as_ref);
+        let is_incomplete = buffer.is_some_and(|buffer| buffer.is_closing_up() && buffer.can_start());
+        if is_incomplete && !self.turns.contains(&slot) {
             self.turns.push_back(slot);
         }
     }

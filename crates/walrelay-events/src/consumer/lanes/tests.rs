@@ -248,6 +248,47 @@ fn i3_a_closing_partition_ends_what_runs_and_starts_nothing() {
 }
 
 #[test]
+fn i3_a_closing_partition_handles_what_comes_before_a_record_that_is_done() {
+    let mut lanes = lanes(Limits { max_run: 2, ..LIMITS });
+    let now = Instant::now();
+    for (offset, key) in ["a", "b", "c", "a", "b", "c"].into_iter().enumerate() {
+        take(&mut lanes, 0, offset as i64, key);
+    }
+    let a = lanes.start(now).unwrap();
+    let b = lanes.start(now).unwrap();
+    lanes.close_up(&partition(0));
+    assert!(started(&mut lanes, now).is_empty(), "nothing is done");
+    done(&mut lanes, a);
+    assert!(lanes.is_finishing(&partition(0)));
+    let c = started(&mut lanes, now);
+    assert_eq!(records(&c), [2], "before offset 3, and not the one after it");
+    c.into_iter().for_each(|run| done(&mut lanes, run));
+    // Only the first record of the other run was handled.
+    lanes.done(&b.ticket, &b.jobs[0]);
+    lanes.put_back(&b.ticket, b.jobs.into_iter().skip(1));
+    lanes.end(&b.ticket);
+    assert!(started(&mut lanes, now).is_empty());
+    assert_eq!((lanes.is_finishing(&partition(0)), lanes.position(&partition(0))), (false, Some(4)));
+}
+
+#[test]
+fn i3_a_closed_partition_starts_nothing_whatever_is_done() {
+    let mut lanes = lanes(LIMITS);
+    let now = Instant::now();
+    for (offset, key) in ["a", "b", "a"].into_iter().enumerate() {
+        take(&mut lanes, 0, offset as i64, key);
+    }
+    let mut runs = started(&mut lanes, now);
+    let (b, a) = (runs.remove(1), runs.remove(0));
+    lanes.close_up(&partition(0));
+    done(&mut lanes, b);
+    retry(&mut lanes, a, now);
+    lanes.close(&partition(0));
+    assert!(started(&mut lanes, now).is_empty());
+    assert!(!lanes.is_finishing(&partition(0)));
+}
+
+#[test]
 fn a_partition_is_full_by_count_and_all_are_by_bytes() {
     let mut lanes = lanes(LIMITS);
     assert_eq!(lanes.balance(), None);
