@@ -1,7 +1,6 @@
 //! A panic in any thread ends the process at once with exit code 70.
 //!
 //! A thread that ends must not leave the others running, and an exit code says more to an init system than an abort.
-//! One panic is caught: rdkafka's at a header whose name is not UTF-8.
 
 use std::backtrace::Backtrace;
 use std::backtrace::BacktraceStatus;
@@ -11,7 +10,6 @@ use std::process;
 
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Exit;
-use walrelay_events::internal;
 
 use crate::log;
 
@@ -24,9 +22,6 @@ const NEXT: &str =
 pub(super) fn end_the_process() {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if internal::is_expecting_a_panic() {
-            return;
-        }
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
         let (code, error) = (PANICKED.to_string(), format!("{WHAT}: {info}"));

@@ -7,6 +7,11 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use proc_macro2::TokenStream;
+use proc_macro2::TokenTree;
 
 use cycles::cycles;
 use imports::imports;
@@ -18,6 +23,9 @@ use sources::sources;
 
 /// A file longer than this, its tests apart, is looking for its second noun.
 const MAX_LINES: usize = 400;
+
+/// The only room that may contain unsafe code.
+const UNSAFE: &str = "consumer/raw";
 
 const BANNED_IN_PURE: &[&str] = &["async ", "tokio", "rdkafka", "Instant::now", "SystemTime::now", "tracing"];
 
@@ -100,6 +108,32 @@ fn a_pure_room_does_not_wait_and_does_not_look_at_the_clock() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_one_room_and_each_block_says_why_it_is_sound() {
+    let (rooms, mut wrong) = (Rooms::new(), Vec::new());
+    for Source { path, module, tokens, .. } in sources() {
+        let is_allowed = rooms.of(&inner(&module)) == Some(UNSAFE);
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).unwrap();
+        let (blocks, reasons) = (unsafe_words(tokens), text.matches("// SAFETY: ").count());
+        if !is_allowed && (blocks > 0 || text.contains("unsafe_code")) {
+            wrong.push(format!("{} is not in {UNSAFE}", path.display()));
+        } else if blocks != reasons {
+            wrong.push(format!("{}: {blocks} times unsafe, {reasons} reasons", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Counts the word among the tokens, those of groups included.
+fn unsafe_words(tokens: TokenStream) -> usize {
+    let count = |token| match token {
+        TokenTree::Ident(word) => usize::from(word == "unsafe"),
+        TokenTree::Group(group) => unsafe_words(group.stream()),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => 0,
+    };
+    tokens.into_iter().map(count).sum()
 }
 
 #[test]

@@ -56,14 +56,15 @@ consumer/outcome: fault consumer/classifier
 pure consumer/verdict: consumer/retry consumer/outcome
 consumer/write_error: kafka_error
 consumer/error: fault kafka_error consumer/budget consumer/write_error consumer/topic_partition
-consumer/record: consumer/topic_partition
+consumer/raw:
+consumer/record: consumer/topic_partition consumer/raw
 consumer/observe: consumer/topic_partition consumer/verdict consumer/record
 consumer/metrics: consumer/verdict consumer/observe
 consumer/control: consumer/topic_partition consumer/observe
 consumer/refusal:
 consumer/signal:
 consumer/brokers: consumer/topic_partition consumer/error
-consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/write_error consumer/record
+consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/raw consumer/write_error consumer/record
     consumer/brokers
 consumer/config: consumer/retry consumer/budget consumer/dead_letter
 consumer/properties: kafka consumer/error consumer/config
@@ -84,7 +85,7 @@ consumer/call: event/trace consumer/classifier consumer/outcome consumer/record 
 consumer/inbox: table event
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/record consumer/observe consumer/refusal
-consumer/starter: consumer/lanes consumer/retry consumer/outcome consumer/write_error consumer/record
+consumer/starter: consumer/lanes consumer/retry consumer/write_error consumer/record
     consumer/cancellation consumer/wakeup consumer/handler consumer/call
 consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
     consumer/dead_letter consumer/config consumer/wakeup consumer/starter
@@ -115,7 +116,7 @@ testing/postgres: testing/error
 testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/handler
     consumer/batch consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
-internal: kafka consumer
+internal: kafka
 
 # Level 0: vocabulary.
 pure lsn:
@@ -213,7 +214,7 @@ log: fault measure
 metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
-cli: fault event consumer/dead_letter testing internal secret relay/record relay/postgres relay/metrics relay/publish
+cli: fault event consumer/dead_letter testing secret relay/record relay/postgres relay/metrics relay/publish
     relay/setup relay log metrics admin config
 ";
 

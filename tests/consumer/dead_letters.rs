@@ -1,5 +1,9 @@
 //! Records that no handler can handle are written to the dead-letter topic whole, and only then are they done.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,6 +14,8 @@ use walrelay_events::consumer::Outcome;
 use walrelay_events::consumer::Payload;
 use walrelay_events::consumer::Received;
 use walrelay_events::consumer::Router;
+use walrelay_events::consumer::dead_letter::DeadLetter;
+use walrelay_events::consumer::dead_letter::DeadLetterTopic;
 use walrelay_events::consumer::typed;
 use walrelay_events::fault::Diagnose as _;
 use walrelay_events::fault::chain;
@@ -352,23 +358,44 @@ fn i16_tombstones_unknown_types_and_invalid_records_are_handled_or_dead_lettered
 }
 
 #[test]
-fn i16_a_record_with_a_header_name_that_is_not_utf8_is_dead_lettered() {
+fn i16_a_header_name_that_is_not_utf8_hides_no_other_header_and_is_dead_lettered_byte_for_byte() {
+    // The hook is that of the process: other tests panic on purpose, but not on a consumer's thread.
+    let (panics, previous) = (Arc::new(AtomicUsize::new(0)), std::panic::take_hook());
+    let counted = Arc::clone(&panics);
+    std::panic::set_hook(Box::new(move |info| {
+        counted.fetch_add(usize::from(std::thread::current().name() == Some("consumer")), Relaxed);
+        previous(info);
+    }));
     let topic = Topic::create("i16names", 1);
-    raw::produce(&Kafka::shared().bootstrap(), "i16names", b"k", b"the value", (b"\xff\xfe", b"x"));
+    let headers: [raw::Header<'_>; 3] =
+        [(b"event_type", b"Odd"), (b"\xff\xfe", b"x"), (b"event_id", b"00000000-0000-7000-8000-000000000001")];
+    raw::produce(&Kafka::shared().bootstrap(), "i16names", b"k", b"the value", &headers);
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();
     let log = Log::default();
-    let member = Member::start_observed(topic.config("g"), |_: Delivery| async {}, log.clone());
+    let router = Router::new()
+        .on("Odd", |delivery: Delivery| async move {
+            let names: Vec<Vec<u8>> = delivery.record.raw_headers().map(|(name, _)| name.to_vec()).collect();
+            assert_eq!(names, [&b"event_type"[..], b"\xff\xfe", b"event_id"]);
+            Outcome::dead_letter("as a test")
+        })
+        .on("Changed", |_: Delivery| async { Outcome::Ack });
+    let member = Member::start_observed(topic.config("g"), router, log.clone());
     wait_until("both", || topic.committed("g") == [2]);
     member.stop().unwrap();
     assert_eq!((log.count("dead_letter i16names[0]@0"), log.count("ack i16names[0]@1")), (1, 1), "{:?}", log.lines());
-    let dead_letters = dead_letters(&topic);
-    assert_eq!(
-        (dead_letters[0].key.as_deref(), dead_letters[0].value.as_deref()),
-        (Some(&b"k"[..]), Some(&b"the value"[..]))
-    );
-    let reason = dead_letters[0].header("dlq_reason").unwrap();
-    assert!(reason.contains("header") && reason.contains("UTF-8"), "{reason}");
+    let properties = [("bootstrap.servers".to_owned(), Kafka::shared().bootstrap())].into();
+    let mut kept = Vec::new();
+    let mut take = |dead_letter: DeadLetter| {
+        let record = dead_letter.record;
+        let own = record.raw_headers().map(|(name, value)| (name.to_vec(), value.unwrap_or_default().to_vec()));
+        kept.extend(own.take(3));
+        assert_eq!((record.key(), record.value()), (Some(&b"k"[..]), Some(&b"the value"[..])));
+        ControlFlow::Continue(())
+    };
+    DeadLetterTopic::open(&properties, "i16names.dlq").unwrap().visit(&mut take).unwrap();
+    assert_eq!(kept, headers.map(|(name, value)| (name.to_vec(), value.to_vec())));
+    assert_eq!(panics.load(Relaxed), 0, "with panic = \"abort\" the process ends");
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
 
-/// Writes one record with one header into partition 0; the header's name may be any bytes.
-pub fn produce(address: &str, topic: &str, key: &[u8], value: &[u8], header: (&[u8], &[u8])) {
-    let batch = batch(key, value, header);
+/// The name and value of a header. The name may be any bytes.
+pub type Header<'h> = (&'h [u8], &'h [u8]);
+
+/// Writes one record with these headers into partition 0.
+pub fn produce(address: &str, topic: &str, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
+    let batch = batch(key, value, headers);
     // No transaction, all replicas, 10 s, one topic, one partition.
     let mut body = [(-1_i16).to_be_bytes(), (-1_i16).to_be_bytes()].concat();
     body.extend([10_000_i32, 1].map(i32::to_be_bytes).concat());
@@ -69,14 +72,16 @@ fn text(text: &str) -> Vec<u8> {
     [&i16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-fn batch(key: &[u8], value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
+fn batch(key: &[u8], value: &[u8], headers: &[Header<'_>]) -> Vec<u8> {
     let mut record = vec![0, 0, 0];
     for part in [key, value] {
         put(&mut record, part);
     }
-    record.push(zigzag(1));
-    put(&mut record, name);
-    put(&mut record, content);
+    record.push(zigzag(headers.len()));
+    for (name, content) in headers {
+        put(&mut record, name);
+        put(&mut record, content);
+    }
     // Attributes, last offset, both times, no producer, one record.
     let mut body = Vec::new();
     body.extend(0_i16.to_be_bytes());
@@ -84,7 +89,7 @@ fn batch(key: &[u8], value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
     body.extend([1_700_000_000_000_i64, 1_700_000_000_000, -1].map(i64::to_be_bytes).concat());
     body.extend((-1_i16).to_be_bytes());
     body.extend([-1_i32, 1].map(i32::to_be_bytes).concat());
-    body.push(zigzag(record.len()));
+    body.extend(varint(record.len()));
     body.extend(record);
     // Base offset, length, epoch of the leader, magic, checksum.
     let mut batch = Vec::new();
@@ -100,6 +105,14 @@ fn batch(key: &[u8], value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
 fn put(record: &mut Vec<u8>, part: &[u8]) {
     record.push(zigzag(part.len()));
     record.extend(part);
+}
+
+/// A length as the record format has it, in up to two bytes.
+fn varint(length: usize) -> Vec<u8> {
+    let doubled = length * 2;
+    assert!(doubled < 1 << 14, "longer than these tests need");
+    let [low, high] = [doubled & 0x7F, doubled >> 7].map(|part| u8::try_from(part).unwrap());
+    if high == 0 { vec![low] } else { vec![low | 0x80, high] }
 }
 
 /// A length as the record format has it, as long as it fits into one byte.

@@ -1,7 +1,5 @@
 //! What the program `walrelay` uses beyond the public interface. It may change with every version.
 
-#[cfg(feature = "consumer")]
-pub use crate::consumer::is_expecting_a_panic;
 pub use crate::kafka::Brokers;
 pub use crate::kafka::Cause;
 pub use crate::kafka::Credentials;

@@ -42,8 +42,6 @@ pub(super) enum Error {
     NoTopic { record: String, topic: String },
     #[error("cannot redrive records of {0} to the same topic: they would be dead-letter records without their origin")]
     SameTopic(String),
-    #[error("cannot redrive {0} byte for byte: the name of a header is not UTF-8")]
-    Unreadable(String),
     #[error("cannot redrive {0} before earlier records of its key that cannot be redriven")]
     Held(String),
     #[error("no dead-letter record in {0} matches")]
@@ -59,7 +57,6 @@ impl Diagnose for Error {
             Self::Kafka { .. } | Self::Write { .. } => Code::new(Exit::Unavailable, 80),
             Self::NoOrigin(_) => Code::new(Exit::CheckFailed, 80),
             Self::NoMatch(_) => Code::new(Exit::CheckFailed, 81),
-            Self::Unreadable(_) => Code::new(Exit::CheckFailed, 82),
             Self::Refused { .. } => Code::new(Exit::CheckFailed, 83),
             Self::Held(_) => Code::new(Exit::CheckFailed, 84),
             Self::NoTopic { .. } => Code::new(Exit::CheckFailed, 85),
@@ -84,9 +81,6 @@ impl Diagnose for Error {
             }
             Self::NoOrigin(_) | Self::NoTopic { .. } => "set the topic with --to TOPIC",
             Self::SameTopic(_) => "set another topic with --to TOPIC",
-            Self::Unreadable(_) => {
-                "exclude it with the options of `walrelay dlq redrive`, and write the event again at its producer"
-            }
             Self::Held(_) => "redrive again when the earlier records are redriven, or select it with --at",
             Self::NoMatch(_) => "`walrelay dlq list TOPIC --all` lists every dead-letter record",
             Self::Runtime(_) => return None,

@@ -268,9 +268,6 @@ fn report(interrupted: &Interrupted, topic: &str, output: &mut Output) {
 
 /// Returns the topic to redrive a record to.
 fn target<'a>(dead_letter: &'a DeadLetter, to: Option<&'a str>) -> Result<&'a str, Error> {
-    if dead_letter.record.has_unreadable_headers() {
-        return Err(Error::Unreadable(dead_letter.record.to_string()));
-    }
     let record = &dead_letter.record;
     let origin = dead_letter.provenance.as_ref().map(|provenance| provenance.topic.as_str());
     let topic = to.or(origin).ok_or_else(|| Error::NoOrigin(record.to_string()))?;

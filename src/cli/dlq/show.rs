@@ -9,14 +9,11 @@ use walrelay_events::event;
 
 /// How many characters of a reason a line shows.
 const REASON_SHOWN: usize = 72;
-/// Printed in place of headers.
-const UNREADABLE: &str = "(headers cannot be read: the name of one is not UTF-8)";
 
 /// Formats a record in one line.
 pub(super) fn line(dead_letter: &DeadLetter) -> String {
     let record = &dead_letter.record;
-    let nothing = if record.has_unreadable_headers() { UNREADABLE } else { "(no reason)" };
-    let (reason, from) = dead_letter.provenance.as_ref().map_or((nothing, String::new()), |it| {
+    let (reason, from) = dead_letter.provenance.as_ref().map_or(("(no reason)", String::new()), |it| {
         (it.reason.as_str(), format!(" from {}[{}]@{}", it.topic, it.partition, it.offset))
     });
     let header = |name: &str| record.header(name).unwrap_or("-");
@@ -46,13 +43,10 @@ pub(super) fn block(dead_letter: &DeadLetter) -> String {
     let state = state(dead_letter).map(|state| format!("  {state}")).unwrap_or_default();
     let key = record.key().map_or("(no key)".into(), String::from_utf8_lossy);
     let mut lines = vec![format!("{record}  key {key}{state}")];
-    let headers = record.headers();
-    lines.extend(
-        headers.map(|(name, value)| format!("  {name}: {}", value.map_or("(null)".into(), String::from_utf8_lossy))),
-    );
-    if record.has_unreadable_headers() {
-        lines.push(format!("  {UNREADABLE}"));
-    }
+    lines.extend(record.raw_headers().map(|(name, value)| {
+        let value = value.map_or("(null)".into(), String::from_utf8_lossy);
+        format!("  {}: {value}", String::from_utf8_lossy(name))
+    }));
     lines.push(format!("  {}", record.value().map_or("(tombstone)".into(), String::from_utf8_lossy)));
     lines.iter().map(|line| format!("{}\n", escape(line))).collect()
 }
@@ -66,7 +60,7 @@ pub(super) fn object(dead_letter: &DeadLetter) -> Value {
 pub(super) fn whole(dead_letter: &DeadLetter) -> Value {
     let record = &dead_letter.record;
     let mut fields = fields(dead_letter);
-    let headers = record.headers().map(|(name, value)| json!([name, bytes(value)])).collect();
+    let headers = record.raw_headers().map(|(name, value)| json!([bytes(Some(name)), bytes(value)])).collect();
     fields.insert("headers".to_owned(), Value::Array(headers));
     fields.insert("value".to_owned(), bytes(record.value()));
     Value::Object(fields)

@@ -8,7 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
 
-use rdkafka::message::Message;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 
 use crate::consumer::budget::BudgetTracker;
@@ -101,7 +102,7 @@ impl Dispatcher {
     }
 
     /// Buffers a record of a partition. It is dropped if the partition is not assigned.
-    pub(super) fn take(&mut self, message: &impl Message, partition: &TopicPartition) {
+    pub(super) fn take(&mut self, message: &BorrowedMessage<'_>, partition: &TopicPartition) {
         let record = Record::copy(message, partition, &mut self.pool);
         let (bytes, offset) = (record.cost(), record.offset());
         self.lanes.take(partition, offset, message.key(), bytes, record);

@@ -41,6 +41,7 @@ mod positions;
 mod prefix;
 mod preflight;
 mod properties;
+mod raw;
 mod rebalance;
 mod record;
 mod refusal;
@@ -96,8 +97,6 @@ pub use outcome::IntoOutcome;
 pub use outcome::Outcome;
 pub use record::Record;
 pub use record::Timestamp;
-#[doc(hidden)]
-pub use record::is_expecting_a_panic;
 pub use retry::RetryPolicy;
 pub use router::Router;
 pub use runtime::Consumer;

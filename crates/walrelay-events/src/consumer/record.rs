@@ -1,29 +1,18 @@
 //! A consumed record: key, value and headers byte for byte, in memory that is reused.
 
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use rdkafka::message::Headers as _;
-use rdkafka::message::Message;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::message::Message as _;
 use rdkafka::message::Timestamp as KafkaTimestamp;
 
+use crate::consumer::raw;
 use crate::consumer::topic_partition::TopicPartition;
 
 /// The memory of a record besides its bytes: the record itself and its entry in a lane.
 const OVERHEAD: u64 = 256;
-
-thread_local! {
-    static READS_HEADERS: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Returns whether a panic of this thread now only means that a header cannot be read. Such a panic is caught.
-pub fn is_expecting_a_panic() -> bool {
-    READS_HEADERS.get()
-}
 
 /// A consumed record. Cloning it copies no bytes.
 #[derive(Clone)]
@@ -39,8 +28,6 @@ struct Inner {
     /// The names and values of all headers.
     header_bytes: Vec<u8>,
     headers: Vec<Header>,
-    /// Whether its headers could not be read. Then it has none here.
-    is_unreadable: bool,
 }
 
 /// Where a record is, and its timestamp.
@@ -80,7 +67,7 @@ impl Timestamp {
 
 impl Record {
     /// Copies a message of librdkafka into memory of the pool. The topic's name is shared.
-    pub(super) fn copy(message: &impl Message, partition: &TopicPartition, pool: &mut Pool) -> Self {
+    pub(super) fn copy(message: &BorrowedMessage<'_>, partition: &TopicPartition, pool: &mut Pool) -> Self {
         let timestamp = match message.timestamp() {
             KafkaTimestamp::NotAvailable => Timestamp::None,
             KafkaTimestamp::CreateTime(millis) => Timestamp::CreateTime(millis),
@@ -88,19 +75,7 @@ impl Record {
         };
         let location = Location { partition: partition.clone(), offset: message.offset(), timestamp };
         Self::fill(pool.take(), location, message.key(), message.payload(), |inner| {
-            let Some(headers) = message.headers() else { return };
-            // rdkafka panics at a header whose name is not UTF-8 and has no other way to read it. The headers before it
-            // are dropped, too.
-            READS_HEADERS.set(true);
-            let read = catch_unwind(AssertUnwindSafe(|| {
-                headers.iter().for_each(|header| inner.put_header(header.key, header.value));
-            }));
-            READS_HEADERS.set(false);
-            if read.is_err() {
-                inner.header_bytes.clear();
-                inner.headers.clear();
-                inner.is_unreadable = true;
-            }
+            raw::headers::visit(message, |name, value| inner.put_header(name, value));
         })
     }
 
@@ -117,7 +92,7 @@ impl Record {
         let partition = TopicPartition::new(topic, partition);
         let location = Location { partition, offset, timestamp: Timestamp::None };
         Self::fill(Arc::default(), location, key, value, |inner| {
-            headers.iter().for_each(|(name, value)| inner.put_header(name, *value));
+            headers.iter().for_each(|(name, value)| inner.put_header(name.as_bytes(), *value));
         })
     }
 
@@ -174,10 +149,15 @@ impl Record {
         self.0.body.get(self.0.value.clone()?)
     }
 
-    /// Returns all headers in order. A name can occur more than once.
+    /// Returns the headers whose name is UTF-8, in order. A name can occur more than once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.raw_headers().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+    }
+
+    /// Returns all headers in order, those included whose name is not UTF-8.
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.0.headers.iter().map(|(name, value)| {
-            let name = self.header_part(name).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+            let name = self.header_part(name).unwrap_or_default();
             (name, value.as_ref().and_then(|value| self.header_part(value)))
         })
     }
@@ -190,11 +170,10 @@ impl Record {
         std::str::from_utf8(self.header_part(value.as_ref()?)?).ok()
     }
 
-    /// Returns whether the headers cannot be read because the name of one is not UTF-8. [`Record::headers`] is then
-    /// empty.
+    /// Returns whether the name of a header is not UTF-8. Only [`Record::raw_headers`] returns that header.
     #[must_use]
     pub fn has_unreadable_headers(&self) -> bool {
-        self.0.is_unreadable
+        self.raw_headers().any(|(name, _)| std::str::from_utf8(name).is_err())
     }
 
     pub(crate) fn topic_partition(&self) -> &TopicPartition {
@@ -211,8 +190,8 @@ impl Record {
 }
 
 impl Inner {
-    fn put_header(&mut self, name: &str, value: Option<&[u8]>) {
-        let name = put(&mut self.header_bytes, name.as_bytes());
+    fn put_header(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let name = put(&mut self.header_bytes, name);
         let value = value.map(|value| put(&mut self.header_bytes, value));
         self.headers.push((name, value));
     }
@@ -248,7 +227,6 @@ impl Pool {
             inner.body.clear();
             inner.header_bytes.clear();
             inner.headers.clear();
-            inner.is_unreadable = false;
             self.0.push(memory);
         }
     }
@@ -289,6 +267,19 @@ mod tests {
         let headers: Vec<_> = record.headers().collect();
         assert_eq!(headers, [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b"2"[..]))]);
         assert_eq!((record.header("a"), record.header("b"), record.header("c")), (Some("2"), None, None));
+    }
+
+    #[test]
+    fn a_header_whose_name_is_not_utf8_is_kept_and_hides_no_other() {
+        let record = Record::fill(Arc::default(), Location::default(), None, None, |inner| {
+            inner.put_header(b"a", Some(b"1"));
+            inner.put_header(b"\xff", Some(b"2"));
+            inner.put_header(b"b", None);
+        });
+        assert_eq!(record.headers().collect::<Vec<_>>(), [("a", Some(&b"1"[..])), ("b", None)]);
+        let raw: Vec<_> = record.raw_headers().collect();
+        assert_eq!(raw, [(&b"a"[..], Some(&b"1"[..])), (b"\xff", Some(b"2")), (b"b", None)]);
+        assert!(record.has_unreadable_headers() && record.header("a") == Some("1"));
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::consumer::handler::Delivery;
 use crate::consumer::lanes::Job;
 use crate::consumer::lanes::LastJob;
 use crate::consumer::lanes::Run;
-use crate::consumer::outcome::Outcome;
 use crate::consumer::record::Record;
 use crate::consumer::retry;
 use crate::consumer::wakeup::Sender;
@@ -160,11 +159,6 @@ impl Running {
                 if self.is_over() {
                     return Poll::Ready(None);
                 }
-                if self.run.jobs.get(self.acked).is_some_and(|job| job.record.has_unreadable_headers()) {
-                    // Without its headers the event is unknown.
-                    let reason = "the headers cannot be read: the name of one is not UTF-8";
-                    return Poll::Ready(Some(Failed::Record(Outcome::dead_letter(reason))));
-                }
                 self.call = self.call(starter);
             }
             let Some(call) = &mut self.call else { return Poll::Ready(None) };
@@ -192,7 +186,6 @@ impl Running {
 
     /// Calls the handler for the next record or, if it takes batches, for the next ones.
     fn call(&self, starter: &Starter) -> Option<Calling> {
-        let next = || self.run.jobs.iter().skip(self.acked).take_while(|job| !job.record.has_unreadable_headers());
         let cancellation = match starter.handler_timeout {
             Some(_) => self.cancellation.of_call(),
             None => self.cancellation.clone(),
@@ -203,7 +196,7 @@ impl Running {
             cancellation: cancellation.clone(),
         };
         let records = starter.callee.takes(self.run.jobs.len() - self.acked);
-        let mut deliveries = next().take(records).map(deliver);
+        let mut deliveries = self.run.jobs.iter().skip(self.acked).take(records).map(deliver);
         let call = starter.callee.call(deliveries.next()?, deliveries, &starter.group);
         Some(Calling { call, records, has_waited: false, cancellation, timer: None })
     }

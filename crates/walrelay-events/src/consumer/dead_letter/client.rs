@@ -9,11 +9,10 @@ use std::thread;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::DeliveryResult;
-use rdkafka::message::Header;
-use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::BaseRecord;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ProducerContext;
@@ -21,10 +20,11 @@ use rdkafka::producer::ThreadedProducer;
 use rdkafka::statistics::Statistics;
 use tokio::sync::oneshot;
 
+use crate::consumer::raw;
 use crate::kafka::Brokers;
 
 /// The name and value of each header, in order.
-pub(super) type Headers = Vec<(String, Option<Vec<u8>>)>;
+pub(super) type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 pub(super) struct Client {
     config: ClientConfig,
@@ -44,6 +44,10 @@ impl DeliveryContext {
 }
 
 impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(?level, facility, text, "librdkafka");
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         tracing::debug!(error = %error, reason, "dead-letter producer error");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
@@ -84,11 +88,7 @@ impl Client {
         base.partition = partition;
         base.key = key;
         base.payload = value;
-        let empty = OwnedHeaders::new_with_capacity(headers.len());
-        let insert = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
-            all.insert(Header { key, value: value.as_deref() })
-        };
-        base.headers = Some(headers.iter().fold(empty, insert));
+        base.headers = Some(raw::headers::owned(headers.iter().map(|(name, value)| (&**name, value.as_deref()))));
         self.current()?.send(base).map_err(|(error, _)| error)?;
         delivered.await.unwrap_or(Err(ClientError::Canceled))
     }

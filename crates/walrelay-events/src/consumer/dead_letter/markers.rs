@@ -87,7 +87,7 @@ pub(super) fn run_ended(run: &str, at_millis: i64) -> Headers {
 }
 
 fn headers<const N: usize>(pairs: [(&str, String); N]) -> Headers {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect()
+    pairs.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value.into_bytes()))).collect()
 }
 
 /// Parses `topic[partition]@offset`. None if it names another topic: the record was copied from there.
@@ -101,7 +101,8 @@ mod tests {
     use super::*;
 
     fn record(headers: &Headers) -> Record {
-        let borrowed: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let borrowed: Vec<_> =
+            headers.iter().map(|(name, value)| (std::str::from_utf8(name).unwrap(), value.as_deref())).collect();
         Record::new("t.dlq", 0, 5, None, None, &borrowed)
     }
 
@@ -118,7 +119,7 @@ mod tests {
     fn a_marker_record_that_was_dead_lettered_is_a_dead_letter_record() {
         let mut headers = redriven("t.dlq[0]@5");
         for (name, value) in [("dlq_topic", "t.dlq"), ("dlq_partition", "0"), ("dlq_offset", "6")] {
-            headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+            headers.push((name.as_bytes().to_vec(), Some(value.as_bytes().to_vec())));
         }
         let mut markers = Markers::default();
         assert!(!markers.take(&record(&headers)) && !markers.is_redriven(&record(&Vec::new())));

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::consumer::dead_letter::client::Headers;
 use crate::consumer::record::Record;
 use crate::consumer::record::Timestamp;
 
@@ -207,20 +208,15 @@ fn is_provenance(name: &str) -> bool {
 }
 
 /// Returns the record's own headers, without those of an earlier dead-letter topic.
-pub(super) fn own_headers(record: &Record) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    record.headers().filter(|(name, _)| !is_provenance(name))
+pub(super) fn own_headers(record: &Record) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    record.raw_headers().filter(|(name, _)| !std::str::from_utf8(name).is_ok_and(is_provenance))
 }
 
 /// Returns all headers of a dead-letter record: its own, byte for byte and in order, then the provenance.
-pub(super) fn headers(
-    record: &Record,
-    provenance: &Provenance,
-    format: HeaderFormat,
-    extent: Extent,
-) -> Vec<(String, Option<Vec<u8>>)> {
-    let own = own_headers(record).map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
-    let provenance = provenance.headers(format, extent).into_iter().map(|(name, value)| (name.to_owned(), Some(value)));
-    own.chain(provenance).collect()
+pub(super) fn headers(record: &Record, provenance: &Provenance, format: HeaderFormat, extent: Extent) -> Headers {
+    let own = own_headers(record).map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)));
+    let added = provenance.headers(format, extent).into_iter();
+    own.chain(added.map(|(name, value)| (name.as_bytes().to_vec(), Some(value)))).collect()
 }
 
 fn cut(reason: &str, max_bytes: usize) -> &str {
@@ -244,7 +240,7 @@ mod tests {
             let provenance = Provenance::of(&first, "shipping", "no such order", 3);
             let headers = headers(&first, &provenance, format, Extent::Full);
             let borrowed: Vec<(&str, Option<&[u8]>)> =
-                headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+                headers.iter().map(|(name, value)| (std::str::from_utf8(name).unwrap(), value.as_deref())).collect();
             assert_eq!(borrowed[..3], own);
             let dead_letter = record(&borrowed);
             let read = Provenance::read(&dead_letter).unwrap();
@@ -271,8 +267,10 @@ mod tests {
             let provenance = Provenance::of(&first, "shipping", &"x".repeat(500), 3);
             for (extent, reason_bytes) in [(Extent::Full, 500), (Extent::ShortReason, 128), (Extent::Least, 0)] {
                 let headers = headers(&first, &provenance, format, extent);
-                let borrowed: Vec<(&str, Option<&[u8]>)> =
-                    headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+                let borrowed: Vec<(&str, Option<&[u8]>)> = headers
+                    .iter()
+                    .map(|(name, value)| (std::str::from_utf8(name).unwrap(), value.as_deref()))
+                    .collect();
                 let read = Provenance::read(&record(&borrowed)).unwrap();
                 let found = (read.topic, read.partition, read.offset, read.group, read.reason.len());
                 assert_eq!(

@@ -59,9 +59,9 @@ impl<'p> Redrive<'p> {
     pub async fn redrive(&mut self, dead_letter: &DeadLetter, topic: &str) -> Result<(), WriteError> {
         self.note(topic).await?;
         let record = &dead_letter.record;
-        let own = own_headers(record).filter(|(name, _)| *name != REDRIVEN_FROM);
-        let mut headers: Headers = own.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
-        headers.push((REDRIVEN_FROM.to_owned(), Some(record.to_string().into_bytes())));
+        let own = own_headers(record).filter(|(name, _)| *name != REDRIVEN_FROM.as_bytes());
+        let mut headers: Headers = own.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
+        headers.push((REDRIVEN_FROM.as_bytes().to_vec(), Some(record.to_string().into_bytes())));
         let body = (record.key(), record.value());
         let origin = dead_letter.provenance.as_ref().filter(|it| it.topic == topic && it.partition >= 0);
         let mut sent = self.producer.send(topic, origin.map(|it| it.partition), body, &headers).await;
