@@ -269,11 +269,11 @@ fn a_redrive_that_ended_between_a_record_and_its_marker_is_continued_without_rep
 
 #[test]
 fn a_redrive_that_is_killed_again_and_again_repeats_nothing() {
-    const RECORDS: usize = 40;
+    const RECORDS: usize = 400;
     with_dead_letters("dlqkilled", i64::try_from(RECORDS).unwrap());
     let program = program();
     for round in 1..=4 {
-        let mut running = start(&program, &["dlq", "redrive", "dlqkilled.dlq", "--rate", "50"]);
+        let mut running = start(&program, &["dlq", "redrive", "dlqkilled.dlq", "--rate", "10"]);
         wait_until("some records", || Kafka::shared().end_of("dlqkilled") >= round * 5);
         running.kill().unwrap();
         running.wait().unwrap();
