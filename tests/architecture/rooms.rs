@@ -46,9 +46,13 @@ publisher: publisher/config publisher/error publisher/outgoing publisher/pending
 
 # The library: out of Kafka. What decides stands before what asks.
 consumer/topic_partition:
-pure consumer/prefix:
+consumer/raw:
+pure consumer/position:
+pure consumer/beginning:
+pure consumer/gap: consumer/position
+pure consumer/prefix: consumer/position
 pure consumer/retry:
-pure consumer/lanes: consumer/topic_partition consumer/prefix consumer/retry
+pure consumer/lanes: consumer/topic_partition consumer/position consumer/prefix consumer/retry
 pure consumer/waiting: consumer/topic_partition
 pure consumer/budget:
 consumer/classifier: sqlstate
@@ -63,14 +67,20 @@ consumer/metrics: consumer/verdict consumer/observe
 consumer/control: consumer/topic_partition consumer/observe
 consumer/refusal:
 consumer/signal:
-consumer/brokers: consumer/topic_partition consumer/error
+consumer/brokers: consumer/topic_partition consumer/raw consumer/position consumer/error
 consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/raw consumer/write_error consumer/record
     consumer/brokers
 consumer/config: consumer/retry consumer/budget consumer/dead_letter
 consumer/properties: kafka consumer/error consumer/config
-consumer/commit: consumer/topic_partition consumer/brokers
-consumer/positions: consumer/topic_partition consumer/error consumer/brokers consumer/config consumer/properties
-    consumer/commit
+consumer/commit: consumer/topic_partition consumer/position consumer/beginning consumer/brokers
+consumer/first_start: consumer/topic_partition consumer/raw consumer/beginning consumer/brokers consumer/config
+consumer/probe: consumer/topic_partition consumer/raw consumer/position consumer/gap consumer/error consumer/brokers
+    consumer/config consumer/properties
+consumer/positions: consumer/topic_partition consumer/position consumer/gap consumer/beginning consumer/lanes
+    consumer/error consumer/brokers consumer/config consumer/properties consumer/commit consumer/first_start
+    consumer/probe
+consumer/skip: consumer/topic_partition consumer/position consumer/lanes consumer/error consumer/brokers
+    consumer/config consumer/positions
 consumer/cancellation:
 consumer/wakeup:
 consumer/handler: consumer/classifier consumer/outcome consumer/record consumer/cancellation
@@ -89,21 +99,21 @@ consumer/starter: consumer/lanes consumer/retry consumer/write_error consumer/re
     consumer/cancellation consumer/wakeup consumer/handler consumer/call
 consumer/dead_letter_write: fault consumer/topic_partition consumer/lanes consumer/write_error consumer/record
     consumer/dead_letter consumer/config consumer/wakeup consumer/starter
-consumer/dispatcher: consumer/topic_partition consumer/lanes consumer/retry consumer/waiting consumer/budget
-    consumer/outcome consumer/verdict consumer/error consumer/record consumer/observe consumer/control
+consumer/dispatcher: consumer/topic_partition consumer/beginning consumer/lanes consumer/retry consumer/waiting
+    consumer/budget consumer/outcome consumer/verdict consumer/error consumer/record consumer/observe consumer/control
     consumer/dead_letter consumer/config consumer/cancellation consumer/wakeup consumer/call consumer/health
     consumer/starter consumer/dead_letter_write
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
     consumer/refusal consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup
     consumer/dispatcher
 consumer/leaving: consumer/topic_partition consumer/retry consumer/error consumer/properties consumer/commit
-    consumer/rebalance
+    consumer/positions consumer/rebalance
 consumer/thread: consumer/error consumer/control consumer/dead_letter
-consumer/runtime: consumer/topic_partition consumer/lanes consumer/retry consumer/classifier consumer/error
-    consumer/record consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config
-    consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup consumer/handler
-    consumer/batch consumer/call consumer/preflight consumer/dispatcher consumer/rebalance consumer/leaving
-    consumer/thread
+consumer/runtime: consumer/topic_partition consumer/raw consumer/lanes consumer/retry consumer/classifier
+    consumer/error consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config
+    consumer/properties consumer/commit consumer/first_start consumer/positions consumer/skip consumer/cancellation
+    consumer/wakeup consumer/handler consumer/batch consumer/call consumer/preflight consumer/dispatcher
+    consumer/rebalance consumer/leaving consumer/thread
 consumer: consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome consumer/verdict
     consumer/error consumer/record consumer/observe consumer/metrics consumer/control consumer/signal
     consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/unknown

@@ -48,6 +48,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Topic {
     pub name: String,
     pub partitions: i32,
+    bootstrap: String,
     producer: ThreadedProducer<DefaultProducerContext>,
 }
 
@@ -70,21 +71,23 @@ impl Topic {
 
     /// An existing topic.
     pub fn on(kafka: &Kafka, name: &str, partitions: i32) -> Self {
-        Self { name: name.to_owned(), partitions, producer: producer_to(kafka) }
+        let bootstrap = kafka.bootstrap();
+        Self { name: name.to_owned(), partitions, producer: producer_to(&bootstrap), bootstrap }
     }
 
     /// The same topic, written to in compressed batches.
     pub fn compressed(&self) -> Self {
-        let mut config = producer_config(Kafka::shared());
+        let mut config = producer_config(&self.bootstrap);
         config.set("compression.type", "zstd");
-        Self { name: self.name.clone(), partitions: self.partitions, producer: config.create().unwrap() }
+        let producer = config.create().unwrap();
+        Self { name: self.name.clone(), partitions: self.partitions, bootstrap: self.bootstrap.clone(), producer }
     }
 
     /// Deletes the topic and creates another one of the same name: its offsets start again.
     pub fn recreated(&self) -> Self {
         Kafka::shared().delete_topic(&self.name);
         Kafka::shared().create_topic(&self.name, self.partitions);
-        Self { name: self.name.clone(), partitions: self.partitions, producer: producer_to(Kafka::shared()) }
+        Self::on(Kafka::shared(), &self.name, self.partitions)
     }
 
     /// Writes a record with any headers.
@@ -138,7 +141,7 @@ impl Topic {
 
     /// Options for a group on this topic, quick to notice things.
     pub fn config(&self, group: &str) -> Config {
-        let mut config = Config::new(&Kafka::shared().bootstrap(), group, &[&self.name]);
+        let mut config = Config::new(&self.bootstrap, group, &[&self.name]);
         config.commit_interval = Duration::from_millis(100);
         config.retry.initial_backoff = Duration::from_millis(20);
         config.properties.insert("fetch.wait.max.ms".into(), "50".into());
@@ -147,7 +150,7 @@ impl Topic {
 
     /// Returns the committed offsets of a group, -1 for none.
     pub fn committed(&self, group: &str) -> Vec<i64> {
-        let consumer = client_of(group);
+        let consumer = self.client_of(group);
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&self.name, 0, self.partitions - 1);
         let began = Instant::now();
@@ -166,24 +169,53 @@ impl Topic {
         offsets.elements().iter().map(|element| raw(element.offset())).collect()
     }
 
+    /// Returns the metadata that a group committed with an offset of partition 0.
+    pub fn metadata(&self, group: &str) -> String {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.name, 0);
+        let committed = self.client_of(group).committed_offsets(list, TIMEOUT).unwrap();
+        committed.elements()[0].metadata().to_owned()
+    }
+
+    /// Returns the end of partition 0, transaction markers and open transactions included.
+    pub fn end(&self) -> i64 {
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .unwrap();
+        reader.fetch_watermarks(&self.name, 0, TIMEOUT).unwrap().1
+    }
+
+    /// A client of a group that is not a member.
+    fn client_of(&self, group: &str) -> BaseConsumer {
+        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).set("group.id", group).create().unwrap()
+    }
+
     /// Commits an offset of partition 0 for a group.
     pub fn commit(&self, group: &str, offset: i64) {
-        let consumer = client_of(group);
+        self.commit_with(group, offset, "");
+    }
+
+    /// The same, with metadata.
+    pub fn commit_with(&self, group: &str, offset: i64, metadata: &str) {
+        let consumer = self.client_of(group);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, 0, Offset::Offset(offset)).unwrap();
+        list.elements()[0].set_metadata(metadata);
         // While a member leaves, no one else can commit.
         wait_until("the commit", || consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).is_ok());
     }
 }
 
-fn producer_to(kafka: &Kafka) -> ThreadedProducer<DefaultProducerContext> {
-    producer_config(kafka).create().unwrap()
+fn producer_to(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
+    producer_config(bootstrap).create().unwrap()
 }
 
-fn producer_config(kafka: &Kafka) -> ClientConfig {
+fn producer_config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", kafka.bootstrap())
+        .set("bootstrap.servers", bootstrap)
         .set("partitioner", "murmur2_random")
         .set("enable.idempotence", "true")
         .set("linger.ms", "2")
@@ -201,11 +233,6 @@ pub fn noise(bytes: usize) -> Vec<u8> {
         state.to_be_bytes()[3]
     };
     (0..bytes).map(|_| next()).collect()
-}
-
-/// A client of a group that is not a member.
-fn client_of(group: &str) -> BaseConsumer {
-    ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).set("group.id", group).create().unwrap()
 }
 
 /// A consumer on a runtime of this process.
@@ -409,6 +436,10 @@ impl Observer for Log {
             Observed::DeadLetterFailed { record, error } => self.note(format!("dead-letter failed {record} {error}")),
             Observed::RevokedInFlight { records } => self.note(format!("revoked {records}")),
             Observed::Lag { partition, records } => self.note(format!("lag {} {records}", partition.partition)),
+            Observed::WaitingForTransaction { partition, last_stable, end } => {
+                self.note(format!("waiting {} {last_stable} {end}", partition.partition));
+            }
+            Observed::TransactionEnded { partition } => self.note(format!("ended {}", partition.partition)),
             Observed::AllBrokersDown => self.note("all brokers down"),
             Observed::BrokersUp { .. } => self.note("brokers up"),
             Observed::ClientReplaced => self.note("client replaced"),

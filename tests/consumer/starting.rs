@@ -31,7 +31,7 @@ fn admin() -> AdminClient<DefaultClientContext> {
 }
 
 /// Lets a topic forget what stands before an offset.
-fn delete_records(topic: &str, offset: i64) {
+pub fn delete_records(topic: &str, offset: i64) {
     let mut until = TopicPartitionList::new();
     until.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -129,6 +129,65 @@ fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_n
     member.stop().unwrap();
     let offsets: Vec<i64> = later.lines().iter().map(|line| line.parse().unwrap()).collect();
     assert!(offsets[0] >= 5, "{offsets:?}");
+}
+
+#[test]
+fn i15_a_partition_that_is_added_later_is_read_from_its_beginning_although_the_group_started_at_the_end() {
+    let mut topic = Topic::create("added", 1);
+    topic.changes(3, 1);
+    let mut config = topic.config("g");
+    config.start = Start::Latest;
+    config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    let member = Member::start(config.clone(), |_: Delivery| async {});
+    wait_until("its beginning", || topic.committed("g") == [3]);
+    member.stop().unwrap();
+
+    // While nobody is there, and while somebody is.
+    let log = Log::default();
+    let mut member = None;
+    for partitions in 2..=3 {
+        Kafka::shared().add_partitions("added", partitions);
+        let added = i32::try_from(partitions).unwrap() - 1;
+        topic = Topic::on(Kafka::shared(), "added", added + 1);
+        for _ in 0..4 {
+            topic.write_to(Some(added), Some("k"), Some(b"{}"), &[]);
+        }
+        topic.flush();
+        member.get_or_insert_with(|| Member::start(config.clone(), noting(&log)));
+        wait_until("the records of the new partition", || topic.committed("g")[partitions - 1] == 4);
+    }
+    member.unwrap().stop().unwrap();
+    assert_eq!(log.lines(), ["0", "1", "2", "3", "0", "1", "2", "3"]);
+}
+
+#[test]
+fn i15_a_group_that_starts_at_the_end_does_so_in_partitions_of_members_that_come_second() {
+    let topic = Topic::create("second", 2);
+    let write = |partition| topic.write_to(Some(partition), Some("k"), Some(b"{}"), &[]);
+    (0..2).for_each(|partition| (0..5).for_each(|_| write(partition)));
+    topic.flush();
+    let config = |group| {
+        let mut config = topic.config(group);
+        config.start = Start::Latest;
+        config
+    };
+    // What the first member of a group commits, taken from a group with one.
+    let member = Member::start(config("alone"), |_: Delivery| async {});
+    let mut metadata = String::new();
+    wait_until("its beginning", || {
+        metadata = topic.metadata("alone");
+        !metadata.is_empty()
+    });
+    member.stop().unwrap();
+    // The second member failed before it committed anything, and records came.
+    topic.commit_with("g", 5, &metadata);
+    write(1);
+    topic.flush();
+    let log = Log::default();
+    let member = Member::start(config("g"), noting(&log));
+    wait_until("both", || topic.committed("g") == [5, 6]);
+    member.stop().unwrap();
+    assert_eq!(log.lines(), ["5"], "neither what was before the group began, nor less than what came since");
 }
 
 #[test]

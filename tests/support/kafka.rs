@@ -213,10 +213,19 @@ impl Kafka {
         self.create_topic_replicated(name, partitions, self.replication, settings);
     }
 
+    /// Makes a topic with one partition on these brokers, by their places; the first one leads.
+    pub fn create_topic_at(&self, name: &str, places: &[usize], settings: &[(&str, &str)]) {
+        let ids: Vec<i32> = places.iter().map(|place| i32::try_from(place + 1).unwrap()).collect();
+        self.create_new_topic(NewTopic::new(name, 1, TopicReplication::Variable(&[&ids])), settings);
+    }
+
     fn create_topic_replicated(&self, name: &str, partitions: i32, replication: i32, settings: &[(&str, &str)]) {
+        self.create_new_topic(NewTopic::new(name, partitions, TopicReplication::Fixed(replication)), settings);
+    }
+
+    fn create_new_topic<'t>(&self, mut topic: NewTopic<'t>, settings: &[(&'t str, &'t str)]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }

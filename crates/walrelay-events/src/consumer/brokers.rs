@@ -1,6 +1,7 @@
 //! Requests to the brokers, and what their errors mean.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -15,10 +16,15 @@ use rdkafka::topic_partition_list::Offset;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 use crate::consumer::error::Error;
+use crate::consumer::position::Position;
+use crate::consumer::raw;
 use crate::consumer::topic_partition::TopicPartition;
 
 /// The timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of a seek, which librdkafka answers itself.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+const SEEK_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Returns the error that the consumer must stop with, or none if a retry can help.
 pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
@@ -71,13 +77,68 @@ pub(super) fn list<'p>(partitions: impl IntoIterator<Item = &'p TopicPartition>)
     list
 }
 
-/// Builds librdkafka's list of partitions with an offset each.
-pub(super) fn list_at(offsets: &[(TopicPartition, i64)]) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in offsets {
-        list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset))?;
+/// Builds librdkafka's list of partitions with a position each.
+pub(super) fn list_at<'p>(
+    positions: impl IntoIterator<Item = &'p (TopicPartition, Position)>,
+) -> KafkaResult<TopicPartitionList> {
+    let (mut list, mut epochs) = (TopicPartitionList::new(), Vec::new());
+    for (partition, position) in positions {
+        list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(position.offset))?;
+        epochs.push(position.epoch);
     }
+    raw::set_epochs(&mut list, epochs);
     Ok(list)
+}
+
+/// Reads the positions of a list; none means that a partition has no offset.
+pub(super) fn positions(list: &TopicPartitionList) -> Vec<(TopicPartition, Option<Position>)> {
+    let position = |element: &TopicPartitionListElem<'_>, epoch| match element.offset() {
+        Offset::Offset(offset) => Some(Position { offset, epoch }),
+        Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+    };
+    let elements = list.elements().into_iter().zip(raw::epochs(list));
+    elements
+        .map(|(element, epoch)| (TopicPartition::new(element.topic(), element.partition()), position(&element, epoch)))
+        .collect()
+}
+
+/// Returns up to where partitions were polled; none means that nothing was. Nothing is requested from a broker.
+pub(super) fn polled<'p, C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: impl IntoIterator<Item = &'p TopicPartition>,
+) -> KafkaResult<Vec<(TopicPartition, Option<Position>)>> {
+    let mut list = list(partitions);
+    raw::polled_positions(consumer, &mut list)?;
+    Ok(positions(&list))
+}
+
+/// Makes librdkafka validate the leader epochs of assigned partitions before it fetches (KIP-320). An assignment alone
+/// validates nothing.
+pub(super) fn validate<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    positions: &[(TopicPartition, Position)],
+) -> KafkaResult<()> {
+    let with_epoch: Vec<_> = positions.iter().filter(|(_, position)| position.epoch.is_some()).collect();
+    if with_epoch.is_empty() { Ok(()) } else { seek(consumer, with_epoch) }
+}
+
+/// Fetches assigned partitions from positions on, after their leader epochs were validated.
+pub(super) fn seek<'p, C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    positions: impl IntoIterator<Item = &'p (TopicPartition, Position)>,
+) -> KafkaResult<()> {
+    let list = list_at(positions)?;
+    let deadline = Instant::now() + SEEK_TIMEOUT;
+    loop {
+        let answer = consumer.seek_partitions(list.clone(), SEEK_TIMEOUT)?;
+        let answer = answer.elements().iter().try_for_each(TopicPartitionListElem::error);
+        // A partition that was just revoked and assigned again starts a moment later.
+        let is_starting = matches!(&answer, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State));
+        if !is_starting || Instant::now() >= deadline {
+            return answer;
+        }
+        thread::sleep(SEEK_BACKOFF);
+    }
 }
 
 /// Reads librdkafka's list of partitions.

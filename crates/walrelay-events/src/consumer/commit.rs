@@ -1,4 +1,5 @@
-//! Commits of offsets. The committed offset of a partition is the offset of the next record to handle.
+//! Commits of offsets. The committed offset of a partition is the offset of the next record to handle. It is committed
+//! with the leader epoch of the record before it, so that the next owner recognizes a log that was truncated.
 //!
 //! The result of an asynchronous commit is unknown: rdkafka does not call `commit_callback`
 //! (<https://github.com/fede1024/rust-rdkafka/issues/856>). A synchronous commit blocks as long as librdkafka likes. A
@@ -19,35 +20,46 @@ use rdkafka::error::KafkaResult;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::Offset;
 
+use crate::consumer::beginning::Beginnings;
 use crate::consumer::brokers;
+use crate::consumer::position::Position;
 use crate::consumer::topic_partition::TopicPartition;
 
 /// The pause between two attempts.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Commits without waiting for the result.
+/// Commits without waiting for the result, with where the group began as metadata.
 pub(super) fn send<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    positions: &[(TopicPartition, i64)],
+    positions: &[(TopicPartition, Position)],
+    beginnings: &Beginnings,
 ) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
-    consumer.commit(&brokers::list_at(positions)?, CommitMode::Async)
+    let list = brokers::list_at(positions)?;
+    for mut element in list.elements() {
+        if let Some(beginning) = beginnings.get(element.topic()) {
+            element.set_metadata(beginning.metadata());
+        }
+    }
+    consumer.commit(&list, CommitMode::Async)
 }
 
 /// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances
 /// refuses commits for a while.
 pub(super) fn confirm<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    positions: &[(TopicPartition, i64)],
+    positions: &[(TopicPartition, Position)],
+    beginnings: &Beginnings,
     deadline: Instant,
 ) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
     loop {
-        let committed = send(consumer, positions).and_then(|()| are_committed(consumer, positions, deadline));
+        let sent = send(consumer, positions, beginnings);
+        let committed = sent.and_then(|()| are_committed(consumer, positions, deadline));
         if committed == Ok(true) {
             return Ok(());
         }
@@ -62,13 +74,13 @@ pub(super) fn confirm<C: ConsumerContext>(
 /// mismatch, too: a recreated topic starts below the committed offset of the old one.
 fn are_committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    positions: &[(TopicPartition, i64)],
+    positions: &[(TopicPartition, Position)],
     deadline: Instant,
 ) -> KafkaResult<bool> {
     let request: TopicPartitionList = brokers::list(positions.iter().map(|(partition, _)| partition));
     let committed = consumer.committed_offsets(request, brokers::request_timeout(deadline))?;
     Ok(positions.iter().all(|(partition, position)| {
         let found = committed.find_partition(&partition.topic, partition.partition);
-        matches!(found.map(|found| found.offset()), Some(Offset::Offset(committed)) if committed == *position)
+        matches!(found.map(|found| found.offset()), Some(Offset::Offset(committed)) if committed == position.offset)
     }))
 }

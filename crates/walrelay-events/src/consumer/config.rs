@@ -87,7 +87,8 @@ pub struct DeadLetters {
     pub budget: DeadLetterBudget,
 }
 
-/// Where a group without committed offsets starts.
+/// Where a group without committed offsets in a topic starts. Partitions that are added later start at their oldest
+/// record.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
@@ -111,14 +112,16 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// What happens when a committed offset no longer exists: retention deleted the records, or the topic was recreated.
+/// What happens when a committed offset no longer exists: retention deleted the records, the topic was recreated, or
+/// the log was truncated because a leader without some of the records was elected.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OnGap {
-    /// The consumer stops with [`Error::Gap`](crate::consumer::Error::Gap).
+    /// The consumer stops with [`Error::Gap`](crate::consumer::Error::Gap) or
+    /// [`Error::Truncated`](crate::consumer::Error::Truncated).
     #[default]
     Stop,
-    /// The consumer logs a warning and continues at the oldest record.
+    /// The consumer logs a warning and continues at the oldest record, or at the one where a truncated log differs.
     SkipToEarliest,
 }
 

@@ -201,7 +201,9 @@ impl Status {
             Observed::Handled { .. }
             | Observed::DeadLettered { .. }
             | Observed::DeadLetterFailed { .. }
-            | Observed::RevokedInFlight { .. } => return false,
+            | Observed::RevokedInFlight { .. }
+            | Observed::WaitingForTransaction { .. }
+            | Observed::TransactionEnded { .. } => return false,
         }
         true
     }

@@ -12,6 +12,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 
+use crate::consumer::beginning::Beginnings;
 use crate::consumer::budget::BudgetTracker;
 use crate::consumer::call::Callee;
 use crate::consumer::cancellation::CancelReason;
@@ -46,6 +47,8 @@ const CHUNK: usize = 256;
 pub(super) struct Dispatcher {
     pub(super) lanes: Lanes<Record>,
     pub(super) health: Health,
+    /// Where the group began in topics, as long as that must be committed.
+    pub(super) beginnings: Beginnings,
     budget: BudgetTracker<TopicPartition>,
     waiting: Waiting,
     config: Config,
@@ -86,6 +89,7 @@ impl Dispatcher {
         Self {
             lanes: Lanes::new(limits),
             health: Health::new(Arc::clone(&observer), config.group.clone()),
+            beginnings: Beginnings::default(),
             budget: BudgetTracker::new(config.dead_letters.budget.clone()),
             waiting: Waiting::default(),
             starter: Arc::new(starter),
@@ -102,7 +106,10 @@ impl Dispatcher {
     }
 
     /// Buffers a record of a partition. It is dropped if the partition is not assigned.
-    pub(super) fn take(&mut self, message: &BorrowedMessage<'_>, partition: &TopicPartition) {
+    pub(super) fn take(&mut self, message: &BorrowedMessage<'_>, partition: &TopicPartition, epoch: Option<i32>) {
+        if let Some(epoch) = epoch {
+            self.lanes.epoch(partition, message.offset(), epoch);
+        }
         let record = Record::copy(message, partition, &mut self.pool);
         let (bytes, offset) = (record.cost(), record.offset());
         self.lanes.take(partition, offset, message.key(), bytes, record);
@@ -248,11 +255,10 @@ impl Dispatcher {
         })
     }
 
-    /// Reports the lag of a partition, if it is assigned.
-    pub(super) fn report_lag(&mut self, partition: &TopicPartition, end: i64) {
-        if let Some(position) = self.lanes.position(partition) {
-            self.health.lag(partition, end, position);
-        }
+    /// Reports the lag of an assigned partition, and whether it is behind an open transaction, if that is known.
+    pub(super) fn report_lag(&mut self, partition: &TopicPartition, end: i64, last_stable: Option<i64>) {
+        let Some(position) = self.lanes.position(partition).map(|position| position.offset) else { return };
+        self.health.progress(partition, position, end, last_stable);
     }
 
     /// Reports what is in flight and buffered.

@@ -43,6 +43,26 @@ pub enum Error {
         /// The offset after the newest record.
         end: i64,
     },
+    /// A leader that lacks records which the group consumed was elected (unclean leader election), and the log has
+    /// other records at their offsets, or none. librdkafka validates positions that have a leader epoch.
+    #[error(
+        "group {group:?} committed offset {committed} of {topic}[{partition}] in leader epoch {epoch}, but the log was \
+         truncated: from offset {parts_at} on it differs"
+    )]
+    Truncated {
+        /// The consumer group.
+        group: String,
+        /// The topic with the truncated log.
+        topic: String,
+        /// The partition with the truncated log.
+        partition: i32,
+        /// The committed offset, or the position of a running consumer.
+        committed: i64,
+        /// The epoch of the leader that wrote the record before the committed offset.
+        epoch: i32,
+        /// The first offset at which the log differs from the one that the group has read.
+        parts_at: i64,
+    },
     /// Too many records were dead-lettered.
     #[error("dead-letter budget exceeded at {record}: {exceeded}; reason of this record: {reason}")]
     DeadLetterBudgetExceeded {
@@ -167,6 +187,7 @@ impl Diagnose for Error {
             Self::ClientFailed(_) => Code::new(Exit::Unavailable, 71),
             Self::JoinRefused { .. } => Code::new(Exit::Configuration, 73),
             Self::Gap { .. } => Code::new(Exit::PositionLost, 70),
+            Self::Truncated { .. } => Code::new(Exit::PositionLost, 71),
             Self::DeadLetterBudgetExceeded { .. } => Code::new(Exit::Poison, 70),
             Self::DeadLetterRefused { .. } => Code::new(Exit::Poison, 71),
             Self::HandlerStopped { .. } => Code::new(Exit::Poison, 72),
@@ -186,6 +207,7 @@ impl Diagnose for Error {
             | Self::TopicsMissing { .. }
             | Self::JoinRefused { .. }
             | Self::Gap { .. }
+            | Self::Truncated { .. }
             | Self::DeadLetterBudgetExceeded { .. }
             | Self::DeadLetterRefused { .. }
             | Self::HandlerStopped { .. }
@@ -211,6 +233,11 @@ impl Diagnose for Error {
                 "find out which events were lost, then set the offset (kafka-consumer-groups.sh --bootstrap-server \
                  BROKER --reset-offsets --group {group} --topic {topic}:{partition} --to-earliest --execute), or set \
                  OnGap::SkipToEarliest"
+            ),
+            Self::Truncated { group, topic, partition, parts_at, .. } => format!(
+                "find out which events were lost, then set the offset to where the log differs \
+                 (kafka-consumer-groups.sh --bootstrap-server BROKER --reset-offsets --group {group} --topic \
+                 {topic}:{partition} --to-offset {parts_at} --execute), or set OnGap::SkipToEarliest"
             ),
             Self::DeadLetterBudgetExceeded { .. } => {
                 "correct the handler or the events, then start the consumer again; \

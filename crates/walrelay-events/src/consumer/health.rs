@@ -1,6 +1,6 @@
 //! Logs and reports what would otherwise go unnoticed, once each: all brokers down, a group that refuses the member, a
-//! topic that does not exist, a poll interval that was exceeded, a handler that does not return. Keeps the end offset
-//! of each partition for its lag.
+//! topic that does not exist, a poll interval that was exceeded, a handler that does not return, a transaction that
+//! stays open. Keeps the end offset of each partition for its lag.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -38,12 +38,22 @@ pub(super) struct Health {
     ends: HashMap<TopicPartition, i64>,
     /// The reasons of skipped records that were logged.
     skipped: HashSet<String>,
+    /// Partitions whose records are done up to an open transaction.
+    transactions: HashMap<TopicPartition, OpenTransaction>,
+}
+
+/// An open transaction, by the offset that it keeps stable.
+struct OpenTransaction {
+    last_stable: i64,
+    is_reported: bool,
 }
 
 impl Health {
     pub(super) fn new(observer: Arc<dyn Observer>, group: String) -> Self {
-        let (last_connection_error, logged, ends, skipped) = (None, Vec::new(), HashMap::new(), HashSet::new());
-        Self { observer, group, down_since: None, last_connection_error, logged, slow_since: None, ends, skipped }
+        let (last_connection_error, logged, skipped) = (None, Vec::new(), HashSet::new());
+        let (ends, transactions) = (HashMap::new(), HashMap::new());
+        let (down_since, slow_since) = (None, None);
+        Self { observer, group, down_since, last_connection_error, logged, slow_since, ends, skipped, transactions }
     }
 
     /// Takes an error that librdkafka reports about the client.
@@ -120,8 +130,15 @@ impl Health {
         self.observer.observe(&Observed::AssignmentLost);
     }
 
-    /// Reports the lag of an assigned partition.
-    pub(super) fn lag(&mut self, partition: &TopicPartition, end: i64, position: i64) {
+    /// Reports the lag of an assigned partition, and whether it is behind an open transaction, if that is known.
+    pub(super) fn progress(&mut self, partition: &TopicPartition, position: i64, end: i64, last_stable: Option<i64>) {
+        self.lag(partition, end, position);
+        if let Some(last_stable) = last_stable {
+            self.transaction(partition, position, last_stable, end);
+        }
+    }
+
+    fn lag(&mut self, partition: &TopicPartition, end: i64, position: i64) {
         // Statistics hold the end as of the last fetch, and a paused partition is not fetched.
         let known = self.ends.entry(partition.clone()).or_insert(end);
         *known = end.max(*known);
@@ -129,8 +146,36 @@ impl Health {
         self.observer.observe(&Observed::Lag { partition, records });
     }
 
+    /// Forgets the ends of all partitions: that of a truncated log is lower.
+    pub(super) fn forget_ends(&mut self) {
+        self.ends.clear();
+    }
+
+    /// Notices a transaction that is open in two consecutive statistics, and its end.
+    fn transaction(&mut self, partition: &TopicPartition, position: i64, last_stable: i64, end: i64) {
+        let is_waiting = (0..=position).contains(&last_stable) && last_stable < end;
+        let mut open = self.transactions.remove(partition);
+        if let Some(mut open) = open.take_if(|open| is_waiting && open.last_stable == last_stable) {
+            if !open.is_reported {
+                open.is_reported = true;
+                tracing::warn!(%partition, last_stable, end, "waiting for an open transaction");
+                self.observer.observe(&Observed::WaitingForTransaction { partition, last_stable, end });
+            }
+            self.transactions.insert(partition.clone(), open);
+            return;
+        }
+        if open.is_some_and(|open| open.is_reported) {
+            tracing::info!(%partition, "open transaction ended");
+            self.observer.observe(&Observed::TransactionEnded { partition });
+        }
+        if is_waiting {
+            self.transactions.insert(partition.clone(), OpenTransaction { last_stable, is_reported: false });
+        }
+    }
+
     pub(super) fn revoked(&mut self, partition: &TopicPartition) {
         self.ends.remove(partition);
+        self.transactions.remove(partition);
         self.observer.observe(&Observed::PartitionRevoked { partition });
     }
 
@@ -202,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_that_stays_open_is_reported_once_and_so_is_its_end() {
+        let seen = Seen::default();
+        let mut health = Health::new(Arc::new(seen.clone()), "g".to_owned());
+        let partition = TopicPartition::new("t", 0);
+        let mut note = |position, last_stable, end| {
+            health.transaction(&partition, position, last_stable, end);
+            std::mem::take(&mut *seen.0.lock().unwrap())
+        };
+        assert!(note(5, 5, 9).is_empty(), "it may be short");
+        assert!(note(6, 6, 9).is_empty(), "it is another one");
+        assert!(note(6, 6, 9)[0].starts_with("WaitingForTransaction"));
+        assert!(note(6, 6, 12).is_empty());
+        assert!(note(6, 12, 12)[0].starts_with("TransactionEnded"));
+        for _ in 0..2 {
+            assert!(note(6, 12, 12).is_empty(), "its records are not handled yet");
+            assert!(note(6, 7, 12).is_empty());
+            assert!(note(6, -1, 12).is_empty(), "it is not known");
+        }
+    }
+
+    #[test]
     fn the_end_of_a_paused_partition_is_the_newest_that_was_seen() {
         let seen = Seen::default();
         let mut health = Health::new(Arc::new(seen.clone()), "g".to_owned());
@@ -210,7 +276,9 @@ mod tests {
         health.lag(&partition, 90, 20);
         health.revoked(&partition);
         health.lag(&partition, 90, 20);
+        health.forget_ends();
+        health.lag(&partition, 40, 20);
         let records: Vec<bool> = seen.0.lock().unwrap().iter().map(|line| line.contains("records: 80")).collect();
-        assert_eq!(records, [false, true, false, false], "{:?}", seen.0.lock().unwrap());
+        assert_eq!(records, [false, true, false, false, false], "{:?}", seen.0.lock().unwrap());
     }
 }

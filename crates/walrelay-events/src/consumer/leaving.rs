@@ -15,6 +15,7 @@ use rdkafka::consumer::Consumer as _;
 
 use crate::consumer::commit;
 use crate::consumer::error::Error;
+use crate::consumer::positions;
 use crate::consumer::properties::COMMIT_TIMEOUT;
 use crate::consumer::rebalance::GroupContext;
 use crate::consumer::retry;
@@ -48,15 +49,21 @@ impl Deadlines {
 /// Commits what is not committed yet, leaves the group and closes the client.
 pub(super) fn leave(consumer: BaseConsumer<GroupContext>, deadlines: Deadlines) -> Result<(), Error> {
     let context = Arc::clone(consumer.context());
-    let (mut uncommitted, is_lost) = {
-        let dispatcher = context.dispatcher();
-        (dispatcher.lanes.uncommitted(), consumer.assignment_lost())
+    let (mut uncommitted, beginnings, is_lost) = {
+        let mut dispatcher = context.dispatcher();
+        positions::note_polled(&consumer, &mut dispatcher.lanes);
+        (dispatcher.lanes.uncommitted(), dispatcher.beginnings.clone(), consumer.assignment_lost())
     };
     if is_lost {
         // Other members own the partitions already, and their positions.
         uncommitted.clear();
     }
-    if let Err(error) = commit::confirm(&consumer, &uncommitted, deadlines.commit) {
+    let positions = {
+        let dispatcher = context.dispatcher();
+        let position = |(it, _): &(TopicPartition, i64)| Some((it.clone(), dispatcher.lanes.position(it)?));
+        uncommitted.iter().filter_map(position).collect::<Vec<_>>()
+    };
+    if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit) {
         tracing::warn!(error = %error, ?uncommitted, "last commit failed");
     } else {
         uncommitted.clear();

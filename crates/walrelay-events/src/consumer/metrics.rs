@@ -30,6 +30,7 @@ pub struct Prometheus {
     dead_letter_errors: IntCounter,
     revoked_in_flight: IntCounter,
     lag: IntGaugeVec,
+    waiting_for_transaction: IntGaugeVec,
     is_connected: IntGauge,
     is_joined: IntGauge,
     is_refused: IntGauge,
@@ -74,6 +75,10 @@ impl Prometheus {
             )?,
             lag: register.add(IntGaugeVec::new(
                 register.opts("lag_records", "Records between the last acked one and the end of the partition"),
+                &["topic", "partition"],
+            ))?,
+            waiting_for_transaction: register.add(IntGaugeVec::new(
+                register.opts("waiting_for_transaction", "1 while the lag is behind an open transaction of a producer"),
                 &["topic", "partition"],
             ))?,
             is_connected,
@@ -180,10 +185,20 @@ impl Observer for Prometheus {
                 self.is_refused.set(1);
             }
             Observed::AssignmentLost => self.is_joined.set(0),
+            Observed::WaitingForTransaction { partition, .. } => {
+                let number = partition.partition.to_string();
+                self.waiting_for_transaction.with_label_values(&[&*partition.topic, &number]).set(1);
+            }
+            Observed::TransactionEnded { partition } => {
+                let number = partition.partition.to_string();
+                self.waiting_for_transaction.with_label_values(&[&*partition.topic, &number]).set(0);
+            }
             Observed::PartitionRevoked { partition } => {
                 self.assigned_partitions.dec();
-                // It fails if no lag was reported yet.
-                let _ = self.lag.remove_label_values(&[&*partition.topic, &partition.partition.to_string()]);
+                let labels = [&*partition.topic, &partition.partition.to_string()];
+                // They fail if nothing was reported yet.
+                let _ = self.lag.remove_label_values(&labels);
+                let _ = self.waiting_for_transaction.remove_label_values(&labels);
             }
             Observed::AllBrokersDown => self.is_connected.set(0),
             Observed::BrokersUp { .. } => self.is_connected.set(1),

@@ -15,6 +15,7 @@
 //! topics, which would break the order of a key. After an event was dead-lettered, later events of its key continue.
 
 pub(crate) mod batch;
+mod beginning;
 mod brokers;
 mod budget;
 pub(crate) mod call;
@@ -28,6 +29,8 @@ pub mod dead_letter;
 mod dead_letter_write;
 mod dispatcher;
 mod error;
+mod first_start;
+mod gap;
 pub(crate) mod handler;
 mod health;
 pub mod inbox;
@@ -37,9 +40,11 @@ mod leaving;
 mod metrics;
 mod observe;
 mod outcome;
+mod position;
 mod positions;
 mod prefix;
 mod preflight;
+mod probe;
 mod properties;
 mod raw;
 mod rebalance;
@@ -50,6 +55,7 @@ mod router;
 mod runtime;
 #[cfg(unix)]
 mod signal;
+mod skip;
 mod starter;
 mod thread;
 mod topic_partition;

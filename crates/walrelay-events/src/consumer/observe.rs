@@ -64,6 +64,21 @@ pub enum Observed<'a> {
     /// The group has given the partitions to other members, because it did not hear of this one in time. The member
     /// joins again.
     AssignmentLost,
+    /// A transaction of a producer is open, and the records behind it are not delivered before it ends. The lag of the
+    /// partition counts them. Reported once, when the transaction has been open for some time.
+    WaitingForTransaction {
+        /// The partition whose handled records end at the open transaction.
+        partition: &'a TopicPartition,
+        /// The offset up to which records are delivered: Kafka's last stable offset.
+        last_stable: i64,
+        /// The offset after the newest record.
+        end: i64,
+    },
+    /// The transaction that a partition waited for has ended.
+    TransactionEnded {
+        /// The partition that waited.
+        partition: &'a TopicPartition,
+    },
     /// A partition was revoked or lost. Another member reports its lag.
     PartitionRevoked {
         /// The partition that moved to another member.

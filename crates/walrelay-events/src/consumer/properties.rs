@@ -67,6 +67,27 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     Ok(client)
 }
 
+/// Returns the properties of a client that reads partitions of the group and is not a member of it.
+pub(super) fn detached(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    let is_kept = |name: &str| kafka::is_connection_property(name) || name == "isolation.level";
+    for (name, value) in config.properties.iter().filter(|(name, _)| is_kept(name)) {
+        client.set(name, value);
+    }
+    client
+        .set("bootstrap.servers", &config.brokers)
+        .set("group.id", &config.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A truncated log is read from where it was truncated to.
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10")
+        .set("statistics.interval.ms", "100");
+    client.set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
 /// Returns `max.poll.interval.ms`.
 pub(super) fn max_poll_interval(config: &Config) -> Duration {
     let given = config.properties.get("max.poll.interval.ms").and_then(|millis| millis.parse().ok());

@@ -129,7 +129,8 @@ impl GroupContext {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
         let mut dispatcher = self.dispatcher();
-        let starts = positions::starts(consumer, &self.config, assigned, &self.stop).unwrap_or_else(|error| {
+        let starts = positions::starts(consumer, &self.config, assigned, &mut dispatcher.beginnings, &self.stop);
+        let starts = starts.unwrap_or_else(|error| {
             self.positions_failed(&mut dispatcher, error);
             None
         });
@@ -139,10 +140,13 @@ impl GroupContext {
         dispatcher.lanes.forget_commits();
         dispatcher.health.joined(&partitions);
         let starts = starts.unwrap_or_default();
-        starts.iter().for_each(|(partition, offset)| dispatcher.lanes.begin(partition, *offset));
+        starts.iter().for_each(|(partition, start)| dispatcher.lanes.begin(partition, *start));
         // Without starts the consumer stops or is replaced, and nothing is polled any more.
         let assignment = if starts.is_empty() { Ok(assigned.clone()) } else { brokers::list_at(&starts) };
-        if let Err(error) = assignment.and_then(|assignment| consumer.incremental_assign(&assignment)) {
+        let assigned = assignment.and_then(|assignment| consumer.incremental_assign(&assignment));
+        let validated = assigned.and_then(|()| brokers::validate(consumer, &starts));
+        if let Err(error) = validated.and_then(|()| positions::note_assigned(consumer, &mut dispatcher.lanes, &starts))
+        {
             dispatcher.fail(Error::client_failed(error));
         }
     }
@@ -212,10 +216,10 @@ impl ClientContext for GroupContext {
         }
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
-                let (committed, end) = (partition.committed_offset, partition.hi_offset);
+                let (committed, end, stable) = (partition.committed_offset, partition.hi_offset, partition.ls_offset);
                 let partition = TopicPartition::new(topic.topic.as_str(), partition.partition);
                 dispatcher.lanes.committed(&partition, committed);
-                dispatcher.report_lag(&partition, end);
+                dispatcher.report_lag(&partition, end, Some(stable));
             }
         }
     }
@@ -231,9 +235,11 @@ fn finish(
 ) {
     let deadline = retry::after(Instant::now(), timeout);
     dispatcher.finish(partitions, reason, deadline);
+    positions::note_polled(consumer, &mut dispatcher.lanes);
     let position = |partition: &TopicPartition| Some((partition.clone(), dispatcher.lanes.position(partition)?));
     let positions: Vec<_> = partitions.iter().filter_map(position).collect();
-    if let Err(error) = commit::confirm(consumer, &positions, deadline.max(Instant::now() + COMMIT_TIMEOUT)) {
+    let deadline = deadline.max(Instant::now() + COMMIT_TIMEOUT);
+    if let Err(error) = commit::confirm(consumer, &positions, &dispatcher.beginnings, deadline) {
         tracing::warn!(error = %error, "last commit failed");
     }
 }

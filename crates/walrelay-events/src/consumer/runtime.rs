@@ -4,6 +4,7 @@
 //! stays in its group however long a handler takes. If nothing has happened, it waits until a handler returns or
 //! librdkafka's queue gets an entry: both wake the thread.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,7 +17,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::error::KafkaResult;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message as _;
-use rdkafka::topic_partition_list::Offset;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,19 +33,21 @@ use crate::consumer::control::Control;
 use crate::consumer::dead_letter::Producer;
 use crate::consumer::dispatcher::Dispatcher;
 use crate::consumer::error::Error;
+use crate::consumer::first_start;
 use crate::consumer::handler::Handler;
 use crate::consumer::handler::boxed;
 use crate::consumer::lanes::Balance;
-use crate::consumer::lanes::Lanes;
 use crate::consumer::leaving;
 use crate::consumer::leaving::Deadlines;
 use crate::consumer::observe::Observer;
 use crate::consumer::positions;
 use crate::consumer::preflight;
 use crate::consumer::properties;
+use crate::consumer::raw;
 use crate::consumer::rebalance::GroupContext;
-use crate::consumer::record::Record;
 use crate::consumer::retry;
+use crate::consumer::skip;
+use crate::consumer::skip::Skipped;
 use crate::consumer::thread;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::wakeup::Wakeup;
@@ -61,6 +63,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const SATURATED_WAIT: Duration = Duration::from_millis(20);
 /// The interval of reports about load.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How many errors about offsets without a cause there may be, besides one for each partition. Then the consumer stops.
+const MAX_UNEXPLAINED: usize = 3;
 /// How many paused partitions are asked for their end offset per interval, and the timeout of each request.
 const PAUSED_REQUESTS: usize = 8;
 const PAUSED_TIMEOUT: Duration = Duration::from_millis(200);
@@ -220,6 +224,8 @@ struct Loop<'c> {
     reported_at: Instant,
     /// Set when the consumer stops.
     deadlines: Option<Deadlines>,
+    /// Errors about offsets without a cause, since the last record.
+    unexplained: Cell<usize>,
     config: &'c Config,
     stop: &'c CancellationToken,
 }
@@ -236,7 +242,19 @@ impl<'c> Loop<'c> {
         consumer.subscribe(&topics).map_err(Error::configuration)?;
         let topics = topics.into_iter().map(Arc::from).collect();
         let [committed_at, polled_at, reported_at] = [Instant::now(); 3];
-        Ok(Self { consumer, topics, asked: 0, committed_at, polled_at, reported_at, deadlines: None, config, stop })
+        let (deadlines, unexplained) = (None, Cell::new(0));
+        Ok(Self {
+            consumer,
+            topics,
+            asked: 0,
+            committed_at,
+            polled_at,
+            reported_at,
+            deadlines,
+            unexplained,
+            config,
+            stop,
+        })
     }
 
     fn run(mut self) -> Result<LoopEnd, Error> {
@@ -273,6 +291,8 @@ impl<'c> Loop<'c> {
             if now.duration_since(self.reported_at) >= REPORT_INTERVAL {
                 self.reported_at = now;
                 self.report_paused();
+                self.settle_beginnings();
+                positions::note_polled(&self.consumer, &mut self.consumer.context().dispatcher().lanes);
                 self.consumer.context().dispatcher().report_load(now);
             }
             let poll_in = SATURATED_WAIT.saturating_sub(now.duration_since(self.polled_at));
@@ -306,13 +326,14 @@ impl<'c> Loop<'c> {
             let Some(message) = self.consumer.poll(Duration::ZERO) else { return polled > 0 };
             match message {
                 Ok(message) => {
+                    self.unexplained.set(0);
                     // Consecutive messages are usually of one partition.
                     let (topic, number) = (message.topic(), message.partition());
                     let is_same = |it: &TopicPartition| it.partition == number && *it.topic == *topic;
                     let partition = last.take().filter(is_same);
                     let partition = partition.unwrap_or_else(|| TopicPartition::new(self.topic(topic), number));
                     let mut dispatcher = self.consumer.context().dispatcher();
-                    dispatcher.take(&message, &partition);
+                    dispatcher.take(&message, &partition, raw::message_epoch(&message));
                     last = Some(partition);
                     // Large records fill the buffers before a batch is complete.
                     if dispatcher.lanes.may_be_full() {
@@ -347,45 +368,21 @@ impl<'c> Loop<'c> {
         }
     }
 
-    /// Continues after records that were deleted while the consumer ran, if the options allow it. Otherwise the
-    /// consumer stops.
+    /// Continues after records that were deleted while the consumer ran, or where its log was truncated to, if the
+    /// options allow it. Otherwise the consumer stops.
     fn skip_gaps(&self, error: KafkaError) {
         let mut dispatcher = self.consumer.context().dispatcher();
-        let next = self.next_offsets(&dispatcher.lanes);
-        let skipped = match positions::gaps(&self.consumer, self.config, &next, self.stop) {
-            Ok(Some(offsets)) if !offsets.is_empty() => {
-                // A partition that moves back belongs to a recreated topic: its offsets start again.
-                let back = offsets.iter().filter(|(it, offset)| dispatcher.lanes.position(it) > Some(*offset));
-                let back: Vec<_> = back.cloned().collect();
-                for (partition, offset) in &back {
-                    dispatcher.lanes.assign(partition.clone());
-                    dispatcher.lanes.begin(partition, *offset);
+        match skip::gaps(&self.consumer, &mut dispatcher.lanes, self.config, self.stop) {
+            Ok(Skipped::Continued { is_explained: false }) => {
+                self.unexplained.set(self.unexplained.get() + 1);
+                if self.unexplained.get() > dispatcher.lanes.partitions().count() + MAX_UNEXPLAINED {
+                    dispatcher.fail(Error::client_failed(error));
                 }
-                // Its buffered records were dropped, so it need not be paused.
-                let resumed = self.consumer.resume(&brokers::list(back.iter().map(|(partition, _)| partition)));
-                resumed.and_then(|()| positions::continue_at(&self.consumer, &offsets)).map_err(Error::client_failed)
             }
-            Ok(Some(_)) => return dispatcher.fail(Error::client_failed(error)),
-            Ok(None) => Ok(()),
-            Err(unknown) => return self.consumer.context().positions_failed(&mut dispatcher, unknown),
-        };
-        if let Err(error) = skipped {
-            dispatcher.fail(error);
+            Ok(Skipped::Continued { is_explained: true }) => dispatcher.health.forget_ends(),
+            Ok(Skipped::Nothing) => {}
+            Err(unknown) => self.consumer.context().positions_failed(&mut dispatcher, unknown),
         }
-    }
-
-    /// Returns the next offset of each assigned partition.
-    fn next_offsets(&self, lanes: &Lanes<Record>) -> positions::Offsets {
-        let polled = self.consumer.position();
-        let next = |partition: &TopicPartition| {
-            let found = polled.as_ref().ok()?.find_partition(&partition.topic, partition.partition)?;
-            match found.offset() {
-                Offset::Offset(next) => Some(next),
-                Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
-            }
-        };
-        let next = |partition: &TopicPartition| next(partition).or_else(|| lanes.position(partition));
-        lanes.partitions().filter_map(|partition| Some((partition.clone(), next(partition)?))).collect()
     }
 
     fn balance(&self, Balance { pause, resume }: &Balance) -> KafkaResult<()> {
@@ -406,17 +403,26 @@ impl<'c> Loop<'c> {
             let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, PAUSED_TIMEOUT);
             // After a timeout the other partitions are not asked.
             let Ok((_, end)) = watermarks else { break };
-            dispatcher.report_lag(partition, end);
+            dispatcher.report_lag(partition, end, None);
         }
         self.asked = if self.asked + PAUSED_REQUESTS < paused.len() { self.asked + PAUSED_REQUESTS } else { 0 };
     }
 
+    /// Until every partition of the time when the group began has a committed offset, that is committed as well.
+    fn settle_beginnings(&self) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        if let Err(error) = first_start::settle(&self.consumer, &mut dispatcher.beginnings, PAUSED_TIMEOUT) {
+            tracing::debug!(error = %error, "committed offsets are unknown");
+        }
+    }
+
     fn commit(&self) {
-        let context = self.consumer.context();
-        let positions = context.dispatcher().lanes.take_positions();
-        if let Err(error) = commit::send(&self.consumer, &positions) {
+        let mut dispatcher = self.consumer.context().dispatcher();
+        positions::note_polled(&self.consumer, &mut dispatcher.lanes);
+        let positions = dispatcher.lanes.take_positions();
+        if let Err(error) = commit::send(&self.consumer, &positions, &dispatcher.beginnings) {
             tracing::debug!(error = %error, "commit failed");
-            context.dispatcher().lanes.forget_commits();
+            dispatcher.lanes.forget_commits();
         }
     }
 

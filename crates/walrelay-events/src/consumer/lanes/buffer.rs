@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::time::Instant;
 
+use crate::consumer::position::Position;
 use crate::consumer::prefix::Prefix;
 use crate::consumer::topic_partition::TopicPartition;
 
@@ -31,6 +32,8 @@ pub(super) struct PartitionBuffer<R> {
     pub(super) committed: Option<i64>,
     /// The committed offset as the broker reported it last.
     pub(super) confirmed: Option<i64>,
+    /// What was polled before the partition was assigned. librdkafka can report it for a while.
+    pub(super) polled_before: Option<Position>,
     /// Nothing is fetched from Kafka.
     pub(super) is_paused: bool,
     /// How many handlers of earlier assignments still run, by the hash of the key.
@@ -95,6 +98,7 @@ impl<R> PartitionBuffer<R> {
             running_bytes: 0,
             committed: None,
             confirmed: None,
+            polled_before: None,
             is_paused: false,
             blocked,
             starts: Starts::default(),

@@ -43,6 +43,7 @@ use std::hash::RandomState;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::consumer::position::Position;
 use crate::consumer::retry::TransientRun;
 use crate::consumer::topic_partition::TopicPartition;
 
@@ -123,9 +124,41 @@ impl<R> Lanes<R> {
     }
 
     /// Sets the start of a partition. It is the position until a record is done.
-    pub(crate) fn begin(&mut self, partition: &TopicPartition, offset: i64) {
-        if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
-            buffer.prefix.begin(offset);
+    pub(crate) fn begin(&mut self, partition: &TopicPartition, start: Position) {
+        if let Some(buffer) = self.of(partition) {
+            buffer.prefix.begin(start);
+        }
+    }
+
+    /// Takes what librdkafka reports as polled when a partition is assigned. It is of an earlier assignment.
+    pub(crate) fn polled_before(&mut self, partition: &TopicPartition, polled: Option<Position>) {
+        if let Some(buffer) = self.of(partition) {
+            buffer.polled_before = polled;
+        }
+    }
+
+    /// Takes up to where a partition was polled; none means that nothing was. Every record before it was buffered.
+    pub(crate) fn polled(&mut self, partition: &TopicPartition, polled: Option<Position>) {
+        let Some(buffer) = self.of(partition) else { return };
+        if buffer.polled_before.is_some() && buffer.polled_before == polled {
+            return;
+        }
+        buffer.polled_before = None;
+        if let Some(polled) = polled {
+            buffer.prefix.passed(polled);
+        }
+    }
+
+    /// Returns where a partition is polled next, by what librdkafka reports as polled.
+    pub(crate) fn next(&self, partition: &TopicPartition, polled: Option<Position>) -> Option<Position> {
+        let buffer = self.buffer(partition)?;
+        polled.filter(|_| polled != buffer.polled_before).or_else(|| buffer.prefix.position())
+    }
+
+    /// Takes the leader epoch of the next record of a partition.
+    pub(crate) fn epoch(&mut self, partition: &TopicPartition, offset: i64, epoch: i32) {
+        if let Some(buffer) = self.of(partition) {
+            buffer.prefix.epoch(offset, epoch);
         }
     }
 
@@ -139,7 +172,7 @@ impl<R> Lanes<R> {
 
     /// Starts no more runs of a partition. Running ones can finish.
     pub(crate) fn close(&mut self, partition: &TopicPartition) {
-        if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
+        if let Some(buffer) = self.of(partition) {
             buffer.close();
         }
     }
@@ -173,6 +206,7 @@ impl<R> Lanes<R> {
         let key = key.map_or_else(|| self.hasher.hash_one(offset), |key| self.hasher.hash_one(key));
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         let number = buffer.prefix.received(offset);
+        buffer.polled_before = None;
         let took = Duration::ZERO;
         let (attempts, transient, is_alone) = (0, TransientRun::default(), false);
         let ready = buffer.take(Job { record, attempts, transient, took, is_alone, number, key, bytes });
@@ -261,11 +295,11 @@ impl<R> Lanes<R> {
     }
 
     /// Returns the positions that have changed since the last call, to be committed.
-    pub(crate) fn take_positions(&mut self) -> Vec<(TopicPartition, i64)> {
+    pub(crate) fn take_positions(&mut self) -> Vec<(TopicPartition, Position)> {
         let moved = self.slots.iter_mut().flatten().filter_map(|buffer| {
             let position = buffer.prefix.position()?;
-            (buffer.committed < Some(position)).then(|| {
-                buffer.committed = Some(position);
+            (buffer.committed < Some(position.offset)).then(|| {
+                buffer.committed = Some(position.offset);
                 (buffer.partition.clone(), position)
             })
         });
@@ -276,7 +310,7 @@ impl<R> Lanes<R> {
     /// was returned for a commit and differs is returned again: it is higher if the commit failed, lower if the topic
     /// was recreated.
     pub(crate) fn committed(&mut self, partition: &TopicPartition, offset: i64) {
-        if let Some(buffer) = self.slot(partition).and_then(|slot| self.slot_mut(slot)) {
+        if let Some(buffer) = self.of(partition) {
             let known = (offset >= 0).then_some(offset);
             buffer.confirmed = known;
             buffer.committed = if known > buffer.committed { None } else { known };
@@ -286,7 +320,7 @@ impl<R> Lanes<R> {
     /// Returns the positions that are not known to be committed.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, i64)> {
         let unconfirmed = self.slots.iter().flatten().filter_map(|buffer| {
-            let position = buffer.prefix.position()?;
+            let position = buffer.prefix.position()?.offset;
             (buffer.confirmed != Some(position)).then(|| (buffer.partition.clone(), position))
         });
         unconfirmed.collect()
@@ -298,7 +332,7 @@ impl<R> Lanes<R> {
     }
 
     /// Returns the position of a partition: the first offset that is not done.
-    pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
+    pub(crate) fn position(&self, partition: &TopicPartition) -> Option<Position> {
         self.buffer(partition)?.prefix.position()
     }
 
@@ -351,6 +385,10 @@ impl<R> Lanes<R> {
 
     fn buffer(&self, partition: &TopicPartition) -> Option<&PartitionBuffer<R>> {
         self.slots.get(self.slot(partition)?)?.as_ref()
+    }
+
+    fn of(&mut self, partition: &TopicPartition) -> Option<&mut PartitionBuffer<R>> {
+        self.slot(partition).and_then(|slot| self.slot_mut(slot))
     }
 
     fn slot_mut(&mut self, slot: usize) -> Option<&mut PartitionBuffer<R>> {

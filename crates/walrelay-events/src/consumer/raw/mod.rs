@@ -2,4 +2,12 @@
 
 #![expect(unsafe_code, reason = "librdkafka's own functions are called, which its Rust client does not wrap")]
 
+mod epoch;
 pub(super) mod headers;
+mod metadata;
+
+pub(super) use epoch::epochs;
+pub(super) use epoch::message_epoch;
+pub(super) use epoch::polled_positions;
+pub(super) use epoch::set_epochs;
+pub(super) use metadata::metadata;

@@ -1,0 +1,129 @@
+//! What holds no records is passed: transaction markers, aborted and open transactions.
+
+use std::future::Ready;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::BaseRecord;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::ThreadedProducer;
+use walrelay_events::consumer::Delivery;
+
+use super::stage::Log;
+use super::stage::Member;
+use super::stage::Topic;
+use super::stage::wait_until;
+use super::starting::delete_records;
+use crate::support::kafka::Kafka;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A producer of transactions.
+struct Transactions(ThreadedProducer<DefaultProducerContext>);
+
+impl Transactions {
+    fn of(id: &str) -> Self {
+        let producer: ThreadedProducer<_> = ClientConfig::new()
+            .set("bootstrap.servers", Kafka::shared().bootstrap())
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "600000")
+            .create()
+            .unwrap();
+        producer.init_transactions(TIMEOUT).unwrap();
+        Self(producer)
+    }
+
+    /// Begins a transaction and writes records in it.
+    fn begin(&self, topic: &Topic, records: usize) {
+        self.0.begin_transaction().unwrap();
+        for _ in 0..records {
+            let record = BaseRecord::to(&topic.name).partition(0).key("k").payload("in a transaction");
+            self.0.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        self.0.flush(TIMEOUT).unwrap();
+    }
+
+    fn commit(&self) {
+        self.0.commit_transaction(TIMEOUT).unwrap();
+    }
+
+    fn abort(&self) {
+        self.0.abort_transaction(TIMEOUT).unwrap();
+    }
+}
+
+fn noting(log: &Log) -> impl Fn(Delivery) -> Ready<()> + Send + Sync + 'static {
+    let log = log.clone();
+    move |delivery| {
+        log.note(delivery.record.offset());
+        std::future::ready(())
+    }
+}
+
+#[test]
+fn i15_a_transaction_marker_is_passed_and_its_deletion_is_no_gap() {
+    let topic = Topic::create("marker", 1);
+    let transactions = Transactions::of("marker");
+    transactions.begin(&topic, 1);
+    transactions.commit();
+    let (log, seen) = (Log::default(), Log::default());
+    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
+    wait_until("the end, behind the marker", || topic.committed("g") == [2]);
+    assert_eq!(topic.end(), 2, "Kafka's tools show a lag of 0");
+    seen.wait_for("lag 0 0", 1);
+    member.stop().unwrap();
+
+    delete_records("marker", 2);
+    topic.changes(1, 1);
+    let mut member = Member::start(topic.config("g"), noting(&log));
+    wait_until("the next record", || {
+        member.check();
+        topic.committed("g") == [3]
+    });
+    member.stop().unwrap();
+    assert_eq!(log.lines(), ["0", "2"], "each once");
+}
+
+#[test]
+fn aborted_transactions_are_passed_also_by_a_consumer_that_starts_behind_the_last_record() {
+    let topic = Topic::create("aborted", 1);
+    let transactions = Transactions::of("aborted");
+    topic.changes(2, 1);
+    topic.commit("g", 2);
+    for _ in 0..2 {
+        transactions.begin(&topic, 3);
+        transactions.abort();
+    }
+    let (log, seen) = (Log::default(), Log::default());
+    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
+    wait_until("the end, behind both markers", || topic.committed("g") == [10]);
+    seen.wait_for("lag 0 0", 1);
+    transactions.begin(&topic, 3);
+    transactions.abort();
+    wait_until("the end, behind another one", || topic.committed("g") == [14]);
+    assert_eq!(topic.end(), 14);
+    member.stop().unwrap();
+    assert!(log.lines().is_empty(), "{:?}", log.lines());
+}
+
+#[test]
+fn a_lag_behind_an_open_transaction_says_so_until_it_ends() {
+    let topic = Topic::create("open", 1);
+    topic.changes(1, 1);
+    let transactions = Transactions::of("open");
+    transactions.begin(&topic, 1);
+    topic.changes(2, 1);
+    let (log, seen) = (Log::default(), Log::default());
+    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
+    seen.wait_for("waiting 0 1 4", 1);
+    seen.wait_for("lag 0 3", 2);
+    assert_eq!((topic.committed("g"), log.lines().len()), (vec![1], 1));
+    transactions.commit();
+    wait_until("the end", || topic.committed("g") == [5]);
+    seen.wait_for("ended 0", 1);
+    seen.wait_for("lag 0 0", 1);
+    member.stop().unwrap();
+    assert_eq!(log.lines(), ["0", "1", "2", "3"]);
+    assert_eq!((seen.count("waiting"), seen.count("ended")), (1, 1));
+}
