@@ -443,10 +443,10 @@ impl Observer for Log {
             Observed::AllBrokersDown => self.note("all brokers down"),
             Observed::BrokersUp { .. } => self.note("brokers up"),
             Observed::ClientReplaced => self.note("client replaced"),
-            Observed::Load { .. } => self.note("load"),
             Observed::JoinRefused { error, next } => self.note(format!("join refused {error}: {next}")),
             Observed::PartitionAssigned { .. }
             | Observed::PartitionRevoked { .. }
+            | Observed::Load { .. }
             | Observed::Joined
             | Observed::AssignmentLost => {}
             other => panic!("an unknown {other:?}"),
