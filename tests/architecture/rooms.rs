@@ -70,7 +70,7 @@ consumer/signal:
 consumer/brokers: consumer/topic_partition consumer/raw consumer/position consumer/error
 consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/raw consumer/write_error consumer/record
     consumer/brokers
-consumer/config: consumer/retry consumer/budget consumer/dead_letter
+consumer/config: oauth consumer/retry consumer/budget consumer/dead_letter
 consumer/properties: kafka consumer/error consumer/config
 consumer/commit: consumer/topic_partition consumer/position consumer/beginning consumer/brokers
 consumer/first_start: consumer/topic_partition consumer/raw consumer/beginning consumer/brokers consumer/config
@@ -93,6 +93,7 @@ consumer/typed: event consumer/outcome consumer/record consumer/cancellation con
     consumer/codec
 consumer/call: event/trace consumer/classifier consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox: table event
+consumer/tokens: kafka consumer/error consumer/config
 consumer/preflight: kafka consumer/error consumer/observe consumer/brokers consumer/dead_letter consumer/config
 consumer/health: consumer/topic_partition consumer/record consumer/observe consumer/refusal
 consumer/starter: consumer/lanes consumer/retry consumer/write_error consumer/record
@@ -112,8 +113,8 @@ consumer/thread: consumer/error consumer/control consumer/dead_letter
 consumer/runtime: consumer/topic_partition consumer/raw consumer/lanes consumer/retry consumer/classifier
     consumer/error consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config
     consumer/properties consumer/commit consumer/first_start consumer/positions consumer/skip consumer/cancellation
-    consumer/wakeup consumer/handler consumer/batch consumer/call consumer/preflight consumer/dispatcher
-    consumer/rebalance consumer/leaving consumer/thread
+    consumer/wakeup consumer/handler consumer/batch consumer/call consumer/tokens consumer/preflight
+    consumer/dispatcher consumer/rebalance consumer/leaving consumer/thread
 consumer: consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome consumer/verdict
     consumer/error consumer/record consumer/observe consumer/metrics consumer/control consumer/signal
     consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/unknown

@@ -21,4 +21,5 @@ mod sqlx;
 pub mod stage;
 mod starting;
 mod stopping;
+mod tokens;
 mod truncated;

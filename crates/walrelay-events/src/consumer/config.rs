@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::consumer::budget::DeadLetterBudget;
 use crate::consumer::dead_letter::HeaderFormat;
 use crate::consumer::retry::RetryPolicy;
+use crate::oauth::TokenProvider;
 
 /// The options of a consumer. [`Config::new`] returns the defaults.
 ///
@@ -30,6 +31,8 @@ pub struct Config {
     pub topics: Vec<String>,
     /// Further librdkafka properties, for example for TLS and SASL. Properties that carry a guarantee are refused.
     pub properties: BTreeMap<String, String>,
+    /// Fetches tokens for SASL OAUTHBEARER. Without a provider, the properties decide how the clients log in.
+    pub token_provider: Option<TokenProvider>,
     /// How partitions are assigned to the members of the group.
     pub group_protocol: GroupProtocol,
     /// The maximum number of handlers that run at once. Those of revoked partitions count until they return.
@@ -147,6 +150,7 @@ impl Config {
             group: group.to_owned(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             properties: BTreeMap::new(),
+            token_provider: None,
             group_protocol: GroupProtocol::default(),
             max_concurrency: 256,
             handler_timeout: None,

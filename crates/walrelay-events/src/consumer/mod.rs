@@ -58,6 +58,7 @@ mod signal;
 mod skip;
 mod starter;
 mod thread;
+mod tokens;
 mod topic_partition;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -55,7 +55,7 @@ pub(super) fn check(
             }
             Err(error) => {
                 let error = producer.take_authentication_error().unwrap_or(error);
-                if let Some(fatal) = brokers::fatal(&error) {
+                if let Some(fatal) = brokers::fatal(&error).filter(|_| !producer.lacks_token()) {
                     return Err(fatal);
                 }
                 tracing::warn!(error = %error, brokers = config.brokers, "retrying after error");

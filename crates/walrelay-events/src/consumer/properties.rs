@@ -59,6 +59,9 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("statistics.interval.ms", "5000");
+    if config.token_provider.is_some() {
+        client.set("sasl.mechanisms", "OAUTHBEARER");
+    }
     match config.group_protocol {
         GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
         GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
@@ -109,6 +112,13 @@ fn check(config: &Config) -> Result<(), Error> {
             "invalid dead_letters.topic {:?}: the dead-letter records of topic {topic} would be consumed from it again",
             config.dead_letters.topic
         )));
+    }
+    if config.token_provider.is_some() && config.inbox_retention.is_some() {
+        return Err(Error::Option(
+            "cannot check inbox_retention with token_provider: librdkafka's Rust client gives requests for settings no \
+             token; leave inbox_retention out, and compare the retention yourself"
+                .to_owned(),
+        ));
     }
     let limits = [
         ("max_concurrency", config.max_concurrency as u64),

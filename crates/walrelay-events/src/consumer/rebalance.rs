@@ -20,6 +20,7 @@ use std::time::Instant;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
@@ -43,6 +44,7 @@ use crate::consumer::retry;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::wakeup::Wakeup;
 use crate::kafka::Brokers;
+use crate::kafka::Tokens;
 
 /// What the callbacks and the consumer's loop share. Both are on one thread: the lock is never contended.
 pub(super) struct GroupContext {
@@ -56,6 +58,7 @@ pub(super) struct GroupContext {
     is_refused: AtomicBool,
     /// The client is closing. Its partitions were released before.
     is_closing: AtomicBool,
+    tokens: Option<Tokens>,
 }
 
 impl GroupContext {
@@ -64,10 +67,16 @@ impl GroupContext {
         client: &ClientConfig,
         dispatcher: Arc<Mutex<Dispatcher>>,
         stop: CancellationToken,
+        tokens: Option<Tokens>,
     ) -> Self {
         let (is_refused, is_closing) = (AtomicBool::new(false), AtomicBool::new(false));
         let (brokers, wakeup) = (Brokers::of(client), Wakeup::new());
-        Self { config, dispatcher, stop, brokers, wakeup, is_refused, is_closing }
+        Self { config, dispatcher, stop, brokers, wakeup, is_refused, is_closing, tokens }
+    }
+
+    /// Returns whether the client may be unable to log in because its token came late. It tries again.
+    pub(super) fn lacks_token(&self) -> bool {
+        self.tokens.as_ref().is_some_and(Tokens::are_late)
     }
 
     /// Returns why the client cannot reach its brokers again, if it cannot.
@@ -193,6 +202,13 @@ impl ConsumerContext for GroupContext {
 }
 
 impl ClientContext for GroupContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.wakeup.wake();
+        self.tokens.as_ref().ok_or("set Config::token_provider")?.for_client_now()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // While brokers are down, librdkafka logs several times a second. What matters of it comes as an error, too.
         tracing::debug!(?level, facility, text, "librdkafka");

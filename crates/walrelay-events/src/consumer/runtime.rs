@@ -49,6 +49,7 @@ use crate::consumer::retry;
 use crate::consumer::skip;
 use crate::consumer::skip::Skipped;
 use crate::consumer::thread;
+use crate::consumer::tokens;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::wakeup::Wakeup;
 
@@ -175,8 +176,16 @@ impl Consumer {
         // Not read from `client`, which does not return passwords.
         let mut properties = self.config.properties.clone();
         properties.insert("bootstrap.servers".to_owned(), self.config.brokers.clone());
-        let producer = Arc::new(Producer::new(&properties).map_err(Error::Configuration)?);
+        let tokens = tokens::start(&self.config, &runtime)?;
+        if tokens.is_some() {
+            properties.insert("sasl.mechanisms".to_owned(), "OAUTHBEARER".to_owned());
+        }
+        let producer = Producer::with_tokens(&properties, tokens.clone()).map_err(Error::Configuration)?;
+        let producer = Arc::new(producer);
         *kept = Some(Arc::clone(&producer));
+        if !tokens::wait(tokens.as_ref(), stop) {
+            return Ok(());
+        }
         let observer = self.control.watch(self.observer);
         if !preflight::check(&self.config, &producer, &properties, &*observer, stop)? {
             return Ok(());
@@ -186,7 +195,8 @@ impl Consumer {
         let dispatcher = Dispatcher::new(config, calls, observer, self.control, producer, runtime);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         loop {
-            let context = GroupContext::new(self.config.clone(), &client, Arc::clone(&dispatcher), stop.clone());
+            let (config, tokens) = (self.config.clone(), tokens.clone());
+            let context = GroupContext::new(config, &client, Arc::clone(&dispatcher), stop.clone(), tokens);
             let consumer = client.create_with_context(context).map_err(Error::configuration)?;
             match Loop::join(consumer, &self.config, stop)?.run()? {
                 LoopEnd::Stopped => return Ok(()),
@@ -363,7 +373,7 @@ impl<'c> Loop<'c> {
         }
         tracing::debug!(error = %error, "poll failed");
         let mut dispatcher = self.consumer.context().dispatcher();
-        if let Some(fatal) = brokers::fatal(&error) {
+        if let Some(fatal) = brokers::fatal(&error).filter(|_| !self.consumer.context().lacks_token()) {
             dispatcher.fail(fatal);
         }
     }

@@ -14,6 +14,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use rdkafka::client::OAuthToken;
@@ -28,6 +29,8 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How long librdkafka waits for the first token.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// How long after a late token the consequences of the expired one can be seen.
+const LATE: Duration = Duration::from_secs(30);
 /// The timeout of one call of the application's provider.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,6 +52,8 @@ struct State {
     token: Option<Token>,
     /// Why the last attempt failed.
     error: Option<String>,
+    /// When a token came after the one before had expired.
+    late_at: Option<Instant>,
     has_ended: bool,
 }
 
@@ -89,9 +94,28 @@ impl Tokens {
         self.valid(Duration::ZERO).err()
     }
 
-    /// Returns the token in the form of librdkafka's client.
+    /// Returns whether a failed authentication can be the consequence of an expired token: there is no valid one, or
+    /// the next one came late and not long ago.
+    #[must_use]
+    pub fn are_late(&self) -> bool {
+        let Owner(shared) = &*self.0;
+        let state = shared.lock();
+        let is_recent = state.late_at.is_some_and(|at| at.elapsed() < LATE);
+        is_recent || !state.token.as_ref().is_some_and(is_valid)
+    }
+
+    /// Returns the token in the form of librdkafka's client. Waits a few seconds for it.
     pub fn for_client(&self) -> Result<OAuthToken, Box<dyn Error>> {
-        let token = self.valid(FIRST_WAIT)?;
+        self.for_client_within(FIRST_WAIT)
+    }
+
+    /// The same, without waiting.
+    pub fn for_client_now(&self) -> Result<OAuthToken, Box<dyn Error>> {
+        self.for_client_within(Duration::ZERO)
+    }
+
+    fn for_client_within(&self, timeout: Duration) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.valid(timeout)?;
         let since = token.expires_at().duration_since(SystemTime::UNIX_EPOCH)?;
         Ok(OAuthToken {
             token: token.value().to_owned(),
@@ -131,6 +155,9 @@ impl Shared {
                     backoff = MIN_BACKOFF;
                     let lifetime = token.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
                     let mut state = self.lock();
+                    if state.token.as_ref().is_some_and(|before| !is_valid(before)) {
+                        state.late_at = Some(Instant::now());
+                    }
                     (state.token, state.error) = (Some(token), None);
                     lifetime.mul_f64(0.75).max(MIN_BACKOFF)
                 }

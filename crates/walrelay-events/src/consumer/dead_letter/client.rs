@@ -8,6 +8,7 @@ use std::thread;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
@@ -22,12 +23,14 @@ use tokio::sync::oneshot;
 
 use crate::consumer::raw;
 use crate::kafka::Brokers;
+use crate::kafka::Tokens;
 
 /// The name and value of each header, in order.
 pub(super) type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 pub(super) struct Client {
     config: ClientConfig,
+    tokens: Option<Tokens>,
     current: Mutex<Arc<ThreadedProducer<DeliveryContext>>>,
 }
 
@@ -35,15 +38,22 @@ pub(super) struct Client {
 pub(super) struct DeliveryContext {
     authentication_error: Mutex<Option<ClientError>>,
     brokers: Brokers,
+    tokens: Option<Tokens>,
 }
 
 impl DeliveryContext {
-    fn new(config: &ClientConfig) -> Self {
-        Self { authentication_error: Mutex::default(), brokers: Brokers::of(config) }
+    fn new(config: &ClientConfig, tokens: Option<Tokens>) -> Self {
+        Self { authentication_error: Mutex::default(), brokers: Brokers::of(config), tokens }
     }
 }
 
 impl ClientContext for DeliveryContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.tokens.as_ref().ok_or("set Config::token_provider")?.for_client()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         tracing::debug!(?level, facility, text, "librdkafka");
     }
@@ -70,9 +80,15 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl Client {
-    pub(super) fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        let current = ThreadedProducer::from_config_and_context(&config, DeliveryContext::new(&config))?;
-        Ok(Self { config, current: Mutex::new(Arc::new(current)) })
+    pub(super) fn new(config: ClientConfig, tokens: Option<Tokens>) -> Result<Self, ClientError> {
+        let context = DeliveryContext::new(&config, tokens.clone());
+        let current = ThreadedProducer::from_config_and_context(&config, context)?;
+        Ok(Self { config, tokens, current: Mutex::new(Arc::new(current)) })
+    }
+
+    /// Returns whether it may be unable to log in because its token came late. It tries again.
+    pub(super) fn lacks_token(&self) -> bool {
+        self.tokens.as_ref().is_some_and(Tokens::are_late)
     }
 
     /// Writes a record and returns after its delivery report. Without a partition the key chooses it.
@@ -104,7 +120,7 @@ impl Client {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = current.context().brokers.lost() {
             tracing::warn!(reason, "replacing dead-letter producer");
-            let context = DeliveryContext::new(&self.config);
+            let context = DeliveryContext::new(&self.config, self.tokens.clone());
             let new = Arc::new(ThreadedProducer::from_config_and_context(&self.config, context)?);
             let lost = std::mem::replace(&mut *current, new);
             // Dropping it blocks until it has ended.

@@ -29,6 +29,7 @@ use crate::consumer::record::Record;
 use crate::consumer::write_error;
 use crate::consumer::write_error::TooLarge;
 use crate::consumer::write_error::WriteError;
+use crate::kafka::Tokens;
 use crate::kafka::is_connection_property;
 use crate::kafka_error::KafkaError;
 
@@ -48,6 +49,7 @@ pub(super) type Body<'r> = (Option<&'r [u8]>, Option<&'r [u8]>);
 pub struct Producer {
     brokers: String,
     config: ClientConfig,
+    tokens: Option<Tokens>,
     plain: Client,
     /// Created for the first record that needs it.
     compressing: OnceLock<Client>,
@@ -56,6 +58,13 @@ pub struct Producer {
 impl Producer {
     /// Creates a producer. It uses those of the librdkafka properties that concern connections.
     pub fn new(properties: &BTreeMap<String, String>) -> Result<Self, KafkaError> {
+        Self::with_tokens(properties, None)
+    }
+
+    pub(crate) fn with_tokens(
+        properties: &BTreeMap<String, String>,
+        tokens: Option<Tokens>,
+    ) -> Result<Self, KafkaError> {
         let mut config = ClientConfig::new();
         for (name, value) in properties.iter().filter(|(name, _)| is_connection_property(name)) {
             config.set(name, value);
@@ -76,9 +85,9 @@ impl Producer {
             .set("statistics.interval.ms", "5000")
             // The broker limits the size, not this client.
             .set("message.max.bytes", MESSAGE_MAX_BYTES);
-        let plain = Client::new(config.clone()).map_err(KafkaError::new)?;
+        let plain = Client::new(config.clone(), tokens.clone()).map_err(KafkaError::new)?;
         let brokers = properties.get("bootstrap.servers").cloned().unwrap_or_default();
-        Ok(Self { brokers, config, plain, compressing: OnceLock::new() })
+        Ok(Self { brokers, config, tokens, plain, compressing: OnceLock::new() })
     }
 
     /// Writes a record to a dead-letter topic. Returns after the delivery report. If the topic refuses the record for
@@ -99,6 +108,11 @@ impl Producer {
             }
         }
         Err(self.too_large(topic, body, &headers(record, provenance, format, Extent::Full)).await)
+    }
+
+    /// Returns whether it may be unable to log in because its token came late.
+    pub(crate) fn lacks_token(&self) -> bool {
+        self.plain.lacks_token()
     }
 
     /// Returns those of the topics that do not exist. Blocks for at most `timeout` per topic.
@@ -165,7 +179,7 @@ impl Producer {
         }
         let mut config = self.config.clone();
         config.set("compression.type", "zstd").set("compression.level", COMPRESSION_LEVEL);
-        let client = Client::new(config)?;
+        let client = Client::new(config, self.tokens.clone())?;
         Ok(self.compressing.get_or_init(|| client))
     }
 
