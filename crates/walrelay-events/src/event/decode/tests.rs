@@ -144,7 +144,8 @@ fn what_no_type_can_hold_is_ignored_in_a_field_that_the_type_does_not_have() {
 
 #[test]
 fn what_no_type_can_hold_is_refused_with_its_place_in_a_field_that_the_type_has() {
-    for (value, reason) in unusable() {
+    let [scalars @ .., (deep, too_deep)] = unusable();
+    for (value, reason) in scalars {
         let payload = format!(r#"{{"extra":{value},"parcels":[],"weight":{value}}}"#);
         let column = r#"{"extra":,"parcels":[],"weight":"#.len() + value.len() + 1;
         let text = refused::<OrderEvent>(Some("Shipped"), &payload);
@@ -163,6 +164,11 @@ fn what_no_type_can_hold_is_refused_with_its_place_in_a_field_that_the_type_has(
         let text = refused::<serde_json::Value>(None, &any);
         assert_eq!(text, format!("cannot decode event \"A\": {}", at(reason, 1, 24)));
     }
+    // A type that takes no list at all refuses the outermost one.
+    let weight = refused::<OrderEvent>(Some("Shipped"), &format!(r#"{{"parcels":[],"weight":{deep}}}"#));
+    assert_eq!(weight, format!("cannot decode event \"Shipped\": {}", at("expected u64, found a list", 1, 24)));
+    let any = refused::<serde_json::Value>(None, &format!(r#"{{"event_type":"A","a":{deep}}}"#));
+    assert!(any.starts_with(&format!("cannot decode event \"A\": {too_deep} at line 1 column ")), "{any}");
 }
 
 #[test]
