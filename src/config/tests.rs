@@ -65,8 +65,15 @@ fn every_option_is_in_the_shipped_file() {
         .flat_map(|line| [line, "\n"])
         .collect();
     let all = all.replace("url = \"postgres:///\"", "url = \"postgres://app@localhost/shop\"");
-    let loaded = loaded(&all, &[], &[]).unwrap();
-    assert!(loaded.config.kafka.sasl.is_some() && loaded.config.postgres.tls.cert.is_some());
+    // A connection has one mechanism.
+    let without = |section: &str| {
+        let (before, rest) = all.split_once(&format!("[{section}]\n")).unwrap();
+        format!("{before}{}", &rest[rest.find("\n[").unwrap()..])
+    };
+    let with_sasl = loaded(&without("kafka.oauth"), &[], &[]).unwrap().config;
+    assert!(with_sasl.kafka.sasl.is_some() && with_sasl.postgres.tls.cert.is_some());
+    let with_oauth = loaded(&without("kafka.sasl"), &[], &[]).unwrap().config;
+    assert!(with_oauth.kafka.oauth.is_some() && with_oauth.kafka.sasl.is_none());
 }
 
 #[test]
