@@ -162,7 +162,7 @@ fn i15_a_partition_that_is_added_later_is_read_from_its_beginning_although_the_g
 
 #[test]
 fn i15_a_group_that_starts_at_the_end_does_so_in_partitions_of_members_that_come_second() {
-    let topic = Topic::create("second", 2);
+    let topic = Topic::create("latecomers", 2);
     let write = |partition| topic.write_to(Some(partition), Some("k"), Some(b"{}"), &[]);
     (0..2).for_each(|partition| (0..5).for_each(|_| write(partition)));
     topic.flush();
@@ -285,7 +285,7 @@ fn a_consumer_waits_for_brokers_and_can_be_stopped_meanwhile() {
 
 #[test]
 fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
-    let topic = Topic::create("stops", 1);
+    let topic = Topic::create("unfinished", 1);
     topic.changes(50, 1);
     let log = Log::default();
     let notes = log.clone();

@@ -161,7 +161,7 @@ fn f5_a_stalled_broker_is_logged_although_the_stream_stays_open() {
     let written = sql.wal_end();
     program.await_state("sink_blocked");
     let (status, body) = program.get("/readyz?verbose").unwrap();
-    assert!(status == 503 && body.contains("[-] kafka: not connected"), "{body}");
+    assert!(status == 503 && body.contains("[-] kafka: no record is acknowledged"), "{body}");
     assert_eq!(sql.text("SELECT active::text FROM pg_replication_slots"), "true");
     kafka.thaw(0);
     program.await_state("streaming");
