@@ -1,6 +1,7 @@
 //! The options of a consumer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::consumer::budget::DeadLetterBudget;
@@ -20,7 +21,7 @@ use crate::oauth::TokenProvider;
 /// config.retry.max_attempts = 5;
 /// config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(8 * 86_400)));
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
     /// The bootstrap servers: `host:port`, separated by commas.
@@ -174,6 +175,52 @@ impl Config {
     }
 }
 
+impl fmt::Debug for Config {
+    /// Without the values of properties: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            brokers,
+            group,
+            topics,
+            properties,
+            token_provider,
+            group_protocol,
+            max_concurrency,
+            handler_timeout,
+            max_buffered_records,
+            max_buffered_bytes,
+            retry,
+            dead_letters,
+            commit_interval,
+            shutdown_timeout,
+            revoke_timeout,
+            start,
+            on_gap,
+            inbox_retention,
+        } = self;
+        f.debug_struct("Config")
+            .field("brokers", brokers)
+            .field("group", group)
+            .field("topics", topics)
+            .field("properties", &properties.keys())
+            .field("token_provider", token_provider)
+            .field("group_protocol", group_protocol)
+            .field("max_concurrency", max_concurrency)
+            .field("handler_timeout", handler_timeout)
+            .field("max_buffered_records", max_buffered_records)
+            .field("max_buffered_bytes", max_buffered_bytes)
+            .field("retry", retry)
+            .field("dead_letters", dead_letters)
+            .field("commit_interval", commit_interval)
+            .field("shutdown_timeout", shutdown_timeout)
+            .field("revoke_timeout", revoke_timeout)
+            .field("start", start)
+            .field("on_gap", on_gap)
+            .field("inbox_retention", inbox_retention)
+            .finish()
+    }
+}
+
 impl Default for DeadLetters {
     fn default() -> Self {
         Self {
@@ -181,5 +228,18 @@ impl Default for DeadLetters {
             header_format: HeaderFormat::default(),
             budget: DeadLetterBudget::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_output_contains_no_value_of_a_property() {
+        let mut config = Config::new("localhost:9092", "shipping", &["order-events"]);
+        config.properties.insert("sasl.password".to_owned(), "secret".to_owned());
+        let text = format!("{config:?}");
+        assert!(text.contains("sasl.password") && text.contains("shipping") && !text.contains("secret"), "{text}");
     }
 }
