@@ -58,7 +58,7 @@ pure consumer/budget:
 consumer/classifier: sqlstate
 consumer/outcome: fault consumer/classifier
 pure consumer/verdict: consumer/retry consumer/outcome
-consumer/write_error: kafka_error
+consumer/write_error: kafka_error kafka
 consumer/error: fault kafka_error consumer/budget consumer/write_error consumer/topic_partition
 consumer/raw:
 consumer/record: consumer/topic_partition consumer/raw

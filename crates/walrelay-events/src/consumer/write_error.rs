@@ -10,6 +10,7 @@
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::error::RDKafkaErrorCode as Kafka;
 
+use crate::kafka;
 use crate::kafka_error::KafkaError;
 
 /// What a batch and a record need besides key, value and headers, at most.
@@ -129,8 +130,7 @@ impl TooLarge {
 
 /// Returns whether a record was refused for its size.
 pub(super) fn is_about_size(error: &ClientError) -> bool {
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(Kafka::MessageSizeTooLarge | Kafka::InvalidMessageSize | Kafka::MessageBatchTooLarge))
+    error.rdkafka_error_code().is_some_and(kafka::is_about_size)
 }
 
 /// Returns whether a record was refused because of its compression.
