@@ -45,20 +45,8 @@ const DEFAULTS: [(&str, &str); 3] = [
 /// Returns librdkafka's properties, or the option that is invalid.
 pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
     check(config)?;
-    let mut client = ClientConfig::new();
-    for (name, value) in DEFAULTS {
-        client.set(name, value);
-    }
-    for (name, value) in &config.properties {
-        client.set(name, value);
-    }
-    client
-        .set("bootstrap.servers", &config.brokers)
-        .set("group.id", &config.group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("statistics.interval.ms", "5000");
+    let mut client = client_of(config, DEFAULTS, |_| true);
+    client.set("auto.offset.reset", "error").set("statistics.interval.ms", "5000");
     if config.token_provider.is_some() {
         client.set("sasl.mechanisms", "OAUTHBEARER");
     }
@@ -66,14 +54,33 @@ pub(super) fn properties(config: &Config) -> Result<ClientConfig, Error> {
         GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
         GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
     };
-    client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
 }
 
 /// Returns the properties of a client that reads partitions of the group and is not a member of it.
 pub(super) fn detached(config: &Config) -> ClientConfig {
-    let mut client = ClientConfig::new();
     let is_kept = |name: &str| kafka::is_connection_property(name) || name == "isolation.level";
+    let mut client = client_of(config, [], is_kept);
+    client
+        // A truncated log is read from where it was truncated to.
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10")
+        .set("statistics.interval.ms", "100");
+    client
+}
+
+/// Returns what every client of the group has: defaults, those properties of the application that it keeps, and no
+/// commits of its own.
+fn client_of<const N: usize>(
+    config: &Config,
+    defaults: [(&str, &str); N],
+    is_kept: impl Fn(&str) -> bool,
+) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    for (name, value) in defaults {
+        client.set(name, value);
+    }
     for (name, value) in config.properties.iter().filter(|(name, _)| is_kept(name)) {
         client.set(name, value);
     }
@@ -81,12 +88,7 @@ pub(super) fn detached(config: &Config) -> ClientConfig {
         .set("bootstrap.servers", &config.brokers)
         .set("group.id", &config.group)
         .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // A truncated log is read from where it was truncated to.
-        .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "10")
-        .set("statistics.interval.ms", "100");
+        .set("enable.auto.offset.store", "false");
     client.set_log_level(RDKafkaLogLevel::Info);
     client
 }
