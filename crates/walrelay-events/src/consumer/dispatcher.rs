@@ -263,7 +263,8 @@ impl Dispatcher {
 
     /// Reports what is in flight and buffered.
     pub(super) fn report_load(&mut self, now: Instant) {
-        self.control.set_uncommitted(self.lanes.uncommitted());
+        let uncommitted = self.lanes.uncommitted().into_iter();
+        self.control.set_uncommitted(uncommitted.map(|(partition, position)| (partition, position.offset)).collect());
         let oldest = self.lanes.oldest_running();
         self.health.oldest_handler(oldest, now);
         self.observe(&Observed::Load {

@@ -49,24 +49,17 @@ impl Deadlines {
 /// Commits what is not committed yet, leaves the group and closes the client.
 pub(super) fn leave(consumer: BaseConsumer<GroupContext>, deadlines: Deadlines) -> Result<(), Error> {
     let context = Arc::clone(consumer.context());
-    let (mut uncommitted, beginnings, is_lost) = {
+    let (positions, beginnings) = {
         let mut dispatcher = context.dispatcher();
         positions::note_polled(&consumer, &mut dispatcher.lanes);
-        (dispatcher.lanes.uncommitted(), dispatcher.beginnings.clone(), consumer.assignment_lost())
+        // Of a lost assignment, other members own the partitions already, and their positions.
+        let positions = if consumer.assignment_lost() { Vec::new() } else { dispatcher.lanes.uncommitted() };
+        (positions, dispatcher.beginnings.clone())
     };
-    if is_lost {
-        // Other members own the partitions already, and their positions.
-        uncommitted.clear();
-    }
-    let positions = {
-        let dispatcher = context.dispatcher();
-        let position = |(it, _): &(TopicPartition, i64)| Some((it.clone(), dispatcher.lanes.position(it)?));
-        uncommitted.iter().filter_map(position).collect::<Vec<_>>()
-    };
+    let mut uncommitted = Vec::new();
     if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit) {
+        uncommitted.extend(positions.into_iter().map(|(partition, position)| (partition, position.offset)));
         tracing::warn!(error = %error, ?uncommitted, "last commit failed");
-    } else {
-        uncommitted.clear();
     }
     let (running, is_down, failure) = {
         let mut dispatcher = context.dispatcher();

@@ -318,10 +318,10 @@ impl<R> Lanes<R> {
     }
 
     /// Returns the positions that are not known to be committed.
-    pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, i64)> {
+    pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Position)> {
         let unconfirmed = self.slots.iter().flatten().filter_map(|buffer| {
-            let position = buffer.prefix.position()?.offset;
-            (buffer.confirmed != Some(position)).then(|| (buffer.partition.clone(), position))
+            let position = buffer.prefix.position()?;
+            (buffer.confirmed != Some(position.offset)).then(|| (buffer.partition.clone(), position))
         });
         unconfirmed.collect()
     }
