@@ -23,6 +23,7 @@ use walrelay_events::consumer::Outcome;
 use super::stage::Log;
 use super::stage::Member;
 use super::stage::Topic;
+use super::stage::cut_off;
 use super::stage::wait_until;
 use crate::support::kafka::Kafka;
 
@@ -87,18 +88,7 @@ fn a_cluster_whose_answers_name_no_broker_for_a_while_is_found_again() {
 
 #[test]
 fn an_outage_of_kafka_is_reported_once_and_a_stop_in_the_middle_of_one_ends() {
-    let mut kafka = Kafka::start(1);
-    let topic = Topic::create_on(&kafka, "outage", 1, &[]);
-    topic.changes(10, 1);
-    let mut config = Config::new(&kafka.bootstrap(), "g", &["outage"]);
-    config.shutdown_timeout = Duration::from_secs(1);
-    // The last commit is the only one.
-    config.commit_interval = Duration::from_secs(3_600);
-    let log = Log::default();
-    let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
-    log.wait_for("ack", 10);
-    kafka.kill(0);
-    log.wait_for("all brokers down", 1);
+    let (mut kafka, topic, log, member) = cut_off("outage", Duration::from_secs(1));
     kafka.resume(0);
     log.wait_for("brokers up", 1);
     topic.changes(10, 1);

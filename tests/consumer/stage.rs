@@ -29,6 +29,7 @@ use uuid::Uuid;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Control;
+use walrelay_events::consumer::Delivery;
 use walrelay_events::consumer::Error;
 use walrelay_events::consumer::Handler;
 use walrelay_events::consumer::Observed;
@@ -299,6 +300,23 @@ impl Member {
         let running = self.running.take().unwrap();
         self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, running).await }).expect("it does not end").unwrap()
     }
+}
+
+/// A member that has handled ten records of a topic and committed none, and has lost its only broker.
+pub fn cut_off(name: &str, shutdown_timeout: Duration) -> (Kafka, Topic, Log, Member) {
+    let mut kafka = Kafka::start(1);
+    let topic = Topic::create_on(&kafka, name, 1, &[]);
+    topic.changes(10, 1);
+    let mut config = Config::new(&kafka.bootstrap(), "g", &[name]);
+    config.shutdown_timeout = shutdown_timeout;
+    // The last commit is the only one.
+    config.commit_interval = Duration::from_secs(3_600);
+    let log = Log::default();
+    let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
+    log.wait_for("ack", 10);
+    kafka.kill(0);
+    log.wait_for("all brokers down", 1);
+    (kafka, topic, log, member)
 }
 
 /// A runtime whose threads log to this subscriber.

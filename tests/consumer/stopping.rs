@@ -11,6 +11,7 @@ use walrelay_events::consumer::Error;
 use super::stage::Log;
 use super::stage::Member;
 use super::stage::Topic;
+use super::stage::cut_off;
 use crate::support::kafka::Kafka;
 use crate::support::kafka::free_port;
 
@@ -43,17 +44,7 @@ fn a_consumer_with_nothing_to_commit_stops_at_once_while_kafka_is_down() {
 
 #[test]
 fn a_stop_while_kafka_is_down_keeps_to_the_shutdown_timeout_and_says_what_is_not_committed() {
-    let mut kafka = Kafka::start(1);
-    Topic::create_on(&kafka, "busy", 1, &[]).changes(10, 1);
-    let mut config = Config::new(&kafka.bootstrap(), "g", &["busy"]);
-    config.shutdown_timeout = Duration::from_secs(4);
-    // The last commit is the only one.
-    config.commit_interval = Duration::from_secs(3_600);
-    let log = Log::default();
-    let member = Member::start_observed(config, |_: Delivery| async {}, log.clone());
-    log.wait_for("ack", 10);
-    kafka.kill(0);
-    log.wait_for("all brokers down", 1);
+    let (_kafka, _topic, _log, member) = cut_off("busy", Duration::from_secs(4));
     let (ended, took) = stopped(member);
     let Err(Error::ShutdownTimeout { running: 0, uncommitted }) = &ended else { panic!("{ended:?}") };
     let uncommitted: Vec<_> = uncommitted.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect();
