@@ -65,7 +65,8 @@ pub fn probe(settings: &Settings, timeout: Duration) -> Result<Cluster, Error> {
             return Ok(Cluster { id: producer.client().fetch_cluster_id(INTERVAL), brokers });
         }
     }
-    if let Some(reason) = tokens.and_then(|tokens| tokens.failure()) {
+    if let Some(tokens) = tokens.filter(Tokens::are_late) {
+        let reason = tokens.failure().unwrap_or_else(|| "it came too late for the client".to_owned());
         return Err(Error::Token { reason });
     }
     let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();

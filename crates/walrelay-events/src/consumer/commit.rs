@@ -27,6 +27,8 @@ use crate::consumer::topic_partition::TopicPartition;
 
 /// The pause between two attempts.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// How long an attempt waits for its answer. Between two, callbacks are served.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Commits without waiting for the result, with where the group began as metadata.
 pub(super) fn send<C: ConsumerContext>(
@@ -47,25 +49,28 @@ pub(super) fn send<C: ConsumerContext>(
 }
 
 /// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances
-/// refuses commits for a while.
+/// refuses commits for a while. Calls `serve` between attempts.
 pub(super) fn confirm<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     positions: &[(TopicPartition, Position)],
     beginnings: &Beginnings,
     deadline: Instant,
+    serve: impl Fn(),
 ) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
     loop {
         let sent = send(consumer, positions, beginnings);
-        let committed = sent.and_then(|()| are_committed(consumer, positions, deadline));
+        let answered_by = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
+        let committed = sent.and_then(|()| are_committed(consumer, positions, answered_by));
         if committed == Ok(true) {
             return Ok(());
         }
         if Instant::now() >= deadline {
             return committed.and(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)));
         }
+        serve();
         thread::sleep(BACKOFF);
     }
 }

@@ -24,6 +24,9 @@ use crate::consumer::topic_partition::TopicPartition;
 /// What closing the client gets of the shutdown timeout at least, if that is long enough.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many callbacks or records are served between two attempts of the last commit.
+const MAX_SERVED: usize = 512;
+
 /// The shares of a shutdown timeout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Deadlines {
@@ -57,7 +60,9 @@ pub(super) fn leave(consumer: BaseConsumer<GroupContext>, deadlines: Deadlines) 
         (positions, dispatcher.beginnings.clone())
     };
     let mut uncommitted = Vec::new();
-    if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit) {
+    // A client whose token expires asks for the next one in a poll. Records that a poll returns are not handled.
+    let serve = || (0..MAX_SERVED).for_each(|_| drop(consumer.poll(Duration::ZERO)));
+    if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit, serve) {
         uncommitted.extend(positions.into_iter().map(|(partition, position)| (partition, position.offset)));
         tracing::warn!(error = %error, ?uncommitted, "last commit failed");
     }

@@ -188,7 +188,7 @@ fn request_starts<C: ConsumerContext>(
         starts.push((partition, start));
     }
     let deadline = deadline.min(Instant::now() + COMMIT_TIMEOUT);
-    if let Err(error) = commit::confirm(consumer, &uncommitted, beginnings, deadline) {
+    if let Err(error) = commit::confirm(consumer, &uncommitted, beginnings, deadline, || ()) {
         // The group rebalances again. The start is committed like any other position.
         tracing::debug!(error = %error, "start offset not committed yet");
     }

@@ -210,11 +210,13 @@ impl ClientContext for GroupContext {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.wakeup.wake();
         // While brokers are down, librdkafka logs several times a second. What matters of it comes as an error, too.
         tracing::debug!(?level, facility, text, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.wakeup.wake();
         if let Some(code) = error.rdkafka_error_code().filter(|_| !self.is_ending()) {
             self.dispatcher().health.client_error(code, reason, Instant::now());
         }
@@ -255,7 +257,8 @@ fn finish(
     let position = |partition: &TopicPartition| Some((partition.clone(), dispatcher.lanes.position(partition)?));
     let positions: Vec<_> = partitions.iter().filter_map(position).collect();
     let deadline = deadline.max(Instant::now() + COMMIT_TIMEOUT);
-    if let Err(error) = commit::confirm(consumer, &positions, &dispatcher.beginnings, deadline) {
+    // Callbacks are served by a poll, and this is one.
+    if let Err(error) = commit::confirm(consumer, &positions, &dispatcher.beginnings, deadline, || ()) {
         tracing::warn!(error = %error, "last commit failed");
     }
 }

@@ -27,6 +27,10 @@ use crate::oauth::TokenProvider;
 /// The backoff between two attempts. It doubles.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The part of its lifetime after which librdkafka asks for the token that replaces it.
+const REFRESHED_AT: f64 = 0.8;
+/// The part of its lifetime after which the token that replaces it is fetched.
+const FETCHED_AT: f64 = 0.75;
 /// How long librdkafka waits for the first token.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// How long after a late token the consequences of the expired one can be seen.
@@ -50,9 +54,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     token: Option<Token>,
+    /// When librdkafka asks for the next token.
+    renewed_by: Option<SystemTime>,
     /// Why the last attempt failed.
     error: Option<String>,
-    /// When a token came after the one before had expired.
+    /// When a token came that librdkafka had asked for in vain.
     late_at: Option<Instant>,
     has_ended: bool,
 }
@@ -94,14 +100,14 @@ impl Tokens {
         self.valid(Duration::ZERO).err()
     }
 
-    /// Returns whether a failed authentication can be the consequence of an expired token: there is no valid one, or
-    /// the next one came late and not long ago.
+    /// Returns whether a failed authentication can be the consequence of a late token: the next one is overdue, or it
+    /// came late and not long ago. The token before need not be expired: librdkafka authenticates again with it shortly
+    /// before its end, and brokers refuse to be asked twice within a second.
     #[must_use]
     pub fn are_late(&self) -> bool {
         let Owner(shared) = &*self.0;
         let state = shared.lock();
-        let is_recent = state.late_at.is_some_and(|at| at.elapsed() < LATE);
-        is_recent || !state.token.as_ref().is_some_and(is_valid)
+        state.is_overdue() || state.late_at.is_some_and(|at| at.elapsed() < LATE)
     }
 
     /// Returns the token in the form of librdkafka's client. Waits a few seconds for it.
@@ -143,6 +149,21 @@ impl Drop for Owner {
     }
 }
 
+impl State {
+    /// Returns whether there should be another token by now.
+    fn is_overdue(&self) -> bool {
+        self.renewed_by.is_none_or(|by| by <= SystemTime::now())
+    }
+
+    fn set(&mut self, token: Token, lifetime: Duration) {
+        if self.token.is_some() && self.is_overdue() {
+            self.late_at = Some(Instant::now());
+        }
+        self.renewed_by = SystemTime::now().checked_add(lifetime.mul_f64(REFRESHED_AT));
+        (self.token, self.error) = (Some(token), None);
+    }
+}
+
 impl Shared {
     fn keep(&self, fetch: &dyn Fn() -> Result<Token, String>) {
         let mut backoff = MIN_BACKOFF;
@@ -154,12 +175,8 @@ impl Shared {
                 Ok(token) => {
                     backoff = MIN_BACKOFF;
                     let lifetime = token.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
-                    let mut state = self.lock();
-                    if state.token.as_ref().is_some_and(|before| !is_valid(before)) {
-                        state.late_at = Some(Instant::now());
-                    }
-                    (state.token, state.error) = (Some(token), None);
-                    lifetime.mul_f64(0.75).max(MIN_BACKOFF)
+                    self.lock().set(token, lifetime);
+                    lifetime.mul_f64(FETCHED_AT).max(MIN_BACKOFF)
                 }
                 Err(error) => {
                     tracing::warn!(error, "cannot fetch a Kafka token; retrying");
@@ -209,6 +226,22 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
         }
         assert!(fetched.load(Relaxed) >= 3);
+    }
+
+    #[test]
+    fn a_token_is_late_before_the_one_before_expires_and_for_a_while_after_it_came() {
+        let mut state = State::default();
+        assert!(state.is_overdue());
+        let token = |seconds| Token::new("t", SystemTime::now() + Duration::from_secs(seconds));
+        state.set(token(60), Duration::from_secs(60));
+        assert!(!state.is_overdue() && state.late_at.is_none(), "the first one is not late: {state:?}");
+        state.set(token(60), Duration::from_secs(60));
+        assert!(state.late_at.is_none(), "{state:?}");
+        // Four fifths of its lifetime are over.
+        state.renewed_by = Some(SystemTime::now());
+        assert!(state.is_overdue() && state.token.as_ref().is_some_and(is_valid), "{state:?}");
+        state.set(token(60), Duration::from_secs(60));
+        assert!(!state.is_overdue() && state.late_at.is_some(), "{state:?}");
     }
 
     #[test]
