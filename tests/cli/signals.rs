@@ -53,7 +53,7 @@ fn other_signals_are_ignored_and_sighup_of_a_terminal_drains() {
     for name in ["HUP", "USR1", "USR2"] {
         program.signal(name);
         let logged = format!("\"signal\":\"SIG{name}\"");
-        program.await_that(&format!("a line about SIG{name}"), |program| program.log().contains(&logged));
+        program.await_log(&logged);
     }
     assert_eq!(program.get("/readyz").unwrap().0, 200);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());

@@ -81,10 +81,10 @@ fn sigterm_and_sigint_stop_a_consumer_in_order() {
         let topic = Topic::create(&format!("signal-{signal}"), 1);
         topic.changes(20, 5);
         // The last commit is the only one.
-        let member = Process::start(&topic, "g", &effects.postgres.url(), &["commit_ms=3600000"]);
+        let member = Process::start(&topic, &topic.name, &effects.postgres.url(), &["commit_ms=3600000"]);
         effects.wait_for(20, Duration::from_secs(60));
         member.signal(signal);
         member.wait();
-        assert_eq!(topic.committed("g"), [20], "after SIG{signal}");
+        assert_eq!(topic.committed(&topic.name), [20], "after SIG{signal}");
     }
 }

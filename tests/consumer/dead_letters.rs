@@ -54,13 +54,13 @@ fn i8_a_poison_record_is_retried_then_dead_lettered_whole_and_then_done() {
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("i8");
     config.retry.max_attempts = 3;
     let router = Router::new()
         .on("Odd", |_: Delivery| async { Outcome::retry("cannot be") })
         .on("Changed", |_: Delivery| async { Outcome::Ack });
     let member = Member::start_observed(config, router, log.clone());
-    wait_until("both", || topic.committed("g") == [2]);
+    wait_until("both", || topic.committed("i8") == [2]);
     member.stop().unwrap();
     let expected = [
         "retry i8[0]@0",
@@ -84,7 +84,7 @@ fn i8_a_poison_record_is_retried_then_dead_lettered_whole_and_then_done() {
     assert_eq!(own, [text("event_id", id), text("event_type", "Odd"), text("x", "1"), text("x", "")]);
     let provenance = ["dlq_topic", "dlq_partition", "dlq_offset", "dlq_group", "dlq_reason", "dlq_attempts"];
     let provenance = provenance.map(|name| dead_letter.header(name).unwrap());
-    assert_eq!(provenance, ["i8", "0", "0", "g", "after 3 attempts: cannot be", "3"]);
+    assert_eq!(provenance, ["i8", "0", "0", "i8", "after 3 attempts: cannot be", "3"]);
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn i8_a_dead_letter_record_may_be_as_large_as_the_topic_allows() {
     let topic = Topic::create_with("i8large", 1, &[("max.message.bytes", "4000000")]);
     topic.write(Some("k"), Some(&vec![b'x'; 2_000_000]), &[]);
     topic.flush();
-    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("too much") });
-    wait_until("it", || topic.committed("g") == [1]);
+    let member = Member::start(topic.config("i8large"), |_: Delivery| async { Outcome::dead_letter("too much") });
+    wait_until("it", || topic.committed("i8large") == [1]);
     member.stop().unwrap();
     assert_eq!(dead_letters(&topic)[0].value.as_ref().map(Vec::len), Some(2_000_000));
 }
@@ -106,8 +106,8 @@ fn i8_a_record_that_came_in_compressed_is_dead_lettered_whole() {
     let compressed = topic.compressed();
     compressed.write(Some("k"), Some(&value), &headers);
     compressed.flush();
-    let member = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("never") });
-    wait_until("it", || topic.committed("g") == [1]);
+    let member = Member::start(topic.config("i8zstd"), |_: Delivery| async { Outcome::dead_letter("never") });
+    wait_until("it", || topic.committed("i8zstd") == [1]);
     member.stop().unwrap();
     let dead_letter = &dead_letters(&topic)[0];
     assert!(dead_letter.value.as_deref() == Some(&value), "byte for byte");
@@ -128,11 +128,11 @@ fn i8_near_the_limit_a_dead_letter_record_loses_its_reason_and_then_all_but_its_
     topic.flush();
     let reason: String = noise(4_000).into_iter().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
     let reason = reason.repeat(3);
-    let member = Member::start(topic.config("g"), move |_: Delivery| {
+    let member = Member::start(topic.config(&topic.name), move |_: Delivery| {
         let outcome = Outcome::dead_letter(reason.clone());
         async { outcome }
     });
-    wait_until("both", || topic.committed("g") == [2]);
+    wait_until("both", || topic.committed(&topic.name) == [2]);
     member.stop().unwrap();
     // Each needs several attempts: the second can be written first.
     let mut dead_letters = dead_letters(&topic);
@@ -140,7 +140,7 @@ fn i8_near_the_limit_a_dead_letter_record_loses_its_reason_and_then_all_but_its_
     for (dead_letter, value) in dead_letters.iter().zip(&values) {
         assert!(dead_letter.value.as_ref() == Some(value), "byte for byte");
         let origin = ["dlq_topic", "dlq_partition", "dlq_group"].map(|name| dead_letter.header(name));
-        assert_eq!(origin, [Some("i8tight"), Some("0"), Some("g")]);
+        assert_eq!(origin, [Some("i8tight"), Some("0"), Some("i8tight")]);
     }
     let shortened = |place: usize| dead_letters[place].header("dlq_reason").map(str::len);
     assert_eq!((shortened(0), shortened(1)), (Some(128), None));
@@ -157,16 +157,16 @@ fn i8_a_record_that_is_too_large_for_the_dead_letter_topic_stops_the_consumer_an
     topic.write(Some("k"), Some(&value), &[]);
     topic.flush();
     let never = |_: Delivery| async { Outcome::dead_letter("never") };
-    let ended = Member::start(topic.config("g"), never).join();
+    let ended = Member::start(topic.config(&topic.name), never).join();
     let Err(error @ Error::DeadLetterRefused { .. }) = ended else { panic!("{ended:?}") };
     let (text, next) = (chain(&error), error.help().unwrap());
     for part in ["i8huge[0]@0", "a value of 3000000 bytes", "topic i8huge.dlq", "max.message.bytes is 1048588"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    assert!(topic.committed("g")[0] <= 0, "its offset is not committed");
+    assert!(topic.committed(&topic.name)[0] <= 0, "its offset is not committed");
     kafka.configure(&printed(&next, "kafka-configs.sh"));
-    let member = Member::start(topic.config("g"), never);
-    wait_until("it", || topic.committed("g") == [1]);
+    let member = Member::start(topic.config(&topic.name), never);
+    wait_until("it", || topic.committed(&topic.name) == [1]);
     member.stop().unwrap();
     assert!(dead_letters(&topic)[0].value.as_ref() == Some(&value), "byte for byte");
 }
@@ -179,12 +179,12 @@ fn i9_a_record_that_the_dead_letter_topic_refuses_for_good_stops_the_consumer() 
     let topic = Topic::on(kafka, "i9compact", 1);
     topic.write(None, Some(b"no key"), &[]);
     topic.flush();
-    let ended = Member::start(topic.config("g"), |_: Delivery| async { Outcome::dead_letter("never") }).join();
+    let ended = Member::start(topic.config(&topic.name), |_: Delivery| async { Outcome::dead_letter("never") }).join();
     let Err(error @ Error::DeadLetterRefused { .. }) = ended else { panic!("{ended:?}") };
     let text = chain(&error);
     assert!(text.contains("i9compact[0]@0") && text.contains("topic i9compact.dlq refuses"), "{text}");
     assert!(error.help().is_some_and(|next| next.contains("compacted")), "{error:?}");
-    assert!(topic.committed("g")[0] <= 0, "its offset is not committed");
+    assert!(topic.committed(&topic.name)[0] <= 0, "its offset is not committed");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn i9_a_dead_letter_topic_that_the_consumer_itself_consumes_is_refused() {
     topic.change(Uuid::now_v7(), "k", 1);
     topic.flush();
     for name in ["{topic}", "i9loop"] {
-        let mut config = topic.config("g");
+        let mut config = topic.config("i9loop");
         config.dead_letters.topic = name.to_owned();
         let ended = Member::start(config, |_: Delivery| async { Outcome::dead_letter("never") }).join();
         assert!(matches!(&ended, Err(Error::Option(text)) if text.contains("topic i9loop would be")), "{ended:?}");
@@ -205,7 +205,7 @@ fn i9_a_dead_letter_topic_that_the_consumer_itself_consumes_is_refused() {
 fn i9_a_stop_names_the_dead_letter_write_that_is_pending() {
     let topic = Topic::create("i9pending", 1);
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("i9pending");
     config.shutdown_timeout = Duration::from_millis(200);
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let member = Member::start_observed(config, |_: Delivery| async { Outcome::dead_letter("never") }, log.clone());
@@ -227,7 +227,7 @@ fn i9_a_stop_names_the_dead_letter_write_that_is_pending() {
 #[test]
 fn i9_without_its_dead_letter_topic_a_consumer_does_not_start() {
     Kafka::shared().create_topic("i9-alone", 1);
-    let config = walrelay_events::consumer::Config::new(&Kafka::shared().bootstrap(), "g", &["i9-alone"]);
+    let config = walrelay_events::consumer::Config::new(&Kafka::shared().bootstrap(), "i9-alone", &["i9-alone"]);
     let ended = Member::start(config, |_: Delivery| async { Outcome::Ack }).join();
     assert!(matches!(&ended, Err(Error::TopicsMissing { topics }) if topics == &["i9-alone.dlq"]), "{ended:?}");
 }
@@ -237,7 +237,7 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
     let topic = Topic::create("i9", 1);
     let log = Log::default();
     let reject = |_: Delivery| async { Outcome::dead_letter("never") };
-    let mut config = topic.config("g");
+    let mut config = topic.config("i9");
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     // Until the assignment many may be written.
     config.dead_letters.budget.max_consecutive = 10_000;
@@ -253,14 +253,14 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
     // All of them, so that what comes into the next topic is known.
     log.wait_for("dead-lettered", usize::try_from(written).unwrap());
     Kafka::shared().delete_topic("i9.dlq");
-    let (before, end) = (topic.committed("g"), log.count("dead-lettered"));
+    let (before, end) = (topic.committed("i9"), log.count("dead-lettered"));
     topic.change(Uuid::now_v7(), "k", 2);
     topic.flush();
     log.wait_for("dead-letter failed", 1);
-    assert!(topic.committed("g")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
+    assert!(topic.committed("i9")[0] <= before[0].max(i64::try_from(end).unwrap()), "it is not passed");
     Kafka::shared().create_topic("i9.dlq", 1);
     log.wait_for("dead-lettered", end + 1);
-    wait_until("every offset", || topic.committed("g") == [written + 1]);
+    wait_until("every offset", || topic.committed("i9") == [written + 1]);
     member.stop().unwrap();
     assert_eq!(dead_letters(&topic).len(), 1);
 }
@@ -269,7 +269,7 @@ fn i9_while_the_dead_letter_topic_is_missing_the_partition_waits_and_then_contin
 fn i9_a_dead_letter_topic_that_is_missing_does_not_stop_other_keys() {
     let topic = Topic::create("i9others", 1);
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("i9others");
     config.max_concurrency = 1;
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let handle = |delivery: Delivery| {
@@ -287,9 +287,9 @@ fn i9_a_dead_letter_topic_that_is_missing_does_not_stop_other_keys() {
     topic.change(Uuid::now_v7(), "good", 1);
     topic.flush();
     log.wait_for("ack i9others[0]@2", 1);
-    assert_eq!(topic.committed("g"), [1], "nothing after the record that waits is committed");
+    assert_eq!(topic.committed("i9others"), [1], "nothing after the record that waits is committed");
     Kafka::shared().create_topic("i9others.dlq", 1);
-    wait_until("every offset", || topic.committed("g") == [3]);
+    wait_until("every offset", || topic.committed("i9others") == [3]);
     member.stop().unwrap();
     assert_eq!(dead_letters(&topic).len(), 1);
 }
@@ -303,12 +303,12 @@ fn i10_a_dead_letter_record_whose_offset_was_not_committed_is_written_twice_with
     for times in 1..=2 {
         let log = Log::default();
         let reject = |_: Delivery| async { Outcome::dead_letter("never") };
-        let member = Member::start_observed(topic.config("g"), reject, log.clone());
+        let member = Member::start_observed(topic.config("i10"), reject, log.clone());
         log.wait_for("dead-lettered", 1);
         member.stop().unwrap();
         assert_eq!(dead_letters(&topic).len(), times);
         // As if the commit had never reached the broker.
-        topic.commit("g", 0);
+        topic.commit("i10", 0);
     }
     let ids: Vec<String> = dead_letters(&topic).iter().map(reader::Record::event_id).collect();
     assert_eq!(ids, [id.to_string(), id.to_string()]);
@@ -349,8 +349,8 @@ fn i16_tombstones_unknown_types_and_invalid_records_are_handled_or_dead_lettered
         });
         async {}
     };
-    let member = Member::start_observed(topic.config("g"), typed(handle).handle_unknown(), log);
-    wait_until("all of them", || topic.committed("g") == [9]);
+    let member = Member::start_observed(topic.config("i16"), typed(handle).handle_unknown(), log);
+    wait_until("all of them", || topic.committed("i16") == [9]);
     member.stop().unwrap();
     assert_eq!(seen.lines(), ["tombstone", "unknown Renamed", "Changed { key: \"k\", version: 1 }"]);
     let dead_letters = dead_letters(&topic);
@@ -382,8 +382,8 @@ fn i16_a_header_name_that_is_not_utf8_hides_no_other_header_and_is_dead_lettered
             Outcome::dead_letter("as a test")
         })
         .on("Changed", |_: Delivery| async { Outcome::Ack });
-    let member = Member::start_observed(topic.config("g"), router, log.clone());
-    wait_until("both", || topic.committed("g") == [2]);
+    let member = Member::start_observed(topic.config("i16names"), router, log.clone());
+    wait_until("both", || topic.committed("i16names") == [2]);
     member.stop().unwrap();
     assert_eq!((log.count("dead_letter i16names[0]@0"), log.count("ack i16names[0]@1")), (1, 1), "{:?}", log.lines());
     let properties = [("bootstrap.servers".to_owned(), Kafka::shared().bootstrap())].into();
@@ -404,27 +404,27 @@ fn i16_a_header_name_that_is_not_utf8_hides_no_other_header_and_is_dead_lettered
 fn the_dead_letter_budget_stops_the_consumer() {
     let topic = Topic::create("budget", 1);
     topic.changes(100, 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("budget");
     config.dead_letters.budget.max_consecutive = 7;
     config.dead_letters.budget.max_per_thousand = 1_000;
     let ended = Member::start(config, |_: Delivery| async { Outcome::dead_letter("a bad deploy") }).join();
     let Err(Error::DeadLetterBudgetExceeded { record, reason, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!((record.as_str(), reason.as_str()), ("budget[0]@7", "a bad deploy"));
-    assert_eq!((dead_letters(&topic).len(), topic.committed("g")), (7, vec![7]));
+    assert_eq!((dead_letters(&topic).len(), topic.committed("budget")), (7, vec![7]));
 }
 
 #[test]
 fn a_handler_that_panics_has_failed_like_any_other() {
     let topic = Topic::create("panics", 1);
     topic.changes(3, 3);
-    let mut config = topic.config("g");
+    let mut config = topic.config("panics");
     config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(delivery.record.offset() != 1, "a bug in the handler");
     };
     let member = Member::start(config, handle);
-    wait_until("all of them", || topic.committed("g") == [3]);
+    wait_until("all of them", || topic.committed("panics") == [3]);
     member.stop().unwrap();
     assert_eq!(dead_letters(&topic).len(), 1);
 }

@@ -44,7 +44,7 @@ fn well(ended: Ended) -> (String, String) {
 
 /// Rejects the changes of these keys until a stop.
 fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
-    let member = Member::start(topic.config("g"), move |delivery: Delivery| async move {
+    let member = Member::start(topic.config(&topic.name), move |delivery: Delivery| async move {
         match delivery.record.key() {
             Some(key) if keys.iter().any(|wanted| wanted.as_bytes() == key) => {
                 Outcome::dead_letter("no such\x1b[31m street")
@@ -52,7 +52,7 @@ fn reject(topic: &Topic, records: i64, keys: &'static [&'static str]) {
             Some(_) | None => Outcome::Ack,
         }
     });
-    wait_until("all", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == records);
+    wait_until("all", || topic.committed(&topic.name).iter().filter(|offset| **offset > 0).sum::<i64>() == records);
     member.stop().unwrap();
 }
 
@@ -78,7 +78,7 @@ fn dead_letter_records_are_listed_shown_and_redriven_once_byte_for_byte() {
     assert_eq!(rest, format!("{id}  Odd  key a from dlq[0]@0: no such\\u{{1b}}[31m street"));
     assert!(notes.contains("2 dead-letter records in dlq.dlq"), "{notes}");
     let (out, _) = well(program.verb(&["dlq", "list", "dlq.dlq", "--limit", "1", "-o", "json"]));
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["from"]["group"], "g");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["from"]["group"], "dlq");
 
     let (out, _) = well(program.verb(&["dlq", "show", "dlq.dlq", "--id", &text, "-o", "json"]));
     let shown: Value = serde_json::from_str(&out).unwrap();
@@ -123,7 +123,7 @@ fn a_redriven_record_that_is_dead_lettered_again_can_be_redriven_again() {
     well(program.verb(&["dlq", "redrive", "dlqagain.dlq"]));
     let log = Log::default();
     let done = log.clone();
-    let member = Member::start(topic.config("g"), move |delivery: Delivery| {
+    let member = Member::start(topic.config("dlqagain"), move |delivery: Delivery| {
         let done = done.clone();
         async move { done.note(delivery.record.header("redriven_from").unwrap_or("-")) }
     });
@@ -138,7 +138,7 @@ fn i10_a_record_that_was_dead_lettered_twice_is_redriven_once() {
     topic.flush();
     for _ in 0..2 {
         // As if the commit had never reached the broker.
-        topic.commit("g", 0);
+        topic.commit("dlqtwice", 0);
         reject(&topic, 1, &["a"]);
     }
     let program = program();
@@ -178,7 +178,7 @@ fn write_dead_letter(written: &Topic, origin: &str, offset: i64, key: &str, valu
         ("dlq_topic", Some(origin.as_bytes())),
         ("dlq_partition", Some(b"0")),
         ("dlq_offset", Some(offset.as_bytes())),
-        ("dlq_group", Some(b"g")),
+        ("dlq_group", Some(b"dlqtwice")),
         ("dlq_reason", Some(b"no such street")),
     ];
     written.write(Some(key), Some(value), &headers);
@@ -199,8 +199,8 @@ fn a_second_rejection_of_an_event_whose_first_dead_letter_was_redriven_is_redriv
     reject(&topic, 1, &["a"]);
     well(program.verb(&["dlq", "redrive", "dlqsecond.dlq"]));
     // The group is reset to before the event, and rejects it once more.
-    topic.commit("g", 0);
-    reject_where(&topic, "g", 2, |delivery| delivery.record.offset() == 0);
+    topic.commit("dlqsecond", 0);
+    reject_where(&topic, "dlqsecond", 2, |delivery| delivery.record.offset() == 0);
     let (out, _) = well(program.verb(&["dlq", "list", "dlqsecond.dlq"]));
     assert_eq!((out.lines().count(), out.contains("(repeated)")), (1, false), "{out}");
     let (out, _) = well(program.verb(&["dlq", "redrive", "dlqsecond.dlq"]));

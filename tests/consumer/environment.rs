@@ -75,7 +75,7 @@ fn a_server_that_is_read_only_after_a_failover_is_no_attempt_and_no_dead_letter(
     let (topic, mut effects) = (Topic::create("readonly", 1), Effects::new());
     let standby = effects.postgres.start_standby(&[]).unwrap();
     topic.changes(20, 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("readonly");
     // A second attempt would be one too many.
     config.retry.max_attempts = 1;
     config.retry.max_backoff = Duration::from_millis(200);
@@ -170,7 +170,7 @@ fn is_refused(error: &(dyn StdError + 'static)) -> Option<ErrorClass> {
 fn a_record_with_nothing_but_transient_failures_is_dead_lettered_at_their_timeout() {
     let topic = Topic::create("impatient", 1);
     topic.changes(2, 2);
-    let mut config = topic.config("g");
+    let mut config = topic.config("impatient");
     config.retry.transient_timeout = Some(Duration::from_millis(500));
     let log = Log::default();
     let handle = |delivery: Delivery| async move {
@@ -178,7 +178,7 @@ fn a_record_with_nothing_but_transient_failures_is_dead_lettered_at_their_timeou
     };
     let member = Member::start_observed(config, handle, log.clone());
     log.wait_for("dead-lettered impatient[0]@0 transient failures for ", 1);
-    wait_until("both offsets", || topic.committed("g") == [2]);
+    wait_until("both offsets", || topic.committed("impatient") == [2]);
     member.stop().unwrap();
     assert!(log.count("transient impatient[0]@0") > 1, "{:?}", log.lines());
 }

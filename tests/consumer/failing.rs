@@ -33,16 +33,16 @@ fn dies_and_is_replaced(topic: &str, die: &str) {
     let (topic, effects) = (Topic::create(topic, 1), Effects::new());
     topic.changes(40, 4);
     let url = effects.postgres.url();
-    let mut first = Process::start(&topic, "g", &url, &[die, "commit_ms=600000", "sleep_ms=5"]);
+    let mut first = Process::start(&topic, &topic.name, &url, &[die, "commit_ms=600000", "sleep_ms=5"]);
     // Its standard input stays open, or it would leave in good order.
     let stdin = first.0.stdin.take();
     assert!(!first.0.wait().unwrap().success(), "it died");
     drop(stdin);
     let before = effects.count();
     assert!((1..40).contains(&before), "{before} effects before");
-    let second = Process::start(&topic, "g", &url, &[]);
+    let second = Process::start(&topic, &topic.name, &url, &[]);
     effects.wait_for(40, LIMIT);
-    wait_until("every offset", || topic.committed("g") == [40]);
+    wait_until("every offset", || topic.committed(&topic.name) == [40]);
     second.leave();
     effects.check(40);
 }
@@ -67,16 +67,16 @@ fn i5_a_zombie_that_commits_late_has_the_effect_and_its_successor_none() {
             "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND {state}"
         ))
     };
-    let zombie = Process::start(&topic, "g", &url, &["hold_ms=1500"]);
+    let zombie = Process::start(&topic, "i5", &url, &["hold_ms=1500"]);
     wait_until("a transaction past once", || {
         backends("state = 'idle in transaction' AND backend_xid IS NOT NULL") == "1"
     });
     zombie.signal("STOP");
-    let successor = Process::start(&topic, "g", &url, &[]);
+    let successor = Process::start(&topic, "i5", &url, &[]);
     // The group has given the zombie up, and its event is somebody else's.
     wait_until("the successor to wait in once", || backends("wait_event_type = 'Lock'") == "1");
     zombie.signal("CONT");
-    wait_until("its offset", || topic.committed("g") == [1]);
+    wait_until("its offset", || topic.committed("i5") == [1]);
     effects.check(1);
     assert_eq!(effects.sql.text("SELECT member FROM effects"), zombie.0.id().to_string());
     drop(zombie);
@@ -89,18 +89,18 @@ fn i5_a_zombie_that_comes_late_to_once_finds_the_effect_of_its_successor() {
     let (topic, effects) = (Topic::create("i5late", 1), Effects::new());
     topic.changes(1, 1);
     let url = effects.postgres.url();
-    let zombie = Process::start(&topic, "g", &url, &["sleep_ms=3000"]);
+    let zombie = Process::start(&topic, "i5late", &url, &["sleep_ms=3000"]);
     // Where the group begins is committed before anything is taken; then it sleeps before its transaction.
-    wait_until("its partition", || topic.committed("g") == [0]);
+    wait_until("its partition", || topic.committed("i5late") == [0]);
     zombie.signal("STOP");
-    let successor = Process::start(&topic, "g", &url, &[]);
-    wait_until("the offset of the successor", || topic.committed("g") == [1]);
+    let successor = Process::start(&topic, "i5late", &url, &[]);
+    wait_until("the offset of the successor", || topic.committed("i5late") == [1]);
     zombie.signal("CONT");
     // It ends in good order, and so with whatever it had begun.
     zombie.leave();
     effects.check(1);
     assert_eq!(effects.sql.text("SELECT member FROM effects"), successor.0.id().to_string());
-    assert_eq!(topic.committed("g"), [1]);
+    assert_eq!(topic.committed("i5late"), [1]);
     successor.leave();
 }
 
@@ -109,16 +109,16 @@ fn i6_an_offset_that_is_delivered_twice_takes_effect_once() {
     let (topic, effects) = (Topic::create("i6", 1), Effects::new());
     topic.changes(10, 2);
     let url = effects.postgres.url();
-    let first = Process::start(&topic, "g", &url, &[]);
+    let first = Process::start(&topic, "i6", &url, &[]);
     effects.wait_for(10, LIMIT);
     first.leave();
     // The group goes back: the same offsets come again.
-    topic.commit("g", 3);
+    topic.commit("i6", 3);
     topic.change(Uuid::now_v7(), "last", 1);
     topic.flush();
-    let second = Process::start(&topic, "g", &url, &[]);
+    let second = Process::start(&topic, "i6", &url, &[]);
     effects.wait_for(11, LIMIT);
-    wait_until("every offset", || topic.committed("g") == [11]);
+    wait_until("every offset", || topic.committed("i6") == [11]);
     second.leave();
     effects.check(11);
 }
@@ -132,10 +132,10 @@ fn i7_an_event_that_the_relay_publishes_again_takes_effect_once() {
         topic.change(*id, "k", i64::try_from(number).unwrap() + 1);
     }
     topic.flush();
-    let member = Process::start(&topic, "g", &effects.postgres.url(), &[]);
+    let member = Process::start(&topic, "i7", &effects.postgres.url(), &[]);
     effects.wait_for(20, LIMIT);
     // The repetitions are consumed all the same.
-    wait_until("every offset", || topic.committed("g").into_iter().max() == Some(32));
+    wait_until("every offset", || topic.committed("i7").into_iter().max() == Some(32));
     member.leave();
     effects.check(20);
 }
@@ -162,7 +162,7 @@ fn i14_a_serialization_failure_is_no_attempt_and_no_dead_letter() {
     topic.changes(200, 20);
     let url = effects.postgres.url();
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("i14");
     // A second attempt would be one too many: only transient failures may be retried.
     config.retry.max_attempts = 1;
     let clients = Arc::new(Mutex::new(Vec::new()));
@@ -198,7 +198,7 @@ fn a_database_that_is_down_is_no_attempt_and_no_dead_letter() {
     topic.changes(100, 10);
     let url = effects.postgres.url();
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("pgaway");
     config.retry.max_attempts = 1;
     config.retry.max_backoff = Duration::from_millis(200);
     let handle = move |received: Received<serde_json::Value>| {
@@ -257,7 +257,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
     let topic = Topic::create("bombs", 1);
     topic.changes(40, 40);
     let log = Log::default();
-    let mut config = topic.config("g");
+    let mut config = topic.config("bombs");
     config.retry.max_attempts = 2;
     let handle = |delivery: Delivery| {
         let bomb = Bomb(delivery.record.offset());
@@ -268,7 +268,7 @@ fn a_handler_that_panics_while_it_is_dropped_takes_nobody_with_it() {
         })
     };
     let member = Member::start_observed(config, handle, log.clone());
-    wait_until("all of them", || topic.committed("g") == [40]);
+    wait_until("all of them", || topic.committed("bombs") == [40]);
     member.stop().unwrap();
 }
 

@@ -91,14 +91,16 @@ fn disturbed(topic: &str, protocol: &str) {
     let (topic, effects) = (Topic::create(topic, 12), Effects::new());
     let url = effects.postgres.url();
     let (session, how) = (format!("session_ms={}", SESSION.as_millis()), format!("protocol={protocol}"));
-    let start = || Process::start(&topic, "g", &url, &["sleep_ms=10", &session, &how]);
+    let start = || Process::start(&topic, &topic.name, &url, &["sleep_ms=10", &session, &how]);
     let members = std::thread::scope(|scope| {
         scope.spawn(|| write(&topic, events, time));
         disturb(start, time, every)
     });
     effects.wait_for(events, Duration::from_secs(120));
     effects.check(events);
-    wait_until("every offset", || topic.committed("g").iter().filter(|offset| **offset > 0).sum::<i64>() == events);
+    wait_until("every offset", || {
+        topic.committed(&topic.name).iter().filter(|offset| **offset > 0).sum::<i64>() == events
+    });
     drop(members);
     // A figure, not a promise: the member that takes over from a dead one may be stalled next, before the group has
     // noticed the first.
@@ -126,7 +128,7 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
             }
         }
     };
-    let mut config = topic.config("g");
+    let mut config = topic.config("joins");
     // Slow enough that the second still finds work when it has joined.
     config.max_concurrency = 4;
     let observed = Log::default();
@@ -134,7 +136,7 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
     log.wait_for("first", 200);
     let second = Member::start_observed(config, handle(&log, "second"), observed.clone());
     log.wait_for("second", 200);
-    wait_until("all of them", || topic.committed("g").iter().sum::<i64>() == 3_000);
+    wait_until("all of them", || topic.committed("joins").iter().sum::<i64>() == 3_000);
     first.stop().unwrap();
     second.stop().unwrap();
     let mut records: Vec<String> = log.lines().iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
@@ -148,7 +150,7 @@ fn i3_a_member_that_joins_gets_its_share_and_nothing_is_handled_twice() {
 fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let topic = Topic::create("i4", 1);
     topic.changes(2, 2);
-    let mut config = topic.config("g");
+    let mut config = topic.config("i4");
     config.properties.insert("session.timeout.ms".into(), "10000".into());
     config.properties.insert("max.poll.interval.ms".into(), "10000".into());
     config.revoke_timeout = Duration::from_secs(2);
@@ -166,11 +168,11 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
     let first = Log::default();
     let member = Member::start_observed(config.clone(), handle, first.clone());
     // It has the partition, and where it begins is committed before it takes anything.
-    wait_until("its partition", || topic.committed("g") == [0]);
+    wait_until("its partition", || topic.committed("i4") == [0]);
     // A second member would get the partition if the first one were thought dead.
     let other = Log::default();
     let spare = Member::start_observed(config, |_: Delivery| async {}, other.clone());
-    wait_until("both", || topic.committed("g") == [2]);
+    wait_until("both", || topic.committed("i4") == [2]);
     spare.stop().unwrap();
     member.stop().unwrap();
     assert_eq!(
@@ -187,7 +189,7 @@ fn i4_a_handler_that_takes_longer_than_the_poll_interval_keeps_its_partition() {
 fn lag_is_reported_also_for_a_partition_that_is_full_and_has_nothing_done() {
     let topic = Topic::create("lagfull", 1);
     topic.changes(100, 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("lagfull");
     config.max_buffered_records = 2;
     config.shutdown_timeout = Duration::ZERO;
     let log = Log::default();
@@ -204,7 +206,7 @@ fn lag_is_reported_to_the_observer() {
     topic.changes(100, 1);
     let log = Log::default();
     let member = Member::start_observed(
-        topic.config("g"),
+        topic.config("lag"),
         |_: Delivery| async { tokio::time::sleep(Duration::from_millis(200)).await },
         log.clone(),
     );

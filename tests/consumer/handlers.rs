@@ -80,8 +80,8 @@ fn skips(name: &str, handler: impl Handler) {
     let topic = extended(name);
     let registry = Registry::new();
     let metrics = Prometheus::register(&registry, "g").unwrap();
-    let member = Member::run(Consumer::new(topic.config("g"), handler).with_observer(metrics));
-    wait_until("every offset", || topic.committed("g") == [3]);
+    let member = Member::run(Consumer::new(topic.config(&topic.name), handler).with_observer(metrics));
+    wait_until("every offset", || topic.committed(&topic.name) == [3]);
     member.stop().unwrap();
     let skipped = registry.gather().into_iter().find(|it| it.name() == "walrelay_consumer_skipped_total").unwrap();
     assert_eq!(skipped.get_metric()[0].get_counter().get_value(), 1.0);
@@ -105,15 +105,15 @@ fn an_event_of_a_new_type_is_skipped_and_counted_by_a_router() {
 fn a_consumer_that_stops_at_unknown_types_commits_nothing_past_them() {
     let topic = extended("stops");
     let handler = typed(Sum::default()).on_unknown(OnUnknown::Stop);
-    let error = Member::start(topic.config("g"), handler).join().unwrap_err();
+    let error = Member::start(topic.config(&topic.name), handler).join().unwrap_err();
     assert_eq!(error.code().to_string(), "WR-6872");
     let Error::HandlerStopped { record, reason } = error else { panic!("{error}") };
     assert_eq!((record.as_str(), reason.as_str()), ("stops[0]@1", "no handler for event type \"Renamed\""));
-    assert_eq!(topic.committed("g"), [1]);
+    assert_eq!(topic.committed(&topic.name), [1]);
     // An application that knows the type continues there.
     let log = Log::default();
-    let member = Member::start_observed(topic.config("g"), |_: Delivery| async {}, log.clone());
-    wait_until("the rest", || topic.committed("g") == [3]);
+    let member = Member::start_observed(topic.config(&topic.name), |_: Delivery| async {}, log.clone());
+    wait_until("the rest", || topic.committed(&topic.name) == [3]);
     member.stop().unwrap();
     assert_eq!(log.count("ack"), 2);
 }

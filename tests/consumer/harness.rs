@@ -87,10 +87,10 @@ fn a_harness_reports_for_each_record_what_the_runtime_does_with_it() {
     }
     topic.flush();
     let (log, calls) = (Log::default(), Log::default());
-    let mut config = topic.config("g");
+    let mut config = topic.config("harness");
     config.retry.max_attempts = 3;
     let member = Member::start_observed(config, handler(calls.clone()), log.clone());
-    wait_until("all of them", || topic.committed("g") == [11]);
+    wait_until("all of them", || topic.committed("harness") == [11]);
     member.stop().unwrap();
 
     let dry = Log::default();

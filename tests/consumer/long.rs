@@ -22,7 +22,7 @@ fn a_handler_that_hangs_is_ended_after_its_timeout_and_its_attempts_count() {
         topic.write(Some(key), Some(b"{}"), &[]);
     }
     topic.flush();
-    let mut config = topic.config("g");
+    let mut config = topic.config("hangs");
     config.handler_timeout = Some(Duration::from_millis(300));
     config.retry.max_attempts = 2;
     let (log, notes) = (Log::default(), Log::default());
@@ -40,7 +40,7 @@ fn a_handler_that_hangs_is_ended_after_its_timeout_and_its_attempts_count() {
         }
     };
     let member = Member::start_observed(config, handle, log.clone());
-    wait_until("every offset", || topic.committed("g") == [4]);
+    wait_until("every offset", || topic.committed("hangs") == [4]);
     member.stop().unwrap();
     assert_eq!(notes.lines(), ["TimedOut after 0 attempts", "TimedOut after 1 attempts"]);
     let reason = "after 2 attempts: the handler timed out after 300ms";
@@ -53,7 +53,7 @@ fn a_handler_that_times_out_may_still_say_what_happens_to_its_record() {
     let topic = Topic::create("givesup", 1);
     topic.write(Some("k"), Some(b"{}"), &[]);
     topic.flush();
-    let mut config = topic.config("g");
+    let mut config = topic.config("givesup");
     config.handler_timeout = Some(Duration::from_millis(100));
     let log = Log::default();
     let handle = |delivery: Delivery| async move {
@@ -80,11 +80,11 @@ fn a_handler_learns_that_the_consumer_stops_and_what_it_returns_then_counts() {
             notes.note(format!("{:?}", received.cancellation.cancelled().await));
         }
     };
-    let member = Member::start(topic.config("g"), typed(handle));
+    let member = Member::start(topic.config("learnstop"), typed(handle));
     began.wait_for("began", 1);
     member.stop().unwrap();
     assert_eq!(began.lines(), ["began", "Stopping"], "the second record of the key is not started");
-    assert_eq!(topic.committed("g"), [1]);
+    assert_eq!(topic.committed("learnstop"), [1]);
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn i3_a_handler_learns_that_its_partition_is_revoked_while_it_still_counts() {
             notes.note(format!("{reason:?} {}", delivery.record));
         }
     };
-    let first = Member::start_observed(topic.config("g"), handle, observed.clone());
+    let first = Member::start_observed(topic.config("learnrevoke"), handle, observed.clone());
     began.wait_for("began", 2);
     let taken = Log::default();
-    let second = Member::start_observed(topic.config("g"), |_: Delivery| async {}, taken.clone());
+    let second = Member::start_observed(topic.config("learnrevoke"), |_: Delivery| async {}, taken.clone());
     began.wait_for("Revoked", 1);
     topic.write_to(Some(0), Some("k"), Some(b"{}"), &[]);
     topic.write_to(Some(1), Some("k"), Some(b"{}"), &[]);
@@ -123,7 +123,7 @@ fn i3_a_handler_learns_that_its_partition_is_revoked_while_it_still_counts() {
 #[test]
 fn a_timeout_of_nothing_is_refused() {
     let topic = Topic::create("zerotimeout", 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("zerotimeout");
     config.handler_timeout = Some(Duration::ZERO);
     let mut member = Member::start(config, |_: Delivery| async {});
     assert!(matches!(member.join(), Err(Error::Option(text)) if text.contains("handler_timeout")));

@@ -52,7 +52,7 @@ fn large_records_are_buffered_up_to_the_limit() {
     // One answer of the broker has many of them, of all partitions.
     (0..400).for_each(|number| topic.write(Some(&number.to_string()), Some(&value), &[]));
     topic.flush();
-    let mut config = topic.config("g");
+    let mut config = topic.config("large");
     config.max_buffered_bytes = BOUND;
     config.shutdown_timeout = Duration::ZERO;
     let bytes = Bytes::default();

@@ -46,7 +46,7 @@ fn i3_a_partition_that_was_revoked_while_paused_continues_when_it_is_assigned_ag
             async move { drop(gate.acquire().await) }
         }
     };
-    let mut config = topic.config("g");
+    let mut config = topic.config("paused");
     config.max_buffered_records = 8;
     config.shutdown_timeout = Duration::from_millis(200);
     config.revoke_timeout = Duration::from_millis(200);
@@ -57,6 +57,6 @@ fn i3_a_partition_that_was_revoked_while_paused_continues_when_it_is_assigned_ag
     began.wait_for("began", 1);
     assert!(matches!(second.stop(), Err(Error::ShutdownTimeout { .. })), "its handlers wait");
     gate.close();
-    wait_until("every offset", || topic.committed("g").iter().sum::<i64>() == EVENTS);
+    wait_until("every offset", || topic.committed("paused").iter().sum::<i64>() == EVENTS);
     first.stop().unwrap();
 }

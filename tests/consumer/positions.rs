@@ -68,18 +68,18 @@ fn i15_a_transaction_marker_is_passed_and_its_deletion_is_no_gap() {
     transactions.begin(&topic, 1);
     transactions.commit();
     let (log, seen) = (Log::default(), Log::default());
-    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
-    wait_until("the end, behind the marker", || topic.committed("g") == [2]);
+    let member = Member::start_observed(topic.config("marker"), noting(&log), seen.clone());
+    wait_until("the end, behind the marker", || topic.committed("marker") == [2]);
     assert_eq!(topic.end(), 2, "Kafka's tools show a lag of 0");
     seen.wait_for("lag 0 0", 1);
     member.stop().unwrap();
 
     delete_records("marker", 2);
     topic.changes(1, 1);
-    let mut member = Member::start(topic.config("g"), noting(&log));
+    let mut member = Member::start(topic.config("marker"), noting(&log));
     wait_until("the next record", || {
         member.check();
-        topic.committed("g") == [3]
+        topic.committed("marker") == [3]
     });
     member.stop().unwrap();
     assert_eq!(log.lines(), ["0", "2"], "each once");
@@ -90,18 +90,18 @@ fn aborted_transactions_are_passed_also_by_a_consumer_that_starts_behind_the_las
     let topic = Topic::create("aborted", 1);
     let transactions = Transactions::of("aborted");
     topic.changes(2, 1);
-    topic.commit("g", 2);
+    topic.commit("aborted", 2);
     for _ in 0..2 {
         transactions.begin(&topic, 3);
         transactions.abort();
     }
     let (log, seen) = (Log::default(), Log::default());
-    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
-    wait_until("the end, behind both markers", || topic.committed("g") == [10]);
+    let member = Member::start_observed(topic.config("aborted"), noting(&log), seen.clone());
+    wait_until("the end, behind both markers", || topic.committed("aborted") == [10]);
     seen.wait_for("lag 0 0", 1);
     transactions.begin(&topic, 3);
     transactions.abort();
-    wait_until("the end, behind another one", || topic.committed("g") == [14]);
+    wait_until("the end, behind another one", || topic.committed("aborted") == [14]);
     assert_eq!(topic.end(), 14);
     member.stop().unwrap();
     assert!(log.lines().is_empty(), "{:?}", log.lines());
@@ -115,12 +115,12 @@ fn a_lag_behind_an_open_transaction_says_so_until_it_ends() {
     transactions.begin(&topic, 1);
     topic.changes(2, 1);
     let (log, seen) = (Log::default(), Log::default());
-    let member = Member::start_observed(topic.config("g"), noting(&log), seen.clone());
+    let member = Member::start_observed(topic.config("open"), noting(&log), seen.clone());
     seen.wait_for("waiting 0 1 4", 1);
     seen.wait_for("lag 0 3", 2);
-    assert_eq!((topic.committed("g"), log.lines().len()), (vec![1], 1));
+    assert_eq!((topic.committed("open"), log.lines().len()), (vec![1], 1));
     transactions.commit();
-    wait_until("the end", || topic.committed("g") == [5]);
+    wait_until("the end", || topic.committed("open") == [5]);
     seen.wait_for("ended 0", 1);
     seen.wait_for("lag 0 0", 1);
     member.stop().unwrap();

@@ -31,7 +31,7 @@ fn write(topic: &Topic, partition: i32, keys: impl IntoIterator<Item = String>) 
 }
 
 fn config(topic: &Topic) -> Config {
-    let mut config = topic.config("g");
+    let mut config = topic.config(&topic.name);
     config.revoke_timeout = Duration::from_millis(200);
     config.shutdown_timeout = Duration::from_millis(200);
     config
@@ -130,7 +130,7 @@ fn i5_handlers_of_a_revoked_partition_count_in_the_limit_until_they_return() {
     wait_until("two reports", || loads.load(SeqCst) >= reports + 2);
     assert_eq!(running.1.load(SeqCst), 2, "one of the two handlers is of the revoked partition");
     gate.close();
-    wait_until("every offset", || topic.committed("g") == [10, 10]);
+    wait_until("every offset", || topic.committed("latelimit") == [10, 10]);
     assert_eq!(running.1.load(SeqCst), 2);
     first.stop().unwrap();
     second.stop().unwrap();
@@ -157,7 +157,7 @@ fn i5_a_key_never_runs_twice_in_a_process_also_when_its_partition_comes_back() {
     // When the old handlers have returned, their records are handled again: nobody has committed them.
     gate.close();
     began.wait_for(&format!("lateback[{moved}]"), 7);
-    wait_until("every offset", || topic.committed("g").iter().sum::<i64>() == 7);
+    wait_until("every offset", || topic.committed("lateback").iter().sum::<i64>() == 7);
     first.stop().unwrap();
 }
 

@@ -49,10 +49,10 @@ fn one_key_keeps_its_order_when_records_within_a_run_fail_and_no_attempt_counts_
             }
         }
     };
-    let mut config = topic.config("g");
+    let mut config = topic.config("hotkey");
     config.retry.initial_backoff = std::time::Duration::from_millis(1);
     let member = Member::start(config, handle);
-    wait_until("every offset", || topic.committed("g") == [RECORDS]);
+    wait_until("every offset", || topic.committed("hotkey") == [RECORDS]);
     member.stop().unwrap();
     let expected = (0..RECORDS).filter(|offset| *offset != 3);
     let expected: Vec<String> = expected.map(|offset| format!("{offset} {}", i64::from(offset % 7 == 0))).collect();
@@ -88,7 +88,7 @@ fn a_batch_holds_records_of_one_key_in_order_and_is_acked_to_the_last_good_one()
             BatchOutcome::all()
         }
     };
-    let mut config = topic.config("g");
+    let mut config = topic.config("batches");
     config.retry.initial_backoff = std::time::Duration::from_millis(1);
     config.retry.max_attempts = 2;
     let consumer = Consumer::batches(config, 20, handle).with_observer(observed.clone());
@@ -96,7 +96,7 @@ fn a_batch_holds_records_of_one_key_in_order_and_is_acked_to_the_last_good_one()
     // It comes after all others: they are buffered.
     log.wait_for("other", 1);
     gate.close();
-    wait_until("every offset", || topic.committed("g") == [101]);
+    wait_until("every offset", || topic.committed("batches") == [101]);
     member.stop().unwrap();
     let batches: Vec<String> = log.lines().into_iter().filter(|line| line != "other").collect();
     let sizes: Vec<usize> = batches.iter().map(|line| line.split(',').count()).collect();

@@ -96,7 +96,7 @@ fn on_sqlx_an_event_with_any_id_takes_effect_and_causes_its_next_event_once() {
     });
     let log = Log::default();
     let handle = move |received| Arc::clone(&application).handle(received);
-    let member = Member::start_observed(topic.config("g"), typed(handle), log.clone());
+    let member = Member::start_observed(topic.config("sqlx-effects"), typed(handle), log.clone());
     log.wait_for("ack", usize::try_from(2 * EVENTS).unwrap());
     member.stop().unwrap();
     assert_eq!(log.count("dead-lettered"), 0, "{:?}", log.lines());

@@ -242,6 +242,8 @@ pub struct Member {
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<Result<(), Error>>>,
     runtime: Runtime,
+    /// Printed if the test fails.
+    log: Lines,
 }
 
 impl Member {
@@ -250,36 +252,36 @@ impl Member {
     }
 
     pub fn start_observed(config: Config, handler: impl Handler, observer: impl Observer) -> Self {
-        Self::start_on(runtime(|| ()), config, handler, observer)
+        Self::start_logged(config, handler, observer, &Lines::default())
     }
 
     /// Starts it where spans go to this subscriber.
     pub fn start_traced(config: Config, handler: impl Handler, subscriber: tracing::Dispatch) -> Self {
-        Self::start_on(logging(subscriber), config, handler, ())
+        Self::run_on(logging(subscriber), Consumer::new(config, handler), Lines::default())
     }
 
     /// Starts it where lines of every level are kept.
     pub fn start_logged(config: Config, handler: impl Handler, observer: impl Observer, lines: &Lines) -> Self {
-        let lines = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-        let subscriber = tracing::Dispatch::new(subscriber.with_writer(move || lines.clone()).finish());
-        Self::start_on(logging(subscriber), config, handler, observer)
-    }
-
-    fn start_on(runtime: Runtime, config: Config, handler: impl Handler, observer: impl Observer) -> Self {
-        Self::run_on(runtime, Consumer::new(config, handler).with_observer(observer))
+        Self::run_logged(Consumer::new(config, handler).with_observer(observer), lines)
     }
 
     /// Runs a consumer with options that are not in its configuration.
     pub fn run(consumer: Consumer) -> Self {
-        Self::run_on(runtime(|| ()), consumer)
+        Self::run_logged(consumer, &Lines::default())
     }
 
-    fn run_on(runtime: Runtime, consumer: Consumer) -> Self {
+    fn run_logged(consumer: Consumer, lines: &Lines) -> Self {
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
+        let subscriber = tracing::Dispatch::new(subscriber.with_writer(move || writer.clone()).finish());
+        Self::run_on(logging(subscriber), consumer, lines.clone())
+    }
+
+    fn run_on(runtime: Runtime, consumer: Consumer, log: Lines) -> Self {
         let (stop, stopped) = oneshot::channel();
         let control = consumer.control();
         let running = runtime.spawn(consumer.run(async { drop(stopped.await) }));
-        Self { control, stop: Some(stop), running: Some(running), runtime }
+        Self { control, stop: Some(stop), running: Some(running), runtime, log }
     }
 
     /// Stops it.
@@ -299,6 +301,19 @@ impl Member {
     pub fn join(&mut self) -> Result<(), Error> {
         let running = self.running.take().unwrap();
         self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, running).await }).expect("it does not end").unwrap()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Shown if the test fails. The end tells most; a test that handles many events has a line for each.
+        let log = self.log.with(&[]);
+        let skipped = log.len().saturating_sub(200);
+        let end: Vec<&str> = log.iter().skip(skipped).map(String::as_str).collect();
+        #[expect(clippy::print_stderr, reason = "captured by the test harness")]
+        {
+            eprintln!("a member's log, without its first {skipped} lines:\n{}", end.join("\n"));
+        }
     }
 }
 

@@ -50,19 +50,19 @@ fn noting(log: &Log) -> impl Fn(Delivery) -> std::future::Ready<()> + Send + Syn
 fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
     let topic = Topic::create("i15", 1);
     topic.changes(20, 1);
-    topic.commit("g", 5);
+    topic.commit("i15", 5);
     delete_records("i15", 9);
 
     let log = Log::default();
-    let ended = Member::start(topic.config("g"), noting(&log)).join();
+    let ended = Member::start(topic.config("i15"), noting(&log)).join();
     let Err(Error::Gap { committed, oldest, end, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!((committed, oldest, end), (5, 9, 20));
-    assert_eq!((log.lines().len(), topic.committed("g")), (0, vec![5]), "nothing is skipped silently");
+    assert_eq!((log.lines().len(), topic.committed("i15")), (0, vec![5]), "nothing is skipped silently");
 
-    let mut config = topic.config("g");
+    let mut config = topic.config("i15");
     config.on_gap = OnGap::SkipToEarliest;
     let member = Member::start(config, noting(&log));
-    wait_until("the rest", || topic.committed("g") == [20]);
+    wait_until("the rest", || topic.committed("i15") == [20]);
     member.stop().unwrap();
     assert_eq!(log.lines().len(), 11);
 }
@@ -71,8 +71,8 @@ fn i15_records_that_are_gone_stop_the_consumer_with_their_offsets() {
 fn i15_a_topic_that_was_recreated_stops_the_consumer() {
     let topic = Topic::create("i15-anew", 1);
     topic.changes(3, 1);
-    topic.commit("g", 30);
-    let ended = Member::start(topic.config("g"), |_: Delivery| async {}).join();
+    topic.commit("i15-anew", 30);
+    let ended = Member::start(topic.config("i15-anew"), |_: Delivery| async {}).join();
     assert!(matches!(ended, Err(Error::Gap { committed: 30, end: 3, .. })), "{ended:?}");
 }
 
@@ -80,7 +80,7 @@ fn i15_a_topic_that_was_recreated_stops_the_consumer() {
 fn i15_a_topic_that_is_recreated_while_its_partition_is_full_is_read_from_its_beginning_if_the_options_allow_it() {
     let topic = Topic::create("i15-full", 1);
     topic.changes(10, 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("i15-full");
     config.on_gap = OnGap::SkipToEarliest;
     config.max_buffered_records = 4;
     config.revoke_timeout = Duration::from_millis(100);
@@ -102,7 +102,7 @@ fn i15_a_topic_that_is_recreated_while_its_partition_is_full_is_read_from_its_be
     std::thread::sleep(Duration::from_secs(1));
     topic.recreated().changes(3, 1);
     gate.close();
-    wait_until("the new records", || topic.committed("g") == [3]);
+    wait_until("the new records", || topic.committed("i15-full") == [3]);
     member.stop().unwrap();
     let after = log.lines().into_iter().rposition(|line| line == "begun 0").unwrap();
     assert!(after > 0 && log.lines()[after..].iter().any(|line| line == "begun 2"), "{:?}", log.lines());
@@ -135,11 +135,11 @@ fn a_group_that_has_committed_nothing_starts_at_the_oldest_record_or_after_the_n
 fn i15_a_partition_that_is_added_later_is_read_from_its_beginning_although_the_group_started_at_the_end() {
     let mut topic = Topic::create("added", 1);
     topic.changes(3, 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("added");
     config.start = Start::Latest;
     config.properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
     let member = Member::start(config.clone(), |_: Delivery| async {});
-    wait_until("its beginning", || topic.committed("g") == [3]);
+    wait_until("its beginning", || topic.committed("added") == [3]);
     member.stop().unwrap();
 
     // While nobody is there, and while somebody is.
@@ -154,7 +154,7 @@ fn i15_a_partition_that_is_added_later_is_read_from_its_beginning_although_the_g
         }
         topic.flush();
         member.get_or_insert_with(|| Member::start(config.clone(), noting(&log)));
-        wait_until("the records of the new partition", || topic.committed("g")[partitions - 1] == 4);
+        wait_until("the records of the new partition", || topic.committed("added")[partitions - 1] == 4);
     }
     member.unwrap().stop().unwrap();
     assert_eq!(log.lines(), ["0", "1", "2", "3", "0", "1", "2", "3"]);
@@ -180,12 +180,12 @@ fn i15_a_group_that_starts_at_the_end_does_so_in_partitions_of_members_that_come
     });
     member.stop().unwrap();
     // The second member failed before it committed anything, and records came.
-    topic.commit_with("g", 5, &metadata);
+    topic.commit_with("latecomers", 5, &metadata);
     write(1);
     topic.flush();
     let log = Log::default();
-    let member = Member::start(config("g"), noting(&log));
-    wait_until("both", || topic.committed("g") == [5, 6]);
+    let member = Member::start(config("latecomers"), noting(&log));
+    wait_until("both", || topic.committed("latecomers") == [5, 6]);
     member.stop().unwrap();
     assert_eq!(log.lines(), ["5"], "neither what was before the group began, nor less than what came since");
 }
@@ -195,7 +195,7 @@ fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_skipped_as_the_optio
     for (name, on_gap) in [("i15-runs-stop", OnGap::Stop), ("i15-runs-on", OnGap::SkipToEarliest)] {
         let topic = Topic::create(name, 1);
         topic.changes(2, 1);
-        let mut config = topic.config("g");
+        let mut config = topic.config(&topic.name);
         config.on_gap = on_gap;
         // It holds the first two and takes no more, when the next ones come and go.
         config.max_buffered_records = 2;
@@ -219,7 +219,7 @@ fn i15_records_that_go_while_a_consumer_runs_stop_it_or_are_skipped_as_the_optio
             let ended = member.join();
             assert!(matches!(ended, Err(Error::Gap { oldest: 10, end: 20, .. })), "{ended:?}");
         } else {
-            wait_until("the rest", || topic.committed("g") == [20]);
+            wait_until("the rest", || topic.committed(&topic.name) == [20]);
             member.stop().unwrap();
             let expected: Vec<String> = (0..2).chain(10..20).map(|offset| offset.to_string()).collect();
             assert_eq!(log.lines(), expected);
@@ -257,7 +257,7 @@ fn i15_where_a_group_began_is_kept_although_nothing_was_done() {
 #[test]
 fn i12_an_inbox_that_forgets_before_the_topic_does_is_refused() {
     let topic = Topic::create("i12", 1);
-    let mut config = topic.config("g");
+    let mut config = topic.config("i12");
     config.inbox_retention = Some(InboxRetention::For(Duration::from_secs(3_600)));
     let ended = Member::start(config, |_: Delivery| async {}).join();
     let Err(Error::InboxRetentionTooShort { inbox, retention, .. }) = &ended else { panic!("{ended:?}") };
@@ -296,12 +296,12 @@ fn a_stop_lets_handlers_end_commits_and_leaves_the_rest() {
             notes.note(delivery.record.offset());
         }
     };
-    let member = Member::start(topic.config("g"), handle);
+    let member = Member::start(topic.config("unfinished"), handle);
     log.wait_for("", 3);
     member.stop().unwrap();
     let done = i64::try_from(log.lines().len()).unwrap();
     assert!(done < 50, "it does not take what it has not started");
-    assert_eq!(topic.committed("g"), [done], "exactly what was done is committed");
+    assert_eq!(topic.committed("unfinished"), [done], "exactly what was done is committed");
     // Each was handled once, in order.
     let counts = log.lines().into_iter().fold(HashMap::new(), |mut counts, line| {
         *counts.entry(line).or_insert(0) += 1;

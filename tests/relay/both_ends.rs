@@ -168,7 +168,7 @@ fn while_both_are_down_both_are_logged_and_a_checked_postgres_holds_no_slot() {
     assert_eq!((sql.text(row), sql.confirmed()), (stored, confirmed));
     drop(sql);
     stop_fast(&postgres, &program);
-    program.await_that("the server's absence to be named", |program| program.log().contains("WR-6901"));
+    program.await_log("WR-6901");
     postgres.resume().unwrap();
     // A later error is noticed as well.
     Sql::connect(&postgres.url()).run("DROP PUBLICATION walrelay");

@@ -151,7 +151,7 @@ fn an_idle_relay_logs_that_its_brokers_are_down_and_up_again() {
     assert_eq!(connected(&program), 1.0);
     kafka.kill(0);
     program.await_that("news of the loss", |program| connected(program) == 0.0);
-    assert!(program.log().contains("all brokers are down"), "{}", program.log());
+    program.await_log("all brokers are down");
     assert_eq!(program.get("/readyz").unwrap().0, 503, "nothing would flow");
     assert_eq!(program.get("/livez").unwrap().0, 200);
     kafka.resume(0);

@@ -102,7 +102,7 @@ fn g8_an_unsuitable_or_unreadable_sequence_is_an_error_and_one_near_its_end_a_wa
     assert_eq!(ended.code, Some(0), "what setup grants is enough: {}", ended.notes);
     program.start_streaming();
     sql.run("SELECT setval('\"its own\"', 2000000000)");
-    program.await_that("the warning", |program| program.log().contains("WR-6525"));
+    program.await_log("WR-6525");
     let log = program.log();
     let (_, fix) = log.rsplit_once("ALTER SEQUENCE").unwrap();
     let fix = fix.split_once("TYPE bigint").unwrap().0.replace('\\', "");

@@ -59,13 +59,13 @@ fn polling_through_a_pooler_in_transaction_mode_leaves_sessions_unchanged() {
     // A third client is one too many for now, then the server is down: both are transient.
     let mut third = polling(&pooler.url(), &kafka.bootstrap(), "poll-pooler", "");
     third.start();
-    third.await_that("the refusal", |program| program.log().contains("no more connections allowed"));
+    third.await_log("no more connections allowed");
     drop(others);
     third.await_state("streaming");
     third.kill();
     drop(sql);
     postgres.stop(StopMode::Fast).unwrap();
-    program.await_that("the pooler's word", |program| program.log().contains("08P01"));
+    program.await_log("08P01");
     postgres.resume().unwrap();
     let sql = Sql::connect(&postgres.url());
     sql.run("SELECT emit('k1')");

@@ -56,7 +56,7 @@ fn the_position_is_stored_after_any_end_of_the_keepers_connection_and_a_long_wai
     sql.run("SELECT emit('k1')");
     let written = sql.wal_end();
     program.await_that("an error", |program| program.metric("walrelay_position_store_errors_total") > Some(0.0));
-    assert!(program.log().contains("SQLSTATE 57014"), "{}", program.log());
+    program.await_log("SQLSTATE 57014");
     program.await_that("not to be ready", |program| {
         program
             .get("/readyz?verbose")
@@ -113,7 +113,7 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
              CREATE TRIGGER refuse BEFORE UPDATE ON walrelay.position FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
     sql.run("SELECT emit('k1')");
-    program.await_that("the alarm", |program| program.log().contains("SQLSTATE 53100"));
+    program.await_log("SQLSTATE 53100");
     let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes").unwrap_or_default();
     let before = retained(&program);
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
@@ -203,7 +203,7 @@ fn a_catalog_query_that_times_out_is_logged_and_a_server_in_recovery_is_transien
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "not-now", "");
     sql.run("BEGIN; LOCK TABLE walrelay.position");
     program.start();
-    program.await_that("the reason", |program| program.log().contains("query timed out after"));
+    program.await_log("query timed out after");
     assert_eq!(program.get("/readyz").unwrap().0, 503);
     sql.run("COMMIT");
     program.await_state("streaming");
@@ -217,7 +217,7 @@ fn a_catalog_query_that_times_out_is_logged_and_a_server_in_recovery_is_transien
     let outbox = "[[outbox]]\ntable = \"public.outbox_events\"\ntopic = \"not-now\"";
     let mut lost = Program::new(&standby.url(), &kafka.bootstrap(), outbox);
     lost.start();
-    lost.await_that("the reason", |program| program.log().contains("in recovery"));
+    lost.await_log("in recovery");
     assert_eq!(lost.ended(), None);
     lost.kill();
     let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", standby.port(), postgres.port());

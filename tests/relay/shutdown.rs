@@ -93,7 +93,7 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_the_relay_is_st
     let writers = source::writers(&postgres.url(), 2, 100_000, 100);
     std::thread::sleep(Duration::from_millis(500));
     program.signal("TERM");
-    program.await_that("the drain", |program| program.log().contains("\"message\":\"draining\""));
+    program.await_log("\"message\":\"draining\"");
     stop_fast(&postgres, &program);
     writers.into_iter().for_each(|writer| drop(writer.join()));
     assert_eq!(program.wait(), Some(75), "{}", program.log());

@@ -97,7 +97,7 @@ fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
         await_all(&sql);
         kafka.freeze(0);
         sql.run("SELECT emit('k1')");
-        program.await_that("the stall", |program| program.log().contains("WR-6933"));
+        program.await_log("WR-6933");
         let active = "SELECT count(*)::text FROM pg_replication_slots WHERE active";
         program.await_that("the slot to be left", |_| sql.text(active) == "0");
         std::thread::sleep(Duration::from_secs(after));
@@ -161,7 +161,7 @@ fn f10_added_partitions_give_a_warning_with_topic_and_counts() {
     // So that the number is known before it changes.
     std::thread::sleep(Duration::from_secs(6));
     kafka.add_partitions("widened", 5);
-    program.await_that("the warning", |program| program.log().contains("number of partitions changed"));
+    program.await_log("number of partitions changed");
     let log = program.log();
     assert!(log.contains("widened") && log.contains("\"before\":2") && log.contains("\"now\":5"), "{log}");
 }

@@ -26,7 +26,7 @@ fn the_relay_logs_in_with_tokens_of_a_command_and_renews_them_before_they_expire
     fs::write(&script, "echo secret-output; echo no such role >&2; exit 1").unwrap();
     let mut program = Program::new(&postgres.url(), &door, &more);
     program.start();
-    program.await_that("the failure of the command", |program| program.log().contains("WR-6935"));
+    program.await_log("WR-6935");
     let log = program.log();
     assert!(log.contains("sh failed with exit status: 1: no such role") && !log.contains("secret-output"), "{log}");
 

@@ -110,6 +110,11 @@ impl Program {
         }
     }
 
+    /// Waits until its log contains this. A metric may change before the line about it is written.
+    pub fn await_log(&mut self, text: &str) {
+        self.await_that(&format!("a line with {text:?}"), |program| program.log().contains(text));
+    }
+
     /// Asks one of the endpoints: status and body.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
