@@ -9,6 +9,7 @@ const ROOMS: &str = "
 fault:
 kafka_error:
 oauth:
+signal:
 kafka: fault oauth
 pure table: fault
 pure sqlstate:
@@ -42,7 +43,7 @@ publisher/supervisor: publisher/client publisher/core
 publisher/pending: publisher/error publisher/outgoing publisher/core
 publisher/publish: event/encode event kafka kafka_error publisher/config publisher/error publisher/properties
     publisher/record publisher/client publisher/outgoing publisher/core publisher/supervisor publisher/pending
-publisher: publisher/config publisher/error publisher/outgoing publisher/pending publisher/publish
+publisher: signal publisher/config publisher/error publisher/outgoing publisher/pending publisher/publish
 
 # The library: out of Kafka. What decides stands before what asks.
 consumer/topic_partition:
@@ -66,7 +67,6 @@ consumer/observe: consumer/topic_partition consumer/verdict consumer/record
 consumer/metrics: consumer/verdict consumer/observe
 consumer/control: consumer/topic_partition consumer/observe
 consumer/refusal:
-consumer/signal:
 consumer/brokers: consumer/topic_partition consumer/raw consumer/position consumer/error
 consumer/dead_letter: kafka_error kafka event consumer/topic_partition consumer/raw consumer/write_error consumer/record
     consumer/brokers
@@ -115,8 +115,8 @@ consumer/runtime: consumer/topic_partition consumer/raw consumer/lanes consumer/
     consumer/properties consumer/commit consumer/first_start consumer/positions consumer/skip consumer/cancellation
     consumer/wakeup consumer/handler consumer/batch consumer/call consumer/tokens consumer/preflight
     consumer/dispatcher consumer/rebalance consumer/leaving consumer/thread
-consumer: consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome consumer/verdict
-    consumer/error consumer/record consumer/observe consumer/metrics consumer/control consumer/signal
+consumer: signal consumer/topic_partition consumer/retry consumer/budget consumer/classifier consumer/outcome
+    consumer/verdict consumer/error consumer/record consumer/observe consumer/metrics consumer/control
     consumer/dead_letter consumer/config consumer/cancellation consumer/handler consumer/batch consumer/unknown
     consumer/router consumer/codec consumer/typed consumer/runtime
 

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::process::ExitCode;
 
 /// The exit codes of the process. Init systems and scripts depend on the numbers.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -83,6 +84,33 @@ pub trait Diagnose: Error {
     }
 }
 
+/// Logs the error that ends a service, with its code and its next step, and returns the exit code of the process.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use walrelay_events::fault;
+/// # #[cfg(feature = "consumer")]
+/// use walrelay_events::consumer::{Config, Consumer, Delivery, shutdown_signal};
+///
+/// # #[cfg(feature = "consumer")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ExitCode {
+/// let config = Config::new("localhost:9092", "shipping", &["order-events"]);
+/// match Consumer::new(config, |_: Delivery| async {}).run(shutdown_signal()).await {
+///     Ok(()) => ExitCode::SUCCESS,
+///     Err(error) => fault::report(&error),
+/// }
+/// # }
+/// # #[cfg(not(feature = "consumer"))]
+/// # fn main() {}
+/// ```
+#[must_use]
+pub fn report(error: &dyn Diagnose) -> ExitCode {
+    let (code, next) = (error.code(), error.help());
+    tracing::error!(%code, error = chain(error), next, "the service ends");
+    ExitCode::from(code.exit() as u8)
+}
+
 /// Formats an error and its sources as one line.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
@@ -107,5 +135,22 @@ mod tests {
     fn a_code_contains_its_exit_code() {
         assert_eq!(Code::new(Exit::PositionLost, 1).to_string(), "WR-6601");
         assert_eq!(Code::new(Exit::CheckFailed, 12).to_string(), "WR-0112");
+    }
+
+    #[test]
+    fn a_reported_error_determines_the_exit_code_of_the_process() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the slot is lost")]
+        struct Lost;
+        impl Diagnose for Lost {
+            fn code(&self) -> Code {
+                Code::new(Exit::PositionLost, 1)
+            }
+
+            fn fate(&self) -> Fate {
+                Fate::Fatal
+            }
+        }
+        assert_eq!(format!("{:?}", report(&Lost)), format!("{:?}", ExitCode::from(66)));
     }
 }

@@ -46,6 +46,8 @@ pub mod consumer;
 mod kafka;
 #[cfg(any(feature = "consumer", feature = "publisher", feature = "testing"))]
 mod kafka_error;
+#[cfg(any(feature = "consumer", feature = "publisher"))]
+mod signal;
 #[cfg(any(feature = "consumer", feature = "outbox", feature = "sqlx"))]
 mod sqlstate;
 

@@ -54,7 +54,6 @@ pub(crate) mod retry;
 mod router;
 mod runtime;
 #[cfg(unix)]
-mod signal;
 mod skip;
 mod starter;
 mod thread;
@@ -108,7 +107,6 @@ pub use retry::RetryPolicy;
 pub use router::Router;
 pub use runtime::Consumer;
 #[cfg(unix)]
-pub use signal::shutdown_signal;
 pub use topic_partition::TopicPartition;
 pub use typed::EventHandler;
 pub use typed::Received;
@@ -116,3 +114,5 @@ pub use typed::Typed;
 pub use typed::typed;
 pub use unknown::OnUnknown;
 pub use verdict::Verdict;
+
+pub use crate::signal::shutdown_signal;

@@ -54,3 +54,5 @@ pub use error::Undelivered;
 pub use outgoing::Published;
 pub use pending::Pending;
 pub use publish::Publisher;
+
+pub use crate::signal::shutdown_signal;
