@@ -1,6 +1,7 @@
 //! The shop's database: its tables and a small connection pool.
 //!
-//! An application uses any pool. The library only needs a transaction.
+//! An application uses any pool. The library only needs a transaction: here one of tokio-postgres, in `shipping` one of
+//! sqlx.
 
 use std::ops::Deref;
 use std::ops::DerefMut;

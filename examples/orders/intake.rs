@@ -1,7 +1,7 @@
 //! Takes orders by HTTP. The order and its event are written in one transaction: both are committed, or neither.
 //!
 //! `POST /orders` places an order; the client chooses its id, so that it can repeat the request when the response was
-//! lost. `POST /orders/ID/cancel` cancels one that has not been shipped.
+//! lost. `POST /orders/ID/cancel` cancels one that has not been shipped. `GET /items/SKU` shows an item.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ use crate::order::Item;
 use crate::order::ORDER;
 use crate::order::OrderEvent;
 use crate::order::now;
+use crate::views::Views;
 
 /// The maximum size of an order, and the timeout of a request.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -59,23 +60,27 @@ type Answer = (StatusCode, String);
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves until the future is dropped.
-pub async fn serve(listener: TcpListener, database: Arc<Database>) {
+pub async fn serve(listener: TcpListener, database: Arc<Database>, views: Arc<Views>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let database = Arc::clone(&database);
-        let service = service_fn(move |request| respond(request, Arc::clone(&database)));
+        let (database, views) = (Arc::clone(&database), Arc::clone(&views));
+        let service = service_fn(move |request| respond(request, Arc::clone(&database), Arc::clone(&views)));
         let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         connections.spawn(connection);
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answer = timeout(MAX_REQUEST, answer(request, &database)).await;
+async fn respond(
+    request: Request<Incoming>,
+    database: Arc<Database>,
+    views: Arc<Views>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = timeout(MAX_REQUEST, answer(request, &database, &views)).await;
     let (status, text) = answer.unwrap_or_else(|late| Err(late.into())).unwrap_or_else(|error| {
         tracing::error!(%error, "request failed");
         (StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
@@ -85,12 +90,19 @@ async fn respond(request: Request<Incoming>, database: Arc<Database>) -> Result<
     Ok(response)
 }
 
-async fn answer(request: Request<Incoming>, database: &Database) -> Result<Answer, Failed> {
+async fn answer(request: Request<Incoming>, database: &Database, views: &Views) -> Result<Answer, Failed> {
     // The trace of the request travels with the event to its handlers.
     let trace = TraceContext::from_headers(|name| request.headers().get(name)?.to_str().ok());
     let path = request.uri().path().to_owned();
     let cancelled = path.strip_prefix("/orders/").and_then(|rest| rest.strip_suffix("/cancel"));
     match (request.method(), path.as_str(), cancelled) {
+        (&Method::GET, path, _) => match path.strip_prefix("/items/") {
+            Some(sku) => {
+                views.add(sku).await?;
+                Ok((StatusCode::OK, format!("{sku} is in stock")))
+            }
+            None => Ok((StatusCode::NOT_FOUND, "GET /items/SKU".to_owned())),
+        },
         (&Method::POST, "/orders", _) => {
             let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await else {
                 return Ok((StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {MAX_BODY_BYTES} bytes")));

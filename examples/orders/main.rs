@@ -5,10 +5,11 @@
 //!   POST /orders -> intake --one transaction--> orders + outbox --walrelay run--> order-events --> shipping
 //!                                                  ^                                                  |
 //!                                                  +---one transaction: inbox, shipment, outbox-------+
+//!   GET /items/pen -> intake --publisher, no transaction--> item-events
 //! ```
 //!
-//! `order`, `database`, `intake` and `shipping` are what an application has. This file and `stage` play it through, on
-//! real servers that are gone afterwards, and check how it ends: `make example`.
+//! `order`, `database`, `intake`, `views` and `shipping` are what an application has. This file and `stage` play it
+//! through, on real servers that are gone afterwards, and check how it ends: `make example`.
 
 #![allow(unreachable_pub, reason = "a program of its own")]
 
@@ -23,18 +24,22 @@ mod kafka;
 mod order;
 mod shipping;
 mod stage;
+mod views;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use rustix::process::Signal;
+use rustix::process::getpid;
+use rustix::process::kill_process;
+use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
-use tokio::sync::oneshot;
 use walrelay_events::consumer::inbox::INBOX_SQL;
+use walrelay_events::consumer::shutdown_signal;
 
 use console::Tally;
 use database::Database;
@@ -42,6 +47,7 @@ use shipping::Shipping;
 use stage::Failed;
 use stage::Stage;
 use stage::until;
+use views::Views;
 
 /// Customer, city, and the items as a client writes them.
 const ORDERS: [(&str, &str, &str); 8] = [
@@ -62,19 +68,22 @@ const ORDERS: [(&str, &str, &str); 8] = [
 const CANCELLED: usize = 4;
 const DEAD_LETTER_TOPIC: &str = "order-events.dlq";
 
+/// The items that customers look at.
+const VIEWS: [&str; 3] = ["pen", "ink", "pen"];
+
 static TALLY: Tally = Tally::new();
+/// Whether the scenario itself has sent the signal that stops shipping.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let (Ok(mut interrupted), Ok(mut terminated)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return ExitCode::FAILURE;
-    };
     // Dropping the rest stops the servers.
     let played = tokio::select! {
         played = play() => played,
-        _ = interrupted.recv() => return stopped_by(2),
-        _ = terminated.recv() => return stopped_by(15),
+        () = interruption() => {
+            console::line("stopping the servers");
+            return ExitCode::FAILURE;
+        }
     };
     match played {
         Ok(true) => ExitCode::SUCCESS,
@@ -86,10 +95,12 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Returns the exit code that a shell expects after a signal.
-fn stopped_by(signal: u8) -> ExitCode {
-    console::line("stopping the servers");
-    ExitCode::from(128 + signal)
+/// Completes at a signal that comes from outside.
+async fn interruption() {
+    shutdown_signal().await;
+    if IS_OVER.load(Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Plays the whole scenario. Returns whether every check passed.
@@ -108,14 +119,19 @@ async fn play() -> Result<bool, Failed> {
     console::step("Customers order; each order and its event are one transaction");
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let shop = listener.local_addr()?;
-    let intake = tokio::spawn(intake::serve(listener, Arc::clone(&database)));
+    let views = Arc::new(Views::new(&stage.kafka.bootstrap())?);
+    let intake = tokio::spawn(intake::serve(listener, Arc::clone(&database), Arc::clone(&views)));
     order_all(shop).await?;
 
+    console::step("Customers look at items; a view has no transaction and is published to Kafka directly");
+    for sku in VIEWS {
+        console::line(stage::send(shop, &format!("GET /items/{sku}"), "", "").await?);
+    }
+
     console::step("Shipping starts, and takes one order after another");
-    let shipping = Arc::new(Shipping::new(Arc::clone(&database)));
-    let (stop, stopped) = oneshot::channel::<()>();
+    let shipping = Arc::new(Shipping::new(PgPool::connect(&stage.postgres.url()).await?));
     let consumer = Arc::clone(&shipping).consumer(&stage.kafka.bootstrap()).with_observer(&TALLY);
-    let consumer = tokio::spawn(consumer.run(async { drop(stopped.await) }));
+    let consumer = tokio::spawn(consumer.run(shutdown_signal()));
     let mut is_correct =
         shipped(&database, 6, "every order is shipped but the cancelled one and the one to Atlantis").await;
     is_correct &= console::check(
@@ -139,16 +155,20 @@ async fn play() -> Result<bool, Failed> {
         "the inbox finds a duplicate: nothing is shipped twice",
     );
 
-    console::step("Everything stops");
+    console::step("Everything stops: the service receives SIGTERM, as from Kubernetes");
     let every_event = database.connection().await?.query_one("SELECT count(*) FROM outbox_events", &[]).await?;
     let every_event = u64::try_from(every_event.get::<_, i64>(0))?;
     // Two redriven records come on top, and the first delivery of one of them was not acked.
     is_correct &=
         console::check(until(async || TALLY.acked.load(Relaxed) == every_event + 1).await, "every event is handled");
     intake.abort();
-    drop(stop);
+    IS_OVER.store(true, Relaxed);
+    kill_process(getpid(), Signal::TERM)?;
     consumer.await??;
     is_correct &= console::check(stage.uncommitted()? == 0, "shipping has committed every offset");
+    views.close().await?;
+    let is_delivered = usize::try_from(stage.records(views::TOPIC)?)? == VIEWS.len();
+    is_correct &= console::check(is_delivered, "every view is delivered");
     is_correct &= checks::database(&database, ORDERS.len()).await?;
     is_correct &= console::check(relay.stop()?, "the relay has drained and ended with exit code 0");
     is_correct &= checks::slot(&database).await?;
@@ -168,12 +188,12 @@ async fn order_all(shop: SocketAddr) -> Result<(), Failed> {
             r#"{{"id":"o-{number}","customer":"{customer}","city":"{city}","items":[{items}],"currency":"EUR"}}"#
         );
         let trace = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
-        console::line(stage::post(shop, "/orders", &trace, &order).await?);
+        console::line(stage::send(shop, "POST /orders", &trace, &order).await?);
         if number == 0 {
-            console::line(stage::post(shop, "/orders", &trace, &order).await?);
+            console::line(stage::send(shop, "POST /orders", &trace, &order).await?);
         }
         if number == CANCELLED {
-            console::line(stage::post(shop, &format!("/orders/o-{number}/cancel"), &trace, "").await?);
+            console::line(stage::send(shop, &format!("POST /orders/o-{number}/cancel"), &trace, "").await?);
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Ships orders: a consumer whose handler can receive an event twice and acts once.
+//! Ships orders: a consumer whose handler can receive an event twice and acts once. Its inbox, its shipments and its
+//! own events are one transaction of sqlx.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -6,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use sqlx::PgPool;
 use walrelay_events::consumer::Config;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Failure;
@@ -20,7 +22,6 @@ use walrelay_events::event::Envelope;
 use walrelay_events::event::EventId;
 use walrelay_events::outbox;
 
-use crate::database::Database;
 use crate::order::ORDER;
 use crate::order::OrderEvent;
 use crate::order::now;
@@ -34,14 +35,14 @@ const INBOX_RETENTION: Duration = Duration::from_secs(8 * 86_400);
 
 /// The shipping department.
 pub struct Shipping {
-    database: Arc<Database>,
+    database: PgPool,
     carrier: Carrier,
     duplicates: AtomicU32,
 }
 
 impl Shipping {
     /// Opens the department.
-    pub fn new(database: Arc<Database>) -> Self {
+    pub fn new(database: PgPool) -> Self {
         Self { database, carrier: Carrier::default(), duplicates: AtomicU32::new(0) }
     }
 
@@ -74,29 +75,30 @@ impl Shipping {
             Payload::Event(_) | Payload::Unknown(_) | Payload::Tombstone | _ => return Ok(Outcome::Ack),
         };
         let order = received.aggregate_id.ok_or_else(|| Failure::dead_letter("the order has no id"))?;
-        let mut connection = self.database.connection().await?;
-        let tx = connection.transaction().await?;
+        let mut tx = self.database.begin().await?;
         // First in the transaction: another consumer of the same event waits here.
-        if inbox::once(&tx, GROUP, &received.event_id).await? == Once::Duplicate {
+        if inbox::sqlx::once(&mut tx, GROUP, &received.event_id).await? == Once::Duplicate {
             self.duplicates.fetch_add(1, Relaxed);
             return Ok(Outcome::Ack);
         }
         let sql = "UPDATE orders SET status = 'shipped' WHERE id = $1 AND status = 'placed'";
         // Otherwise the order was cancelled meanwhile. The inbox row is committed anyway.
-        if tx.execute(sql, &[&order]).await? == 1 {
+        if sqlx::query(sql).bind(&order).execute(&mut *tx).await?.rows_affected() == 1 {
             let parcel = self.carrier.book(&received.event_id, &city).map_err(Refused::into_failure)?;
-            tx.execute("INSERT INTO shipments (order_id, parcel) VALUES ($1, $2)", &[&order, &parcel]).await?;
+            let insert = sqlx::query("INSERT INTO shipments (order_id, parcel) VALUES ($1, $2)");
+            insert.bind(&order).bind(&parcel).execute(&mut *tx).await?;
             let shipped = OrderEvent::OrderShipped { parcel, shipped_at: now() };
             let envelope = Envelope::new(ORDER, &order, shipped).with_trace(received.trace);
-            outbox::append(&tx, &envelope).await?;
+            outbox::sqlx::append(&mut tx, &envelope).await?;
         }
         tx.commit().await?;
         Ok(Outcome::Ack)
     }
 
     /// Deletes inbox rows that are older than the retention of the topic. Call it regularly.
-    pub async fn prune(&self) -> Result<u64, tokio_postgres::Error> {
-        inbox::prune(&*self.database.connection().await?, GROUP, INBOX_RETENTION).await
+    pub async fn prune(&self) -> Result<u64, sqlx::Error> {
+        let mut connection = self.database.acquire().await?;
+        inbox::sqlx::prune(&mut connection, GROUP, INBOX_RETENTION).await
     }
 }
 

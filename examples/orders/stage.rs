@@ -33,6 +33,7 @@ use crate::kafka::Kafka;
 use crate::kafka::free_port;
 use crate::shipping::GROUP;
 use crate::shipping::TOPIC;
+use crate::views;
 
 /// An error, for a person.
 pub type Failed = Box<dyn Error + Send + Sync>;
@@ -64,6 +65,7 @@ impl Stage {
         let kafka = Kafka::start(1);
         kafka.create_topic(TOPIC, PARTITIONS);
         kafka.create_topic(&format!("{TOPIC}.dlq"), 1);
+        kafka.create_topic(views::TOPIC, PARTITIONS);
         let folder = std::env::temp_dir().join(format!("walrelay-orders-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let config = format!(
@@ -98,11 +100,20 @@ impl Stage {
         Err(format!("the relay is not ready: {}", fs::read_to_string(log)?).into())
     }
 
+    /// Counts the records of a topic. Blocks.
+    pub fn records(&self, topic: &str) -> Result<i64, Failed> {
+        let asker = self.asker()?;
+        let mut records = 0;
+        for partition in 0..PARTITIONS {
+            let (oldest, end) = asker.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
+            records += end - oldest;
+        }
+        Ok(records)
+    }
+
     /// Counts the records of the topic that the group has not committed. Blocks.
     pub fn uncommitted(&self) -> Result<i64, Failed> {
-        let mut config = ClientConfig::new();
-        let asker: BaseConsumer =
-            config.set("bootstrap.servers", self.kafka.bootstrap()).set("group.id", GROUP).create()?;
+        let asker = self.asker()?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(TOPIC, 0, PARTITIONS - 1);
         let mut uncommitted = 0;
@@ -112,6 +123,11 @@ impl Stage {
             uncommitted += end - committed;
         }
         Ok(uncommitted)
+    }
+
+    fn asker(&self) -> Result<BaseConsumer, Failed> {
+        let mut config = ClientConfig::new();
+        Ok(config.set("bootstrap.servers", self.kafka.bootstrap()).set("group.id", GROUP).create()?)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -159,12 +175,12 @@ pub async fn until(is_so: impl AsyncFn() -> bool) -> bool {
     true
 }
 
-/// Sends a request as a client of the shop and returns the response.
-pub async fn post(address: SocketAddr, path: &str, trace: &str, body: &str) -> io::Result<String> {
+/// Sends a request such as `POST /orders` as a client of the shop and returns the response.
+pub async fn send(address: SocketAddr, request: &str, trace: &str, body: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: shop\r\ntraceparent: {trace}\r\nconnection: close\r\ncontent-length: {length}"
+        "{request} HTTP/1.1\r\nhost: shop\r\ntraceparent: {trace}\r\nconnection: close\r\ncontent-length: {length}"
     );
     stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
     let mut answer = String::new();
