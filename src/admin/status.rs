@@ -11,6 +11,7 @@ use crate::measure::Gauge;
 use crate::metrics::Build;
 use crate::metrics::Sources;
 use crate::relay;
+use crate::relay::metrics::Invalidation;
 use crate::relay::metrics::Role;
 use crate::relay::metrics::SlotView;
 use crate::relay::metrics::State;
@@ -136,6 +137,12 @@ pub struct Slot {
     pub wal_limit_used_ratio: Option<f64>,
     /// PostgreSQL's `wal_status`.
     pub wal_status: Option<&'static str>,
+    /// PostgreSQL's `invalidation_reason` (17 and later).
+    pub invalidation_reason: Option<&'static str>,
+    /// The growth of the retained WAL.
+    pub retained_wal_growth_bytes_per_second: Option<f64>,
+    /// The estimated time until the slot may be invalidated.
+    pub seconds_to_invalidation: Option<f64>,
 }
 
 impl Status {
@@ -216,6 +223,9 @@ fn slot(view: &SlotView) -> Slot {
         safe_wal_bytes: view.safe_wal_bytes,
         wal_limit_used_ratio: view.limit_used_ratio(),
         wal_status: view.wal_status.map(WalStatus::word),
+        invalidation_reason: view.invalidation.map(Invalidation::word),
+        retained_wal_growth_bytes_per_second: view.growth_bytes_per_second,
+        seconds_to_invalidation: view.seconds_to_invalidation,
     }
 }
 

@@ -263,6 +263,16 @@ fn slot(page: &mut Page, relay: &relay::Metrics) {
         slot.limit_used_ratio(),
     );
     page.level_if(
+        "walrelay_slot_retained_wal_growth_bytes_per_second",
+        "Growth of the retained WAL in bytes, over three minutes, between low points; 0 while it shrinks.",
+        slot.growth_bytes_per_second,
+    );
+    page.level_if(
+        "walrelay_slot_time_to_invalidation_seconds",
+        "Estimated time until the slot may be invalidated; absent without max_slot_wal_keep_size and without growth.",
+        slot.seconds_to_invalidation,
+    );
+    page.level_if(
         "walrelay_slot_catalog_xmin_age_transactions",
         "Age of the slot's catalog_xmin: VACUUM cannot remove catalog rows deleted later.",
         slot.catalog_xmin_age.map(float),
@@ -415,6 +425,9 @@ mod tests {
             retained_wal_bytes: 25,
             safe_wal_bytes: Some(75),
             wal_status: Some(WalStatus::Reserved),
+            invalidation: None,
+            growth_bytes_per_second: Some(2.5),
+            seconds_to_invalidation: Some(30.0),
             catalog_xmin_age: Some(12),
             spilled_bytes: Some(4_096),
         }));
@@ -437,6 +450,8 @@ mod tests {
             format!("walrelay_events_published_total{{{relay},topic=\"orders-events\"}} 1"),
             format!("walrelay_backpressure_seconds_total{{{relay},cause=\"kafka\"}} 1.5"),
             format!("walrelay_slot_wal_limit_used_ratio{{{relay}}} 0.25"),
+            format!("walrelay_slot_retained_wal_growth_bytes_per_second{{{relay}}} 2.5"),
+            format!("walrelay_slot_time_to_invalidation_seconds{{{relay}}} 30"),
             format!("walrelay_slot_wal_status{{{relay},status=\"reserved\"}} 1"),
             format!("walrelay_slot_catalog_xmin_age_transactions{{{relay}}} 12"),
             format!("walrelay_slot_spilled_bytes_total{{{relay}}} 4096"),

@@ -69,6 +69,9 @@ pub struct SourceOptions {
     pub takeover_delay: Duration,
     /// Store the confirmed position in a row of the source database.
     pub store_position: bool,
+    /// The estimated time until the slot may be invalidated below which a warning is logged; 0 s logs none.
+    #[serde(with = "units::duration")]
+    pub warn_before_invalidation: Duration,
     /// The options of mode `poll`.
     pub poll: PollOptions,
 }
@@ -156,6 +159,7 @@ impl Default for SourceOptions {
             disconnect_on_stall_after: Duration::from_secs(30),
             takeover_delay: Duration::from_secs(4),
             store_position: true,
+            warn_before_invalidation: Duration::from_secs(3_600),
             poll: PollOptions::default(),
         }
     }

@@ -147,6 +147,7 @@ pure relay/stream/resume: lsn
 pure relay/stream/coalesce:
 pure relay/stream/silence: lsn
 pure relay/stream/synchronous:
+pure relay/stream/wal_budget:
 pure relay/catalog/coverage:
 pure relay/retry/backoff:
 pure relay/retry/stalls:
@@ -167,7 +168,7 @@ relay/catalog/table: relay/record relay/postgres relay/catalog/error relay/catal
 relay/catalog: relay/record relay/postgres relay/catalog/error relay/catalog/row relay/catalog/publication
     relay/catalog/slot relay/catalog/table
 relay/stream/position: fault lsn relay/stream/feedback relay/stream/resume relay/postgres
-relay/stream/slot_monitor: fault relay/postgres relay/metrics
+relay/stream/slot_monitor: fault relay/stream/wal_budget relay/postgres relay/metrics
 relay/stream/pipeline_metrics: lsn relay/pipeline relay/metrics
 relay/stream/stall_report: fault relay/pipeline relay/metrics relay/publish
 relay/poll/error: fault relay/record relay/retry/recurrence relay/postgres relay/catalog

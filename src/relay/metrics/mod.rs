@@ -35,6 +35,7 @@ pub use link::Loss;
 pub use producer::BrokerView;
 pub use producer::ProducerView;
 pub use producer::Quantiles;
+pub use slot::Invalidation;
 pub use slot::SlotView;
 pub use slot::WalStatus;
 pub use state::Role;

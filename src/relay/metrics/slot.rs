@@ -15,6 +15,21 @@ pub enum WalStatus {
     Lost,
 }
 
+/// `pg_replication_slots.invalidation_reason` (PostgreSQL 17 and later).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Invalidation {
+    /// WAL that the slot needs was removed.
+    WalRemoved,
+    /// Catalog rows that the slot needs were removed.
+    RowsRemoved,
+    /// `wal_level` was lowered.
+    WalLevelInsufficient,
+    /// The slot was not used for `idle_replication_slot_timeout`.
+    IdleTimeout,
+    /// A reason of a later version.
+    Other,
+}
+
 /// The slot's state at one query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlotView {
@@ -35,6 +50,13 @@ pub struct SlotView {
     pub safe_wal_bytes: Option<i64>,
     /// `wal_status`; absent if the server gives none.
     pub wal_status: Option<WalStatus>,
+    /// Why the slot was invalidated; absent while it is valid, and before PostgreSQL 17.
+    pub invalidation: Option<Invalidation>,
+    /// The growth of the retained WAL; absent before it is known.
+    pub growth_bytes_per_second: Option<f64>,
+    /// The estimated time until the slot may be invalidated; absent without a limit, without growth, and before both
+    /// are known.
+    pub seconds_to_invalidation: Option<f64>,
     /// The age of `catalog_xmin` in transactions: VACUUM cannot remove catalog rows that were deleted later.
     pub catalog_xmin_age: Option<u64>,
     /// Bytes that decoding has spilled to the server's disk beyond `logical_decoding_work_mem`.
@@ -60,6 +82,28 @@ impl WalStatus {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.word() == word)
+    }
+}
+
+impl Invalidation {
+    const KNOWN: [Self; 4] = [Self::WalRemoved, Self::RowsRemoved, Self::WalLevelInsufficient, Self::IdleTimeout];
+
+    /// Gives PostgreSQL's name of it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::WalRemoved => "wal_removed",
+            Self::RowsRemoved => "rows_removed",
+            Self::WalLevelInsufficient => "wal_level_insufficient",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Other => "other",
+        }
+    }
+
+    /// Parses PostgreSQL's name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        Self::KNOWN.into_iter().find(|each| each.word() == word).unwrap_or(Self::Other)
     }
 }
 
@@ -97,6 +141,9 @@ mod tests {
             retained_wal_bytes,
             safe_wal_bytes,
             wal_status: Some(wal_status),
+            invalidation: None,
+            growth_bytes_per_second: None,
+            seconds_to_invalidation: None,
             catalog_xmin_age: None,
             spilled_bytes: None,
         };
@@ -115,5 +162,7 @@ mod tests {
     fn an_unknown_word_is_no_status() {
         assert_eq!(WalStatus::from_word("lost"), Some(WalStatus::Lost));
         assert_eq!(WalStatus::from_word("fine"), None);
+        assert_eq!(Invalidation::from_word("idle_timeout"), Invalidation::IdleTimeout);
+        assert_eq!(Invalidation::from_word("fine"), Invalidation::Other);
     }
 }

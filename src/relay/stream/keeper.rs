@@ -34,6 +34,7 @@ use crate::relay::stream::position::Store;
 use crate::relay::stream::resume::Identity;
 use crate::relay::stream::slot_monitor;
 use crate::relay::stream::slot_monitor::ServerState;
+use crate::relay::stream::slot_monitor::SlotMonitor;
 use crate::relay::stream::synchronous;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Fate;
@@ -96,6 +97,7 @@ pub struct Work {
     pub identity: Identity,
     /// The catalog check.
     pub watch: CatalogWatch,
+    pub slot_monitor: SlotMonitor,
     /// The relay's metrics.
     pub metrics: Metrics,
 }
@@ -261,8 +263,8 @@ impl KeeperTask {
     /// Checks the slot, the catalog, and whether commits would wait for the relay. Gives an error that ends the
     /// connection.
     async fn look(&mut self, client: &Client) -> Option<postgres::Error> {
-        let Work { slot, metrics, walsender, .. } = &self.work;
-        if let Some(error) = slot_monitor::note(client, slot, metrics).await {
+        let Work { slot_monitor, walsender, .. } = &self.work;
+        if let Some(error) = slot_monitor.note(client).await {
             return Some(error);
         }
         match slot_monitor::server_state(client).await {

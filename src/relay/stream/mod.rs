@@ -2,7 +2,7 @@
 //!
 //! `supervise` connects and decides what follows a connection. `examine` checks the server before the stream, `resume`
 //! decides where it starts, `follow` is the loop, `feedback` its timing, and `keeper` the thread beside it that stores
-//! the position.
+//! the position. `wal_budget` estimates when the slot may be invalidated.
 
 pub mod feedback;
 pub mod keeper;
@@ -23,3 +23,4 @@ pub(in crate::relay) mod catalog_watch;
 pub(in crate::relay) mod examine;
 pub(in crate::relay) mod slot_monitor;
 pub(in crate::relay) mod supervise;
+pub(in crate::relay) mod wal_budget;

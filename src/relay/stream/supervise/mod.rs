@@ -49,6 +49,7 @@ use crate::relay::stream::resume::Server;
 use crate::relay::stream::resume::Start;
 use crate::relay::stream::resume::Stored;
 use crate::relay::stream::silence::Silence;
+use crate::relay::stream::slot_monitor::SlotMonitor;
 use crate::relay::stream::stall_report::StallReport;
 
 use step::StreamStep;
@@ -75,6 +76,7 @@ struct Supervisor {
     /// The number of consecutive rejections of the producer by the cluster.
     cluster_refused: u32,
     silence: Silence,
+    slot_monitor: SlotMonitor,
     /// The last walsender: its server's start time and its PID. It may hold the slot for a while after the connection
     /// is lost.
     walsender: Option<(String, u32)>,
@@ -100,6 +102,8 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
     // Report mistakes in the options now, not after the servers are up.
     kafka.client()?;
     metrics.max_in_flight_bytes.set(settings.delivery.max_in_flight_bytes);
+    let slot_monitor =
+        SlotMonitor::new(settings.source.slot.clone(), settings.source.warn_before_invalidation, metrics.clone());
     let mut supervisor = Supervisor {
         routes: settings.routes()?,
         target,
@@ -114,6 +118,7 @@ pub(in crate::relay) async fn run(settings: Settings, metrics: Metrics, stop: Ca
         stalls: StallReport::default(),
         cluster_refused: 0,
         silence: Silence::default(),
+        slot_monitor,
         walsender: None,
         server_started: String::new(),
         handed_before: Lsn::ZERO,
@@ -147,7 +152,7 @@ impl Supervisor {
                     StreamStep::Again
                 }
                 StreamStep::AwaitProgress => {
-                    let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
+                    let (slot_monitor, checks) = (Box::pin(self.monitor_slot()), Box::pin(self.checks()));
                     tokio::select! {
                         biased;
                         progress = self.await_progress() => progress?,
@@ -210,6 +215,7 @@ impl Supervisor {
             slot: slot.clone(),
             identity: server.identity.clone(),
             watch,
+            slot_monitor: self.slot_monitor.clone(),
             metrics: self.metrics.clone(),
         })
         .map_err(Error::Thread)?;

@@ -10,7 +10,6 @@ use crate::relay::publish::Stalled;
 use crate::relay::stream::examine;
 use crate::relay::stream::holder::Holder;
 use crate::relay::stream::holder::HolderWatch;
-use crate::relay::stream::slot_monitor;
 
 use super::Supervisor;
 use super::step::StreamStep;
@@ -25,7 +24,7 @@ const HOLDER_INTERVAL: Duration = Duration::from_secs(60);
 impl Supervisor {
     /// Pauses, then waits for Kafka. Meanwhile the slot is monitored, and PostgreSQL is checked.
     pub(super) async fn await_kafka(&mut self, pause: Duration) -> Result<(), Error> {
-        let (slot_monitor, checks) = (Box::pin(self.slot_monitor()), Box::pin(self.checks()));
+        let (slot_monitor, checks) = (Box::pin(self.monitor_slot()), Box::pin(self.checks()));
         let recovery = &mut self.recovery;
         let answering = async {
             recovery.pause(pause).await;
@@ -38,10 +37,10 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn slot_monitor(&self) -> impl Future<Output = Infallible> + use<> {
+    pub(super) fn monitor_slot(&self) -> impl Future<Output = Infallible> + use<> {
         let (target, config) = (self.target.clone(), self.settings.postgres.clone());
         let name = format!("{} slot monitor", self.settings.relay.name);
-        slot_monitor::run(target, config, name, self.settings.source.slot.clone(), self.metrics.clone())
+        self.slot_monitor.clone().run(target, config, name)
     }
 
     /// Checks again and again whether a start would succeed: without a connection nothing else does. Gives a fatal
