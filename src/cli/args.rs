@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::Subcommand;
@@ -31,7 +32,23 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Relay until SIGTERM; retries until PostgreSQL and Kafka are up, creates nothing, skips nothing
-    Run,
+    Run {
+        /// Check everything first, as `walrelay check` does, and refuse to start if something is wrong
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check everything that `run` depends on, and change nothing; exits with 0 or 1
+    Check {
+        /// Repeat until everything passes, for at most this long
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+        /// Warnings fail as well
+        #[arg(long)]
+        strict: bool,
+        /// Output format
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: Format,
+    },
     /// Print the SQL that `run` depends on, or run it
     Setup {
         /// Run the SQL instead of printing it; safe to repeat

@@ -4,6 +4,7 @@
 //! next step, and ends with the exit code of its group.
 
 mod args;
+mod check;
 pub mod demo;
 mod dlq;
 pub mod healthcheck;
@@ -58,10 +59,11 @@ pub fn main() -> ExitCode {
 fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCode, Failed> {
     let sources = Sources::of_process(args.config.clone(), args.set.clone());
     let signals = match &args.verb {
-        Verb::Run => signals.drain(Exit::DrainTimeout as i32),
+        Verb::Run { .. } => signals.drain(Exit::DrainTimeout as i32),
         Verb::Setup { apply: true, .. } | Verb::Demo { .. } => signals.interrupt(),
         Verb::Dlq { verb } if verb.writes() => signals.interrupt(),
-        Verb::Setup { .. }
+        Verb::Check { .. }
+        | Verb::Setup { .. }
         | Verb::Config { .. }
         | Verb::Dlq { .. }
         | Verb::Healthcheck { .. }
@@ -71,7 +73,11 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     let signals = signals.map_err(no_thread)?;
     match args.verb {
         // Its warnings and mistakes are log records.
-        Verb::Run => run::run(config::load(&sources), signals.stop()),
+        Verb::Run { check } => run::run(config::load(&sources), check, signals.stop()),
+        Verb::Check { wait, strict, format } => {
+            let options = check::CheckOptions { wait: wait.unwrap_or_default(), is_strict: strict, format };
+            check::check(&load_quietly(&sources)?, &options, output)
+        }
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
             let setup_options = SetupOptions { with_outbox, role, accept_gap };
             setup::setup(&load(&sources, output)?, &setup_options, apply.then(|| signals.stop()), output)
@@ -121,9 +127,13 @@ fn no_thread(error: io::Error) -> Failed {
     Failed::new(relay::Error::Thread(error))
 }
 
+fn load_quietly(sources: &Sources) -> Result<Loaded, Failed> {
+    config::load(sources).map_err(Failed::new)
+}
+
 /// Loads the configuration and prints its warnings.
 fn load(sources: &Sources, output: &mut Output) -> Result<Loaded, Failed> {
-    let loaded = config::load(sources).map_err(Failed::new)?;
+    let loaded = load_quietly(sources)?;
     for warning in &loaded.warnings {
         output.note(&format!("warning: {warning}"));
     }

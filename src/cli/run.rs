@@ -16,15 +16,22 @@ use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::Metrics;
 use crate::relay::Mode;
+use crate::relay::check::Finding;
+use crate::relay::check::Status;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::chain;
 
+use super::check;
 use super::invocation;
 use super::report::Failed;
 use crate::log;
 
 /// Relays until a signal, or until an error that a person must fix.
-pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> Result<ExitCode, Failed> {
+pub(super) fn run(
+    loaded: Result<Loaded, Mistakes>,
+    is_checked: bool,
+    stop: CancellationToken,
+) -> Result<ExitCode, Failed> {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(mistakes) => return refuse(&mistakes),
@@ -32,6 +39,9 @@ pub(super) fn run(loaded: Result<Loaded, Mistakes>, stop: CancellationToken) -> 
     let guard = log::start(&loaded.config.log).map_err(Failed::new)?;
     for warning in &loaded.warnings {
         tracing::warn!(warning, "the configuration has a weakness");
+    }
+    if is_checked && let Some(code) = check(&loaded, &stop)? {
+        return Ok(code);
     }
     let ended = relay(loaded.config, stop, &guard);
     let code = match &ended {
@@ -59,6 +69,31 @@ fn refuse(mistakes: &Mistakes) -> Result<ExitCode, Failed> {
     tracing::error!(%code, error = mistakes.summary(), mistakes = count, next = mistakes.help(), "stopped by an error");
     drop(guard);
     Ok(ExitCode::from(code.exit() as u8))
+}
+
+/// Checks everything first. Gives the exit code if the relay must not start.
+fn check(loaded: &Loaded, stop: &CancellationToken) -> Result<Option<ExitCode>, Failed> {
+    let Some(report) = check::look(loaded, stop)? else {
+        tracing::info!("stopped before the check was over");
+        return Ok(Some(ExitCode::SUCCESS));
+    };
+    for check in report.checks() {
+        let title = check.title();
+        for Finding { is_warning, code, what, next } in check.findings() {
+            if *is_warning {
+                tracing::warn!(check = title, %code, error = what, next, "check warns");
+            } else {
+                tracing::error!(check = title, %code, error = what, next, "check failed");
+            }
+        }
+    }
+    let Some(first) = report.first_failure() else {
+        tracing::info!(checks = report.checks().count(), "check passed");
+        return Ok(None);
+    };
+    let error = format!("{} of {} checks failed", report.count(Status::Failed), report.checks().count());
+    tracing::error!(code = %first.code, error, next = "`walrelay check` shows all of them", "stopped by an error");
+    Ok(Some(ExitCode::from(first.code.exit() as u8)))
 }
 
 fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<(), Box<dyn Diagnose>> {

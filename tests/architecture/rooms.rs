@@ -199,7 +199,7 @@ relay/stream/supervise: fault lsn relay/record relay/pipeline relay/stream/feedb
     relay/stream/catalog_watch relay/stream/holder relay/stream/advance relay/stream/examine relay/stream/keeper
     relay/stream/follow
 relay/stream:
-relay/poll/outbox: relay/record relay/poll/sql relay/error relay/settings
+relay/poll/outbox: relay/record relay/catalog relay/poll/sql relay/error relay/settings
 relay/poll/value: relay/decode relay/poll/selection
 relay/poll/grants: relay/postgres relay/catalog relay/poll/sql relay/poll/outbox
 relay/poll/verify: relay/catalog relay/poll/error relay/poll/numbers relay/error relay/poll/outbox relay/poll/grants
@@ -219,6 +219,22 @@ relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/po
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
+pure relay/check/error: fault relay/postgres
+pure relay/check/report: fault
+pure relay/check/login: units relay/postgres
+pure relay/check/server: relay/stream/synchronous relay/postgres relay/error relay/settings relay/setup
+    relay/check/error relay/check/report
+relay/check/files: fault units relay/postgres relay/publish relay/settings relay/check/error relay/check/report
+relay/check/connection: relay/postgres relay/error relay/settings relay/check/report relay/check/login
+relay/check/facts: relay/error relay/settings relay/check/server relay/check/connection
+relay/check/tables: relay/record relay/catalog relay/settings relay/check/report relay/check/connection
+relay/check/wal: relay/record relay/stream/resume relay/postgres relay/metrics relay/catalog relay/stream/position
+    relay/stream/slot_monitor relay/error relay/settings relay/stream/catalog_watch relay/stream/holder
+    relay/stream/examine relay/check/error relay/check/report relay/check/server relay/check/connection
+    relay/check/facts relay/check/tables
+relay/check/poll: relay/catalog relay/error relay/settings relay/poll/outbox relay/poll/verify relay/check/error
+    relay/check/report relay/check/server relay/check/connection relay/check/facts
+relay/check: relay/settings relay/check/report relay/check/files relay/check/wal relay/check/poll
 relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/poll
 
 # Level 3: they know everybody.
@@ -227,7 +243,7 @@ metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 cli: fault event consumer/dead_letter testing secret relay/record relay/postgres relay/metrics relay/publish
-    relay/setup relay log metrics admin config
+    relay/setup relay/check relay log metrics admin config
 ";
 
 #[derive(Debug)]

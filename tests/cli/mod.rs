@@ -1,5 +1,6 @@
 //! The program as a user runs it.
 
+mod check;
 mod next;
 mod signals;
 

@@ -18,11 +18,16 @@ pub use crate::relay::postgres::quote;
 pub use crate::relay::postgres::quote_table;
 pub use error::Error;
 pub(in crate::relay) use error::both_names;
+pub(super) use publication::check_options as check_publication;
+pub(super) use publication::check_table as check_published;
 pub(super) use row::get;
 pub(super) use row::lsn;
 pub(super) use row::query;
 pub use slot::Slot;
+pub(super) use slot::check as check_slot;
+pub(super) use table::check_rows;
 pub use table::columns;
+pub(super) use table::examine_columns;
 pub use table::settle;
 
 use row::one;
@@ -43,7 +48,7 @@ pub async fn verify(client: &Client, slot: &str, publication: &str, routes: &[Ro
     let routes = &*settle(client, routes).await?;
     for route in routes {
         wants_binary |= columns(client, route).await?;
-        table::check_rows(client, route, routes).await?;
+        check_rows(client, route, routes).await?;
     }
     publication::check(client, publication, version, routes).await?;
     Ok(Facts { slot: slot::check(client, slot, version).await?, wants_binary })

@@ -12,54 +12,71 @@ use super::row::get;
 use super::row::query;
 
 pub(super) async fn check(client: &Client, name: &str, version: u32, routes: &[Route]) -> Result<(), Error> {
+    check_options(client, name).await?;
+    for route in routes {
+        check_table(client, name, version, route).await?;
+    }
+    Ok(())
+}
+
+/// Checks what it publishes of any table.
+pub(in crate::relay) async fn check_options(client: &Client, name: &str) -> Result<(), Error> {
     let sql =
         "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1";
     let Some(row) = client.query_opt(sql, &[&name]).await.map_err(query)? else {
         return Err(Error::PublicationMissing { publication: name.to_owned() });
     };
-    let unfit = |what: &str, remedy: String| Error::PublicationUnfit {
-        publication: name.to_owned(),
-        what: what.to_owned(),
-        remedy,
-    };
     let quoted = quote(name);
     if !get::<bool>(&row, 0)? || get::<bool>(&row, 1)? {
         let what =
             "does not publish exactly inserts: with updates or deletes the application's own statements may fail";
-        return Err(unfit(what, format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")));
+        return Err(unfit(name, what, format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")));
     }
     if !get::<bool>(&row, 2)? {
         let what = "does not publish partitions under their root";
-        return Err(unfit(what, format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true)")));
-    }
-    for route in routes {
-        let (schema, table) = route.table();
-        let filtered = if version >= 150_000 { "rowfilter IS NOT NULL" } else { "false" };
-        let sql = format!(
-            "SELECT {filtered} FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3"
-        );
-        let row = client.query_opt(&sql, &[&name, &schema, &table]).await.map_err(query)?;
-        let full = quote_table((schema, table));
-        let Some(row) = row else {
-            return Err(unfit(
-                &format!("does not contain table {schema}.{table}"),
-                format!("ALTER PUBLICATION {quoted} ADD TABLE {full}"),
-            ));
-        };
-        if get::<bool>(&row, 0)? {
-            return Err(unfit(
-                &format!("has a row filter on table {schema}.{table}, which omits events"),
-                // Not SET TABLE, which would remove all other tables; and in one transaction, or events committed in
-                // between would not be published.
-                format!(
-                    "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; \
-                     COMMIT"
-                ),
-            ));
-        }
-        check_columns(client, name, version, route).await?;
+        return Err(unfit(name, what, format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true)")));
     }
     Ok(())
+}
+
+/// Checks that it publishes a table: all rows, and the columns that are mapped.
+pub(in crate::relay) async fn check_table(
+    client: &Client,
+    name: &str,
+    version: u32,
+    route: &Route,
+) -> Result<(), Error> {
+    let (schema, table) = route.table();
+    let filtered = if version >= 150_000 { "rowfilter IS NOT NULL" } else { "false" };
+    let sql = format!(
+        "SELECT {filtered} FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3"
+    );
+    let row = client.query_opt(&sql, &[&name, &schema, &table]).await.map_err(query)?;
+    let (quoted, full) = (quote(name), quote_table((schema, table)));
+    let Some(row) = row else {
+        return Err(unfit(
+            name,
+            &format!("does not contain table {schema}.{table}"),
+            format!("ALTER PUBLICATION {quoted} ADD TABLE {full}"),
+        ));
+    };
+    if get::<bool>(&row, 0)? {
+        return Err(unfit(
+            name,
+            &format!("has a row filter on table {schema}.{table}, which omits events"),
+            // Not SET TABLE, which would remove all other tables; and in one transaction, or events committed in
+            // between would not be published.
+            format!(
+                "BEGIN; ALTER PUBLICATION {quoted} DROP TABLE {full}; ALTER PUBLICATION {quoted} ADD TABLE {full}; \
+                 COMMIT"
+            ),
+        ));
+    }
+    check_columns(client, name, version, route).await
+}
+
+fn unfit(publication: &str, what: &str, remedy: String) -> Error {
+    Error::PublicationUnfit { publication: publication.to_owned(), what: what.to_owned(), remedy }
 }
 
 /// A column list omits columns, and before 18 every publication omits generated columns.

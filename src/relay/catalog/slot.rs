@@ -18,7 +18,7 @@ pub struct Slot {
     pub is_synced: bool,
 }
 
-pub(super) async fn check(client: &Client, slot: &str, version: u32) -> Result<Slot, Error> {
+pub(in crate::relay) async fn check(client: &Client, slot: &str, version: u32) -> Result<Slot, Error> {
     let synced = if version >= 170_000 { "synced AND failover" } else { "false" };
     let reason = if version >= 170_000 { "coalesce(invalidation_reason, 'no reason given')" } else { "'wal_removed'" };
     let sql = format!(

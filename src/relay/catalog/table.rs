@@ -18,6 +18,12 @@ use super::row::u32_of;
 
 /// Checks the columns of a table. Says whether the payload should be requested in binary form.
 pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
+    let (wants_binary, wrong) = examine_columns(client, route).await?;
+    wrong.into_iter().next().map_or(Ok(wants_binary), Err)
+}
+
+/// Does the same, and gives everything that is wrong with the columns.
+pub(in crate::relay) async fn examine_columns(client: &Client, route: &Route) -> Result<(bool, Vec<Error>), Error> {
     let (schema, name) = route.table();
     let table = format!("{schema}.{name}");
     // A domain counts as its base type, also if it is a domain over a domain.
@@ -42,7 +48,7 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
     for row in &rows {
         all.push((get::<String>(row, 0)?, u32_of(get(row, 1)?), get::<String>(row, 2)?));
     }
-    let mut wants_binary = false;
+    let (mut wants_binary, mut wrong) = (false, Vec::new());
     for (role, wanted) in Role::ALL.into_iter().zip(&route.names().0) {
         let Some(wanted) = wanted else { continue };
         let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
@@ -52,23 +58,26 @@ pub async fn columns(client: &Client, route: &Route) -> Result<bool, Error> {
                 let both_names = both_names(role, route.names(), columns);
                 let addition = add_column(route, role);
                 let column = listed(&wanted.columns, "or");
-                return Err(Error::ColumnMissing { table, column, role: role.name(), both_names, addition });
+                let table = table.clone();
+                wrong.push(Error::ColumnMissing { table, column, role: role.name(), both_names, addition });
             }
             continue;
         };
         if let Some((other, ..)) = found.next() {
             let what = format!("has columns {column:?} and {other:?}, of which only one can be the {}", role.name());
-            return Err(Error::Ambiguous { table, what });
+            wrong.push(Error::Ambiguous { table: table.clone(), what });
+            continue;
         }
         let kind = Kind::of(*type_id).filter(|kind| role.accepts(*kind));
         let Some(kind) = kind else {
             let what = format!("has a column {column:?} of type {type_name}, which cannot be the {}", role.name());
             let remedy = change_type(route, role, column);
-            return Err(Error::Column { table, what, role: role.name(), remedy });
+            wrong.push(Error::Column { table: table.clone(), what, role: role.name(), remedy });
+            continue;
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }
-    Ok(wants_binary)
+    Ok((wants_binary, wrong))
 }
 
 /// The statement that adds a column for a role.
@@ -148,7 +157,7 @@ pub async fn settle(client: &Client, routes: &[Route]) -> Result<Vec<Route>, Err
 
 /// Checks that every row of the table is in the WAL as a row of this table: it is logged and not a foreign table, and
 /// tables that inherit from it have an outbox of their own.
-pub(super) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
+pub(in crate::relay) async fn check_rows(client: &Client, route: &Route, routes: &[Route]) -> Result<(), Error> {
     let (schema, name) = route.table();
     let sql = "WITH RECURSIVE below (id) AS (
                    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

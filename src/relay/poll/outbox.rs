@@ -1,5 +1,6 @@
 //! A table to poll, and the names of its columns.
 
+use crate::relay::catalog::quote;
 use crate::relay::error::Error as RelayError;
 use crate::relay::record::route;
 use crate::relay::record::route::Route;
@@ -31,6 +32,18 @@ impl Outbox {
         let first = |names: &[String]| names.first().cloned().unwrap_or_default();
         let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
         Self { names: TableColumns::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+    }
+
+    /// The statement that creates the index on unpublished rows.
+    pub(in crate::relay) fn create_index(&self) -> String {
+        let (_, table) = self.route.table();
+        format!(
+            "CREATE INDEX IF NOT EXISTS {} ON {} ({}) WHERE {} IS NULL",
+            quote(&format!("{table}_unpublished")),
+            self.names.table,
+            quote(&self.names.sequence),
+            quote(&self.names.published_at),
+        )
     }
 }
 

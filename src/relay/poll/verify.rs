@@ -18,7 +18,7 @@ use super::outbox::Own;
 #[derive(Clone, Debug)]
 pub(in crate::relay) struct Found {
     /// The outbox, with the current names of its table and columns.
-    pub(super) outbox: Outbox,
+    pub(in crate::relay) outbox: Outbox,
     /// Its OID.
     pub(super) id: u32,
     /// Its columns; the route may read optional ones that do not exist.
@@ -26,7 +26,7 @@ pub(in crate::relay) struct Found {
     /// The sequences of its numbers; none if the application assigns them.
     pub(super) sequences: Vec<Sequence>,
     /// It has an index on unpublished rows.
-    pub(super) has_index: bool,
+    pub(in crate::relay) has_index: bool,
 }
 
 /// Checks one outbox: its columns, its sequences and the role's privileges.

@@ -180,6 +180,18 @@ impl Error {
         if let Self::Server(error) = self { Some(&error.state) } else { None }
     }
 
+    /// Gives the server's function that failed; empty if a pooler answered.
+    #[must_use]
+    pub fn routine(&self) -> Option<&str> {
+        if let Self::Server(error) = self { Some(error.routine()) } else { None }
+    }
+
+    /// Says whether the REPLICATION attribute is missing.
+    #[must_use]
+    pub fn is_about_replication(&self) -> bool {
+        matches!(self, Self::Server(error) if matches!(error.kind(), Kind::Replication))
+    }
+
     /// Says whether a table does not exist.
     #[must_use]
     pub fn is_missing_table(&self) -> bool {

@@ -84,6 +84,10 @@ impl ServerError {
         ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| self.state.starts_with(class))
     }
 
+    pub(super) fn routine(&self) -> &str {
+        &self.routine
+    }
+
     fn is_in(&self, routines: &[&str]) -> bool {
         routines.contains(&&*self.routine)
     }

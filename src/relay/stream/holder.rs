@@ -86,14 +86,18 @@ impl HolderWatch {
     }
 
     async fn look(&self, client: &Client) -> Result<Option<Holder>, Error> {
-        let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
-                   FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = \
-                   s.active_pid
-                   WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
-        let failed = Error::postgres("read the state of the slot");
-        let row = client.query_opt(sql, &[&self.slot]).await.map_err(&failed)?;
-        row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
-            .transpose()
-            .map_err(failed)
+        of_slot(client, &self.slot).await
     }
+}
+
+/// Gives the connection that holds a slot, if there is one.
+pub(in crate::relay) async fn of_slot(client: &Client, slot: &str) -> Result<Option<Holder>, Error> {
+    let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
+               FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+               WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
+    let failed = Error::postgres("read the state of the slot");
+    let row = client.query_opt(sql, &[&slot]).await.map_err(&failed)?;
+    row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
+        .transpose()
+        .map_err(failed)
 }

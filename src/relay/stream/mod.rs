@@ -12,15 +12,15 @@ pub mod resume;
 mod advance;
 mod coalesce;
 mod follow;
-mod holder;
 mod phase;
 mod pipeline_metrics;
 mod silence;
 mod stall_report;
-mod synchronous;
 
 pub(in crate::relay) mod catalog_watch;
 pub(in crate::relay) mod examine;
+pub(in crate::relay) mod holder;
 pub(in crate::relay) mod slot_monitor;
 pub(in crate::relay) mod supervise;
+pub(in crate::relay) mod synchronous;
 pub(in crate::relay) mod wal_budget;

@@ -146,6 +146,13 @@ pub async fn load(client: &Client, slot: &str) -> Result<Stored, Error> {
     })
 }
 
+/// Checks the privilege to write it, and writes nothing: the statement is not executed.
+pub async fn check_write(client: &Client) -> Result<(), Error> {
+    let sql = "EXPLAIN UPDATE walrelay.position SET position = position, timeline = timeline, stored_at = stored_at,
+               released_at = released_at, catalog_state = catalog_state";
+    client.batch_execute(sql).await.map_err(|error| failed("write", error))
+}
+
 /// Reads the system identifier, which every role may do.
 pub async fn system_id(client: &Client) -> Result<String, Error> {
     let sql = "SELECT system_identifier::text FROM pg_control_system()";

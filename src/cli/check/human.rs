@@ -1,0 +1,60 @@
+//! The result of a check for people: one line for each check, its findings below it.
+
+use crate::cli::invocation;
+use crate::relay::check::Check;
+use crate::relay::check::Outcome;
+use crate::relay::check::Report;
+use crate::relay::check::Status;
+
+use super::wrap::wrap;
+
+/// What stands below a check begins under its name.
+const INDENT: usize = 11;
+
+pub(super) fn text(report: &Report, width: usize, is_colored: bool) -> String {
+    let mut text = String::new();
+    for group in &report.groups {
+        text.push_str(group.name);
+        text.push('\n');
+        for check in &group.checks {
+            of_check(check, width, is_colored, &mut text);
+        }
+    }
+    let count = |status| report.count(status);
+    let summary = format!(
+        "{} checks: {} ok, {} with warnings, {} failed, {} skipped",
+        report.checks().count(),
+        count(Status::Passed),
+        count(Status::Warned),
+        count(Status::Failed),
+        count(Status::Skipped)
+    );
+    text.push_str(&wrap(&summary, width, 0));
+    text
+}
+
+fn of_check(check: &Check, width: usize, is_colored: bool, text: &mut String) {
+    let (word, color) = match check.status() {
+        Status::Passed => ("ok", 32),
+        Status::Skipped => ("skipped", 2),
+        Status::Warned => ("warning", 33),
+        Status::Failed => ("FAILED", 31),
+    };
+    let title = check.title();
+    let line = match &check.outcome {
+        Outcome::Passed(found) if !found.is_empty() => format!("{title}: {found}"),
+        Outcome::Skipped { needs } => format!("{title}: needs {needs}"),
+        Outcome::Passed(_) | Outcome::Found(_) => title,
+    };
+    let (on, off) = if is_colored { (format!("\x1b[{color}m"), "\x1b[0m") } else { (String::new(), "") };
+    let lines = wrap(&line, width, INDENT);
+    text.push_str(&format!("  {on}{word}{off}{}", " ".repeat(INDENT.saturating_sub(2 + word.len()))));
+    text.push_str(lines.trim_start());
+    for finding in check.findings() {
+        text.push_str(&wrap(&format!("{}: {}", finding.code, finding.what), width, INDENT));
+        text.push_str(&wrap(&format!("why: {}", check.why), width, INDENT));
+        if let Some(next) = &finding.next {
+            text.push_str(&wrap(&format!("next: {}", invocation::complete(next)), width, INDENT));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The polling source: server, tables, and the privileges on them.
+//!
+//! Each query is a transaction of its own: a pooler may run the next one on another session.
+
+use crate::relay::catalog;
+use crate::relay::error::Error as RelayError;
+use crate::relay::poll::outbox::Outbox;
+use crate::relay::poll::outbox::outboxes;
+use crate::relay::poll::verify;
+use crate::relay::settings::Settings;
+
+use super::connection::Connection;
+use super::error::Error;
+use super::facts;
+use super::report::Check;
+use super::report::Finding;
+use super::report::Group;
+use super::report::Needed;
+use super::report::Outcome;
+use super::server;
+
+const ACTION: &str = "read the catalog";
+/// As the polling source begins, and nothing can be changed.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; SET LOCAL \
+                     statement_timeout = '2500ms'";
+
+/// Checks everything in PostgreSQL.
+pub(super) async fn check(settings: &Settings) -> Vec<Group> {
+    let (login, opened) = Connection::open_shared(settings).await;
+    let connection = opened.as_ref().map_err(|needs| *needs);
+    let mut checks = vec![login];
+    let read = match connection {
+        Ok(connection) => match facts::ask(connection, settings).await {
+            Ok(facts) => Ok(facts),
+            Err(error) => {
+                checks.push(Check::new("settings", "the next checks decide from them", Outcome::failed(&error)));
+                Err("settings")
+            }
+        },
+        Err(needs) => Err(needs),
+    };
+    checks.extend(server::checks(read.as_ref().map_err(|needs| *needs), settings));
+    let mut tables = Vec::new();
+    match outboxes(settings) {
+        Ok(outboxes) => {
+            for outbox in &outboxes {
+                tables.extend(of_table(connection, outbox).await);
+            }
+        }
+        Err(error) => tables.push(Check::new("table", "its rows are the events", Outcome::failed(&error))),
+    }
+    vec![Group { name: "postgres", checks }, Group { name: "polling", checks: tables }]
+}
+
+async fn of_table(connection: Needed<&Connection>, outbox: &Outbox) -> [Check; 2] {
+    let (columns, polling) = match connection {
+        Ok(connection) => {
+            let columns = columns(connection, outbox).await;
+            let polling = match columns {
+                Outcome::Passed(_) => polling(connection, outbox).await,
+                Outcome::Found(_) | Outcome::Skipped { .. } => Outcome::skipped("table"),
+            };
+            (columns, polling)
+        }
+        Err(needs) => (Outcome::skipped(needs), Outcome::skipped(needs)),
+    };
+    let name = outbox.route.name();
+    [
+        Check::new("table", "each record is made of its columns", columns).about(&name),
+        Check::new("polling", "rows are read by number and marked as published", polling).about(&name),
+    ]
+}
+
+async fn columns(connection: &Connection, outbox: &Outbox) -> Outcome {
+    let client = &connection.ordinary.client;
+    let found = transaction(connection, async {
+        let resolved = verify::resolve(client, outbox).await?;
+        let (schema, name) = resolved.route.table();
+        Ok(catalog::examine_columns(client, &outbox.route.named(schema, name)).await?.1)
+    });
+    match found.await {
+        Ok(wrong) if wrong.is_empty() => Outcome::Passed("has all columns".to_owned()),
+        Ok(wrong) => Outcome::Found(wrong.iter().map(|error| Finding::failure(error)).collect()),
+        Err(error) => Outcome::failed(&error),
+    }
+}
+
+async fn polling(connection: &Connection, outbox: &Outbox) -> Outcome {
+    let client = &connection.ordinary.client;
+    match transaction(connection, verify::verify(client, outbox)).await {
+        Ok(found) if !found.has_index => {
+            let (table, statement) = (outbox.route.name(), found.outbox.create_index());
+            Outcome::warned(&Error::NoIndex { table, statement })
+        }
+        Ok(_) => Outcome::Passed("columns, index and privileges are complete".to_owned()),
+        Err(error) => Outcome::failed(&error),
+    }
+}
+
+async fn transaction<T>(
+    connection: &Connection,
+    queries: impl Future<Output = Result<T, RelayError>>,
+) -> Result<T, RelayError> {
+    let client = &connection.ordinary.client;
+    let failed = RelayError::postgres(ACTION);
+    let done = connection.ask(ACTION, async {
+        client.batch_execute(BEGIN).await.map_err(&failed)?;
+        queries.await
+    });
+    let done = done.await;
+    let ended = connection.ask(ACTION, async { client.batch_execute("ROLLBACK").await.map_err(&failed) });
+    ended.await.and(done)
+}

@@ -1,0 +1,204 @@
+//! The source that reads the WAL: server, publication, tables, slot and stored position.
+//!
+//! It asks in the order of a start: the slot before the stored position, and that before the end of the WAL. A relay
+//! that runs meanwhile advances all three, and does not look like a gap.
+
+use crate::relay::catalog;
+use crate::relay::catalog::Slot;
+use crate::relay::error::Error as RelayError;
+use crate::relay::metrics::WalStatus;
+use crate::relay::postgres::Session;
+use crate::relay::record::route::Route;
+use crate::relay::settings::Settings;
+use crate::relay::stream::catalog_watch::StartCheck;
+use crate::relay::stream::examine;
+use crate::relay::stream::holder;
+use crate::relay::stream::position;
+use crate::relay::stream::resume;
+use crate::relay::stream::resume::Stored;
+use crate::relay::stream::slot_monitor;
+
+use super::connection::Connection;
+use super::connection::REPLICATION_CHECK;
+use super::error::Error;
+use super::facts;
+use super::report::Check;
+use super::report::Group;
+use super::report::Needed;
+use super::report::Outcome;
+use super::server;
+use super::server::ServerFacts;
+use super::tables;
+use super::tables::Tables;
+
+const CATALOG: &str = "read the catalog";
+const POSITION: &str = "read the stored position";
+
+/// Checks everything in PostgreSQL.
+pub(super) async fn check(settings: &Settings, routes: &[Route]) -> Vec<Group> {
+    let (login, opened) = Connection::open(settings).await;
+    let connection = opened.as_ref().map_err(|needs| *needs);
+    let mut checks = vec![login];
+    let read = match connection {
+        Ok(connection) => match facts::ask(connection, settings).await {
+            Ok(facts) => Ok(facts),
+            Err(error) => {
+                checks.push(Check::new("settings", "the next checks decide from them", Outcome::failed(&error)));
+                Err("settings")
+            }
+        },
+        Err(needs) => Err(needs),
+    };
+    let facts = read.as_ref().map_err(|needs| *needs);
+    checks.extend(server::checks(facts, settings));
+    checks.extend(server::wal_checks(facts, settings));
+    let (replication, session) = replication(connection, facts).await;
+    checks.push(Check::new(REPLICATION_CHECK, "the WAL is read through it", replication));
+    let version = facts.map(|facts| facts.version);
+    let (published, tables) = tables::check(connection, version, settings, routes).await;
+    vec![
+        Group { name: "postgres", checks },
+        Group { name: "publication", checks: published },
+        Group { name: "slot", checks: slot(connection, version, session, tables, settings, routes).await },
+    ]
+}
+
+async fn replication(connection: Needed<&Connection>, facts: Needed<&ServerFacts>) -> (Outcome, Needed<Session>) {
+    match connection {
+        Ok(_) if facts.is_ok_and(|facts| !facts.has_free_sender()) => {
+            (Outcome::skipped("wal_senders"), Err(REPLICATION_CHECK))
+        }
+        Ok(connection) => connection.replicate().await,
+        Err(needs) => (Outcome::skipped(needs), Err(REPLICATION_CHECK)),
+    }
+}
+
+async fn slot(
+    connection: Needed<&Connection>,
+    version: Needed<u32>,
+    session: Needed<Session>,
+    tables: Needed<Tables>,
+    settings: &Settings,
+    routes: &[Route],
+) -> Vec<Check> {
+    let name = &settings.source.slot;
+    let (outcome, slot) = match (connection, version) {
+        (Ok(connection), Ok(version)) => {
+            let found = connection.ask(CATALOG, catalog::check_slot(&connection.ordinary.client, name, version)).await;
+            Outcome::of("slot", found, |slot| format!("{name} at {}", slot.confirmed))
+        }
+        (Err(needs), _) | (_, Err(needs)) => (Outcome::skipped(needs), Err("slot")),
+    };
+    let mut checks = vec![Check::new("slot", "it keeps the WAL that is not delivered yet", outcome)];
+    let of_slot = connection.and_then(|connection| slot.map(|_| connection));
+    checks.push(Check::new("slot_holder", "one process at a time can use a slot", held(of_slot, settings).await));
+    checks.push(Check::new("slot_wal", "a slot that retains too much WAL is lost", retained(of_slot, settings).await));
+    if !settings.source.store_position {
+        checks.push(Check::new("stored_position", "it shows gaps", Outcome::warned(&Error::NotStored)));
+        return checks;
+    }
+    let (outcome, stored) = stored(connection, settings).await;
+    checks.push(Check::new("stored_position", "the relay writes it before it confirms a position", outcome));
+    let stored = stored.as_ref().map_err(|needs| *needs);
+    let start = start(connection, session, slot, stored).await;
+    checks.push(Check::new("start_position", "a slot that another client moved may hide events", start));
+    let changes = changes(connection, tables, stored, settings, routes).await;
+    checks.push(Check::new("catalog_changes", "events of a time without the publication are not in it", changes));
+    checks
+}
+
+async fn held(connection: Needed<&Connection>, settings: &Settings) -> Outcome {
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(needs) => return Outcome::skipped(needs),
+    };
+    let slot = &settings.source.slot;
+    match connection.ask(CATALOG, holder::of_slot(&connection.ordinary.client, slot)).await {
+        Ok(None) => Outcome::Passed("nobody".to_owned()),
+        Ok(Some(holder)) if holder.application_name == settings.relay.name => {
+            Outcome::Passed(format!("a relay of this name, process {}", holder.pid))
+        }
+        Ok(Some(holder::Holder { pid, application_name })) => {
+            Outcome::warned(&Error::Held { slot: slot.clone(), pid, application_name })
+        }
+        Err(error) => Outcome::failed(&error),
+    }
+}
+
+async fn retained(connection: Needed<&Connection>, settings: &Settings) -> Outcome {
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(needs) => return Outcome::skipped(needs),
+    };
+    let slot = &settings.source.slot;
+    let looked = async {
+        let looked = slot_monitor::look(&connection.ordinary.client, slot).await;
+        looked.map_err(RelayError::postgres("read the state of the slot"))
+    };
+    match connection.ask("read the state of the slot", looked).await {
+        Ok(None) => Outcome::skipped("slot"),
+        Ok(Some(view)) if view.wal_status == Some(WalStatus::Unreserved) => {
+            Outcome::warned(&Error::Unreserved { slot: slot.clone() })
+        }
+        Ok(Some(view)) => Outcome::Passed(format!("{} MiB retained", view.retained_wal_bytes >> 20)),
+        Err(error) => Outcome::failed(&error),
+    }
+}
+
+async fn stored(connection: Needed<&Connection>, settings: &Settings) -> (Outcome, Needed<Stored>) {
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(needs) => return (Outcome::skipped(needs), Err("stored_position")),
+    };
+    let client = &connection.ordinary.client;
+    let loaded = connection.ask(POSITION, async {
+        let stored = position::load(client, &settings.source.slot).await?;
+        position::check_write(client).await?;
+        Ok::<_, position::Error>(stored)
+    });
+    Outcome::of("stored_position", loaded.await, |stored| stored.position.to_string())
+}
+
+async fn start(
+    connection: Needed<&Connection>,
+    session: Needed<Session>,
+    slot: Needed<Slot>,
+    stored: Needed<&Stored>,
+) -> Outcome {
+    let (connection, mut session, slot, stored) = match (connection, session, slot, stored) {
+        (Ok(connection), Ok(session), Ok(slot), Ok(stored)) => (connection, session, slot, stored),
+        (Err(needs), ..) | (_, Err(needs), ..) | (_, _, Err(needs), _) | (.., Err(needs)) => {
+            return Outcome::skipped(needs);
+        }
+    };
+    let action = "identify the server";
+    let server = connection.ask(action, async {
+        let system = session.identify_system().await.map_err(RelayError::postgres(action))?;
+        let server = examine::server(&mut session, system, slot, Some(stored)).await;
+        server.map_err(RelayError::postgres(action))
+    });
+    let decided = match server.await {
+        Ok(server) => resume::decide(&server, Some(stored)).map_err(RelayError::from),
+        Err(error) => Err(error),
+    };
+    Outcome::of("start_position", decided, |start| start.lsn().to_string()).0
+}
+
+async fn changes(
+    connection: Needed<&Connection>,
+    tables: Needed<Tables>,
+    stored: Needed<&Stored>,
+    settings: &Settings,
+    routes: &[Route],
+) -> Outcome {
+    let (connection, stored) = match (connection, tables, stored) {
+        (Ok(connection), Ok(_), Ok(stored)) => (connection, stored),
+        (Err(needs), ..) | (_, Err(needs), _) | (.., Err(needs)) => return Outcome::skipped(needs),
+    };
+    let (slot, publication) = (&settings.source.slot, &settings.source.publication);
+    let client = &connection.ordinary.client;
+    let looked = connection.ask(CATALOG, async {
+        StartCheck::look(client, slot, publication, routes, Some(stored.position)).await?.assess(None)
+    });
+    Outcome::of("catalog_changes", looked.await, |_| format!("none since {}", stored.position)).0
+}

@@ -1,0 +1,45 @@
+//! Broken tables and privileges of the polling source.
+
+use walrelay_events::testing::Options;
+use walrelay_events::testing::Postgres;
+
+use crate::support::program::Program;
+use crate::support::source::Sql;
+
+use super::Case;
+use super::await_status;
+use super::break_and_fix;
+use super::commands;
+use super::find;
+use super::report;
+
+#[test]
+fn columns_index_and_privileges_of_the_polling_source_are_checked_and_slot_and_publication_are_not() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let sql = Sql::connect(&postgres.url());
+    sql.run("CREATE ROLE poller LOGIN");
+    let poll = "[source]\nmode = \"poll\"\n";
+    let admin = Program::new(&postgres.url(), "127.0.0.1:1", poll);
+    let ended = admin.verb(&["setup", "--apply", "--with-outbox", "--role", "poller"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    let url = format!("postgres://poller@127.0.0.1:{}/postgres", postgres.port());
+    let program = Program::new(&url, "127.0.0.1:1", poll);
+    let first = report(&program, &[]);
+    assert_eq!(find(&first, "polling")["status"], "ok", "{first:#}");
+    assert!(!first.to_string().contains("\"slot\"") && !first.to_string().contains("publication"), "{first:#}");
+
+    let case = |broken: &str, title: &str, code: &str, fixes: &[&str]| {
+        break_and_fix(&program, &sql, &Case { broken, title, code, fixes });
+    };
+    let grant: &[&str] = &["GRANT USAGE ON SCHEMA \"public\" TO \"poller\""];
+    case("REVOKE UPDATE (published_at) ON outbox_events FROM poller", "polling", "WR-6720", grant);
+    case("REVOKE SELECT ON outbox_events FROM poller", "polling", "WR-6720", grant);
+    case("ALTER TABLE outbox_events DROP COLUMN payload", "table", "WR-6504", &["ALTER TABLE"]);
+
+    sql.run("DROP INDEX outbox_events_unpublished");
+    let warned = report(&program, &[]);
+    let polling = find(&warned, "polling");
+    assert!(polling["status"] == "warning" && polling["findings"][0]["code"] == "WR-0108", "{warned:#}");
+    sql.run(&commands(polling)[0]);
+    await_status(&program, "polling", "ok");
+}
