@@ -163,6 +163,8 @@ fn poll(bootstrap: &str, topic: &str, group: &str, events: u32, deal: impl Fn(&B
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
+        // With the default of a second, a slower loop mostly waits for its next fetch.
+        .set("fetch.queue.backoff.ms", "10")
         .create()
         .unwrap();
     consumer.subscribe(&[topic]).unwrap();

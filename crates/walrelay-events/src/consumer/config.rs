@@ -44,7 +44,7 @@ pub struct Config {
     ///
     /// [`Cancellation`]: crate::consumer::Cancellation
     pub handler_timeout: Option<Duration>,
-    /// The maximum number of buffered records per partition. A partition that reaches it is paused.
+    /// The maximum number of buffered records per partition. A partition that reaches it and stays full is paused.
     pub max_buffered_records: usize,
     /// The maximum number of buffered bytes of all partitions. When it is reached, every partition is paused.
     pub max_buffered_bytes: u64,

@@ -34,12 +34,14 @@ const GUARDED: [(&str, &str); 14] = [
 ];
 
 /// Defaults that differ from librdkafka's. They can be changed.
-const DEFAULTS: [(&str, &str); 3] = [
+const DEFAULTS: [(&str, &str); 4] = [
     // Lanes buffer records, too, so librdkafka prefetches little.
     ("queued.min.messages", "10000"),
     ("queued.max.messages.kbytes", "8192"),
     // With so small a queue, the default of 1 s between two fetches would dominate.
     ("fetch.queue.backoff.ms", "10"),
+    // A partition that is resumed waits for the answer to a fetch of others.
+    ("fetch.wait.max.ms", "100"),
 ];
 
 /// Returns librdkafka's properties, or the option that is invalid.

@@ -270,13 +270,12 @@ impl<'c> Loop<'c> {
     fn run(mut self) -> Result<LoopEnd, Error> {
         loop {
             let now = Instant::now();
-            let (has_returned, has_failed, is_saturated, balance, wait) = {
+            let (has_returned, has_failed, balance, pace) = {
                 let mut dispatcher = self.consumer.context().dispatcher();
                 let has_returned = dispatcher.process(Duration::ZERO);
                 dispatcher.start(now);
-                let balance = dispatcher.lanes.balance();
-                let is_saturated = dispatcher.lanes.is_saturated();
-                (has_returned, dispatcher.failure().is_some(), is_saturated, balance, wait(&dispatcher, now))
+                let balance = dispatcher.lanes.balance(now);
+                (has_returned, dispatcher.failure().is_some(), balance, Pace::of(&dispatcher, now))
             };
             if has_failed || self.stop.is_cancelled() {
                 let (deadlines, is_finishing) = self.stopping(now);
@@ -305,15 +304,13 @@ impl<'c> Loop<'c> {
                 positions::note_polled(&self.consumer, &mut self.consumer.context().dispatcher().lanes);
                 self.consumer.context().dispatcher().report_load(now);
             }
-            let poll_in = SATURATED_WAIT.saturating_sub(now.duration_since(self.polled_at));
-            let has_polled = if is_saturated && !poll_in.is_zero() {
-                false
-            } else {
+            let polls_in = pace.polls_in(now.duration_since(self.polled_at));
+            let has_polled = polls_in.is_zero() && {
                 self.polled_at = now;
                 self.poll()
             };
             if !has_returned && !has_polled {
-                Wakeup::wait(if is_saturated { wait.min(poll_in) } else { wait });
+                Wakeup::wait(if polls_in.is_zero() { pace.wait } else { pace.wait.min(polls_in) });
             }
         }
     }
@@ -448,8 +445,29 @@ impl<'c> Loop<'c> {
     }
 }
 
-/// Returns how long the loop may wait: at most until the next backoff ends, if a handler is started then.
-fn wait(dispatcher: &Dispatcher, now: Instant) -> Duration {
-    let wakes_at = dispatcher.lanes.wakes_at().filter(|_| dispatcher.starts_handlers());
-    wakes_at.map_or(WAIT, |at| at.saturating_duration_since(now).min(WAIT))
+/// How the loop goes on, as the lanes are.
+struct Pace {
+    /// How long it may wait: at most until the next backoff ends, if a handler is started then.
+    wait: Duration,
+    is_saturated: bool,
+    is_held: bool,
+}
+
+impl Pace {
+    fn of(dispatcher: &Dispatcher, now: Instant) -> Self {
+        let lanes = &dispatcher.lanes;
+        let wakes_at = lanes.wakes_at().filter(|_| dispatcher.starts_handlers());
+        let wait = wakes_at.map_or(WAIT, |at| at.saturating_duration_since(now).min(WAIT));
+        Self { wait, is_saturated: lanes.is_saturated(), is_held: lanes.holds_polls() }
+    }
+
+    /// Returns how long the next poll waits if the last one was so long ago.
+    fn polls_in(&self, since: Duration) -> Duration {
+        match self {
+            // The lanes say when that ends.
+            Self { is_held: true, .. } => WAIT,
+            Self { is_saturated: true, .. } => SATURATED_WAIT.saturating_sub(since),
+            Self { .. } => Duration::ZERO,
+        }
+    }
 }

@@ -15,6 +15,7 @@ use super::by_hash::ByHash;
 use super::job::Job;
 use super::job::Run;
 use super::job::Ticket;
+use super::limits::Flow;
 use super::starts::Starts;
 
 /// A free lane keeps the memory of at most this many records.
@@ -34,8 +35,7 @@ pub(super) struct PartitionBuffer<R> {
     pub(super) confirmed: Option<i64>,
     /// What was polled before the partition was assigned. librdkafka can report it for a while.
     pub(super) polled_before: Option<Position>,
-    /// Nothing is fetched from Kafka.
-    pub(super) is_paused: bool,
+    pub(super) flow: Flow,
     /// How many handlers of earlier assignments still run, by the hash of the key.
     blocked: ByHash<usize>,
     starts: Starts,
@@ -99,7 +99,7 @@ impl<R> PartitionBuffer<R> {
             committed: None,
             confirmed: None,
             polled_before: None,
-            is_paused: false,
+            flow: Flow::Polled,
             blocked,
             starts: Starts::default(),
             lanes: Vec::new(),

@@ -1,5 +1,7 @@
 //! How much runs and is buffered at once, and which partitions are full.
 
+use std::time::Instant;
+
 use crate::consumer::topic_partition::TopicPartition;
 
 /// How much runs and is buffered at once.
@@ -18,10 +20,22 @@ pub(crate) struct Limits {
 /// Which partitions to pause and to resume.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Balance {
-    /// These became full.
+    /// These stayed full.
     pub(crate) pause: Vec<TopicPartition>,
-    /// These were full and are half empty again.
+    /// These were paused and are half empty again.
     pub(crate) resume: Vec<TopicPartition>,
+}
+
+/// What is done about the records of a partition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Flow {
+    Polled,
+    /// It was full, and is not half empty yet. Nothing is polled.
+    Held {
+        since: Instant,
+    },
+    /// Nothing is fetched from Kafka.
+    Paused,
 }
 
 /// What all partitions together buffer.

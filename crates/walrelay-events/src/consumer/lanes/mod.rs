@@ -26,6 +26,7 @@
 
 mod buffer;
 mod by_hash;
+mod flow;
 mod job;
 mod limits;
 mod report;
@@ -49,7 +50,6 @@ use crate::consumer::topic_partition::TopicPartition;
 
 use buffer::PartitionBuffer;
 use buffer::Ready;
-use limits::Load;
 use revoked::Revoked;
 
 pub(crate) use job::Job;
@@ -81,8 +81,8 @@ pub(crate) struct Lanes<R> {
     bytes: u64,
     /// A partition may have become full since the last call of `balance`.
     may_be_full: bool,
-    /// The number of paused partitions.
-    paused: usize,
+    /// How many partitions were held or paused at the last call of `balance`.
+    out_of_flow: usize,
     /// Counts assignments. A run that returns from an earlier assignment of its partition has another epoch.
     epoch: u64,
 }
@@ -102,7 +102,7 @@ impl<R> Lanes<R> {
             writing: 0,
             bytes: 0,
             may_be_full: false,
-            paused: 0,
+            out_of_flow: 0,
             epoch: 0,
         }
     }
@@ -184,7 +184,6 @@ impl<R> Lanes<R> {
         let Some(buffer) = self.slots.get_mut(slot).and_then(Option::take) else { return 0 };
         let (running, epoch) = (buffer.running(), buffer.epoch);
         self.bytes -= buffer.bytes - buffer.running_bytes;
-        self.paused -= usize::from(buffer.is_paused);
         self.turns.retain(|turn| *turn != slot);
         let (starts, keys) = buffer.into_running();
         self.revoked.add(epoch, partition.clone(), starts, keys);
@@ -339,42 +338,6 @@ impl<R> Lanes<R> {
     /// Returns when the next backoff ends.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
         self.retries.peek().map(|Reverse((at, ..))| *at)
-    }
-
-    /// Returns the partitions to pause and to resume, if any. They count as paused or resumed from then on.
-    pub(crate) fn balance(&mut self) -> Option<Balance> {
-        if !self.may_be_full && self.paused == 0 {
-            return None;
-        }
-        self.may_be_full = false;
-        let mut balance = Balance::default();
-        let (limits, load) = (self.limits, self.load());
-        for buffer in self.slots.iter_mut().flatten() {
-            let (bytes, records) = (buffer.bytes, buffer.prefix.held());
-            if !buffer.is_paused && limits.is_full(load, bytes, records) {
-                buffer.is_paused = true;
-                balance.pause.push(buffer.partition.clone());
-            } else if buffer.is_paused && limits.has_room(load, bytes, records) {
-                buffer.is_paused = false;
-                balance.resume.push(buffer.partition.clone());
-            }
-        }
-        self.paused = self.paused + balance.pause.len() - balance.resume.len();
-        (balance != Balance::default()).then_some(balance)
-    }
-
-    /// Returns whether a partition may have become full since the last call of `balance`.
-    pub(crate) const fn may_be_full(&self) -> bool {
-        self.may_be_full
-    }
-
-    fn load(&self) -> Load {
-        Load { partitions: self.assigned.len(), bytes: self.bytes }
-    }
-
-    #[cfg(test)]
-    fn is_paused(&self, partition: &TopicPartition) -> bool {
-        self.buffer(partition).is_some_and(|buffer| buffer.is_paused)
     }
 
     fn slot(&self, partition: &TopicPartition) -> Option<usize> {

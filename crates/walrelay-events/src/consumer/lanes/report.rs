@@ -6,11 +6,12 @@ use crate::consumer::topic_partition::TopicPartition;
 
 use super::Lanes;
 use super::buffer::PartitionBuffer;
+use super::limits::Flow;
 
 impl<R> Lanes<R> {
     /// Returns the paused partitions.
     pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.slots.iter().flatten().filter(|buffer| buffer.is_paused).map(|buffer| &buffer.partition)
+        self.slots.iter().flatten().filter(|buffer| buffer.flow == Flow::Paused).map(|buffer| &buffer.partition)
     }
 
     /// Returns whether further records would only wait: `max_concurrency` handlers run, and as many lanes are ready.

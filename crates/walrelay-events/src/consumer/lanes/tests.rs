@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod flow;
 mod sequences;
 
 const LIMITS: Limits = Limits { max_concurrency: 4, max_run: 1, max_buffered_records: 10, max_buffered_bytes: 1_000 };
@@ -318,69 +319,6 @@ fn i3_a_closed_partition_starts_nothing_whatever_is_done() {
     lanes.close(&partition(0));
     assert!(started(&mut lanes, now).is_empty());
     assert!(!lanes.is_finishing(&partition(0)));
-}
-
-#[test]
-fn a_partition_is_full_by_count_and_all_are_by_bytes() {
-    let mut lanes = lanes(LIMITS);
-    assert_eq!(lanes.balance(), None);
-    for offset in 0..10 {
-        take(&mut lanes, 0, offset, "a");
-    }
-    assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(0)], resume: vec![] }));
-    assert_eq!(lanes.balance(), None, "it is returned once");
-    lanes.take(&partition(1), 0, None, 900, 0);
-    assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(1)], resume: vec![] }));
-    let now = Instant::now();
-    for _ in 0..2 {
-        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
-    }
-    assert_eq!(lanes.balance(), Some(Balance { pause: vec![], resume: vec![partition(1)] }));
-    for _ in 0..2 {
-        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
-    }
-    assert_eq!(lanes.balance(), None, "more than half is there");
-    started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
-    assert_eq!(lanes.balance(), Some(Balance { pause: vec![], resume: vec![partition(0)] }));
-    assert!(!lanes.is_paused(&partition(0)));
-}
-
-#[test]
-fn a_stuck_key_that_holds_much_memory_pauses_no_other_partition() {
-    let mut lanes = lanes(LIMITS);
-    let partitions = u64::try_from(lanes.partitions().count()).unwrap();
-    // One key of partition 0, whose first record never returns.
-    for offset in 0..7 {
-        lanes.take(&partition(0), offset, Some(b"stuck"), 100, 0);
-    }
-    let now = Instant::now();
-    let stuck = started(&mut lanes, now);
-    assert_eq!(stuck.len(), 1);
-    assert_eq!(lanes.balance(), Some(Balance { pause: vec![partition(0)], resume: vec![] }), "more than its share");
-    // The others still get through, far more than there is room for at once.
-    let mut most = 0;
-    for offset in 0..1_000 {
-        assert!(!lanes.is_paused(&partition(1)), "at {offset}");
-        lanes.take(&partition(1), offset, None, 60, 0);
-        most = most.max(lanes.bytes());
-        started(&mut lanes, now).into_iter().for_each(|run| done(&mut lanes, run));
-        lanes.balance();
-    }
-    assert!(most <= LIMITS.max_buffered_bytes && partitions > 1, "{most}");
-    assert!(lanes.is_paused(&partition(0)));
-}
-
-#[test]
-fn a_paused_partition_that_was_revoked_comes_back_unpaused() {
-    let mut lanes = lanes(LIMITS);
-    for offset in 0..10 {
-        take(&mut lanes, 0, offset, "a");
-    }
-    lanes.balance();
-    assert!(lanes.is_paused(&partition(0)));
-    lanes.assign(partition(0));
-    assert!(!lanes.is_paused(&partition(0)));
-    assert_eq!(lanes.balance(), None);
 }
 
 #[test]
