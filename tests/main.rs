@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(missing_docs, unreachable_pub, reason = "the tests are one program of their own")]
 
+mod adopter;
 mod architecture;
 mod cli;
 mod consumer;

@@ -31,3 +31,19 @@ fn a_writer_builds_neither_librdkafka_nor_openssl_nor_clap_and_little_at_all() {
         assert!(crates.len() < most, "{features:?}: {} crates: {crates:?}", crates.len());
     }
 }
+
+#[test]
+fn the_page_says_how_many_crates_an_application_builds() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/library.md")).unwrap();
+    for (row, features) in [
+        ("none", ""),
+        ("`outbox`", "outbox"),
+        ("`sqlx`", "sqlx"),
+        ("`publisher`", "publisher"),
+        ("`consumer`", "consumer"),
+        ("`consumer` and `sqlx`", "consumer,sqlx"),
+    ] {
+        let row = format!("| {row} | {} |", crates(features).len());
+        assert!(page.contains(&row), "docs/library.md has no row {row:?}");
+    }
+}
