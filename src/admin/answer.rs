@@ -22,7 +22,7 @@ use super::status::Status;
 use super::view::View;
 
 /// Without a tick for so long the relay counts as dead. Its loop ticks at least once a second.
-const MAX_STANDSTILL: Duration = Duration::from_secs(30);
+pub const MAX_STANDSTILL: Duration = Duration::from_secs(30);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

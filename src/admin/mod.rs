@@ -31,7 +31,9 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
+pub use answer::MAX_STANDSTILL;
 pub use config::Config;
+pub use status::Slot;
 pub use status::Status;
 pub use view::View;
 

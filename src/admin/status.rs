@@ -31,6 +31,8 @@ pub struct Status {
     pub state: &'static str,
     /// When it entered that state, RFC 3339.
     pub state_since: Option<String>,
+    /// The time since the relay thread last moved.
+    pub since_tick_seconds: f64,
     /// Whether `/readyz` answers 200.
     pub ready: bool,
     /// `active` or `standby`.
@@ -170,6 +172,7 @@ impl Status {
             build: sources.build.clone(),
             state: state.word(),
             state_since: time(unsigned(&relay.state_since_micros)),
+            since_tick_seconds: relay.since_tick().as_secs_f64(),
             ready: relay.is_ready(),
             role: state.role().map(Role::word),
             mode: if sources.slot.is_some() { "wal" } else { "poll" },
@@ -190,7 +193,28 @@ impl Status {
             last_delivery: time(unsigned(&relay.last_delivery_micros)),
             published: published(relay),
             last_error: last_error(relay, sources.complete_help),
-            slot_view: relay.slot.load().as_ref().map(slot),
+            slot_view: relay.slot.load().as_ref().map(Slot::of),
+        }
+    }
+}
+
+impl Slot {
+    /// Gives the state of a slot, as `/status` does.
+    #[must_use]
+    pub fn of(view: &SlotView) -> Self {
+        Self {
+            polled_at: time(view.polled_micros),
+            active: view.active,
+            active_pid: view.active_pid,
+            restart_lsn: view.restart,
+            confirmed_flush_lsn: view.confirmed,
+            retained_wal_bytes: view.retained_wal_bytes,
+            safe_wal_bytes: view.safe_wal_bytes,
+            wal_limit_used_ratio: view.limit_used_ratio(),
+            wal_status: view.wal_status.map(WalStatus::word),
+            invalidation_reason: view.invalidation.map(Invalidation::word),
+            retained_wal_growth_bytes_per_second: view.growth_bytes_per_second,
+            seconds_to_invalidation: view.seconds_to_invalidation,
         }
     }
 }
@@ -210,23 +234,6 @@ fn last_error(relay: &relay::Metrics, complete: fn(&str) -> String) -> Option<La
     let last = relay.failures.last()?;
     let help = last.help.as_deref().map(complete);
     Some(LastError { code: last.code.to_string(), text: last.text, help, at: time(last.at_micros) })
-}
-
-fn slot(view: &SlotView) -> Slot {
-    Slot {
-        polled_at: time(view.polled_micros),
-        active: view.active,
-        active_pid: view.active_pid,
-        restart_lsn: view.restart,
-        confirmed_flush_lsn: view.confirmed,
-        retained_wal_bytes: view.retained_wal_bytes,
-        safe_wal_bytes: view.safe_wal_bytes,
-        wal_limit_used_ratio: view.limit_used_ratio(),
-        wal_status: view.wal_status.map(WalStatus::word),
-        invalidation_reason: view.invalidation.map(Invalidation::word),
-        retained_wal_growth_bytes_per_second: view.growth_bytes_per_second,
-        seconds_to_invalidation: view.seconds_to_invalidation,
-    }
 }
 
 fn position(gauge: &Gauge) -> Option<Lsn> {

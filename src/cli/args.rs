@@ -12,6 +12,9 @@ use super::dlq::DlqVerb;
 use super::output::Color;
 use super::output::Format;
 
+/// The shortest interval of `--watch`.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Streams a transactional outbox from PostgreSQL to Kafka and confirms the WAL only after delivery
 #[derive(Debug, Parser)]
 #[command(name = "walrelay", version, propagate_version = true, max_term_width = 110)]
@@ -83,6 +86,15 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: Box<DlqVerb>,
     },
+    /// Print how the relay and its slot are, also if it is not running; exits with 0 if it runs and is well, or with 1
+    Status {
+        /// Output format
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: Format,
+        /// Print again and again, by default every 2 s
+        #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = interval)]
+        watch: Option<Duration>,
+    },
     /// Ask a running relay whether it is alive; exits with 0 or 1
     Healthcheck {
         /// Address of the relay [default: http.listen of the configuration]
@@ -115,6 +127,12 @@ pub(super) enum ConfigVerb {
     },
     /// Report all mistakes, each with its position
     Validate,
+}
+
+/// Parses the interval of `--watch`.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).ok().filter(|interval| *interval >= MIN_INTERVAL);
+    interval.ok_or_else(|| "expected a duration with its unit of at least 100ms, such as 2s".to_owned())
 }
 
 #[cfg(test)]

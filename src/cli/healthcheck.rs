@@ -1,21 +1,11 @@
 //! `healthcheck`: one request to a running relay, for containers without another HTTP client.
 //!
-//! It speaks minimal HTTP over a plain socket and waits three seconds at most. Only a 200 counts as healthy.
+//! It waits three seconds at most. Only a 200 counts as healthy.
 
 use std::fmt;
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::time::Duration;
-use std::time::Instant;
 
-/// How long the whole request may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
+use super::http;
 
 /// How much of the response is read.
 const MAX_ANSWER_BYTES: usize = 4_096;
@@ -63,9 +53,13 @@ impl fmt::Display for Answer {
 /// Asks the relay that listens on `address`. A wildcard address is asked on the loopback.
 #[must_use]
 pub fn healthcheck(address: SocketAddr, probe: Probe) -> Answer {
-    let address = reachable(address);
-    match ask(address, probe.path()) {
-        Ok((status, text)) => Answer { is_well: status == 200, text: format!("{} {status}: {text}", probe.path()) },
+    let address = http::reachable(address);
+    match http::get(address, probe.path(), MAX_ANSWER_BYTES) {
+        Ok((status, body)) => {
+            let first = body.lines().next().unwrap_or_default();
+            let shown: String = first.chars().filter(|each| !each.is_control()).take(MAX_SHOWN_CHARS).collect();
+            Answer { is_well: status == 200, text: format!("{} {status}: {shown}", probe.path()) }
+        }
         Err(error) => Answer { is_well: false, text: format!("{} of {address}: {error}", probe.path()) },
     }
 }
@@ -79,65 +73,14 @@ impl Probe {
     }
 }
 
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let deadline = Instant::now() + TIMEOUT;
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let answer = read_answer(&mut stream, deadline)?;
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "expected an HTTP answer"))
-}
-
-/// Each read gets only what is left of the time, so a peer that trickles cannot stretch it.
-fn read_answer(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut answer = Vec::new();
-    let mut part = [0; 1_024];
-    while answer.len() < MAX_ANSWER_BYTES {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut part) {
-            Ok(0) => break,
-            Ok(count) => answer.extend(part.iter().take(count)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(answer)
-}
-
-fn parse(answer: &[u8]) -> Option<(u16, String)> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut status_line = head.lines().next()?.split(' ');
-    let version = status_line.next()?;
-    if !version.starts_with("HTTP/1.") {
-        return None;
-    }
-    let status = status_line.next()?.parse().ok()?;
-    let first = body.lines().next().unwrap_or_default();
-    let shown = first.chars().filter(|character| !character.is_control()).take(MAX_SHOWN_CHARS);
-    Some((status, shown.collect()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Instant;
 
     /// Answers one connection with these bytes and closes it.
     fn answering(bytes: &'static [u8]) -> SocketAddr {
@@ -182,15 +125,6 @@ mod tests {
         let start = Instant::now();
         let answer = healthcheck(listener.local_addr().unwrap(), Probe::Live);
         assert!(!answer.is_well() && answer.to_string().contains("timed out"), "{answer}");
-        assert!((TIMEOUT..TIMEOUT * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
-    }
-
-    #[test]
-    fn everywhere_is_asked_on_the_loopback() {
-        for (listen, expected) in
-            [("0.0.0.0:7430", "127.0.0.1:7430"), ("[::]:7430", "[::1]:7430"), ("10.1.2.3:80", "10.1.2.3:80")]
-        {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
-        }
+        assert!((http::TIMEOUT..http::TIMEOUT * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
     }
 }

@@ -8,6 +8,7 @@ mod check;
 pub mod demo;
 mod dlq;
 pub mod healthcheck;
+mod http;
 mod invocation;
 mod output;
 mod panics;
@@ -15,6 +16,7 @@ mod report;
 mod run;
 mod setup;
 mod signals;
+mod status;
 mod version;
 
 use std::io;
@@ -67,6 +69,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         | Verb::Config { .. }
         | Verb::Dlq { .. }
         | Verb::Healthcheck { .. }
+        | Verb::Status { .. }
         | Verb::Version { .. }
         | Verb::Completions { .. } => signals.end_at_once(),
     };
@@ -88,6 +91,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
         Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, &signals.stop(), output),
+        Verb::Status { format, watch } => status::status(&load(&sources, output)?, format, watch, output),
         Verb::Healthcheck { address, ready } => {
             let address = match address {
                 Some(address) => address,

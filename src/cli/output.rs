@@ -33,23 +33,38 @@ pub(super) struct Output {
     out: io::Stdout,
     notes: io::Stderr,
     is_colored: bool,
+    /// A terminal that can be cleared.
+    is_terminal: bool,
 }
 
 impl Output {
     pub(super) fn new(color: Color) -> Self {
-        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb;
         let is_colored = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => io::stdout().is_terminal() && !is_plain,
         };
-        Self { out: io::stdout(), notes: io::stderr(), is_colored }
+        let is_terminal = io::stdout().is_terminal() && !is_dumb;
+        Self { out: io::stdout(), notes: io::stderr(), is_colored, is_terminal }
     }
 
     /// Whether a person watches, in color.
     pub(super) const fn is_colored(&self) -> bool {
         self.is_colored
+    }
+
+    /// Whether standard output is a terminal that can be cleared.
+    pub(super) const fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// The width for text: that of `COLUMNS`, else that of the terminal. A pipe has none.
+    pub(super) fn width(&self) -> Option<usize> {
+        let given = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let found = || terminal_size::terminal_size_of(&self.out).map(|(width, _)| usize::from(width.0));
+        given.or_else(found).filter(|width| *width > 0)
     }
 
     /// Writes a line of data.

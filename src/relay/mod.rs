@@ -34,6 +34,7 @@ pub mod stream;
 pub mod poll;
 
 pub mod catalog;
+pub mod inspect;
 pub mod metrics;
 pub mod setup;
 

@@ -216,6 +216,8 @@ relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/r
 relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/postgres relay/metrics relay/publish
     relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery relay/poll/outbox
     relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end relay/poll/batch_publisher
+relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics relay/catalog relay/stream/position
+    relay/stream/slot_monitor relay/error relay/settings relay/stream/holder relay/poll/outbox
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
@@ -243,7 +245,7 @@ metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 cli: fault event consumer/dead_letter testing secret relay/record relay/postgres relay/metrics relay/publish
-    relay/setup relay/check relay log metrics admin config
+    relay/inspect relay/setup relay/check relay log metrics admin config
 ";
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod check;
 mod next;
 mod signals;
+mod status;
 
 use std::io::BufRead as _;
 use std::io::BufReader;

@@ -8,6 +8,7 @@ use crate::relay::record::route::configured;
 use crate::relay::record::row::Role;
 use crate::relay::settings::Settings;
 
+use super::sql::MAX_COUNT;
 use super::sql::TableColumns;
 
 /// One outbox table.
@@ -32,6 +33,15 @@ impl Outbox {
         let first = |names: &[String]| names.first().cloned().unwrap_or_default();
         let (sequence, published_at) = (first(&own.sequence), first(&own.published_at));
         Self { names: TableColumns::new(&route, &sequence, &published_at, &first(&own.created_at)), route, own }
+    }
+
+    /// The query that counts unpublished rows up to a limit.
+    pub(in crate::relay) fn count_unpublished(&self) -> String {
+        format!(
+            "SELECT count(*) FROM (SELECT FROM {} WHERE {} IS NULL LIMIT {MAX_COUNT}) AS counted",
+            self.names.table,
+            quote(&self.names.published_at),
+        )
     }
 
     /// The statement that creates the index on unpublished rows.
