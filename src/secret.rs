@@ -15,6 +15,9 @@ const REFERENCES: [&str; 2] = ["file", ".env"];
 /// What else a line has that may hold a secret.
 const NEIGHBOURS: [&str; 5] = ["url", "://", "pem", "oauth", "sasl"];
 
+/// Names of this neighbourhood whose values are none.
+const HARMLESS: [&str; 2] = ["sasl.mechanism", "sasl.username"];
+
 /// The option that holds a connection string.
 const URL: &str = "postgres.url";
 /// What the names of librdkafka's properties stand under.
@@ -30,7 +33,7 @@ pub fn is_named(name: &str) -> bool {
 /// Says whether a line of a configuration, or the value of an option of this name, may hold a secret.
 #[must_use]
 pub fn may_be_in(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
+    let text = HARMLESS.iter().fold(text.to_ascii_lowercase(), |text, name| text.replace(name, ""));
     NAMES.iter().chain(&NEIGHBOURS).any(|part| text.contains(part))
 }
 
@@ -137,6 +140,17 @@ mod tests {
         }
         for name in ["postgres.password.file", "kafka.sasl.password.env", "passfile", "user", "kafka.sasl.username"] {
             assert!(!is_named(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mechanism_is_shown_and_what_stands_beside_it_is_not() {
+        for text in ["kafka.sasl.mechanism", "mechanism = \"SCRAM\"", "sasl.mechanism = \"SCRAM\""] {
+            assert!(!may_be_in(text), "{text}");
+        }
+        for text in ["sasl = \"hunter2\"", "sasl.mechanism = \"PLAIN\", sasl.password = \"hunter2\"", "kafka.sasl.psw"]
+        {
+            assert!(may_be_in(text), "{text}");
         }
     }
 

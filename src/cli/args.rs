@@ -125,8 +125,12 @@ pub(super) enum ConfigVerb {
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Report all mistakes, each with its position
-    Validate,
+    /// Report all mistakes, each with its position; also in the files and variables that the configuration names
+    Validate {
+        /// Do not look at those files and variables: they are on another machine
+        #[arg(long)]
+        without_files: bool,
+    },
 }
 
 /// Parses the interval of `--watch`.

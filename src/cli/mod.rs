@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::config;
 use crate::config::Loaded;
+use crate::config::Mistakes;
 use crate::config::Sources;
 use crate::log;
 use crate::relay;
@@ -137,7 +138,12 @@ fn load_quietly(sources: &Sources) -> Result<Loaded, Failed> {
 
 /// Loads the configuration and prints its warnings.
 fn load(sources: &Sources, output: &mut Output) -> Result<Loaded, Failed> {
-    let loaded = load_quietly(sources)?;
+    loaded(config::load(sources), output)
+}
+
+/// Prints the warnings of a configuration.
+fn loaded(result: Result<Loaded, Mistakes>, output: &mut Output) -> Result<Loaded, Failed> {
+    let loaded = result.map_err(Failed::new)?;
     for warning in &loaded.warnings {
         output.note(&format!("warning: {warning}"));
     }
@@ -145,9 +151,12 @@ fn load(sources: &Sources, output: &mut Output) -> Result<Loaded, Failed> {
 }
 
 fn config_verb(verb: ConfigVerb, sources: &Sources, output: &mut Output) -> Result<ExitCode, Failed> {
-    let loaded = load(sources, output)?;
+    let loaded = match verb {
+        ConfigVerb::Validate { without_files: false } => loaded(config::validate(sources), output)?,
+        ConfigVerb::Validate { without_files: true } | ConfigVerb::Show { .. } => load(sources, output)?,
+    };
     match verb {
-        ConfigVerb::Validate => {
+        ConfigVerb::Validate { .. } => {
             let file =
                 loaded.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
             output.line(&format!("{file} is valid"))?;

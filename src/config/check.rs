@@ -9,25 +9,16 @@ use std::time::Duration;
 use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Mechanism;
-use crate::relay::record::route::Route;
+use crate::relay::record::route;
 use crate::units::SecretRef;
 
-use super::layers::Leaves;
-use super::mistake::Mistake;
 use super::options::Config;
 
 /// The maximum number of rows of one batch of the polling source.
 const MAX_BATCH_ROWS: u32 = 10_000;
 
-pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake>) {
-    let mut wrong = |path: &str, text: String| {
-        let text = format!("{path}: {text}");
-        let origin =
-            leaves.origin_under(path).or_else(|| leaves.origin_under(path.split('.').next().unwrap_or_default()));
-        mistakes.push(
-            origin.map_or_else(|| Mistake::plain(text.clone()), |origin| Mistake::new(origin.clone(), text.clone())),
-        );
-    };
+/// Checks the options together.
+pub(super) fn check(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     match Target::resolve(&config.postgres.url) {
         Err(error) => wrong("postgres.url", error.to_string()),
         Ok(target) if target.accepts_any_server(&config.postgres.tls) => wrong(
@@ -54,9 +45,9 @@ pub(super) fn check(config: &Config, leaves: &Leaves, mistakes: &mut Vec<Mistake
     if let Err(error) = config.log.check() {
         wrong("log.level", error.to_string());
     }
-    check_outboxes(config, &mut wrong);
-    check_kafka(config, &mut wrong);
-    check_limits(config, &mut wrong);
+    check_outboxes(config, wrong);
+    check_kafka(config, wrong);
+    check_limits(config, wrong);
 }
 
 fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
@@ -89,17 +80,22 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
                 );
             }
         }
-        if let Err(error) = Route::new(outbox) {
-            let option = if outbox.topic.is_some() { "topic" } else { "key" };
-            wrong(&format!("{path}.{option}"), error.to_string());
+        for (option, text) in route::mistakes(outbox) {
+            wrong(&format!("{path}.{option}"), text);
         }
     }
 }
 
 fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let kafka = &config.kafka;
-    if kafka.brokers.is_empty() || kafka.brokers.iter().any(|broker| !broker.contains(':')) {
+    if kafka.brokers.is_empty() {
         wrong("kafka.brokers", "needs at least one broker, each host:port".to_owned());
+    }
+    let has_port = |broker: &str| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    for broker in kafka.brokers.iter().filter(|broker| !has_port(broker)) {
+        wrong("kafka.brokers", format!("{broker:?} is not of the form host:port"));
     }
     if let Some(text) = publish::plaintext_error(kafka) {
         wrong("kafka.brokers", text);

@@ -1,7 +1,7 @@
 //! The sources as leaves: a path, a value and its origin.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize as _;
@@ -11,6 +11,8 @@ use toml::Value;
 use crate::log;
 use crate::secret;
 
+use super::file;
+use super::file::Keys;
 use super::mistake;
 use super::mistake::Mistake;
 use super::options::Config;
@@ -19,8 +21,22 @@ use super::renamed;
 use super::variables;
 use super::variables::Variable;
 
-/// A path such as `outbox.0.table`, in its parts.
-type Keys = Vec<String>;
+/// Sections that mean something without options. They stay when an option of theirs is wrong.
+const SECTIONS: [&str; 3] = ["kafka.tls", "kafka.sasl", "kafka.oauth"];
+
+/// Options without a default, and what stands in for them when they are missing, so that the rest can be checked.
+pub(super) const REQUIRED: [(&str, &str); 4] = [
+    ("kafka.sasl.mechanism", "\"SCRAM-SHA-512\""),
+    ("kafka.sasl.username", "\"missing\""),
+    ("kafka.sasl.password", "{ env = \"MISSING\" }"),
+    ("kafka.oauth.token_command", "[\"missing\"]"),
+];
+
+/// Sections in which nothing resembles a secret.
+const WITHOUT_SECRETS: [&str; 7] = ["relay", "source", "outbox", "delivery", "http", "log", "shutdown"];
+
+/// Options that refer to a secret, in one of several ways.
+const REFERENCES: [&str; 3] = ["postgres.password", "kafka.sasl.password", "kafka.tls.key_password"];
 
 #[derive(Clone, Debug)]
 struct Leaf {
@@ -30,20 +46,22 @@ struct Leaf {
 
 /// All given values; a later one replaces an earlier one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Leaves(BTreeMap<Keys, Leaf>);
+pub(super) struct Leaves {
+    valid: BTreeMap<Keys, Leaf>,
+    /// Options with a mistake. They have their default, about which nothing is reported.
+    wrong: BTreeMap<Keys, Origin>,
+}
 
 impl Leaves {
-    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), Mistake> {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str, mistakes: &mut Vec<Mistake>) {
         let path = path.display().to_string();
-        let place = |span: Option<Range<usize>>| place(&path, text, span.unwrap_or_default());
-        let document = toml_edit::Document::parse(text)
-            .map_err(|error| Mistake::new(place(error.span()), error.message().replace('\n', ", ")))?;
-        let mut found = Vec::new();
-        collect(document.as_table(), &mut Vec::new(), &mut found);
-        for (keys, value, span) in found {
-            self.put(keys, Leaf { value, origin: place(span) });
+        let parsed = file::parse(text);
+        for (span, message) in parsed.errors {
+            mistakes.push(Mistake::new(file::place(&path, text, span), message));
         }
-        Ok(())
+        for (keys, value, span) in parsed.leaves {
+            self.put(keys, Leaf { value, origin: file::place(&path, text, span) });
+        }
     }
 
     /// Adds the options of the environment. Gives warnings about other variables with the prefix.
@@ -52,7 +70,7 @@ impl Leaves {
         for (name, text) in variables {
             match variables::classify(name, text) {
                 Variable::Option(keys) => {
-                    self.put(keys, Leaf { value: value_of(text), origin: Origin::Variable(name.clone()) });
+                    self.override_with(keys, &value_of(text), &Origin::Variable(name.clone()));
                 }
                 Variable::Foreign => {}
                 Variable::Unknown(warning) => warnings.push(warning),
@@ -63,13 +81,11 @@ impl Leaves {
 
     pub(super) fn add_sets(&mut self, sets: &[String], mistakes: &mut Vec<Mistake>) {
         for set in sets {
-            match set.split_once('=') {
-                Some((path, text)) if path.contains('.') => {
-                    let origin = Origin::Set(path.to_owned());
-                    let keys = path.trim().split('.').map(str::to_owned).collect();
-                    self.put(keys, Leaf { value: value_of(text), origin });
+            match set.split_once('=').and_then(|(path, text)| Some((path, keys_of(path)?, text))) {
+                Some((path, keys, text)) => {
+                    self.override_with(keys, &value_of(text), &Origin::Set(path.to_owned()));
                 }
-                _ => {
+                None => {
                     let name = set.split('=').next().unwrap_or_default().to_owned();
                     mistakes.push(Mistake::new(Origin::Set(name), "not of the form section.key=value".to_owned()));
                 }
@@ -79,45 +95,85 @@ impl Leaves {
 
     /// Checks each leaf over the defaults, and removes the wrong ones, so that one mistake does not hide the next.
     pub(super) fn check_each(&mut self, mistakes: &mut Vec<Mistake>) {
-        self.0.retain(|keys, leaf| {
+        for (keys, leaf) in std::mem::take(&mut self.valid) {
             let mut table = Table::new();
-            insert(&mut table, keys, leaf.value.clone());
-            let Err(error) = Config::deserialize(Value::Table(table)) else { return true };
-            let error = error.to_string();
+            insert(&mut table, &keys, leaf.value.clone());
+            let error = Config::deserialize(Value::Table(table)).err().map(|error| error.to_string());
             // Missing fields are checked when all leaves are together.
-            let is_wrong = !error.starts_with("missing field");
-            if is_wrong && let Some(message) = renamed::message(keys, &leaf.value, &leaf.origin) {
-                mistakes.push(Mistake::new(leaf.origin.clone(), message));
-            } else if is_wrong {
-                let keys = keys.join(".");
-                let may_be_secret = secret::may_be_in(&keys);
-                let message =
-                    if may_be_secret { mistake::describe_without_value(&error) } else { mistake::describe(&error) };
-                mistakes.push(Mistake::new(leaf.origin.clone(), format!("{keys}: {message}")));
-            }
-            !is_wrong
-        });
+            let Some(error) = error.filter(|error| !error.starts_with("missing field")) else {
+                self.valid.insert(keys, leaf);
+                continue;
+            };
+            let message = renamed::message(&keys, &leaf.value, &leaf.origin)
+                .or_else(|| mistake::of_list(&keys, &leaf.origin))
+                .unwrap_or_else(|| mistake::of_option(&keys, &error));
+            let is_unknown = error.starts_with("unknown field") && !leaf.value.is_table();
+            let mistake = Mistake::new(leaf.origin.clone(), message);
+            mistakes.push(if is_unknown && may_be_secret(&keys) { mistake.hidden() } else { mistake });
+            self.keep_section(&keys, &leaf.origin);
+            self.wrong.insert(keys, leaf.origin);
+        }
     }
 
-    pub(super) fn config(&self) -> Result<Config, Mistake> {
-        let mut table = Table::new();
-        for (keys, leaf) in &self.0 {
-            insert(&mut table, keys, leaf.value.clone());
+    /// Puts all leaves together. Each mistake is noted, then what it is about is left out.
+    pub(super) fn config(&mut self, mistakes: &mut Vec<Mistake>) -> Config {
+        self.check_places(mistakes);
+        loop {
+            let mut table = Table::new();
+            for (keys, leaf) in &self.valid {
+                insert(&mut table, keys, leaf.value.clone());
+            }
+            let error = match Config::deserialize(Value::Table(table)) {
+                Ok(config) => return config,
+                Err(error) => error.to_string(),
+            };
+            let within =
+                error.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`')).unwrap_or_default();
+            let missing = error.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            let path = missing.map_or_else(|| within.to_owned(), |field| format!("{within}.{field}"));
+            let keys = split(&path);
+            // An option that is missing because it was wrong is no mistake of its own.
+            let is_known = self.is_wrong(&path) || missing.is_some() && self.is_given_wrong(&keys);
+            if !is_known {
+                let message = mistake::of_option(&split(within), &error);
+                let mistake = Mistake::at(self.origin_near(within), message);
+                mistakes.push(if missing.is_some() { mistake.without_excerpt() } else { mistake.hidden() });
+            }
+            let origin = self.origin_near(within).cloned().unwrap_or_else(|| Origin::Set(path.clone()));
+            let stand_in = REQUIRED.into_iter().find(|(required, _)| *required == path);
+            let count = self.valid.len();
+            match stand_in {
+                Some((_, value)) => self.put(keys.clone(), Leaf { value: value_of(value), origin: origin.clone() }),
+                None => self.valid.retain(|other, _| !other.starts_with(&keys)),
+            }
+            self.wrong.insert(keys, origin);
+            if stand_in.is_none() && self.valid.len() == count {
+                return Config::default();
+            }
         }
-        Config::deserialize(Value::Table(table)).map_err(|error| {
-            let text = error.to_string();
-            let within = text.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-            let near = within.and_then(|within| self.origin_under(within));
-            let message = mistake::describe(&text);
-            let message = within.map_or_else(|| message.clone(), |within| format!("{within}: {message}"));
-            near.map_or_else(|| Mistake::plain(message.clone()), |origin| Mistake::new(origin.clone(), message.clone()))
-        })
+    }
+
+    /// Refuses a number of an `[[outbox]]` that leaves out others.
+    fn check_places(&mut self, mistakes: &mut Vec<Mistake>) {
+        let place = |keys: &Keys| match keys.as_slice() {
+            [outbox, place, ..] if outbox == "outbox" => place.parse::<usize>().ok(),
+            _ => None,
+        };
+        let count = self.valid.keys().filter_map(place).collect::<BTreeSet<_>>().len();
+        let is_beyond = |keys: &Keys| place(keys).is_some_and(|place| place >= count);
+        for keys in self.valid.keys().filter(|keys| is_beyond(keys)).cloned().collect::<Vec<_>>() {
+            if let Some(leaf) = self.valid.remove(&keys) {
+                let text = format!("{}: tables are numbered from 0 without a gap", keys.join("."));
+                mistakes.push(Mistake::new(leaf.origin.clone(), text));
+                self.wrong.insert(keys, leaf.origin);
+            }
+        }
     }
 
     /// Reads the valid options of `[log]`.
     pub(super) fn log(&self) -> log::Config {
         let mut right = Table::new();
-        for (keys, leaf) in self.0.iter().filter(|(keys, _)| keys.first().is_some_and(|first| first == "log")) {
+        for (keys, leaf) in self.valid.iter().filter(|(keys, _)| keys.first().is_some_and(|first| first == "log")) {
             let mut alone = Table::new();
             insert(&mut alone, keys, leaf.value.clone());
             if Config::deserialize(Value::Table(alone)).is_ok_and(|config| config.log.check().is_ok()) {
@@ -127,36 +183,119 @@ impl Leaves {
         Config::deserialize(Value::Table(right)).unwrap_or_default().log
     }
 
-    /// Finds the origin of an option, or of anything under it.
-    pub(super) fn origin_under(&self, path: &str) -> Option<&Origin> {
-        let wanted: Keys = path.split('.').map(str::to_owned).collect();
-        self.0.iter().find(|(keys, _)| keys.starts_with(&wanted)).map(|(_, leaf)| &leaf.origin)
+    /// Finds the origin of an option, of the first thing under it, or else of the nearest thing around it.
+    pub(super) fn origin_near(&self, path: &str) -> Option<&Origin> {
+        let mut wanted = split(path);
+        while !wanted.is_empty() {
+            let all = self.valid.iter().map(|(keys, leaf)| (keys, &leaf.origin)).chain(&self.wrong);
+            let found = all.filter(|(keys, _)| keys.starts_with(&wanted)).map(|(_, origin)| origin);
+            if let Some(first) = found.min_by_key(|origin| origin.place()) {
+                return Some(first);
+            }
+            wanted.pop();
+        }
+        None
+    }
+
+    /// Says whether there is a mistake in an option, or in what it is part of.
+    pub(super) fn is_wrong(&self, path: &str) -> bool {
+        let path = split(path);
+        self.wrong.keys().any(|wrong| path.starts_with(wrong))
     }
 
     /// Says whether a value in the file contains a password, and not only a reference.
     pub(super) fn has_password_of_file(&self) -> bool {
-        self.0.iter().any(|(keys, leaf)| {
+        self.valid.iter().any(|(keys, leaf)| {
             let text = leaf.value.as_str().unwrap_or_default();
             matches!(leaf.origin, Origin::File { .. }) && secret::is_in_value(&keys.join("."), text)
         })
     }
 
     pub(super) fn origins(&self) -> BTreeMap<String, Origin> {
-        self.0.iter().map(|(keys, leaf)| (keys.join("."), leaf.origin.clone())).collect()
+        self.valid.iter().map(|(keys, leaf)| (keys.join("."), leaf.origin.clone())).collect()
     }
 
-    fn put(&mut self, mut keys: Keys, mut leaf: Leaf) {
-        // `linger.ms = 1` and `"linger.ms" = 1` mean the same.
-        if keys.len() > 2 && keys.starts_with(&["kafka".to_owned(), "properties".to_owned()]) {
-            let name = keys.split_off(2).join(".");
-            keys.push(name);
-            if matches!(leaf.value, Value::Integer(_) | Value::Boolean(_)) {
-                leaf.value = Value::String(leaf.value.to_string());
-            }
+    /// Says whether a missing option was given, but with a mistake in its value or its name.
+    fn is_given_wrong(&self, missing: &[String]) -> bool {
+        let Some((field, section)) = missing.split_last() else { return false };
+        let limit = 1 + field.len() / 3;
+        let mut beside = self.wrong.keys().filter_map(|wrong| wrong.strip_prefix(section)?.first());
+        beside.any(|name| strsim::damerau_levenshtein(name, field) <= limit)
+    }
+
+    /// Keeps the section of a wrong option: `[kafka.tls]` enables TLS, and the number of an `[[outbox]]` names it.
+    fn keep_section(&mut self, wrong: &[String], origin: &Origin) {
+        if wrong.len() > 2
+            && let Some(keys) = SECTIONS.into_iter().map(split).find(|section| wrong.starts_with(section))
+            && !self.valid.keys().any(|other| other.starts_with(&keys))
+        {
+            self.valid.insert(keys, Leaf { value: Value::Table(Table::new()), origin: origin.clone() });
         }
-        // A table replaces its leaves, and a leaf replaces its table.
-        self.0.retain(|other, _| !other.starts_with(&keys) && !keys.starts_with(other));
-        self.0.insert(keys, leaf);
+        if let [outbox, place, _, ..] = wrong
+            && outbox == "outbox"
+            && place.parse::<usize>().is_ok()
+        {
+            let (keys, value, _) = file::default_element(&[outbox.clone(), place.clone()], 0..0);
+            self.valid.entry(keys).or_insert_with(|| Leaf { value, origin: origin.clone() });
+        }
+    }
+
+    /// Replaces what earlier layers have at this path. A table replaces its leaves, and a leaf replaces its table.
+    fn override_with(&mut self, keys: Keys, value: &Value, origin: &Origin) {
+        let keys = joined(keys);
+        let reference = REFERENCES.into_iter().map(split).find(|reference| keys.starts_with(reference));
+        let replaced = reference.unwrap_or_else(|| keys.clone());
+        self.valid.retain(|other, _| !other.starts_with(&replaced));
+        let mut leaves = Vec::new();
+        expand(keys, value, &mut leaves);
+        for (keys, value) in leaves {
+            self.put(keys, Leaf { value, origin: origin.clone() });
+        }
+    }
+
+    fn put(&mut self, keys: Keys, mut leaf: Leaf) {
+        let keys = joined(keys);
+        if keys.len() == 3 && is_property(&keys) && matches!(leaf.value, Value::Integer(_) | Value::Boolean(_)) {
+            leaf.value = Value::String(leaf.value.to_string());
+        }
+        self.valid.retain(|other, _| !keys.starts_with(other));
+        self.valid.insert(keys, leaf);
+    }
+}
+
+/// The value of an unknown option may be a secret, except in these sections.
+fn may_be_secret(keys: &[String]) -> bool {
+    let is_of_kafka = keys.len() == 2 && keys.first().is_some_and(|first| first == "kafka");
+    !is_of_kafka && !keys.first().is_some_and(|first| WITHOUT_SECRETS.contains(&first.as_str()))
+}
+
+fn is_property(keys: &[String]) -> bool {
+    matches!(keys, [kafka, properties, _, ..] if kafka == "kafka" && properties == "properties")
+}
+
+/// `linger.ms = 1` and `"linger.ms" = 1` mean the same.
+fn joined(mut keys: Keys) -> Keys {
+    if is_property(&keys) {
+        let name = keys.split_off(2).join(".");
+        keys.push(name);
+    }
+    keys
+}
+
+/// Splits a path of this program's own, in which nothing is quoted.
+fn split(path: &str) -> Keys {
+    joined(path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect())
+}
+
+/// Splits the path of a `--set` as TOML does, so that parts may be quoted. It has two parts at least.
+fn keys_of(path: &str) -> Option<Keys> {
+    let mut table = toml::from_str::<Table>(&format!("{path} = 0")).ok()?;
+    let mut keys = Keys::new();
+    loop {
+        let (key, value) = table.into_iter().next()?;
+        keys.push(key);
+        let Value::Table(inner) = value else { return Some(keys).filter(|keys| keys.len() > 1) };
+        table = inner;
     }
 }
 
@@ -164,6 +303,27 @@ impl Leaves {
 fn value_of(text: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Gives the leaves of a value, as in a file.
+fn expand(keys: Keys, value: &Value, leaves: &mut Vec<(Keys, Value)>) {
+    let below = |key: &str| [keys.as_slice(), &[key.to_owned()]].concat();
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(table) = value.as_table().filter(|table| !table.is_empty()) {
+        table.iter().for_each(|(key, value)| expand(below(key), value, leaves));
+    } else if !list.is_empty() && list.iter().all(Value::is_table) {
+        for (place, element) in list.iter().enumerate() {
+            let above = below(&place.to_string());
+            if element.as_table().is_some_and(Table::is_empty) {
+                let (keys, value, _) = file::default_element(&above, 0..0);
+                leaves.push((keys, value));
+            } else {
+                expand(above, element, leaves);
+            }
+        }
+    } else {
+        leaves.push((keys, value.clone()));
+    }
 }
 
 fn insert(table: &mut Table, keys: &[String], value: Value) {
@@ -188,58 +348,5 @@ fn insert(table: &mut Table, keys: &[String], value: Value) {
     let inner = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(inner) = inner {
         insert(inner, rest, value);
-    }
-}
-
-type Found = (Keys, Value, Option<Range<usize>>);
-
-fn collect(table: &dyn toml_edit::TableLike, above: &mut Keys, found: &mut Vec<Found>) {
-    for (key, item) in table.iter() {
-        above.push(key.to_owned());
-        let span = table.get_key_value(key).and_then(|(key, _)| key.span()).or_else(|| item.span());
-        match item {
-            toml_edit::Item::Table(inner) if !inner.is_empty() => collect(inner, above, found),
-            toml_edit::Item::Table(_) => found.push((above.clone(), Value::Table(Table::new()), span)),
-            toml_edit::Item::ArrayOfTables(list) => {
-                for (place, inner) in list.iter().enumerate() {
-                    above.push(place.to_string());
-                    if inner.is_empty() {
-                        // Its options are all defaults; the element itself must stay.
-                        let preset = Value::String("walrelay".to_owned());
-                        found.push(([above.as_slice(), &["preset".to_owned()]].concat(), preset, inner.span()));
-                    }
-                    collect(inner, above, found);
-                    above.pop();
-                }
-            }
-            toml_edit::Item::Value(value) => {
-                let place = if matches!(value, toml_edit::Value::InlineTable(_)) { span } else { item.span().or(span) };
-                // The key's position is used for unknown names and for wrong values.
-                let key_place = table.get_key_value(key).and_then(|(key, _)| key.span());
-                found.push((above.clone(), plain(value), key_place.or(place)));
-            }
-            toml_edit::Item::None => {}
-        }
-        above.pop();
-    }
-}
-
-fn plain(value: &toml_edit::Value) -> Value {
-    let text = format!("value = {}", value.clone().decorated(" ", ""));
-    toml::from_str::<Table>(&text).ok().and_then(|mut table| table.remove("value")).unwrap_or(Value::Boolean(false))
-}
-
-fn place(path: &str, text: &str, span: Range<usize>) -> Origin {
-    let before = text.get(..span.start).unwrap_or_default();
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let excerpt = text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default();
-    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-    let width = text.get(span).unwrap_or_default().lines().next().unwrap_or_default().chars().count();
-    Origin::File {
-        path: path.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column,
-        excerpt: excerpt.to_owned(),
-        width,
     }
 }

@@ -1,5 +1,6 @@
 //! A mistake in the configuration: its position, the error, and what is allowed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::log;
@@ -15,15 +16,39 @@ use super::origin::Origin;
 pub struct Mistake {
     origin: Option<Origin>,
     text: String,
+    excerpt: Excerpt,
+}
+
+/// How the line of a mistake is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Excerpt {
+    /// Unless it looks like a secret.
+    Shown,
+    /// It may hold a secret, whatever it looks like.
+    Hidden,
+    /// It is not what is wrong.
+    Omitted,
 }
 
 impl Mistake {
-    pub(super) const fn new(origin: Origin, text: String) -> Self {
-        Self { origin: Some(origin), text }
+    pub(super) fn new(origin: Origin, text: String) -> Self {
+        Self::at(Some(&origin), text)
     }
 
-    pub(super) const fn plain(text: String) -> Self {
-        Self { origin: None, text }
+    pub(super) fn at(origin: Option<&Origin>, text: String) -> Self {
+        Self { origin: origin.cloned(), text, excerpt: Excerpt::Shown }
+    }
+
+    pub(super) fn plain(text: String) -> Self {
+        Self::at(None, text)
+    }
+
+    pub(super) fn hidden(self) -> Self {
+        Self { excerpt: Excerpt::Hidden, ..self }
+    }
+
+    pub(super) fn without_excerpt(self) -> Self {
+        Self { excerpt: Excerpt::Omitted, ..self }
     }
 
     /// Gives it in one line, without the excerpt of the file.
@@ -34,15 +59,24 @@ impl Mistake {
     }
 }
 
+/// Sorts mistakes by their place: the file from top to bottom, the environment, `--set`. Keeps one of several that are
+/// the same.
+pub(super) fn sort(mistakes: &mut Vec<Mistake>) {
+    mistakes.sort_by_key(|mistake| mistake.origin.as_ref().map_or((u8::MAX, 0, 0), Origin::place));
+    let mut texts = BTreeSet::new();
+    mistakes.retain(|mistake| texts.insert(mistake.text.clone()));
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.brief())?;
-        let Some(origin) = &self.origin else { return Ok(()) };
-        if let Origin::File { line, column, excerpt, width, .. } = origin {
+        if let Some(Origin::File { line, column, excerpt, width, .. }) = &self.origin
+            && self.excerpt != Excerpt::Omitted
+        {
             let number = line.to_string();
             let gutter = " ".repeat(number.len());
             let before = " ".repeat(column.saturating_sub(1));
-            if secret::may_be_in(excerpt) {
+            if self.excerpt == Excerpt::Hidden || secret::may_be_in(excerpt) {
                 let name = excerpt.split_once('=').map_or("", |(name, _)| name.trim_end());
                 return write!(f, "\n  {number} | {name} = (not shown: it may be secret)");
             }
@@ -108,29 +142,67 @@ impl Diagnose for Mistakes {
     }
 }
 
+/// Describes what is wrong with an option, by serde's error about it.
+pub(super) fn of_option(keys: &[String], error: &str) -> String {
+    // Of an unknown section its name is enough, once.
+    let unknown = error.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let end = unknown.and_then(|name| keys.iter().position(|key| key == name)).map_or(keys.len(), |place| place + 1);
+    let path = keys.get(..end).unwrap_or_default().join(".");
+    let message = if secret::may_be_in(&path) { describe_without_value(error) } else { describe(error) };
+    if path.is_empty() { message } else { format!("{path}: {message}") }
+}
+
+/// Gives the message about an option of `[[outbox]]` that does not say of which one.
+pub(super) fn of_list(keys: &[String], origin: &Origin) -> Option<String> {
+    let (list, rest) = keys.split_first()?;
+    if list != "outbox" || rest.first().is_some_and(|place| place.parse::<usize>().is_ok()) {
+        return None;
+    }
+    let options = ["table".to_owned()];
+    let rest = if rest.is_empty() { &options } else { rest };
+    let write = match origin {
+        Origin::File { .. } => "write [[outbox]] with two brackets, once for each table".to_owned(),
+        Origin::Variable(_) => {
+            format!("write WALRELAY_OUTBOX__0__{} for the first one", rest.join("__").to_uppercase())
+        }
+        Origin::Set(_) => format!("write --set outbox.0.{}=... for the first one", rest.join(".")),
+    };
+    Some(format!("{}: outbox is a list of tables: {write}", keys.join(".")))
+}
+
 /// The same for an option that may be a secret, without its value.
-pub(super) fn describe_without_value(error: &str) -> String {
+fn describe_without_value(error: &str) -> String {
     let message = describe(error);
-    if message.starts_with("unknown option") || message.starts_with("missing field") {
+    if message.starts_with("unknown option") || message.starts_with("missing option") {
         return message;
     }
     "invalid value (not shown: it may be secret); a password is { env = \"NAME\" } or { file = \"PATH\" }".to_owned()
 }
 
-/// Converts an error of serde: adds the nearest known name, or what is allowed.
-pub(super) fn describe(error: &str) -> String {
+/// Converts an error of serde: adds the nearest known name, and what is allowed.
+fn describe(error: &str) -> String {
     let first = error.lines().next().unwrap_or_default();
-    let Some((what, expected)) = first.split_once(", expected ") else { return first.to_owned() };
+    if first.contains("invalid socket address syntax") {
+        return "expected an IP address and a port, such as \"127.0.0.1:7430\"".to_owned();
+    }
+    let Some((what, expected)) = first.split_once(", expected ") else {
+        return first.replace("missing field", "missing option");
+    };
     let names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let found = what.split('`').nth(1).unwrap_or_default();
     let nearest = names
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(name, found), *name))
+        .map(|name| (strsim::damerau_levenshtein(&name.to_lowercase(), &found.to_lowercase()), *name))
         .filter(|(distance, _)| *distance <= 1 + found.len() / 3)
         .min();
     let what = what.replace("unknown field", "unknown option").replace("unknown variant", "unknown value");
+    let is_value = what.starts_with("unknown value");
     match nearest {
+        Some((_, name)) if is_value => {
+            format!("{what}, did you mean `{name}`? allowed are {}", names.join(", "))
+        }
         Some((_, name)) => format!("{what}, did you mean `{name}`?"),
+        None if is_value => format!("{what}; allowed are {}", names.join(", ")),
         None if what.starts_with("unknown") => format!("{what}; known are {}", names.join(", ")),
         None => format!("{what}, expected {expected}"),
     }

@@ -5,15 +5,18 @@
 //!        leaves, each with its origin -> each checked alone -> all together -> Config
 //! ```
 //!
-//! Each leaf is checked alone, over the defaults, so that one wrong value does not hide the next. Text is never
+//! Each leaf is checked alone, over the defaults, so that one wrong value does not hide the next. What is wrong is left
+//! out, and the rest is checked together. Text is never
 //! interpolated: a secret is a reference to a file or a variable, read where it is used.
 
 mod check;
+mod file;
 mod layers;
 mod loaded;
 mod mistake;
 mod options;
 mod origin;
+mod references;
 mod renamed;
 #[cfg(test)]
 mod tests;
@@ -59,49 +62,65 @@ impl Sources {
     }
 }
 
-/// Reads all sources; gives every mistake if there is any.
+/// Reads all sources; gives every mistake if there is any. The files that the options name are not read: they may come
+/// later, and are read at each connect.
 pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
-    let mut leaves = Leaves::default();
-    let loaded = load_into(&mut leaves, sources);
-    loaded.map_err(|mistakes| Mistakes::new(mistakes, leaves.log()))
+    load_with(sources, &|_, _| {})
 }
 
-fn load_into(leaves: &mut Leaves, sources: &Sources) -> Result<Loaded, Vec<Mistake>> {
+/// Does the same, and checks the files and variables that the options name.
+pub fn validate(sources: &Sources) -> Result<Loaded, Mistakes> {
+    load_with(sources, &references::check)
+}
+
+/// A check of the configuration that reports each mistake with the path of its option.
+type Check<'a> = &'a dyn Fn(&Config, &mut dyn FnMut(&str, String));
+
+fn load_with(sources: &Sources, more: Check<'_>) -> Result<Loaded, Mistakes> {
+    let mut leaves = Leaves::default();
     let mut mistakes = Vec::new();
+    let loaded = load_into(&mut leaves, sources, more, &mut mistakes);
+    mistake::sort(&mut mistakes);
+    match loaded {
+        Some(loaded) if mistakes.is_empty() => Ok(loaded),
+        Some(_) | None => Err(Mistakes::new(mistakes, leaves.log())),
+    }
+}
+
+/// Gives nothing if the file cannot be read, which is a mistake.
+fn load_into(leaves: &mut Leaves, sources: &Sources, more: Check<'_>, mistakes: &mut Vec<Mistake>) -> Option<Loaded> {
     let file = find(sources).and_then(|file| {
-        if let Some(path) = &file {
-            leaves.add_file(path, &read(path)?)?;
-        }
-        Ok(file)
+        let text = file.as_deref().map(read).transpose()?;
+        Ok((file, text))
     });
+    if let Ok((Some(path), Some(text))) = &file {
+        leaves.add_file(path, text, mistakes);
+    }
     // Also if the file cannot be read: they may set how that is logged.
     let mut warnings = leaves.add_variables(&sources.variables);
-    leaves.add_sets(&sources.sets, &mut mistakes);
+    leaves.add_sets(&sources.sets, mistakes);
     let file = match file {
-        Ok(file) => file,
-        Err(mistake) => return Err(vec![mistake]),
-    };
-    leaves.check_each(&mut mistakes);
-    let mut config = match leaves.config() {
-        Ok(config) => config,
+        Ok((file, _)) => file,
         Err(mistake) => {
-            // An option that is missing because it was wrong is no mistake of its own.
-            if mistakes.is_empty() {
-                mistakes.push(mistake);
-            }
-            return Err(mistakes);
+            mistakes.push(mistake);
+            return None;
         }
     };
-    check::check(&config, leaves, &mut mistakes);
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
+    leaves.check_each(mistakes);
+    let mut config = leaves.config(mistakes);
     if let Some(folder) = file.as_deref().and_then(Path::parent) {
         anchor(&mut config, folder);
     }
+    let mut wrong = |path: &str, text: String| {
+        if !leaves.is_wrong(path) {
+            mistakes.push(Mistake::at(leaves.origin_near(path), format!("{path}: {text}")));
+        }
+    };
+    check::check(&config, &mut wrong);
+    more(&config, &mut wrong);
     let holds_password = file.as_deref().filter(|_| leaves.has_password_of_file());
     warnings.extend(check::warnings(holds_password, &config));
-    Ok(Loaded { config, file, warnings, origins: leaves.origins() })
+    Some(Loaded { config, file, warnings, origins: leaves.origins() })
 }
 
 fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistake> {

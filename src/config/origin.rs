@@ -21,6 +21,18 @@ pub enum Origin {
     Set(String),
 }
 
+impl Origin {
+    /// Gives the order in which origins are reported: the layer, of which the last one has precedence, then line and
+    /// column.
+    pub(super) const fn place(&self) -> (u8, usize, usize) {
+        match self {
+            Self::File { line, column, .. } => (0, *line, *column),
+            Self::Variable(_) => (1, 0, 0),
+            Self::Set(_) => (2, 0, 0),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,3 +1,5 @@
+mod files;
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -131,7 +133,7 @@ fn inconsistent_options_are_reported_with_its_position() {
             "[[outbox]]\ntable = \"a\"\n[[outbox]]\ntable = \"public.a\"\n",
             "6:1: outbox.1.table: table public.a is in two",
         ),
-        ("[kafka.sasl]\nmechanism = \"PLAIN\"\n", "missing field `username`"),
+        ("[kafka.sasl]\nmechanism = \"PLAIN\"\n", "missing option `username`"),
         ("[shutdown\n", "3:10:"),
     ];
     for (text, expected) in rows {
@@ -142,10 +144,130 @@ fn inconsistent_options_are_reported_with_its_position() {
 
 #[test]
 fn a_dotted_property_means_the_same_quoted_or_bare() {
-    for line in ["linger.ms = 3", "\"linger.ms\" = \"3\""] {
-        let loaded = loaded(&format!("{WITH_USER}[kafka.properties]\n{line}\n"), &[], &[]).unwrap();
+    for text in [
+        "[kafka.properties]\nlinger.ms = 3\n",
+        "[kafka.properties]\n\"linger.ms\" = \"3\"\n",
+        "[kafka]\nproperties = { \"linger.ms\" = 3 }\n",
+        "[kafka]\nproperties.linger.ms = 3\n",
+    ] {
+        let loaded = loaded(&format!("{WITH_USER}{text}"), &[], &[]).unwrap();
         assert_eq!(loaded.config.kafka.properties.get("linger.ms").map(String::as_str), Some("3"));
     }
+    for set in ["kafka.properties.linger.ms=3", "kafka.properties.\"linger.ms\"=3", "kafka.properties={linger.ms=3}"] {
+        let loaded = loaded(&format!("{WITH_USER}[kafka.properties]\nlinger.ms = 4\n"), &[], &[set]).unwrap();
+        assert_eq!(loaded.config.kafka.properties.get("linger.ms").map(String::as_str), Some("3"), "{set}");
+    }
+}
+
+#[test]
+fn a_mistake_is_at_the_line_and_the_key_that_it_is_about() {
+    let brokers = "[kafka]\nbrokers = [\"localhost:1\"]\n";
+    for (text, expected) in [
+        (
+            format!("{brokers}[kafka.properties]\n\"compression.type\" = \"lz4\"\n"),
+            "6:1: kafka.properties.compression.type: cannot be set here: set kafka.compression\n  \
+             6 | \"compression.type\" = \"lz4\"\n    | ^^^^^^^^^^^^^^^^^^\n",
+        ),
+        (format!("{brokers}[kafka.properties]\ncompression.type = 1\n"), "6:1: kafka.properties.compression.type"),
+        (format!("{brokers}properties.compression.type = 1\n"), "5:1: kafka.properties.compression.type"),
+        (
+            format!("{brokers}properties = {{ linger.ms = 1, compression.type = 1 }}\n"),
+            "5:31: kafka.properties.compression.type",
+        ),
+        ("source = { slot = \"A b\", mode = \"wal\" }\n".to_owned(), "1:12: source.slot: invalid slot name"),
+        ("[source.poll]\ninterval = \"0s\"\n".to_owned(), "2:1: source.poll.interval: must be at least 1ms"),
+        ("[[outbox]]\ncolumns.id = [\"a\", \"a\"]\n".to_owned(), "2:1: outbox.0.columns.id: needs at least"),
+        ("[[outbox]]\n[[outbox]]\n\"topic\" = \"{x}\"\n".to_owned(), "3:1: outbox.1.topic: \"x\" is not one"),
+        ("outbox = [{}, { topic = \"{x}\" }]\n".to_owned(), "1:17: outbox.1.topic: \"x\" is not one of"),
+    ] {
+        let text =
+            if text.starts_with("[kafka]") { format!("{WITH_USER}{text}") } else { format!("{text}{WITH_USER}") };
+        let text =
+            text.replace(&format!("{WITH_USER}[kafka]"), "[postgres]\nurl = \"postgres://a@localhost/b\"\n[kafka]");
+        let message = mistakes(&text);
+        assert!(message.contains(expected), "{expected:?} in {message}");
+    }
+}
+
+#[test]
+fn every_mistake_of_every_kind_is_reported_in_one_round_in_the_order_of_the_file() {
+    let text = "[postgres]\nurl = \"postgres://app@db/shop?sslmode=on\"\nconnect_timeout = 10s\n\
+                [shutdown]\ndrian = \"1s\"\n\
+                [[outbox]]\ntopic = \"{kind}\"\nkey = \"kind\"\n\
+                [[outbox]]\ntable = 5\n\
+                [[outbox]]\ntable = \"c\"\ntopic = \"order events\"\n\
+                [kafka]\nbrokers = [\"kafka\"]\ncompression = \"brotli\"\n\
+                [kafka.tls]\nroot = \"x\"\n\
+                [kafka.sasl]\nmechanism = \"SCRAM\"\n\
+                [kafka.properties]\nacks = 1\n\
+                [log]\nlevel = \"infoo\"\n\
+                [kafak]\na = 1\nb = 2\n";
+    let message = loaded(text, &[("WALRELAY_SHUTDOWN__DRAIN", "5")], &["source.slot=A", "outbox.table=x"]);
+    let message = message.unwrap_err();
+    let brief: Vec<String> = message.iter().map(Mistake::brief).collect();
+    let expected = [
+        ":2:1: postgres.url: invalid sslmode value: \"on\"; allowed: disable, prefer, require, verify-ca or",
+        ":3:19: string values must be quoted",
+        ":5:1: shutdown.drian: unknown option `drian`, did you mean `drain`?",
+        ":7:1: outbox.0.topic: \"kind\" is not one of id, aggregate_type, aggregate_id, event_type",
+        ":8:1: outbox.0.key: \"kind\" is not one of",
+        ":10:1: outbox.1.table: invalid type: integer `5`, expected a string",
+        ":13:1: outbox.2.topic: invalid topic name \"order events\": allowed are 1 to 249 of A-Z a-z 0-9 . _ -",
+        ":15:1: kafka.brokers: \"kafka\" is not of the form host:port",
+        ":16:1: kafka.compression: unknown value `brotli`; allowed are none, gzip, snappy, lz4, zstd",
+        ":18:1: kafka.tls.root: unknown option `root`; known are root_cert, cert, key, key_password",
+        ":20:1: kafka.sasl.mechanism: unknown value `SCRAM`; allowed are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+        ":20:1: kafka.sasl: missing option `username`",
+        ":20:1: kafka.sasl: missing option `password`",
+        ":22:1: kafka.properties.acks: cannot be set here",
+        ":24:1: log.level: expected a log level",
+        ":26:1: kafak: unknown option `kafak`, did you mean `kafka`?",
+        "WALRELAY_SHUTDOWN__DRAIN: shutdown.drain: invalid type: integer `5`, expected a duration with its unit",
+        "--set outbox.table: outbox.table: outbox is a list of tables: write --set outbox.0.table=... for the",
+        "--set source.slot: source.slot: invalid slot name",
+    ];
+    assert_eq!(brief.len(), expected.len(), "{brief:#?}");
+    for (brief, expected) in brief.iter().zip(expected) {
+        assert!(brief.contains(expected), "{expected:?} in {brief:?}");
+    }
+}
+
+#[test]
+fn an_option_without_a_default_has_a_stand_in_while_it_is_missing() {
+    let message = loaded(&format!("{WITH_USER}[kafka.sasl]\n"), &[], &[]).unwrap_err();
+    let other = loaded(&format!("{WITH_USER}[kafka.oauth]\n"), &[], &[]).unwrap_err();
+    let mut missing: Vec<String> = message.iter().chain(other.iter()).map(Mistake::brief).collect();
+    missing.sort_by_key(|brief| brief.split_once("kafka.").unwrap().1.to_owned());
+    let mut expected: Vec<String> = layers::REQUIRED
+        .iter()
+        .map(|(path, _)| path.rsplit_once('.').unwrap())
+        .map(|(section, field)| format!("{section}: missing option `{field}`"))
+        .collect();
+    expected.sort();
+    assert_eq!(missing.len(), expected.len(), "{missing:?}");
+    for (missing, expected) in missing.iter().zip(expected) {
+        assert!(missing.ends_with(&expected), "{missing}");
+    }
+    // A wrong name or value is one mistake, not two.
+    let one = format!("{WITH_USER}[kafka.sasl]\nmechansim = \"PLAIN\"\nusername = \"a\"\npassword = {{ file = 5 }}\n");
+    let message = loaded(&one, &[], &[]).unwrap_err();
+    assert_eq!(message.iter().count(), 2, "{message}");
+}
+
+#[test]
+fn a_list_that_is_given_like_a_table_is_refused_with_how_to_write_it() {
+    for (text, variables, sets, expected) in [
+        ("[outbox]\ntable = \"a\"\n", [].as_slice(), [].as_slice(), "write [[outbox]] with two brackets"),
+        ("", &[("WALRELAY_OUTBOX__TABLE", "a")], &[], "write WALRELAY_OUTBOX__0__TABLE"),
+        ("", &[], &["outbox.columns.id=a"], "write --set outbox.0.columns.id=..."),
+        ("", &[], &["outbox.1.table=a"], "outbox.1.table: tables are numbered from 0 without a gap"),
+    ] {
+        let message = loaded(&format!("{WITH_USER}{text}"), variables, sets).unwrap_err();
+        assert_eq!(message.iter().count(), 1, "{message}");
+        assert!(message.to_string().contains(expected), "{expected:?} in {message}");
+    }
+    let two = loaded(&format!("{WITH_USER}[[outbox]]\n"), &[], &["outbox.1.table=a"]).unwrap();
+    assert_eq!(two.config.outbox[1].table, "a");
 }
 
 #[test]
@@ -173,6 +295,11 @@ fn a_mistake_in_a_secret_is_reported_without_it() {
         "[postgres]\nurl = [\"postgres://me:hunter2@db/shop\"]\n",
         "[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\nusername = \"u\"\npassword = \"hunter2\"\n",
         "[kafka.properties]\nsasl.password = \"hunter2\"\n",
+        "[kafka.sasl]\npsw = \"hunter2\"\n",
+        "[kafka.sals]\npsw = \"hunter2\"\n",
+        "[kafak.sasl]\npsw = \"hunter2\"\n",
+        "[postgres]\npsw = \"hunter2\"\n",
+        "[kafka]\nsasl = { mechanism = \"SCRAM\", username = \"a\", psw = \"hunter2\" }\n",
     ];
     for text in texts {
         let message = loaded(text, &[], &[]).unwrap_err().to_string();
@@ -181,6 +308,15 @@ fn a_mistake_in_a_secret_is_reported_without_it() {
     let sets = ["password=hunter2", "postgres.password=hunter2", "kafka.sasl.password=hunter2"];
     let message = loaded(WITH_USER, &[("WALRELAY_POSTGRES__PASSWORD", "hunter2")], &sets).unwrap_err().to_string();
     assert!(!message.contains("hunter2") && message.contains("a password is { env"), "{message}");
+}
+
+#[test]
+fn a_wrong_mechanism_is_no_secret() {
+    let text = "[kafka.sasl]\nmechanism = \"SCRAM-SHA256\"\nusername = \"u\"\npassword = { env = \"X\" }\n";
+    let message = mistakes(&format!("{WITH_USER}{text}"));
+    let expected = "unknown value `SCRAM-SHA256`, did you mean `SCRAM-SHA-256`? allowed are PLAIN, SCRAM-SHA-256, \
+                    SCRAM-SHA-512\n  4 | mechanism = \"SCRAM-SHA256\"\n";
+    assert!(message.contains(expected), "{message}");
 }
 
 #[test]

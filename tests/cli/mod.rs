@@ -150,6 +150,20 @@ fn e11_a_wrong_password_ends_with_67_after_three_attempts() {
 }
 
 #[test]
+fn validate_looks_into_the_files_that_run_waits_for() {
+    let more = "[postgres.password]\nfile = \"absent\"\n\n[[outbox]]\ntopic = \"order events\"\n";
+    let program = program("postgres://app@127.0.0.1:1/shop", more);
+    let ended = program.verb(&["config", "validate"]);
+    assert_eq!(ended.code, Some(64), "{}", ended.notes);
+    for expected in ["error[WR-6401]: 2 mistakes", "/absent: No such file", "invalid topic name \"order events\""] {
+        assert!(ended.notes.contains(expected), "{expected} in {}", ended.notes);
+    }
+    program.edit("order events", "order-events");
+    assert_eq!(program.verb(&["config", "validate"]).code, Some(64));
+    assert_eq!(program.verb(&["config", "validate", "--without-files"]).code, Some(0));
+}
+
+#[test]
 fn a15_b2_a_moved_or_recreated_slot_stops_with_66() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let broker = walrelay_events::testing::Broker::start(1).unwrap();

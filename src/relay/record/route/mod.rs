@@ -10,6 +10,7 @@ mod reason;
 mod template;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod value;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub use headers::Headers;
 pub use reason::Reason;
 pub use template::BadTemplate;
 use template::Template;
+pub use topic::mistakes;
 pub use value::Written;
 pub use value::unix_micros;
 pub use value::written_at;
@@ -265,12 +267,7 @@ impl Route {
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Reason> {
-        let legal = (1..=249).contains(&topic.len())
-            && topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-            && topic != "."
-            && topic != ".."
-            && !topic.starts_with("__");
-        if !legal {
+        if !topic::is_valid(topic) {
             return Err(Reason::Topic(topic.chars().take(80).collect()));
         }
         if !self.allowed_topics.is_empty() && !self.allowed_topics.contains(topic) {

@@ -16,6 +16,15 @@ enum Part {
     Column { role: Role, lower: bool },
 }
 
+impl Part {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Column { .. } => "",
+        }
+    }
+}
+
 /// The template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadTemplate {
@@ -75,6 +84,20 @@ impl Template {
 
     pub(super) fn uses(&self, wanted: Role) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Column { role, .. } if *role == wanted))
+    }
+
+    pub(super) fn has_columns(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Column { .. }))
+    }
+
+    /// Gives all of the text between the columns.
+    pub(super) fn text(&self) -> String {
+        self.0.iter().map(Part::text).collect()
+    }
+
+    /// Gives the text before the first column.
+    pub(super) fn fixed_start(&self) -> &str {
+        self.0.first().map_or("", Part::text)
     }
 
     pub(super) fn fixed(&self) -> Option<&str> {
