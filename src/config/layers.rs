@@ -203,6 +203,13 @@ impl Leaves {
         self.wrong.keys().any(|wrong| path.starts_with(wrong))
     }
 
+    /// Gives the number of the layer that an option is from; the later one has precedence.
+    pub(super) fn layer(&self, path: &str) -> Option<u8> {
+        let wanted = split(path);
+        let leaves = self.valid.iter().filter(|(keys, _)| keys.starts_with(&wanted));
+        leaves.map(|(_, leaf)| leaf.origin.place().0).max()
+    }
+
     /// Says whether a value in the file contains a password, and not only a reference.
     pub(super) fn has_password_of_file(&self) -> bool {
         self.valid.iter().any(|(keys, leaf)| {

@@ -26,6 +26,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::relay::postgres;
 use crate::units::SecretRef;
 
 use layers::Leaves;
@@ -111,6 +112,10 @@ fn load_into(leaves: &mut Leaves, sources: &Sources, more: Check<'_>, mistakes: 
     if let Some(folder) = file.as_deref().and_then(Path::parent) {
         anchor(&mut config, folder);
     }
+    let layers = (leaves.layer("postgres.url"), leaves.layer("postgres.password"));
+    if has_precedence(layers.0, layers.1) && postgres::has_password(&config.postgres.url) {
+        config.postgres.password = None;
+    }
     let mut wrong = |path: &str, text: String| {
         if !leaves.is_wrong(path) {
             mistakes.push(Mistake::at(leaves.origin_near(path), format!("{path}: {text}")));
@@ -121,6 +126,15 @@ fn load_into(leaves: &mut Leaves, sources: &Sources, more: Check<'_>, mistakes: 
     let holds_password = file.as_deref().filter(|_| leaves.has_password_of_file());
     warnings.extend(check::warnings(holds_password, &config));
     Some(Loaded { config, file, warnings, origins: leaves.origins() })
+}
+
+/// Says whether a password in `postgres.url` has precedence over `postgres.password`: if the URL is from a later layer.
+/// Within a layer the option that only a password can be meant by has precedence.
+const fn has_precedence(url: Option<u8>, password: Option<u8>) -> bool {
+    match (url, password) {
+        (Some(url), Some(password)) => url > password,
+        (Some(_) | None, _) => false,
+    }
 }
 
 fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistake> {

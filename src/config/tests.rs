@@ -271,6 +271,37 @@ fn a_list_that_is_given_like_a_table_is_refused_with_how_to_write_it() {
 }
 
 #[test]
+fn a_password_of_a_later_layer_has_precedence_and_within_a_layer_the_option_that_is_only_a_password() {
+    let url = "postgres://app:secret@localhost/shop";
+    for url_layer in 0..3 {
+        for password_layer in 0..3 {
+            let mut text = "[postgres]\n".to_owned();
+            let (mut variables, mut sets) = (Vec::new(), Vec::new());
+            let set = format!("postgres.url={url}");
+            match url_layer {
+                0 => text += &format!("url = \"{url}\"\n"),
+                1 => variables.push(("WALRELAY_POSTGRES__URL", url)),
+                _ => sets.push(set.as_str()),
+            }
+            match password_layer {
+                0 => text += "password = { env = \"X\" }\n",
+                1 => variables.push(("WALRELAY_POSTGRES__PASSWORD__ENV", "X")),
+                _ => sets.push("postgres.password.env=X"),
+            }
+            let password = loaded(&text, &variables, &sets).unwrap().config.postgres.password;
+            assert_eq!(password.is_none(), url_layer > password_layer, "{url_layer} {password_layer}");
+        }
+    }
+    // Another server, and the same password.
+    let text = "[postgres]\npassword = { env = \"X\" }\n";
+    let other = loaded(text, &[], &["postgres.url=postgres://app@localhost/other"]).unwrap();
+    assert!(other.config.postgres.password.is_some());
+    // A reference replaces a reference of another kind.
+    let other = loaded(&format!("{WITH_USER}password = {{ env = \"X\" }}\n"), &[], &["postgres.password.file=/x"]);
+    assert_eq!(other.unwrap().config.postgres.password, Some(SecretRef::File("/x".into())));
+}
+
+#[test]
 fn the_shown_configuration_can_be_parsed_and_has_no_secret() {
     let text = "[postgres]\nurl = \"postgres://app:hunter2@localhost/shop\"\npassword = { env = \"X\" }\n\
                 [kafka]\nbrokers = [\"b:1\"]\n[kafka.tls]\n[kafka.properties]\nssl.keystore.password = \"hunter2\"\n\

@@ -150,6 +150,25 @@ fn e11_a_wrong_password_ends_with_67_after_three_attempts() {
 }
 
 #[test]
+fn a_password_in_the_url_of_the_command_line_has_precedence_over_the_file() {
+    let options = Options::default().with_hba(vec!["host all owner 127.0.0.1/32 scram-sha-256".into()]);
+    let postgres = Postgres::start(options).unwrap();
+    Sql::connect(&postgres.url()).run("CREATE ROLE owner SUPERUSER LOGIN PASSWORD 'right'");
+    let url = format!("postgres://owner@127.0.0.1:{}/postgres", postgres.port());
+    let program = program(&url, "[postgres.password]\nfile = \"password\"\n");
+    std::fs::write(program.folder().join("password"), "wrong\n").unwrap();
+    let setup = ["setup", "--apply", "--with-outbox"];
+    assert_eq!(program.verb(&setup).code, Some(67));
+    let set = format!("postgres.url=postgres://owner:right@127.0.0.1:{}/postgres", postgres.port());
+    let ended = program.verb(&[&["--set", &set][..], &setup].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.notes);
+    // The environment is a later layer than the file as well.
+    let output =
+        program.command(&setup).env("WALRELAY_POSTGRES__URL", set.replace("postgres.url=", "")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn validate_looks_into_the_files_that_run_waits_for() {
     let more = "[postgres.password]\nfile = \"absent\"\n\n[[outbox]]\ntopic = \"order events\"\n";
     let program = program("postgres://app@127.0.0.1:1/shop", more);

@@ -42,6 +42,7 @@ pub use ordinary::connect_shared;
 pub use ordinary::position;
 pub use ordinary::within;
 pub use params::BadConninfo;
+pub use params::has_password;
 pub use server::NO_SLOT;
 pub use server::ServerError;
 pub use session::CreatedSlot;

@@ -78,6 +78,12 @@ pub(super) fn read(text: &str) -> Result<Params, BadConninfo> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") { uri(text) } else { key_values(text) }
 }
 
+/// Says whether a connection string contains a password.
+#[must_use]
+pub fn has_password(text: &str) -> bool {
+    read(text).is_ok_and(|params| params.get("password").is_some_and(|password| !password.is_empty()))
+}
+
 /// Checks that this is a known parameter.
 pub(super) fn known(name: &str) -> Result<(), BadConninfo> {
     if KNOWN.contains(&name) {
