@@ -192,7 +192,7 @@ impl Recovery {
                 return retired.clear();
             }
             if !is_logged && began.elapsed() > RETIRED_WARNING {
-                tracing::warn!(code = "WR-6935", "waiting for requests of the previous producer");
+                tracing::warn!(code = "WR-6937", "waiting for requests of the previous producer");
                 self.metrics.enter(State::SinkBlocked);
                 is_logged = true;
             }
