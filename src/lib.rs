@@ -24,4 +24,5 @@ pub mod metrics;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod log;

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use clap_complete::Shell;
 
 use super::dlq::DlqVerb;
+use super::explain;
 use super::output::Color;
 use super::output::Format;
 
@@ -103,6 +104,14 @@ pub(super) enum Verb {
         /// Ask for readiness instead of liveness
         #[arg(long)]
         ready: bool,
+    },
+    /// Explain an error code: what it means, why it happens and what to do
+    Explain {
+        /// Code such as WR-6611 or 6611 [default: a list of all codes]
+        code: Option<String>,
+        /// Output format
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: explain::Format,
     },
     /// Print the versions of walrelay, librdkafka and OpenSSL
     Version {

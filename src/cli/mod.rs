@@ -7,6 +7,7 @@ mod args;
 mod check;
 pub mod demo;
 mod dlq;
+mod explain;
 pub mod healthcheck;
 mod http;
 mod invocation;
@@ -18,6 +19,7 @@ mod setup;
 mod signals;
 mod status;
 mod version;
+mod wrap;
 
 use std::io;
 use std::process::ExitCode;
@@ -71,6 +73,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         | Verb::Dlq { .. }
         | Verb::Healthcheck { .. }
         | Verb::Status { .. }
+        | Verb::Explain { .. }
         | Verb::Version { .. }
         | Verb::Completions { .. } => signals.end_at_once(),
     };
@@ -105,6 +108,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
             output.line(&answer.to_string())?;
             Ok(ExitCode::from(u8::from(!answer.is_well())))
         }
+        Verb::Explain { code, format } => explain::explain(code.as_deref(), format, output),
         Verb::Version { format } => version::version(format, output),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -244,8 +244,9 @@ log: fault measure
 metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
+explain:
 cli: fault event consumer/dead_letter testing secret relay/record relay/postgres relay/metrics relay/publish
-    relay/inspect relay/setup relay/check relay log metrics admin config
+    relay/inspect relay/setup relay/check relay log metrics admin config explain
 ";
 
 #[derive(Debug)]

@@ -78,6 +78,28 @@ fn a_full_output_is_an_error_with_a_code() {
 }
 
 #[test]
+fn a_code_is_explained_however_it_is_written_and_an_unknown_one_is_a_mistake_of_usage() {
+    for code in ["WR-6611", "wr-6611", "6611"] {
+        let (exit, out, notes) = walrelay(&["explain", code]);
+        assert_eq!(exit, Some(0), "{notes}");
+        for expected in ["WR-6611: slot is ahead of the stored position\n", "\n  next: ", "\n  exit code: 66, "] {
+            assert!(out.contains(expected), "{expected} in {out}");
+        }
+        assert!(out.lines().all(|line| line.contains('`') || line.chars().count() <= 100), "{out}");
+    }
+    let (exit, out, _) = walrelay(&["explain"]);
+    assert!(exit == Some(0) && out.lines().count() > 100 && out.contains("WR-6401  mistakes in the configuration\n"));
+    let (_, out, _) = walrelay(&["explain", "6611", "-o", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["code"], &json["exit_code"]), (&"WR-6611".into(), &66.into()));
+    let (_, out, _) = walrelay(&["explain", "-o", "json"]);
+    assert!(serde_json::from_str::<Value>(&out).unwrap().as_array().unwrap().len() > 100);
+    let (exit, out, notes) = walrelay(&["explain", "WR-6613"]);
+    assert_eq!((exit, out.as_str()), (Some(2), ""));
+    assert!(notes.contains("unknown code \"WR-6613\"") && notes.contains("WR-6612 ("), "{notes}");
+}
+
+#[test]
 fn a_closed_output_is_no_error() {
     let program = program::path();
     let program = program.display();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Codes that two rooms give for the same thing.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 9] = [
     // The mapped column, the row: found in the WAL, or in the table that is polled.
     "Mismatch, 10",
     "Poison, 1",
@@ -18,6 +18,10 @@ const SHARED: [&str; 7] = [
     "Poison, 2",
     // A topic that does not exist: said by the brokers, or seen in what waits.
     "Unavailable, 32",
+    // A slot that is in use: said by the server, or seen while the relay waits.
+    "Unavailable, 4",
+    // A stall, of the stream or of a batch, and its cause.
+    "Unavailable, 33",
     // An error inside another one.
     "Unavailable, 1",
 ];
@@ -43,8 +47,9 @@ fn wr_6520_and_every_other_code_of_the_relay_is_given_in_one_place() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         for (number, line) in code.lines().enumerate() {
-            for given in line.split("Code::new(Exit::").skip(1) {
-                let given = given.split(')').next().unwrap().to_owned();
+            let made = line.split("Code::new(Exit::").skip(1).map(|given| given.split(')').next().unwrap().to_owned());
+            let written = line.split("\"WR-69").skip(1).filter_map(|given| given.split('"').next()?.parse::<u8>().ok());
+            for given in made.chain(written.map(|number| format!("Unavailable, {number}"))) {
                 places.entry(given).or_default().insert(format!("{}:{}", path.display(), number + 1));
             }
         }

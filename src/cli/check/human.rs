@@ -6,7 +6,7 @@ use crate::relay::check::Outcome;
 use crate::relay::check::Report;
 use crate::relay::check::Status;
 
-use super::wrap::wrap;
+use crate::cli::wrap::wrap;
 
 /// What stands below a check begins under its name.
 const INDENT: usize = 11;

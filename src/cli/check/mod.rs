@@ -2,7 +2,6 @@
 
 mod human;
 mod json;
-mod wrap;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::relay::check::Status;
 use super::output::Format;
 use super::output::Output;
 use super::report::Failed;
+use super::wrap::width;
 
 /// The pause between two checks while waiting.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub(super) fn check(loaded: &Loaded, options: &CheckOptions, output: &mut Output
     let has_passed = report.has_passed(options.is_strict);
     match options.format {
         Format::Json => output.line(&json::text(&report, has_passed))?,
-        Format::Human => output.text(&human::text(&report, wrap::width(), output.is_colored()))?,
+        Format::Human => output.text(&human::text(&report, width(), output.is_colored()))?,
     }
     Ok(ExitCode::from(u8::from(!has_passed)))
 }

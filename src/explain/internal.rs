@@ -1,0 +1,141 @@
+//! Codes of exit 70: bugs, and what the machine refuses.
+
+use super::explanation::Explanation;
+
+pub(super) const ALL: [Explanation; 19] = [
+    Explanation {
+        number: 7001,
+        title: "replication stream cannot be decoded",
+        means: "A message of the replication stream violates the protocol. Nothing after it was confirmed.",
+        why: "A proxy changed the stream, or there is a bug in walrelay or the server.",
+        next: "Restart. If it recurs, check for a proxy between walrelay and PostgreSQL, and report it.",
+    },
+    Explanation {
+        number: 7002,
+        title: "unexpected message in the replication stream",
+        means: "The messages of the replication stream came in an order that the protocol does not allow. Nothing \
+                after it was confirmed.",
+        why: "A proxy changed the stream, or there is a bug in walrelay or the server.",
+        next: "Restart. If it recurs, check for a proxy between walrelay and PostgreSQL, and report it.",
+    },
+    Explanation {
+        number: 7010,
+        title: "answer of the server not understood",
+        means: "The other side of the connection answered with something that is not PostgreSQL's protocol.",
+        why: "postgres.url names another service, or a proxy changes the messages.",
+        next: "Check that postgres.url names a PostgreSQL server and no proxy.",
+    },
+    Explanation {
+        number: 7011,
+        title: "command refused by the server",
+        means: "The server, or a pooler before it, does not accept what walrelay sent.",
+        why: "A pooler does not support replication connections; or a server of this kind lacks a feature, or there \
+              is a bug in walrelay.",
+        next: "Set postgres.url to PostgreSQL itself. If it is PostgreSQL itself, report it.",
+    },
+    Explanation {
+        number: 7020,
+        title: "thread cannot be started",
+        means: "The operating system refuses to start a thread.",
+        why: "The limit of threads or of memory of the process or its container is reached.",
+        next: "Raise the limit.",
+    },
+    Explanation {
+        number: 7030,
+        title: "demo failed",
+        means: "`walrelay demo` could not write, read or show its orders, or an event was not delivered in time.",
+        why: "The machine is overloaded, or a throwaway server failed.",
+        next: "Run it again. If it recurs, report it.",
+    },
+    Explanation {
+        number: 7040,
+        title: "HTTP thread cannot be started",
+        means: "The thread of the endpoints cannot be started.",
+        why: "The limit of threads, memory or open files is reached.",
+        next: "Raise the limit.",
+    },
+    Explanation {
+        number: 7041,
+        title: "endpoints failed",
+        means: "The HTTP endpoints ended at their start. The relay continues without them.",
+        why: "The system refused to use the socket.",
+        next: "Restart the relay, and check the limit of open files.",
+    },
+    Explanation {
+        number: 7050,
+        title: "logging was started before",
+        means: "Logging was started a second time in one process.",
+        why: "A program that embeds walrelay has a subscriber of its own.",
+        next: "Start logging once.",
+    },
+    Explanation {
+        number: 7051,
+        title: "log thread cannot be started",
+        means: "The thread that writes log lines cannot be started.",
+        why: "The limit of threads or of memory is reached.",
+        next: "Raise the limit.",
+    },
+    Explanation {
+        number: 7060,
+        title: "event cannot be encoded",
+        means: "serde cannot write an event of the application as JSON.",
+        why: "For example a map has keys that are not strings.",
+        next: "Correct the type of the event.",
+    },
+    Explanation {
+        number: 7061,
+        title: "value is not an event",
+        means: "The value that the application wants to publish is not a JSON object with one string field event_type.",
+        why: "The type is not an enum with #[serde(tag = \"event_type\")].",
+        next: "Define the type as docs/events.md shows.",
+    },
+    Explanation {
+        number: 7062,
+        title: "event contains U+0000",
+        means: "A string in an event contains U+0000, which PostgreSQL cannot store in jsonb.",
+        why: "The value comes from outside of the application.",
+        next: "Remove the character before the event is created.",
+    },
+    Explanation {
+        number: 7063,
+        title: "envelope cannot be stored",
+        means: "The aggregate type, the aggregate id or the time of an envelope is invalid.",
+        why: "An aggregate type has 1 to 249 bytes, neither has U+0000, and the time is from 1970 to 9999.",
+        next: "Correct the envelope in the application.",
+    },
+    Explanation {
+        number: 7070,
+        title: "consumer's thread failed",
+        means: "The thread of the consumer could not start, or it panicked.",
+        why: "The limit of threads is reached, or there is a bug.",
+        next: "Restart: it continues at the committed offsets. Report a panic.",
+    },
+    Explanation {
+        number: 7080,
+        title: "thread or runtime cannot be started",
+        means: "The thread of the library's publisher, or the runtime of `walrelay dlq`, cannot be started.",
+        why: "The limit of threads, memory or open files is reached.",
+        next: "Raise the limit.",
+    },
+    Explanation {
+        number: 7081,
+        title: "envelope cannot be published",
+        means: "The topic or the time of an envelope is invalid.",
+        why: "A topic has 1 to 249 of A-Z a-z 0-9 . _ -, and the time is from 1970 to 9999.",
+        next: "Correct the call in the application.",
+    },
+    Explanation {
+        number: 7082,
+        title: "publisher is closed",
+        means: "An event was published after Publisher::close.",
+        why: "The application still uses a publisher that it has closed.",
+        next: "Publish before close, or create another publisher.",
+    },
+    Explanation {
+        number: 7090,
+        title: "bug in walrelay",
+        means: "walrelay panicked and ended.",
+        why: "This is a bug. Nothing is confirmed that is not delivered, so a restart is safe.",
+        next: "Restart, and report it with the lines above the error.",
+    },
+];
