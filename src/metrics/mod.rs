@@ -4,6 +4,8 @@
 //! has the relay's name as the label `relay`. Label values come from enums, with two exceptions whose number the room
 //! bounds: topic and error code. A series without a value is absent; it is not 0.
 
+#[cfg(test)]
+mod documented;
 mod number;
 mod page;
 mod process;
@@ -401,7 +403,7 @@ mod tests {
         Sources::new("or\"de\nrs\\", "s", "p", relay::Metrics::default())
     }
 
-    fn busy() -> Sources {
+    pub(super) fn busy() -> Sources {
         let sources = sources();
         let relay = &sources.relay;
         relay.postgres.connected();

@@ -51,7 +51,11 @@ const TIMES_OF_BROKER: [TimesOfBroker; 3] = [
 pub(super) fn write(page: &mut Page, producer: &ProducerView) {
     let records = "Records in librdkafka's queue and in flight.";
     page.level("walrelay_kafka_queue_records", records, float(producer.queued_records));
-    page.level("walrelay_kafka_queue_bytes", "Bytes of those records.", float(producer.queued_bytes));
+    page.level(
+        "walrelay_kafka_queue_bytes",
+        "Bytes of the records in librdkafka's queue.",
+        float(producer.queued_bytes),
+    );
     let brokers: Vec<_> = producer.brokers.iter().map(|broker| (broker.number.to_string(), broker)).collect();
     for (kind, name, help, number) in OF_BROKER {
         let rows = brokers.iter().map(|(label, broker)| (vec![("broker", label.as_str())], number(broker)));
