@@ -16,6 +16,7 @@ use crate::metrics::Sources;
 use crate::relay;
 use crate::relay::Metrics;
 use crate::relay::Mode;
+use crate::relay::State;
 use crate::relay::check::Finding;
 use crate::relay::check::Status;
 use walrelay_events::fault::Diagnose;
@@ -98,6 +99,8 @@ fn check(loaded: &Loaded, stop: &CancellationToken) -> Result<Option<ExitCode>, 
 
 fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<(), Box<dyn Diagnose>> {
     let metrics = Metrics::default();
+    // From now on the state has an age.
+    metrics.enter(State::Starting);
     let mut sources = match config.source.mode {
         Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
         Mode::Poll => Sources::of_polling(&config.relay.name, metrics.clone()),

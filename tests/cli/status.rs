@@ -115,6 +115,8 @@ fn of_a_relay_that_does_not_run_postgresql_says_what_it_knows_to_the_relays_own_
     let slot = &report["postgres"]["slot"];
     assert!(slot["retained_wal_growth_bytes_per_second"].as_f64().unwrap() > 0.0, "{report}");
     assert!(slot["seconds_to_invalidation"].as_f64().unwrap() > 0.0, "{report}");
+    let reasons = serde_json::json!(["not running", "the slot may be invalidated soon"]);
+    assert_eq!(report["reasons"], reasons, "{report}");
     assert_eq!(slot["confirmed_flush_lsn"], report["postgres"]["position"]["lsn"], "{report}");
     assert_eq!((&report["relay"]["running"], &slot["error"]), (&false.into(), &Value::Null), "{report}");
 

@@ -73,16 +73,16 @@ impl Observer {
     fn observe(&mut self) -> Report {
         let Config { relay, source, http, .. } = &self.config;
         let slot = (source.mode == Mode::Wal).then_some(source.slot.as_str());
+        let expected = Expected { name: &relay.name, slot, warn_before_invalidation: source.warn_before_invalidation };
         let (found, reasons) = match daemon::ask(http.listen) {
             Ok((daemon, answer)) => {
-                let expected =
-                    Expected { name: &relay.name, slot, warn_before_invalidation: source.warn_before_invalidation };
                 let reasons = report::reasons(&daemon, &expected);
                 (Found::Running(Box::new(daemon), answer), reasons)
             }
             Err(why) => {
                 let postgres = self.runtime.block_on(Box::pin(self.inspector.look())).map(Box::new);
-                (Found::Stopped { why, postgres }, vec!["the relay is not running".to_owned()])
+                let reasons = report::reasons_of_stopped(&postgres, &expected);
+                (Found::Stopped { why, postgres }, reasons)
             }
         };
         Report {

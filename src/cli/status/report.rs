@@ -15,6 +15,9 @@ use crate::relay::inspect::Slot;
 use super::daemon::Daemon;
 use super::daemon::SlotView;
 
+/// The first reason of a relay that does not run.
+pub(super) const NOT_RUNNING: &str = "not running";
+
 /// What was found at one moment.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -97,16 +100,23 @@ pub(super) fn reasons(daemon: &Daemon, expected: &Expected<'_>) -> Vec<String> {
     if let Some(seconds) = daemon.since_tick_seconds.filter(|seconds| *seconds >= admin::MAX_STANDSTILL.as_secs_f64()) {
         reasons.push(format!("the relay thread has not moved for {seconds:.0} s"));
     }
-    if let Some(slot) = &daemon.slot_view {
-        let word = slot.wal_status.as_deref().filter(|word| matches!(*word, "unreserved" | "lost"));
-        let left = slot.seconds_to_invalidation;
-        if let Some(word) = word {
-            reasons.push(format!("the wal_status of the slot is {word}"));
-        } else if left.is_some_and(|left| left < expected.warn_before_invalidation.as_secs_f64()) {
-            reasons.push("the slot may be invalidated soon".to_owned());
-        }
-    }
+    reasons.extend(daemon.slot_view.as_ref().and_then(|slot| of_slot(slot, expected)));
     reasons
+}
+
+/// Says why a relay that does not run is not well. What cannot be read has its own error.
+pub(super) fn reasons_of_stopped(postgres: &Result<Box<Inspection>, Problem>, expected: &Expected<'_>) -> Vec<String> {
+    let slot = postgres.as_ref().ok().and_then(|inspection| inspection.slot.as_ref()?.as_ref().ok());
+    let of_slot = slot.and_then(slot_view).and_then(|slot| of_slot(&slot, expected));
+    [NOT_RUNNING.to_owned()].into_iter().chain(of_slot).collect()
+}
+
+fn of_slot(slot: &SlotView, expected: &Expected<'_>) -> Option<String> {
+    if let Some(word) = slot.wal_status.as_deref().filter(|word| matches!(*word, "unreserved" | "lost")) {
+        return Some(format!("the wal_status of the slot is {word}"));
+    }
+    let is_soon = slot.seconds_to_invalidation? < expected.warn_before_invalidation.as_secs_f64();
+    is_soon.then(|| "the slot may be invalidated soon".to_owned())
 }
 
 fn postgres_json(postgres: &Result<Box<Inspection>, Problem>) -> Value {

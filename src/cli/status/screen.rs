@@ -10,6 +10,7 @@ use super::daemon::Daemon;
 use super::daemon::LastError;
 use super::daemon::SlotView;
 use super::report::Found;
+use super::report::NOT_RUNNING;
 use super::report::Report;
 use super::report::slot_view;
 
@@ -110,8 +111,11 @@ impl Screen {
     }
 
     fn stopped(&mut self, report: &Report, why: &str, postgres: &Result<Box<Inspection>, Problem>) {
-        self.line("relay", &format!("{}: not running", report.name));
+        self.line("relay", &format!("{}: {NOT_RUNNING}", report.name));
         self.line("", &format!("http.listen {}: {why}", report.address));
+        for reason in report.reasons.iter().filter(|reason| *reason != NOT_RUNNING) {
+            self.line("not well", reason);
+        }
         let inspection = match postgres {
             Ok(inspection) => inspection,
             Err(problem) => {
@@ -143,7 +147,7 @@ impl Screen {
             Some(Err(problem)) => self.problem("position", problem),
             Some(Ok(position)) => {
                 let ago = span(position.stored_seconds_ago);
-                let end = if position.is_released { "after an orderly stop" } else { "not by an orderly stop" };
+                let end = if position.is_released { "after an orderly stop" } else { "no orderly stop since" };
                 self.line("position", &format!("{}, stored {ago} ago, {end}", position.lsn));
             }
         }
