@@ -135,8 +135,8 @@ pub(super) const ALL: [Explanation; 20] = [
         number: 6473,
         title: "consumer refused by its group",
         means: "The group coordinator refuses this member, and a retry cannot help.",
-        why: "For example other members use another assignor, group.instance.id is used twice, or the session timeout \
-              is outside of the brokers' limits.",
+        why: "Another member took over its group.instance.id, the brokers do not have the assignor of \
+              group.remote.assignor, or they do not support the new group protocol.",
         next: "Do what the error's next step says for this reason.",
     },
     Explanation {

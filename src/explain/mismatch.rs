@@ -7,8 +7,8 @@ pub(super) const ALL: [Explanation; 25] = [
         number: 6501,
         title: "slot cannot be used",
         means: "The replication slot exists, but it is not one that the relay can use.",
-        why: "It is physical, of another output plugin or of another database, or it was created with an option that \
-              the relay does not support. The error says which.",
+        why: "It is physical, temporary, of another output plugin or of another database, or it was created with \
+              two_phase. The error says which.",
         next: "Set source.slot to another name; or, if nobody else uses this slot, drop it and run `walrelay setup \
                --apply --accept-gap`.",
     },
@@ -25,8 +25,8 @@ pub(super) const ALL: [Explanation; 25] = [
         number: 6503,
         title: "publication leaves out rows or columns",
         means: "The publication does not publish what the relay needs.",
-        why: "It lacks inserts, a table, a column or publish_via_partition_root, or it has a row filter. The error \
-              names the difference.",
+        why: "It publishes other operations than inserts, lacks a table, a column or publish_via_partition_root, or \
+              has a row filter. The error names the difference.",
         next: "Run the statement that is printed as the next step.",
     },
     Explanation {

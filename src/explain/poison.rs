@@ -34,7 +34,8 @@ pub(super) const ALL: [Explanation; 15] = [
         title: "text that cannot be converted",
         means: "A value contains bytes that are invalid in the database's encoding, or a character that has no form \
                 in UTF-8.",
-        why: "It was stored under another encoding, mostly in an SQL_ASCII or a LATIN database.",
+        why: "The database has another encoding than UTF-8 and the value was stored unchecked, such as byte 81 in \
+              WIN1252; or the data is damaged.",
         next: "With polling correct the value in the table. With the WAL skip its transaction as the next step says, \
                and insert its events again.",
     },
@@ -79,8 +80,8 @@ pub(super) const ALL: [Explanation; 15] = [
     Explanation {
         number: 6833,
         title: "payload is not an event",
-        means: "The value of a record is not a JSON object, or it is empty.",
-        why: "Another program wrote it, or it is a tombstone.",
+        means: "The value of a record is not a JSON object.",
+        why: "Another program wrote it, or the payload was changed on its way.",
         next: "Compare the producer's type with the reader's.",
     },
     Explanation {
