@@ -107,8 +107,8 @@ consumer/dispatcher: consumer/topic_partition consumer/beginning consumer/lanes 
 consumer/rebalance: kafka consumer/topic_partition consumer/retry consumer/error consumer/brokers consumer/config
     consumer/refusal consumer/properties consumer/commit consumer/positions consumer/cancellation consumer/wakeup
     consumer/dispatcher
-consumer/leaving: consumer/topic_partition consumer/retry consumer/error consumer/properties consumer/commit
-    consumer/positions consumer/rebalance
+consumer/leaving: consumer/topic_partition consumer/raw consumer/retry consumer/error consumer/properties
+    consumer/commit consumer/positions consumer/rebalance
 consumer/thread: consumer/error consumer/control consumer/dead_letter
 consumer/runtime: consumer/topic_partition consumer/raw consumer/lanes consumer/retry consumer/classifier
     consumer/error consumer/observe consumer/control consumer/brokers consumer/dead_letter consumer/config

@@ -41,6 +41,15 @@ pub(super) fn fatal(error: &KafkaError) -> Option<Error> {
     is_denied.then(|| Error::access_denied(error.clone()))
 }
 
+/// The same for a client that may be unable to log in because its token came late. It tries again.
+pub(super) fn fatal_without_token(error: &KafkaError) -> Option<Error> {
+    let is_of_token = matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Authentication)
+    );
+    fatal(error).filter(|_| !is_of_token)
+}
+
 /// Requests the oldest offset and the end offset of a partition.
 ///
 /// librdkafka 2.12 sometimes returns the end offset for both, after a request failed during a rebalance. A new group

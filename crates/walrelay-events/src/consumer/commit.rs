@@ -27,7 +27,7 @@ use crate::consumer::topic_partition::TopicPartition;
 
 /// The pause between two attempts.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How long an attempt waits for its answer. Between two, callbacks are served.
+/// How long the first attempt waits for its answer. The next ones wait longer, for a slow coordinator.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Commits without waiting for the result, with where the group began as metadata.
@@ -49,20 +49,22 @@ pub(super) fn send<C: ConsumerContext>(
 }
 
 /// Commits, and returns when the group has the offsets, or with an error at the deadline. A group that rebalances
-/// refuses commits for a while. Calls `serve` between attempts.
+/// refuses commits for a while. Nothing is polled; what a client needs nevertheless is done in `between` two attempts.
 pub(super) fn confirm<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     positions: &[(TopicPartition, Position)],
     beginnings: &Beginnings,
     deadline: Instant,
-    serve: impl Fn(),
+    between: impl Fn(),
 ) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
     }
+    let mut timeout = ATTEMPT_TIMEOUT;
     loop {
         let sent = send(consumer, positions, beginnings);
-        let answered_by = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
+        let answered_by = deadline.min(Instant::now() + timeout);
+        timeout *= 2;
         let committed = sent.and_then(|()| are_committed(consumer, positions, answered_by));
         if committed == Ok(true) {
             return Ok(());
@@ -70,7 +72,7 @@ pub(super) fn confirm<C: ConsumerContext>(
         if Instant::now() >= deadline {
             return committed.and(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)));
         }
-        serve();
+        between();
         thread::sleep(BACKOFF);
     }
 }

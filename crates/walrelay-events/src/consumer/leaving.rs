@@ -17,15 +17,13 @@ use crate::consumer::commit;
 use crate::consumer::error::Error;
 use crate::consumer::positions;
 use crate::consumer::properties::COMMIT_TIMEOUT;
+use crate::consumer::raw;
 use crate::consumer::rebalance::GroupContext;
 use crate::consumer::retry;
 use crate::consumer::topic_partition::TopicPartition;
 
 /// What closing the client gets of the shutdown timeout at least, if that is long enough.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How many callbacks or records are served between two attempts of the last commit.
-const MAX_SERVED: usize = 512;
 
 /// The shares of a shutdown timeout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,9 +58,15 @@ pub(super) fn leave(consumer: BaseConsumer<GroupContext>, deadlines: Deadlines) 
         (positions, dispatcher.beginnings.clone())
     };
     let mut uncommitted = Vec::new();
-    // A client whose token expires asks for the next one in a poll. Records that a poll returns are not handled.
-    let serve = || (0..MAX_SERVED).for_each(|_| drop(consumer.poll(Duration::ZERO)));
-    if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit, serve) {
+    // A client asks for its next token in a poll. But a poll would drop records, which then count as polled, and let a
+    // rebalance change what the positions are those of.
+    let renew = || {
+        if let Some(token) = context.token() {
+            let is_taken = raw::set_token(&consumer, token);
+            tracing::debug!(is_taken, "token renewed for the last commit");
+        }
+    };
+    if let Err(error) = commit::confirm(&consumer, &positions, &beginnings, deadlines.commit, renew) {
         uncommitted.extend(positions.into_iter().map(|(partition, position)| (partition, position.offset)));
         tracing::warn!(error = %error, ?uncommitted, "last commit failed");
     }

@@ -79,6 +79,11 @@ impl GroupContext {
         self.tokens.as_ref().is_some_and(Tokens::are_late)
     }
 
+    /// Returns the token that the client would be given in a poll, if there is one.
+    pub(super) fn token(&self) -> Option<OAuthToken> {
+        self.tokens.as_ref()?.for_client_now().ok()
+    }
+
     /// Returns why the client cannot reach its brokers again, if it cannot.
     pub(super) fn lost(&self) -> Option<&'static str> {
         self.brokers.lost()
@@ -257,7 +262,6 @@ fn finish(
     let position = |partition: &TopicPartition| Some((partition.clone(), dispatcher.lanes.position(partition)?));
     let positions: Vec<_> = partitions.iter().filter_map(position).collect();
     let deadline = deadline.max(Instant::now() + COMMIT_TIMEOUT);
-    // Callbacks are served by a poll, and this is one.
     if let Err(error) = commit::confirm(consumer, &positions, &dispatcher.beginnings, deadline, || ()) {
         tracing::warn!(error = %error, "last commit failed");
     }

@@ -370,7 +370,9 @@ impl<'c> Loop<'c> {
         }
         tracing::debug!(error = %error, "poll failed");
         let mut dispatcher = self.consumer.context().dispatcher();
-        if let Some(fatal) = brokers::fatal(&error).filter(|_| !self.consumer.context().lacks_token()) {
+        let lacks_token = self.consumer.context().lacks_token();
+        let fatal = if lacks_token { brokers::fatal_without_token(&error) } else { brokers::fatal(&error) };
+        if let Some(fatal) = fatal {
             dispatcher.fail(fatal);
         }
     }

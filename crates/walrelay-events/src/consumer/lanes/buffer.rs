@@ -36,6 +36,8 @@ pub(super) struct PartitionBuffer<R> {
     /// What was polled before the partition was assigned. librdkafka can report it for a while.
     pub(super) polled_before: Option<Position>,
     pub(super) flow: Flow,
+    /// When it was paused because it was not half empty soon enough, if not again soon after that.
+    pub(super) held_in_vain: Option<Instant>,
     /// How many handlers of earlier assignments still run, by the hash of the key.
     blocked: ByHash<usize>,
     starts: Starts,
@@ -100,6 +102,7 @@ impl<R> PartitionBuffer<R> {
             confirmed: None,
             polled_before: None,
             flow: Flow::Polled,
+            held_in_vain: None,
             blocked,
             starts: Starts::default(),
             lanes: Vec::new(),

@@ -19,6 +19,8 @@ use super::limits::Load;
 const HOLD: Duration = Duration::from_millis(50);
 /// How long nothing is polled if every partition is full. Not longer: a rebalance waits meanwhile.
 const HOLD_ALL: Duration = Duration::from_millis(500);
+/// How long a partition that was held in vain is paused at once when it is full again.
+const VAIN: Duration = Duration::from_secs(10);
 
 impl<R> Lanes<R> {
     /// Returns the partitions to pause and to resume, if any. They count as paused or resumed from then on.
@@ -41,10 +43,17 @@ impl<R> Lanes<R> {
                 Flow::Polled | Flow::Held { .. } | Flow::Paused => {}
             }
         }
-        let hold = if self.flows().all(|flow| flow != Flow::Polled) { HOLD_ALL } else { HOLD };
+        let is_any_polled = self.flows().any(|flow| flow == Flow::Polled);
         for buffer in self.slots.iter_mut().flatten() {
+            let is_vain = buffer.held_in_vain.is_some_and(|at| now.duration_since(at) < VAIN);
+            let hold = match (is_any_polled, is_vain) {
+                (false, _) => HOLD_ALL,
+                (true, false) => HOLD,
+                (true, true) => Duration::ZERO,
+            };
             if matches!(buffer.flow, Flow::Held { since } if now.duration_since(since) >= hold) {
                 buffer.flow = Flow::Paused;
+                buffer.held_in_vain = buffer.held_in_vain.filter(|_| is_vain).or(Some(now));
                 balance.pause.push(buffer.partition.clone());
             }
         }

@@ -5,9 +5,11 @@
 mod epoch;
 pub(super) mod headers;
 mod metadata;
+mod token;
 
 pub(super) use epoch::epochs;
 pub(super) use epoch::message_epoch;
 pub(super) use epoch::polled_positions;
 pub(super) use epoch::set_epochs;
 pub(super) use metadata::metadata;
+pub(super) use token::set_token;

@@ -73,6 +73,33 @@ fn a_full_partition_whose_handlers_are_quick_is_held_until_it_is_half_empty_and_
 }
 
 #[test]
+fn a_partition_that_was_held_in_vain_delays_the_others_no_more_for_a_while() {
+    let (mut lanes, mut now) = (lanes(LIMITS), Instant::now());
+    let fill = |lanes: &mut Lanes<i64>, first: i64, now| {
+        for offset in first..first + 10 {
+            take(lanes, 0, offset, "a");
+        }
+        lanes.balance(now)
+    };
+    assert_eq!(fill(&mut lanes, 0, now), None);
+    now += HOLD;
+    assert_eq!(lanes.balance(now), pausing(&[0]));
+    while lanes.is_paused(&partition(0)) {
+        finish_some(&mut lanes, now);
+        lanes.balance(now);
+    }
+    now += Duration::from_secs(9);
+    assert_eq!(fill(&mut lanes, 10, now), pausing(&[0]), "at once");
+    while lanes.is_paused(&partition(0)) {
+        finish_some(&mut lanes, now);
+        lanes.balance(now);
+    }
+    now += Duration::from_secs(1);
+    assert_eq!(fill(&mut lanes, 20, now), None);
+    assert!(lanes.holds_polls(), "it may be quicker by now");
+}
+
+#[test]
 fn polls_are_held_for_longer_only_while_every_partition_is_full() {
     let (mut lanes, now) = (lanes(LIMITS), Instant::now());
     let partitions: Vec<i32> = lanes.partitions().map(|partition| partition.partition).collect();
