@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 14] = [
+pub(super) const ALL: [Explanation; 17] = [
     Explanation {
         number: 101,
         title: "weakness in the configuration",
@@ -64,6 +64,28 @@ pub(super) const ALL: [Explanation; 14] = [
         means: "The polled table has no index on its unpublished rows.",
         why: "Each poll then reads the whole table, which becomes slower as the table grows.",
         next: "Run the printed CREATE INDEX statement.",
+    },
+    Explanation {
+        number: 109,
+        title: "one replica in sync is enough",
+        means: "min.insync.replicas of the topic is 1, although it has three or more replicas.",
+        why: "A record is then acknowledged when its leader alone has it. If that broker is lost, acknowledged \
+              events are lost.",
+        next: "Run the printed `kafka-configs.sh` command, which sets min.insync.replicas=2.",
+    },
+    Explanation {
+        number: 110,
+        title: "topic takes smaller records than the relay",
+        means: "max.message.bytes of the topic is smaller than the largest record that the relay sends.",
+        why: "Events up to that size are accepted by the outbox and refused by the topic, which stops the relay.",
+        next: "Run the printed `kafka-configs.sh` command, or lower message.max.bytes under [kafka.properties].",
+    },
+    Explanation {
+        number: 111,
+        title: "topic refuses old timestamps",
+        means: "message.timestamp.before.max.ms of the topic is shorter than a long outage.",
+        why: "Records carry the commit time. After such an outage they get the time of sending instead.",
+        next: "Run the printed `kafka-configs.sh` command, or accept it.",
     },
     Explanation {
         number: 180,

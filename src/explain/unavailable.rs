@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 29] = [
+pub(super) const ALL: [Explanation; 33] = [
     Explanation {
         number: 6901,
         title: "connection to PostgreSQL failed",
@@ -20,7 +20,8 @@ pub(super) const ALL: [Explanation; 29] = [
     Explanation {
         number: 6903,
         title: "server is a standby",
-        means: "The server is in recovery, and the relay needs the primary. The relay retries until a primary answers.",
+        means: "The server is in recovery, and the relay needs the primary. The relay retries until a primary \
+                answers.",
         why: "postgres.url names a standby, or a failover is in progress.",
         next: "Name the primary, or all hosts in postgres.url: the relay finds the primary among them.",
     },
@@ -42,7 +43,8 @@ pub(super) const ALL: [Explanation; 29] = [
     Explanation {
         number: 6906,
         title: "PostgreSQL cannot serve the request now",
-        means: "The server refuses with an error that passes with time or by an operator's action. The relay retries.",
+        means: "The server refuses with an error that passes with time or by an operator's action. The relay \
+                retries.",
         why: "It is starting up, has no free connection, replication slot or disk space, is read-only, or gave an \
               error that walrelay does not know.",
         next: "Look at the SQLSTATE and the message, and at the server's log if it lasts.",
@@ -125,6 +127,34 @@ pub(super) const ALL: [Explanation; 29] = [
         why: "Somebody added partitions or recreated the topic. Keys move to other partitions, and Kafka keeps no \
               order between the old and the new one.",
         next: "Let consumers finish the old records first if the order across the change matters.",
+    },
+    Explanation {
+        number: 6938,
+        title: "topic needs more replicas than it has",
+        means: "min.insync.replicas of the topic is larger than its number of replicas.",
+        why: "Kafka refuses every record, because so many replicas can never be in sync.",
+        next: "Give the topic more replicas, or run the printed `kafka-configs.sh` command.",
+    },
+    Explanation {
+        number: 6939,
+        title: "too few replicas in sync",
+        means: "A partition has fewer replicas in sync than min.insync.replicas.",
+        why: "Brokers are down, or replicas are behind. Kafka refuses records for the partition.",
+        next: "Start the brokers that are down. The relay continues by itself.",
+    },
+    Explanation {
+        number: 6947,
+        title: "partition without a leader",
+        means: "No broker leads a partition of the topic.",
+        why: "All brokers with a replica in sync of it are down.",
+        next: "Start the brokers that are down. The relay continues by itself.",
+    },
+    Explanation {
+        number: 6948,
+        title: "topic cannot be described",
+        means: "The brokers do not describe a topic, for another reason than that it is missing or denied.",
+        why: "The reason is in the error.",
+        next: "See the log of the brokers.",
     },
     Explanation {
         number: 6937,
@@ -218,6 +248,7 @@ pub(super) const ALL: [Explanation; 29] = [
         title: "event was not acknowledged in time",
         means: "No acknowledgment came within delivery_timeout. The event may be in Kafka, now or later.",
         why: "The brokers are slow or down.",
-        next: "Publish the same envelope again: it keeps the event id, and a consumer's inbox recognizes a repetition.",
+        next: "Publish the same envelope again: it keeps the event id, and a consumer's inbox recognizes a \
+               repetition.",
     },
 ];

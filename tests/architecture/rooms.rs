@@ -127,7 +127,7 @@ testing/postgres: testing/error
 testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/handler
     consumer/batch consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
-internal: kafka
+internal: kafka consumer/raw
 
 # Level 0: vocabulary.
 pure lsn:
@@ -229,14 +229,20 @@ pure relay/check/server: relay/stream/synchronous relay/postgres relay/error rel
 relay/check/files: fault units relay/postgres relay/publish relay/settings relay/check/error relay/check/report
 relay/check/connection: relay/postgres relay/error relay/settings relay/check/report relay/check/login
 relay/check/facts: relay/error relay/settings relay/check/server relay/check/connection
+pure relay/check/topic_error: fault
+pure relay/check/commands: relay/publish
+pure relay/check/topics: relay/publish relay/check/report relay/check/topic_error relay/check/commands
+relay/check/outbox_topics: relay/record relay/postgres relay/error
+relay/check/kafka: relay/publish relay/error relay/settings relay/check/report relay/check/commands
+    relay/check/topics relay/check/outbox_topics
 relay/check/tables: relay/record relay/catalog relay/settings relay/check/report relay/check/connection
 relay/check/wal: relay/record relay/stream/resume relay/postgres relay/metrics relay/catalog relay/stream/position
     relay/stream/slot_monitor relay/error relay/settings relay/stream/catalog_watch relay/stream/holder
     relay/stream/examine relay/check/error relay/check/report relay/check/server relay/check/connection
-    relay/check/facts relay/check/tables
+    relay/check/facts relay/check/outbox_topics relay/check/tables
 relay/check/poll: relay/catalog relay/error relay/settings relay/poll/outbox relay/poll/verify relay/check/error
-    relay/check/report relay/check/server relay/check/connection relay/check/facts
-relay/check: relay/settings relay/check/report relay/check/files relay/check/wal relay/check/poll
+    relay/check/report relay/check/server relay/check/connection relay/check/facts relay/check/outbox_topics
+relay/check: relay/settings relay/check/report relay/check/files relay/check/kafka relay/check/wal relay/check/poll
 relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/poll
 
 # Level 3: they know everybody.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Codes that two rooms give for the same thing.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     // The mapped column, the row: found in the WAL, or in the table that is polled.
     "Mismatch, 10",
     "Poison, 1",
@@ -22,6 +22,8 @@ const SHARED: [&str; 9] = [
     "Unavailable, 4",
     // A stall, of the stream or of a batch, and its cause.
     "Unavailable, 33",
+    // A right that the brokers do not give: said when a record is refused, or seen before.
+    "Rights, 30",
     // An error inside another one.
     "Unavailable, 1",
 ];

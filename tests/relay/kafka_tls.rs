@@ -1,32 +1,18 @@
 //! TLS to a real broker that asks for the client's certificate.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
+use crate::support::certificates::create_pair;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Creates a key and its self-signed certificate.
-fn create_pair(folder: &Path, name: &str) {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
-        .arg(folder.join(format!("{name}.key")))
-        .arg("-out")
-        .arg(folder.join(format!("{name}.crt")))
-        .output()
-        .unwrap_or_else(|error| panic!("run openssl: {error}; sudo apt-get install openssl"));
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
 
 #[test]
 fn a_client_certificate_that_is_replaced_is_read_as_soon_as_brokers_refuse_the_old_one() {

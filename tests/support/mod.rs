@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, the real program, and a reader that shares nothing with it.
 
+pub mod certificates;
 pub mod kafka;
 pub mod murmur2;
 pub mod otlp;

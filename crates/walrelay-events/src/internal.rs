@@ -1,5 +1,17 @@
 //! What the program `walrelay` uses beyond the public interface. It may change with every version.
 
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::PartitionDescription;
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::TopicDescription;
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::TopicRights;
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::TopicSettings;
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::describe_configs;
+#[cfg(feature = "consumer")]
+pub use crate::consumer::raw::describe_topics;
 pub use crate::kafka::Brokers;
 pub use crate::kafka::Cause;
 pub use crate::kafka::Credentials;

@@ -12,6 +12,8 @@ use crate::relay::settings::Settings;
 use super::connection::Connection;
 use super::error::Error;
 use super::facts;
+use super::outbox_topics;
+use super::outbox_topics::TableTopics;
 use super::report::Check;
 use super::report::Finding;
 use super::report::Group;
@@ -25,7 +27,7 @@ const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog; SET LO
                      statement_timeout = '2500ms'";
 
 /// Checks everything in PostgreSQL.
-pub(super) async fn check(settings: &Settings) -> Vec<Group> {
+pub(super) async fn check(settings: &Settings) -> (Vec<Group>, Vec<TableTopics>) {
     let (login, opened) = Connection::open_shared(settings).await;
     let connection = opened.as_ref().map_err(|needs| *needs);
     let mut checks = vec![login];
@@ -40,16 +42,33 @@ pub(super) async fn check(settings: &Settings) -> Vec<Group> {
         Err(needs) => Err(needs),
     };
     checks.extend(server::checks(read.as_ref().map_err(|needs| *needs), settings));
-    let mut tables = Vec::new();
+    let (mut tables, mut topics) = (Vec::new(), Vec::new());
     match outboxes(settings) {
         Ok(outboxes) => {
             for outbox in &outboxes {
                 tables.extend(of_table(connection, outbox).await);
+                topics.push(topics_of(connection, outbox).await);
             }
         }
         Err(error) => tables.push(Check::new("table", "its rows are the events", Outcome::failed(&error))),
     }
-    vec![Group { name: "postgres", checks }, Group { name: "polling", checks: tables }]
+    (vec![Group { name: "postgres", checks }, Group { name: "polling", checks: tables }], topics)
+}
+
+async fn topics_of(connection: Needed<&Connection>, outbox: &Outbox) -> TableTopics {
+    if let Some(known) = TableTopics::known(&outbox.route) {
+        return known;
+    }
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(needs) => return TableTopics { table: outbox.route.name(), topics: Err(needs.to_owned()) },
+    };
+    let client = &connection.ordinary.client;
+    let read = transaction(connection, async {
+        let resolved = verify::resolve(client, outbox).await?;
+        outbox_topics::read(client, &resolved.route).await
+    });
+    TableTopics::read(&outbox.route, read.await)
 }
 
 async fn of_table(connection: Needed<&Connection>, outbox: &Outbox) -> [Check; 2] {

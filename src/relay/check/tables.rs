@@ -20,13 +20,21 @@ const PUBLISHED: &str = "rows and columns that it omits are not published";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tables(());
 
+/// What the checks of the tables found.
+pub(super) struct Checked {
+    pub(super) checks: Vec<Check>,
+    pub(super) tables: Needed<Tables>,
+    /// Each table by its current name, if it exists.
+    pub(super) found: Vec<Needed<Route>>,
+}
+
 /// Checks each table and its publication.
 pub(super) async fn check(
     connection: Needed<&Connection>,
     version: Needed<u32>,
     settings: &Settings,
     routes: &[Route],
-) -> (Vec<Check>, Needed<Tables>) {
+) -> Checked {
     let mut checks = Vec::new();
     let mut settled = Vec::new();
     for route in routes {
@@ -62,7 +70,7 @@ pub(super) async fn check(
     }
     let failed = checks.iter().find(|check| !matches!(check.outcome, Outcome::Passed(_)));
     let tables = failed.map_or(Ok(Tables(())), |check| Err(check.name));
-    (checks, tables)
+    Checked { checks, tables, found: settled.into_iter().map(|(_, found)| found).collect() }
 }
 
 /// Checks the columns, all of them. Gives the route with the table's current name.

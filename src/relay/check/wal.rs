@@ -22,6 +22,8 @@ use super::connection::Connection;
 use super::connection::REPLICATION_CHECK;
 use super::error::Error;
 use super::facts;
+use super::outbox_topics;
+use super::outbox_topics::TableTopics;
 use super::report::Check;
 use super::report::Group;
 use super::report::Needed;
@@ -29,13 +31,14 @@ use super::report::Outcome;
 use super::server;
 use super::server::ServerFacts;
 use super::tables;
+use super::tables::Checked;
 use super::tables::Tables;
 
 const CATALOG: &str = "read the catalog";
 const POSITION: &str = "read the stored position";
 
 /// Checks everything in PostgreSQL.
-pub(super) async fn check(settings: &Settings, routes: &[Route]) -> Vec<Group> {
+pub(super) async fn check(settings: &Settings, routes: &[Route]) -> (Vec<Group>, Vec<TableTopics>) {
     let (login, opened) = Connection::open(settings).await;
     let connection = opened.as_ref().map_err(|needs| *needs);
     let mut checks = vec![login];
@@ -55,12 +58,30 @@ pub(super) async fn check(settings: &Settings, routes: &[Route]) -> Vec<Group> {
     let (replication, session) = replication(connection, facts).await;
     checks.push(Check::new(REPLICATION_CHECK, "the WAL is read through it", replication));
     let version = facts.map(|facts| facts.version);
-    let (published, tables) = tables::check(connection, version, settings, routes).await;
-    vec![
+    let Checked { checks: published, tables, found } = tables::check(connection, version, settings, routes).await;
+    let mut topics = Vec::new();
+    for (route, table) in routes.iter().zip(&found) {
+        topics.push(topics_of(connection, route, table.as_ref().map_err(|needs| *needs)).await);
+    }
+    let groups = vec![
         Group { name: "postgres", checks },
         Group { name: "publication", checks: published },
         Group { name: "slot", checks: slot(connection, version, session, tables, settings, routes).await },
-    ]
+    ];
+    (groups, topics)
+}
+
+async fn topics_of(connection: Needed<&Connection>, route: &Route, table: Needed<&Route>) -> TableTopics {
+    if let Some(known) = TableTopics::known(route) {
+        return known;
+    }
+    match (connection, table) {
+        (Ok(connection), Ok(table)) => {
+            let read = outbox_topics::read(&connection.ordinary.client, table);
+            TableTopics::read(route, connection.ask("read the topics of the rows", read).await)
+        }
+        (Err(needs), _) | (_, Err(needs)) => TableTopics { table: route.name(), topics: Err(needs.to_owned()) },
+    }
 }
 
 async fn replication(connection: Needed<&Connection>, facts: Needed<&ServerFacts>) -> (Outcome, Needed<Session>) {

@@ -39,13 +39,14 @@ pub enum Error {
         reason: String,
     },
     /// No broker answers.
-    #[error("cannot connect to Kafka at {brokers}")]
+    #[error("cannot connect to Kafka at {brokers}: {}", reason.clone().unwrap_or_else(|| code.to_string()))]
     Unreachable {
         /// The bootstrap servers.
         brokers: String,
+        /// Why the last connection failed, if librdkafka says it.
+        reason: Option<String>,
         /// librdkafka's error.
-        #[source]
-        source: KafkaError,
+        code: Kafka,
     },
     /// The brokers reject the credentials.
     #[error("authentication at Kafka {brokers} failed: {reason}")]
@@ -58,6 +59,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Gives librdkafka's reason of a failed connection.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        if let Self::Unreachable { reason, .. } = self { reason.as_deref() } else { None }
+    }
+
     /// Says whether a file with a secret or a key may be missing or invalid: librdkafka reads it when a client is
     /// created.
     pub(crate) const fn is_about_files(&self) -> bool {

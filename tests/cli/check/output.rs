@@ -14,8 +14,8 @@ use super::report;
 
 #[test]
 fn each_check_is_a_line_that_fits_80_and_40_columns_and_a_command_is_never_broken() {
-    let postgres = Postgres::start(Options::default()).unwrap();
-    let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
+    let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
+    let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     for columns in [80, 40] {
         let output = program.command(&["check"]).env("COLUMNS", columns.to_string()).output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout);
@@ -43,8 +43,8 @@ fn each_check_is_a_line_that_fits_80_and_40_columns_and_a_command_is_never_broke
 
 #[test]
 fn a_warning_fails_only_with_strict_and_a_check_can_wait_for_what_is_missing() {
-    let postgres = Postgres::start(Options::default()).unwrap();
-    let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
+    let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
+    let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     let mut waiting = program.command(&["check", "--wait", "60s", "-o", "json"]).spawn().unwrap();
     program.setup();
     assert_eq!(waiting.wait().unwrap().code(), Some(0), "it passes as soon as the set-up is complete");

@@ -1,5 +1,6 @@
 //! Broken tables and privileges of the polling source.
 
+use walrelay_events::testing::Broker;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
@@ -15,15 +16,15 @@ use super::report;
 
 #[test]
 fn columns_index_and_privileges_of_the_polling_source_are_checked_and_slot_and_publication_are_not() {
-    let postgres = Postgres::start(Options::default()).unwrap();
+    let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
     let sql = Sql::connect(&postgres.url());
     sql.run("CREATE ROLE poller LOGIN");
     let poll = "[source]\nmode = \"poll\"\n";
-    let admin = Program::new(&postgres.url(), "127.0.0.1:1", poll);
+    let admin = Program::new(&postgres.url(), &broker.bootstrap(), poll);
     let ended = admin.verb(&["setup", "--apply", "--with-outbox", "--role", "poller"]);
     assert_eq!(ended.code, Some(0), "{}", ended.notes);
     let url = format!("postgres://poller@127.0.0.1:{}/postgres", postgres.port());
-    let program = Program::new(&url, "127.0.0.1:1", poll);
+    let program = Program::new(&url, &broker.bootstrap(), poll);
     let first = report(&program, &[]);
     assert_eq!(find(&first, "polling")["status"], "ok", "{first:#}");
     assert!(!first.to_string().contains("\"slot\"") && !first.to_string().contains("publication"), "{first:#}");

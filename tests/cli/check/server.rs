@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use walrelay_events::testing::Broker;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 use walrelay_events::testing::StopMode;
@@ -22,8 +23,8 @@ use super::report;
 fn a_server_without_logical_replication_free_slots_and_free_senders_is_found_in_one_run() {
     let settings = ["wal_level = replica", "max_replication_slots = 1", "max_wal_senders = 0"];
     let options = Options::default().with_settings(settings.map(str::to_owned).to_vec());
-    let postgres = Postgres::start(options).unwrap();
-    let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
+    let (postgres, broker) = (Postgres::start(options).unwrap(), Broker::start(1).unwrap());
+    let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     let sql = Sql::connect(&postgres.url());
     sql.run("SELECT pg_create_physical_replication_slot('other')");
     let broken = report(&program, &[]);
@@ -71,8 +72,8 @@ fn servers_that_accept_connections_and_never_answer_end_the_check_in_time() {
 
 #[test]
 fn a_check_changes_nothing_in_postgresql() {
-    let postgres = Postgres::start(Options::default()).unwrap();
-    let program = Program::new(&postgres.url(), "127.0.0.1:1", "");
+    let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
+    let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
     let sql = Sql::connect(&postgres.url());
     let state = || {
         sql.text(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use walrelay_events::testing::Broker;
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
@@ -22,12 +23,12 @@ const TABLE: &str = "table public.outbox_events";
 const ACCEPT: &str = "setup --apply --accept-gap";
 
 /// A database of the relay's role, set up, and a configuration that logs in with a password from a file.
-fn shop(postgres: &Postgres) -> (Program, Sql) {
+fn shop(postgres: &Postgres, broker: &Broker) -> (Program, Sql) {
     let sql = Sql::connect(&postgres.url());
     sql.run("CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'");
     sql.run("CREATE DATABASE shop OWNER relay");
     let url = format!("postgres://relay@127.0.0.1:{}/shop", postgres.port());
-    let program = Program::new(&url, "127.0.0.1:1", "");
+    let program = Program::new(&url, &broker.bootstrap(), "");
     program.edit("[postgres]\n", "[postgres]\npassword = { file = \"secret\" }\n");
     write_secret(&program, "right\n");
     program.setup();
@@ -48,8 +49,8 @@ fn start() -> Postgres {
 
 #[test]
 fn a_broken_publication_table_or_slot_is_found_and_the_printed_commands_fix_it() {
-    let postgres = start();
-    let (program, sql) = shop(&postgres);
+    let (postgres, broker) = (start(), Broker::start(1).unwrap());
+    let (program, sql) = shop(&postgres, &broker);
     let first = report(&program, &[]);
     assert_eq!(failed(&first), Vec::<String>::new(), "{first:#}");
     let case = |broken: &str, title: &str, code: &str, fixes: &[&str]| {
@@ -100,8 +101,8 @@ fn a_broken_publication_table_or_slot_is_found_and_the_printed_commands_fix_it()
 
 #[test]
 fn a_missing_table_is_found_with_the_command_that_creates_it() {
-    let postgres = start();
-    let (program, sql) = shop(&postgres);
+    let (postgres, broker) = (start(), Broker::start(1).unwrap());
+    let (program, sql) = shop(&postgres, &broker);
     sql.run("DROP TABLE outbox_events");
     let broken = report(&program, &[]);
     let table = find(&broken, TABLE);
@@ -122,8 +123,8 @@ fn a_missing_table_is_found_with_the_command_that_creates_it() {
 
 #[test]
 fn a_refused_log_in_and_a_missing_privilege_are_found_with_the_names_to_fix_them() {
-    let postgres = start();
-    let (program, sql) = shop(&postgres);
+    let (postgres, broker) = (start(), Broker::start(1).unwrap());
+    let (program, sql) = shop(&postgres, &broker);
     let case = |broken: &str, title: &str, code: &str, fixes: &[&str]| {
         break_and_fix(&program, &sql, &Case { broken, title, code, fixes });
     };

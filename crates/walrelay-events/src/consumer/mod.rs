@@ -46,7 +46,7 @@ mod prefix;
 mod preflight;
 mod probe;
 mod properties;
-mod raw;
+pub(crate) mod raw;
 mod rebalance;
 mod record;
 mod refusal;

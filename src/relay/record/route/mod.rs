@@ -231,6 +231,21 @@ impl Route {
         name.and_then(|name| name.columns.first()).map_or(role.name(), String::as_str)
     }
 
+    /// Gives the topics that are known without a row: the only one, or the allowed ones.
+    #[must_use]
+    pub fn known_topics(&self) -> Vec<String> {
+        match self.fixed_topic() {
+            Some(topic) => vec![topic.to_owned()],
+            None => self.allowed_topics.iter().cloned().collect(),
+        }
+    }
+
+    /// Gives the SQL expression of a row's topic. `quote` is for names of columns, `literal` for texts.
+    #[must_use]
+    pub fn topic_expression(&self, quote: fn(&str) -> String, literal: fn(&str) -> String) -> String {
+        self.topic.expression(|role| quote(self.column(role)), literal)
+    }
+
     /// Gives the topic, if it is the same for every row.
     #[must_use]
     pub fn fixed_topic(&self) -> Option<&str> {

@@ -107,6 +107,16 @@ impl Template {
         }
     }
 
+    /// Gives it as an SQL expression. Lower case is that of ASCII, as in [`Self::render`].
+    pub(super) fn expression(&self, column: impl Fn(Role) -> String, literal: fn(&str) -> String) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => literal(text),
+            Part::Column { role, lower: false } => format!("{}::text", column(*role)),
+            Part::Column { role, lower: true } => format!("lower({}::text COLLATE \"C\")", column(*role)),
+        };
+        self.0.iter().map(part).collect::<Vec<_>>().join(" || ")
+    }
+
     pub(super) fn render(&self, row: &Row<'_>, out: &mut String) -> Result<(), Reason> {
         let mut bytes = std::mem::take(out).into_bytes();
         bytes.clear();

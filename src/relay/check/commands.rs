@@ -1,0 +1,98 @@
+//! The commands of Kafka's tools, with the names of this configuration.
+
+use crate::relay::publish;
+
+/// How an administrator reaches the brokers, and whom the relay logs in as.
+#[derive(Clone, Debug)]
+pub(super) struct Commands {
+    /// What follows the name of each tool.
+    connection: String,
+    pub(super) principal: String,
+}
+
+impl Commands {
+    pub(super) fn new(kafka: &publish::Config) -> Self {
+        let brokers = kafka.brokers.join(",");
+        let needs_login = kafka.tls.is_some() || kafka.sasl.is_some() || kafka.oauth.is_some();
+        // The tools read the administrator's own credentials from it.
+        let login = if needs_login { " --command-config admin.properties" } else { "" };
+        let user = kafka.sasl.as_ref().map_or("PRINCIPAL", |sasl| &sasl.username);
+        Self { connection: format!("--bootstrap-server {brokers}{login}"), principal: format!("User:{user}") }
+    }
+
+    /// With as many replicas as there are brokers, and at most three.
+    pub(super) fn create(&self, topic: &str, brokers: usize) -> String {
+        let replicas = brokers.clamp(1, 3);
+        let safe = if replicas == 3 { " --config min.insync.replicas=2" } else { "" };
+        format!(
+            "kafka-topics.sh {} --create --topic {topic} --partitions 6 --replication-factor {replicas}{safe}",
+            self.connection
+        )
+    }
+
+    pub(super) fn set(&self, topic: &str, setting: &str) -> String {
+        format!(
+            "kafka-configs.sh {} --alter --entity-type topics --entity-name {topic} --add-config {setting}",
+            self.connection
+        )
+    }
+
+    pub(super) fn grant(&self, topic: &str) -> String {
+        format!(
+            "kafka-acls.sh {} --add --allow-principal {} --operation Write --operation Describe --topic {topic}",
+            self.connection, self.principal
+        )
+    }
+
+    pub(super) fn grant_idempotence(&self) -> String {
+        format!(
+            "kafka-acls.sh {} --add --allow-principal {} --operation IdempotentWrite --cluster",
+            self.connection, self.principal
+        )
+    }
+}
+
+/// What helps against a failed connection, by librdkafka's reason.
+pub(super) fn next(reason: &str, kafka: &publish::Config) -> Option<String> {
+    let text = if reason.contains("PLAINTEXT broker listener") {
+        "remove [kafka.tls], or set kafka.brokers to the brokers' TLS listener"
+    } else if reason.contains("closed by peer") && kafka.tls.is_none() {
+        "add [kafka.tls] if the brokers' listener expects TLS, and [kafka.sasl] if it expects a log-in"
+    } else if reason.contains("certificate verify failed") || reason.contains("unknown ca") {
+        "set kafka.tls.root_cert to the certificate of the authority that signed the brokers' certificates"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_brokers_and_replicas_of_this_cluster() {
+        let kafka = publish::Config { brokers: vec!["a:1".to_owned(), "b:2".to_owned()], ..Default::default() };
+        let commands = Commands::new(&kafka);
+        assert_eq!(
+            commands.create("orders", 5),
+            "kafka-topics.sh --bootstrap-server a:1,b:2 --create --topic orders --partitions 6 --replication-factor 3 \
+             --config min.insync.replicas=2"
+        );
+        assert!(commands.create("orders", 1).ends_with("--replication-factor 1"));
+        assert!(commands.grant("orders").contains("--allow-principal User:PRINCIPAL "));
+    }
+
+    #[test]
+    fn librdkafkas_reason_of_a_failed_connection_has_a_next_step() {
+        let plain = publish::Config::default();
+        for (reason, option) in [
+            ("SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?", "remove [kafka.tls]"),
+            ("Disconnected: connection closed by peer: receive 0 after POLLIN", "add [kafka.tls]"),
+            ("SSL handshake failed: certificate verify failed", "kafka.tls.root_cert"),
+        ] {
+            assert!(next(reason, &plain).unwrap().contains(option), "{reason}");
+        }
+        assert_eq!(next("Connect to ipv4#127.0.0.1:1 failed: Connection refused", &plain), None);
+    }
+}

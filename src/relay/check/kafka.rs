@@ -1,0 +1,113 @@
+//! Kafka: log-in, topics, rights, replicas and limits. Nothing is sent, and no topic or group is created.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use crate::relay::error::Error as RelayError;
+use crate::relay::publish;
+use crate::relay::publish::Cluster;
+use crate::relay::publish::Failure;
+use crate::relay::publish::Probe;
+use crate::relay::publish::TopicDescription;
+use crate::relay::publish::TopicSettings;
+use crate::relay::settings::Settings;
+
+use super::commands;
+use super::commands::Commands;
+use super::outbox_topics::TableTopics;
+use super::report::Check;
+use super::report::Finding;
+use super::report::Group;
+use super::report::Needed;
+use super::report::Outcome;
+use super::topics;
+use super::topics::Expected;
+use super::topics::TopicFacts;
+
+const LOGIN: &str = "kafka_login";
+/// The timeout of a log-in, and how long a failed one may be repeated within it.
+const LOGIN_LIMIT: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The timeout of each request.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What the brokers have said.
+struct Facts {
+    cluster: Cluster,
+    producer_id: Result<(), Failure>,
+    topics: Vec<TopicDescription>,
+    settings: BTreeMap<String, TopicSettings>,
+}
+
+/// Checks the brokers and the topics of the tables.
+pub(super) async fn check(settings: &Settings, tables: &[TableTopics]) -> Group {
+    let (kafka, name) = (settings.kafka.clone(), settings.relay.name.clone());
+    let producer = publish::Settings::new(kafka, name, settings.delivery.max_in_flight_bytes);
+    let max_record_bytes = producer.max_record_bytes();
+    let names: BTreeSet<&String> = tables.iter().filter_map(|table| table.topics.as_ref().ok()).flatten().collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let asked = {
+        let names = names.clone();
+        tokio::task::spawn_blocking(move || ask(&producer, &names)).await
+    };
+    let asked = asked.unwrap_or_else(|error| Err(RelayError::Thread(io::Error::other(error))));
+    let commands = Commands::new(&settings.kafka);
+    let (outcome, facts) = match asked {
+        Ok(facts) => (Outcome::Passed(format!("{} brokers", facts.cluster.brokers)), Ok(facts)),
+        Err(error) => (refused(&error, &settings.kafka), Err(LOGIN)),
+    };
+    let mut checks = vec![Check::new(LOGIN, "records go through it", outcome)];
+    let facts = facts.as_ref().map_err(|needs| *needs);
+    let producer_id = Outcome::with(facts, |facts| match &facts.producer_id {
+        Ok(()) => Outcome::Passed("is given".to_owned()),
+        Err(failure) => Outcome::Found(vec![
+            Finding::failure(failure).then(Some(format!("run `{}`", commands.grant_idempotence()))),
+        ]),
+    });
+    checks.push(Check::new("producer_id", "idempotence needs it, which prevents repeated records", producer_id));
+    for TableTopics { table, topics } in tables {
+        let outcome = match topics {
+            Ok(topics) => Outcome::Passed(topics.join(", ")),
+            Err(needs) => Outcome::skipped(needs),
+        };
+        checks.push(Check::new("topics", "each of them must exist", outcome).about(table));
+    }
+    let brokers = facts.map_or(1, |facts| facts.cluster.brokers);
+    let expected = Expected { commands, brokers, max_record_bytes };
+    for name in &names {
+        let of_topic = facts.and_then(|facts| of_topic(facts, name));
+        checks.extend(topics::checks(name, of_topic.as_ref().map_err(|needs| *needs), &expected));
+    }
+    Group { name: "kafka", checks }
+}
+
+/// Asks one after the other. Blocks.
+fn ask(settings: &publish::Settings, names: &[String]) -> Result<Facts, RelayError> {
+    let probe = Probe::start(settings, LOGIN_LIMIT)?;
+    let cluster = probe.connect(LOGIN_LIMIT, PATIENCE)?;
+    let producer_id = probe.await_producer_id(LIMIT);
+    let (topics, settings) = if names.is_empty() {
+        (Vec::new(), BTreeMap::new())
+    } else {
+        (probe.topics(names, LIMIT).unwrap_or_default(), probe.settings(names, LIMIT).unwrap_or_default())
+    };
+    Ok(Facts { cluster, producer_id, topics, settings })
+}
+
+fn of_topic(facts: &Facts, name: &str) -> Needed<TopicFacts> {
+    let description = facts.topics.iter().find(|topic| topic.name == *name).ok_or("an answer of the brokers")?;
+    let settings = facts.settings.get(name).cloned();
+    Ok(TopicFacts { name: name.to_owned(), description: description.clone(), settings })
+}
+
+/// The outcome of a failed log-in. A secret that cannot be read has a check of its own.
+fn refused(error: &RelayError, kafka: &publish::Config) -> Outcome {
+    let RelayError::Publish(of_kafka) = error else { return Outcome::failed(error) };
+    if matches!(of_kafka, publish::Error::Secret(_)) {
+        return Outcome::skipped("secret kafka.sasl.password");
+    }
+    let reason = of_kafka.reason().and_then(|reason| commands::next(reason, kafka));
+    Outcome::Found(vec![Finding::failure(error).then(reason)])
+}
