@@ -152,6 +152,7 @@ pub(in crate::relay) fn foresee(budget: &mut WalBudget, view: &mut SlotView) -> 
     let sample = Sample {
         at: std::time::Instant::now(),
         retained_bytes: view.retained_wal_bytes,
+        is_used: view.active,
         safe_bytes: view.safe_wal_bytes,
     };
     let outlook = budget.observe(sample);
