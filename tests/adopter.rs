@@ -105,6 +105,12 @@ fn build() -> PathBuf {
     let target = folder.ancestors().nth(2).unwrap();
     for project in PROJECTS {
         let mut command = Command::new(env!("CARGO"));
+        // The folder of a dependency may name a toolchain of its own, which counts where cargo has not set one.
+        if std::env::var_os("RUSTUP_TOOLCHAIN").is_none() {
+            let toolchain = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
+            let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap();
+            command.env("RUSTUP_TOOLCHAIN", channel.trim_matches('"'));
+        }
         command.args(["build", "--quiet", "--offline", "--package", project, "--target-dir"]).arg(target);
         command.args(VENDORED.iter().filter(|_| project != "orders")).env("OPENSSL_NO_VENDOR", "1");
         let output = command.current_dir(&folder).output().unwrap();
