@@ -23,6 +23,33 @@ const URL: &str = "postgres.url";
 /// What the names of librdkafka's properties stand under.
 const PROPERTIES: &str = "kafka.properties.";
 
+/// Sections in which nothing resembles a secret.
+const HARMLESS_SECTIONS: [&str; 6] = ["relay", "source", "outbox", "delivery", "log", "shutdown"];
+
+/// Options of the other sections whose values are shown in a `--set`, and the beginnings of such.
+const HARMLESS_OPTIONS: [&str; 14] = [
+    "http.listen",
+    "postgres.connect_timeout",
+    "postgres.wal_sender_timeout",
+    "postgres.max_row_bytes",
+    "postgres.tls.",
+    "kafka.allow_plaintext",
+    "kafka.brokers",
+    "kafka.client_id",
+    "kafka.compression",
+    "kafka.metrics",
+    "kafka.properties.",
+    "kafka.sasl.mechanism",
+    "kafka.sasl.username",
+    "kafka.tls.",
+];
+
+/// Says whether nothing in a section resembles a secret.
+#[must_use]
+pub fn is_harmless_section(name: &str) -> bool {
+    HARMLESS_SECTIONS.contains(&name)
+}
+
 /// Says whether the value of this name is a secret.
 #[must_use]
 pub fn is_named(name: &str) -> bool {
@@ -55,11 +82,34 @@ pub fn without(option: &str, value: &str) -> String {
     }
 }
 
-/// Shows a `--set section.key=value` without its secret.
+/// Shows a `--set section.key=value` without its secret. Only what is known to be none is shown.
 #[must_use]
 pub fn without_in_set(set: &str) -> String {
-    let Some((option, value)) = set.split_once('=') else { return set.to_owned() };
-    format!("{option}={}", without(option.trim(), value))
+    let is_path = |text: &str| text.chars().all(|char| char.is_ascii_alphanumeric() || "_-.\" ".contains(char));
+    let (path, value) = set.split_once('=').map_or((set, None), |(path, value)| (path, Some(value)));
+    if !is_path(path) {
+        return REDACTED.to_owned();
+    }
+    let Some(value) = value else { return path.to_owned() };
+    let option = path.replace(['"', ' '], "");
+    let is_harmless = option.split('.').next().is_some_and(is_harmless_section)
+        || HARMLESS_OPTIONS.iter().any(|known| option == *known || known.ends_with('.') && option.starts_with(known));
+    let looks_secret = ["@", "{", "-----"].iter().any(|part| value.contains(part));
+    let shown = match option.as_str() {
+        URL => without_url(value.trim().trim_matches(['"', '\''])),
+        _ if is_reference(value) => value.to_owned(),
+        _ if option.ends_with(".password.file") || option.ends_with(".password.env") => value.to_owned(),
+        _ if is_harmless && !is_named(&option) && !looks_secret => value.to_owned(),
+        _ => REDACTED.to_owned(),
+    };
+    format!("{path}={shown}")
+}
+
+/// Says whether a value names where a secret is, and nothing else: `{ env = "NAME" }` or `{ file = "PATH" }`.
+fn is_reference(value: &str) -> bool {
+    let inner = value.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let pair = inner.and_then(|inner| inner.split_once('=')).filter(|(_, value)| !value.contains(['=', ',', '{']));
+    pair.is_some_and(|(name, _)| ["env", "file"].contains(&name.trim()))
 }
 
 /// Shows a connection string of either form without its password.
@@ -184,6 +234,18 @@ mod tests {
             ("postgres.password.file=/run/pg", "postgres.password.file=/run/pg"),
             ("kafka.properties.ssl.key.pem={hunter2}", "kafka.properties.ssl.key.pem=[redacted]"),
             ("source.slot=orders", "source.slot=orders"),
+            ("kafka.brokers=[\"a:9092\"]", "kafka.brokers=[\"a:9092\"]"),
+            ("kafka.brokers=SASL://me:hunter2@a:9092", "kafka.brokers=[redacted]"),
+            ("postgres.url=\"postgres://a:hunter2@h/x\"", "postgres.url=postgres://a:[redacted]@h/x"),
+            ("postgres.url= 'host=h password=hunter2'", "postgres.url=host=h password='[redacted]'"),
+            ("postgres.\"url\"=postgres://a:hunter2@h/x", "postgres.\"url\"=postgres://a:[redacted]@h/x"),
+            ("postgres={url=\"postgres://a:hunter2@h/x\"}", "postgres=[redacted]"),
+            ("kafka.properties={sasl.password=\"hunter2\"}", "kafka.properties=[redacted]"),
+            ("kafka.sasl={username=\"a\",password=\"hunter2\"}", "kafka.sasl=[redacted]"),
+            ("kafka.sasl.psw=hunter2", "kafka.sasl.psw=[redacted]"),
+            ("kafka.tls.key=-----BEGIN hunter2", "kafka.tls.key=[redacted]"),
+            ("postgres://a:hunter2@h/x?sslmode=require", "[redacted]"),
+            ("postgres.url:postgres://a:hunter2@h/x", "[redacted]"),
             ("nonsense", "nonsense"),
         ] {
             assert_eq!(without_in_set(set), expected);

@@ -39,8 +39,10 @@ pub(super) fn check(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if !(1..=63).contains(&config.source.publication.len()) {
         wrong("source.publication", "invalid publication name: allowed are 1 to 63 bytes".to_owned());
     }
-    if config.relay.name.is_empty() || !config.relay.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        wrong("relay.name", "invalid name: allowed is printable ASCII without spaces".to_owned());
+    // PostgreSQL cuts a longer application_name, by which a relay knows itself.
+    let name = &config.relay.name;
+    if !(1..=63).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        wrong("relay.name", "invalid name: allowed are 1 to 63 printable ASCII characters without spaces".to_owned());
     }
     if let Err(error) = config.log.check() {
         wrong("log.level", error.to_string());

@@ -3,6 +3,7 @@
 //! A place is that of the whole key as it is written: `compression.type = "lz4"` and `"compression.type" = "lz4"` begin
 //! where the line does. A table that is written inline has leaves like any other.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::Deserialize as _;
@@ -20,12 +21,19 @@ pub(super) type Keys = Vec<String>;
 const DUPLICATE: &str = "duplicate key";
 /// The beginning of its message about a key without a value.
 const ENDING: &str = "key with no value";
+/// How many of such keys are passed: each costs a parse of the whole file. A file with more is no configuration.
+const MAX_ENDINGS: usize = 20;
+
+/// A value or what is wrong with it, its path, and the place of its key.
+type Found = (Keys, Result<Value, String>, Range<usize>);
 
 /// What a file contains.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     /// Each value with its path and the place of its key.
     pub(super) leaves: Vec<(Keys, Value, Range<usize>)>,
+    /// Those on a line with an error, without their values.
+    pub(super) dropped: Vec<(Keys, Range<usize>)>,
     /// What is not TOML.
     pub(super) errors: Vec<(Range<usize>, String)>,
 }
@@ -37,25 +45,35 @@ pub(super) fn parse(text: &str) -> Parsed {
     let (table, errors) = DeTable::parse_recoverable(&blanked);
     all.extend(errors.iter().map(read_error));
     let mut parsed = Parsed::default();
-    for (span, message) in all {
-        let is_on_line_of = |other: &Range<usize>| line(text, other.start) == line(text, span.start);
-        // What follows the first error on a line is its consequence.
-        if !parsed.errors.iter().any(|(other, _)| is_on_line_of(other)) {
-            parsed.errors.push((span, message));
-        }
-    }
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line = |at: usize| ends.partition_point(|end| *end < at);
+    let mut wrong = BTreeSet::new();
+    // What follows the first error on a line is its consequence.
+    parsed.errors.extend(all.into_iter().filter(|(span, _)| wrong.insert(line(span.start))));
     parsed.errors.sort_by_key(|(span, _)| span.start);
-    let wrong: Vec<usize> = parsed.errors.iter().map(|(span, _)| line(text, span.start)).collect();
-    let is_header = |number: usize| text.lines().nth(number).is_some_and(|line| line.trim_start().starts_with('['));
+    let is_header = |number: usize| {
+        let begin = number.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| end + 1);
+        text.get(begin..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('['))
+    };
     let hides = |message: &str, number: usize| {
         let is_open = ["array", "inline table", "unclosed", "multi-line"].iter().any(|part| message.contains(part));
         is_open || is_header(number) && message != DUPLICATE
     };
-    match parsed.errors.iter().zip(&wrong).position(|((_, message), number)| hides(message, *number)) {
+    match parsed.errors.iter().position(|(span, message)| hides(message, line(span.start))) {
         Some(hiding) => parsed.errors.truncate(hiding + 1),
         None => {
-            collect(text, table.get_ref(), &mut Vec::new(), &mut parsed.leaves);
-            parsed.leaves.retain(|(_, _, span)| !wrong.contains(&line(text, span.start)));
+            let mut found = Vec::new();
+            collect(text, table.get_ref(), &mut Vec::new(), &mut found);
+            for (keys, value, span) in found {
+                match value {
+                    _ if wrong.contains(&line(span.start)) => parsed.dropped.push((keys, span)),
+                    Ok(value) => parsed.leaves.push((keys, value, span)),
+                    Err(message) => {
+                        parsed.errors.push((span.clone(), message));
+                        parsed.dropped.push((keys, span));
+                    }
+                }
+            }
         }
     }
     parsed
@@ -64,7 +82,7 @@ pub(super) fn parse(text: &str) -> Parsed {
 /// At a key without a value the parser ends. Each such line becomes spaces, so that the lines below it are read.
 fn blank_what_ends_the_parser(text: &str) -> (String, Vec<(Range<usize>, String)>) {
     let (mut blanked, mut errors) = (text.to_owned(), Vec::new());
-    for _ in text.lines() {
+    for _ in 0..MAX_ENDINGS {
         let (_, found) = DeTable::parse_recoverable(&blanked);
         let Some((span, message)) = found.iter().map(read_error).find(|(_, message)| message.starts_with(ENDING))
         else {
@@ -82,12 +100,7 @@ fn read_error(error: &toml::de::Error) -> (Range<usize>, String) {
     (error.span().unwrap_or_default(), error.message().replace('\n', ", "))
 }
 
-/// Gives the number of the line, from 0.
-fn line(text: &str, at: usize) -> usize {
-    text.get(..at).unwrap_or(text).matches('\n').count()
-}
-
-fn collect(text: &str, table: &DeTable<'_>, above: &mut Keys, found: &mut Vec<(Keys, Value, Range<usize>)>) {
+fn collect(text: &str, table: &DeTable<'_>, above: &mut Keys, found: &mut Vec<Found>) {
     for (key, value) in table {
         above.push(key.get_ref().to_string());
         let value = value.get_ref();
@@ -99,7 +112,10 @@ fn collect(text: &str, table: &DeTable<'_>, above: &mut Keys, found: &mut Vec<(K
                 above.push(place.to_string());
                 match element.get_ref().as_table() {
                     Some(inner) if !inner.is_empty() => collect(text, inner, above, found),
-                    Some(_) | None => found.push(default_element(above, element.span())),
+                    Some(_) | None => {
+                        let (keys, value, span) = default_element(above, element.span());
+                        found.push((keys, Ok(value), span));
+                    }
                 }
                 above.pop();
             }
@@ -123,10 +139,21 @@ pub(super) fn default_element(above: &[String], span: Range<usize>) -> (Keys, Va
     ([above, &["preset".to_owned()]].concat(), Value::String("walrelay".to_owned()), span)
 }
 
-fn plain(value: &DeValue<'_>) -> Value {
-    // A value that was parsed is one of TOML's; `false` stands for what an error has replaced.
-    Value::deserialize(toml::de::ValueDeserializer::from(Spanned::new(0..0, value.clone())))
-        .unwrap_or(Value::Boolean(false))
+/// Gives what TOML's syntax allows and its values do not: a number that is too large.
+fn plain(value: &DeValue<'_>) -> Result<Value, String> {
+    let value = toml::de::ValueDeserializer::from(Spanned::new(0..0, value.clone()));
+    Value::deserialize(value).map_err(|_| "the value is out of range".to_owned())
+}
+
+/// Gives the first part of the header of the section in which a place is, if it is certain that it is in one.
+pub(super) fn header_before(text: &str, at: usize) -> Option<&str> {
+    let before = text.get(..at)?;
+    // A text of several lines may be a key or a certificate.
+    if ["\"\"\"", "'''"].iter().any(|quotes| before.matches(quotes).count() % 2 == 1) {
+        return None;
+    }
+    let header = before.lines().rev().find(|line| line.trim_start().starts_with('['))?;
+    header.trim_start().trim_start_matches('[').split([']', '.']).next().map(str::trim)
 }
 
 /// Gives the place of a span, with the line that contains it.
@@ -152,9 +179,10 @@ mod tests {
     type Read<'a> = (Vec<(String, &'a str)>, Vec<(usize, String)>);
 
     fn read(text: &str) -> Read<'_> {
-        let Parsed { leaves, errors } = parse(text);
+        let Parsed { leaves, errors, .. } = parse(text);
         let leaves = leaves.into_iter().map(|(keys, _, span)| (keys.join("/"), &text[span]));
-        (leaves.collect(), errors.into_iter().map(|(span, message)| (line(text, span.start) + 1, message)).collect())
+        let line = |at: usize| text[..at].matches('\n').count() + 1;
+        (leaves.collect(), errors.into_iter().map(|(span, message)| (line(span.start), message)).collect())
     }
 
     #[test]
@@ -182,6 +210,25 @@ mod tests {
         let (leaves, errors) = read("[a]\nb = 20s\nc = 1\nd =\ne = \"x\nb = 1\n[a]\nf g = 1\nj\n[h]\ni = 1\n");
         assert_eq!(leaves, [("a/c".to_owned(), "c"), ("h/i".to_owned(), "i")]);
         assert_eq!(errors.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 4, 5, 6, 7, 8, 9], "{errors:?}");
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_an_error_and_no_other_value() {
+        let parsed = parse("[a]\nb = 99999999999999999999\nc = 0x1FFFFFFFFFFFFFFFFFF\nd = [1, 99999999999999999999]\n");
+        assert_eq!((parsed.leaves.len(), parsed.errors.len(), parsed.dropped.len()), (0, 3, 3), "{parsed:?}");
+    }
+
+    #[test]
+    fn each_line_of_a_file_that_is_not_toml_is_an_error() {
+        let parsed = parse(&"words without an end\n".repeat(2_000));
+        assert_eq!((parsed.leaves.len(), parsed.errors.len()), (0, 2_000));
+    }
+
+    #[test]
+    fn the_section_of_a_place_is_known_outside_of_texts_of_several_lines() {
+        let text = "a = 1\n[b.c]\nd = 1\n[[e]]\nf = '''\n[g]\n";
+        let at = |part: &str| header_before(text, text.find(part).unwrap());
+        assert_eq!([at("a ="), at("d ="), at("f ="), at("[g]")], [None, Some("b"), Some("e"), None]);
     }
 
     #[test]

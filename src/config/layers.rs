@@ -32,9 +32,6 @@ pub(super) const REQUIRED: [(&str, &str); 4] = [
     ("kafka.oauth.token_command", "[\"missing\"]"),
 ];
 
-/// Sections in which nothing resembles a secret.
-const WITHOUT_SECRETS: [&str; 7] = ["relay", "source", "outbox", "delivery", "http", "log", "shutdown"];
-
 /// Options that refer to a secret, in one of several ways.
 const REFERENCES: [&str; 3] = ["postgres.password", "kafka.sasl.password", "kafka.tls.key_password"];
 
@@ -57,10 +54,17 @@ impl Leaves {
         let path = path.display().to_string();
         let parsed = file::parse(text);
         for (span, message) in parsed.errors {
-            mistakes.push(Mistake::new(file::place(&path, text, span), message));
+            let is_harmless = file::header_before(text, span.start).is_some_and(secret::is_harmless_section);
+            let mistake = Mistake::new(file::place(&path, text, span), message);
+            mistakes.push(if is_harmless { mistake } else { mistake.without_line() });
         }
         for (keys, value, span) in parsed.leaves {
             self.put(keys, Leaf { value, origin: file::place(&path, text, span) });
+        }
+        for (keys, span) in parsed.dropped {
+            let origin = file::place(&path, text, span);
+            self.keep_section(&keys, &origin);
+            self.wrong.insert(joined(keys), origin);
         }
     }
 
@@ -86,8 +90,9 @@ impl Leaves {
                     self.override_with(keys, &value_of(text), &Origin::Set(path.to_owned()));
                 }
                 None => {
-                    let name = set.split('=').next().unwrap_or_default().to_owned();
-                    mistakes.push(Mistake::new(Origin::Set(name), "not of the form section.key=value".to_owned()));
+                    // What is before a `=` is no name, if it is part of a value.
+                    let shown = secret::without_in_set(set.split('=').next().unwrap_or_default());
+                    mistakes.push(Mistake::new(Origin::Set(shown), "not of the form section.key=value".to_owned()));
                 }
             }
         }
@@ -108,8 +113,14 @@ impl Leaves {
                 .or_else(|| mistake::of_list(&keys, &leaf.origin))
                 .unwrap_or_else(|| mistake::of_option(&keys, &error));
             let is_unknown = error.starts_with("unknown field") && !leaf.value.is_table();
+            // Of an unknown section one option is enough.
+            if is_unknown && mistakes.iter().any(|other| other.says(&message)) {
+                continue;
+            }
             let mistake = Mistake::new(leaf.origin.clone(), message);
-            mistakes.push(if is_unknown && may_be_secret(&keys) { mistake.hidden() } else { mistake });
+            let is_in_place_of_section = leaf.value.is_str() && error.contains("expected struct ");
+            let is_hidden = is_unknown && may_be_secret(&keys) || is_in_place_of_section;
+            mistakes.push(if is_hidden { mistake.hidden() } else { mistake });
             self.keep_section(&keys, &leaf.origin);
             self.wrong.insert(keys, leaf.origin);
         }
@@ -120,7 +131,10 @@ impl Leaves {
         self.check_places(mistakes);
         loop {
             let mut table = Table::new();
-            for (keys, leaf) in &self.valid {
+            let mut leaves: Vec<(&Keys, &Leaf)> = self.valid.iter().collect();
+            // The tables of a list are added one after the other: as text, 10 is before 2.
+            leaves.sort_by_key(|(keys, _)| keys.iter().find_map(|key| key.parse::<usize>().ok()));
+            for (keys, leaf) in leaves {
                 insert(&mut table, keys, leaf.value.clone());
             }
             let error = match Config::deserialize(Value::Table(table)) {
@@ -270,10 +284,9 @@ impl Leaves {
     }
 }
 
-/// The value of an unknown option may be a secret, except in these sections.
+/// The value of an unknown option may be a secret, except in some sections.
 fn may_be_secret(keys: &[String]) -> bool {
-    let is_of_kafka = keys.len() == 2 && keys.first().is_some_and(|first| first == "kafka");
-    !is_of_kafka && !keys.first().is_some_and(|first| WITHOUT_SECRETS.contains(&first.as_str()))
+    !keys.first().is_some_and(|first| secret::is_harmless_section(first))
 }
 
 fn is_property(keys: &[String]) -> bool {

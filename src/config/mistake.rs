@@ -24,8 +24,10 @@ pub struct Mistake {
 enum Excerpt {
     /// Unless it looks like a secret.
     Shown,
-    /// It may hold a secret, whatever it looks like.
+    /// It may hold a secret, whatever it looks like. The name of its option is shown.
     Hidden,
+    /// No part of it is known to be a name.
+    HiddenWhole,
     /// It is not what is wrong.
     Omitted,
 }
@@ -47,8 +49,17 @@ impl Mistake {
         Self { excerpt: Excerpt::Hidden, ..self }
     }
 
+    pub(super) fn without_line(self) -> Self {
+        Self { excerpt: Excerpt::HiddenWhole, ..self }
+    }
+
     pub(super) fn without_excerpt(self) -> Self {
         Self { excerpt: Excerpt::Omitted, ..self }
+    }
+
+    /// Says whether this is its text, whatever its place.
+    pub(super) fn says(&self, text: &str) -> bool {
+        self.text == text
     }
 
     /// Gives it in one line, without the excerpt of the file.
@@ -59,12 +70,12 @@ impl Mistake {
     }
 }
 
-/// Sorts mistakes by their place: the file from top to bottom, the environment, `--set`. Keeps one of several that are
-/// the same.
+/// Sorts mistakes by their place: the file from top to bottom, the environment, `--set`. Keeps one of several that say
+/// the same of the same place.
 pub(super) fn sort(mistakes: &mut Vec<Mistake>) {
     mistakes.sort_by_key(|mistake| mistake.origin.as_ref().map_or((u8::MAX, 0, 0), Origin::place));
-    let mut texts = BTreeSet::new();
-    mistakes.retain(|mistake| texts.insert(mistake.text.clone()));
+    let mut briefs = BTreeSet::new();
+    mistakes.retain(|mistake| briefs.insert(mistake.brief()));
 }
 
 impl fmt::Display for Mistake {
@@ -76,14 +87,21 @@ impl fmt::Display for Mistake {
             let number = line.to_string();
             let gutter = " ".repeat(number.len());
             let before = " ".repeat(column.saturating_sub(1));
-            if self.excerpt == Excerpt::Hidden || secret::may_be_in(excerpt) {
-                let name = excerpt.split_once('=').map_or("", |(name, _)| name.trim_end());
-                return write!(f, "\n  {number} | {name} = (not shown: it may be secret)");
+            if self.excerpt != Excerpt::Shown || secret::may_be_in(excerpt) {
+                let name = excerpt.split_once('=').map(|(name, _)| name.trim_end()).filter(|name| is_name(name));
+                let name = name.filter(|_| self.excerpt != Excerpt::HiddenWhole);
+                let shown = name.map_or_else(String::new, |name| format!("{name} = "));
+                return write!(f, "\n  {number} | {shown}(not shown: it may be secret)");
             }
             write!(f, "\n  {number} | {excerpt}\n  {gutter} | {before}{}", "^".repeat((*width).max(1)))?;
         }
         Ok(())
     }
+}
+
+/// Says whether this can be the name of an option, and nothing else.
+fn is_name(text: &str) -> bool {
+    text.trim_start().chars().all(|char| char.is_ascii_alphanumeric() || "_-.\"".contains(char))
 }
 
 /// All mistakes of a configuration; never none.
@@ -185,9 +203,14 @@ fn describe(error: &str) -> String {
     if first.contains("invalid socket address syntax") {
         return "expected an IP address and a port, such as \"127.0.0.1:7430\"".to_owned();
     }
-    let Some((what, expected)) = first.split_once(", expected ") else {
+    let Some((what, expected)) = first.rsplit_once(", expected ") else {
         return first.replace("missing field", "missing option");
     };
+    // The text may be a secret in the wrong place. The line that is shown with it has been checked for that.
+    if let Some((kind, _)) = what.split_once(": string \"") {
+        let expected = if expected.starts_with("struct ") { "a section" } else { expected };
+        return format!("{kind}: a string, expected {expected}");
+    }
     let names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let found = what.split('`').nth(1).unwrap_or_default();
     let nearest = names

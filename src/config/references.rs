@@ -60,7 +60,12 @@ pub(super) fn check(config: &Config, wrong: Wrong<'_>) {
         && !program.is_empty()
         && !is_program(program)
     {
-        wrong("kafka.oauth.token_command", format!("cannot run {program}: there is no such program"));
+        let text = if program.contains(char::is_whitespace) {
+            "the first text must be a program; give each argument as a text of its own".to_owned()
+        } else {
+            format!("cannot run {program}: there is no such program")
+        };
+        wrong("kafka.oauth.token_command", text);
     }
 }
 
@@ -188,7 +193,16 @@ fn invalid_now(cert: &X509) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
+    if is_content(path) {
+        return Err("this is the text of a file, not its path".to_owned());
+    }
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Says whether a path is what should be in the file.
+fn is_content(path: &Path) -> bool {
+    let path = path.to_string_lossy();
+    path.contains('\n') || path.contains("-----BEGIN")
 }
 
 fn describe(error: &SecretError) -> String {
@@ -197,6 +211,7 @@ fn describe(error: &SecretError) -> String {
             format!("the environment variable {name} is not set")
         }
         SecretError::Env { name, .. } => format!("the environment variable {name} is not UTF-8"),
+        SecretError::File { path, .. } if is_content(path) => "this is the text of a file, not its path".to_owned(),
         SecretError::File { path, source } => format!("cannot read {}: {source}", path.display()),
         SecretError::Empty { .. } => error.to_string(),
     }

@@ -1,4 +1,5 @@
 mod files;
+mod secrets;
 
 use std::collections::BTreeSet;
 
@@ -448,5 +449,39 @@ fn weak_tls_is_a_warning_or_an_error() {
             format!("[postgres]\nurl = \"postgres://app@db/shop?{query}\"\n[postgres.tls]\nroot_cert = \"{roots}\"\n");
         let message = loaded(&text, &[], &[]);
         assert_eq!(message.is_ok(), is_fit, "{query} {roots}: {message:?}");
+    }
+}
+
+#[test]
+fn more_than_ten_tables_keep_their_options() {
+    let text: String = (0..12).map(|number| format!("[[outbox]]\ntable = \"t{number}\"\n")).collect();
+    let text = format!("{WITH_USER}{text}").replace("\"t11\"\n", "\"t11\"\ntopic = \"last\"\n");
+    let loaded = loaded(&text, &[], &["outbox.10.topic=tenth"]).unwrap();
+    let tables: Vec<&str> = loaded.config.outbox.iter().map(|outbox| outbox.table.as_str()).collect();
+    assert_eq!(tables, (0..12).map(|number| format!("t{number}")).collect::<Vec<_>>());
+    let topics: Vec<Option<&str>> = loaded.config.outbox.iter().map(|outbox| outbox.topic.as_deref()).collect();
+    assert_eq!(topics[9..], [None, Some("tenth"), Some("last")]);
+}
+
+#[test]
+fn the_same_mistake_in_several_lines_is_reported_for_each() {
+    let text = "[postgres]\nconnect_timeout = 10s\n[shutdown]\ndrain = 20s\n[source]\nslot = walrelay\n";
+    let message = loaded(text, &[], &["a", "b"]).unwrap_err();
+    assert_eq!(message.iter().count(), 5, "{message}");
+}
+
+#[test]
+fn a_line_that_cannot_be_read_causes_no_mistake_elsewhere() {
+    for text in [
+        "[[outbox]]\ntable = orders\n[[outbox]]\ntable = \"b\"\n",
+        "[[outbox]]\ntable = orders\n[[outbox]]\ntable = items\n",
+        "[kafka.sasl]\nmechanism = SCRAM-SHA-512\nusername = \"a\"\npassword = { env = \"A\" }\n",
+        "[kafka]\nbrokers = [\"kafka:9092\"]\n[kafka.tls]\nroot_cert = system\n",
+    ] {
+        let message = loaded(&format!("{WITH_USER}{text}"), &[], &[]).unwrap_err();
+        let strangers = message
+            .iter()
+            .filter(|mistake| mistake.brief().contains(": kafka") || mistake.brief().contains(": outbox"));
+        assert_eq!(strangers.count(), 0, "{message}");
     }
 }

@@ -30,8 +30,8 @@ pub(super) const ALL: [Explanation; 20] = [
         number: 6423,
         title: "setting refused by PostgreSQL",
         means: "The server rejects a setting that the connection asks for.",
-        why: "It comes from `options=` in postgres.url or from PGOPTIONS, and this server does not know it or not \
-              this value.",
+        why: "It comes from `options=` in postgres.url or from PGOPTIONS, or it is postgres.wal_sender_timeout, and \
+              this server does not know it or not this value.",
         next: "Correct or remove the setting.",
     },
     Explanation {

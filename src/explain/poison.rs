@@ -45,7 +45,8 @@ pub(super) const ALL: [Explanation; 15] = [
         means: "The server's replication stream ends with the same error at the same transaction.",
         why: "The error is not of the connection, so a retry does not help. Everything before it is delivered, and \
               nothing after it is confirmed.",
-        next: "See the server's log for the cause. The next step says how to skip the transaction.",
+        next: "See the server's log for the cause. If the error is about a row, the next step says how to \
+               skip it.",
     },
     Explanation {
         number: 6810,

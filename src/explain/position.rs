@@ -33,8 +33,8 @@ pub(super) const ALL: [Explanation; 21] = [
     Explanation {
         number: 6604,
         title: "slot may be invalidated soon",
-        means: "The slot retains nearly as much WAL as max_slot_wal_keep_size allows. This is a warning, and the \
-                relay continues.",
+        means: "At its growth, the retained WAL reaches max_slot_wal_keep_size within \
+                source.warn_before_invalidation. This is a warning, and the relay continues.",
         why: "Kafka is slow or down, or the database writes more than the relay can send.",
         next: "Raise max_slot_wal_keep_size, or remove the cause that /status names, before the time in the warning \
                is over.",

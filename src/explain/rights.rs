@@ -91,7 +91,8 @@ pub(super) const ALL: [Explanation; 13] = [
         number: 6770,
         title: "consumer denied by Kafka",
         means: "The consumer's credentials are refused, or its principal lacks a permission.",
-        why: "It needs Read on the topics and the group, and Write on the dead-letter topics.",
+        why: "It needs Read on the topics and the group, and Write on the dead-letter topics. With \
+              inbox_retention it also needs DescribeConfigs on the topics.",
         next: "Check the credentials and grant what is missing.",
     },
     Explanation {

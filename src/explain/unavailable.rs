@@ -98,8 +98,9 @@ pub(super) const ALL: [Explanation; 33] = [
     Explanation {
         number: 6933,
         title: "delivery to Kafka is stalled",
-        means: "Kafka has acknowledged nothing for source.disconnect_on_stall_after, or for the timeout of a batch \
-                when polling. The relay disconnects from PostgreSQL and continues when brokers answer.",
+        means: "Kafka has acknowledged nothing for a while, although events wait. This is a warning at first. After \
+                source.disconnect_on_stall_after, or after the timeout of a batch when polling, the relay \
+                disconnects from PostgreSQL, and it continues when brokers answer.",
         why: "Brokers are down, a partition has no leader, or too few replicas are in sync. /status names the cause \
               if it is known.",
         next: "Bring the brokers up. Nothing is lost: the events stay in PostgreSQL.",

@@ -64,6 +64,13 @@ impl Role {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 
+    /// Gives the role of this name, if a topic or a key can be made of it.
+    pub fn named_in_routes(name: &str) -> Option<Self> {
+        let is_routed =
+            |role: &Self| matches!(role, Self::Id | Self::AggregateType | Self::AggregateId | Self::EventType);
+        Self::named(name).filter(is_routed)
+    }
+
     const fn bit(self) -> u8 {
         1 << self as usize
     }

@@ -99,7 +99,7 @@ impl Route {
         });
         let topic = Template::parse(topic)?;
         let key = config.key.as_deref().unwrap_or(Role::AggregateId.name());
-        let key = Role::named(key).ok_or_else(|| BadTemplate::unknown_column(key))?;
+        let key = Role::named_in_routes(key).ok_or_else(|| BadTemplate::unknown_column(key))?;
         let headers =
             config.headers.clone().unwrap_or_else(|| vec![Header::EventId, Header::EventType, Header::ProducedAt]);
         let timestamp = config.timestamp.unwrap_or_default();

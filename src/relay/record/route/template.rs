@@ -67,9 +67,7 @@ impl Template {
                 Some((name, "lower")) => (name, true),
                 Some((_, modifier)) => return Err(BadTemplate::UnknownModifier(modifier.to_owned())),
             };
-            let role = Role::named(name)
-                .filter(|role| matches!(role, Role::Id | Role::AggregateType | Role::AggregateId | Role::EventType))
-                .ok_or_else(|| BadTemplate::unknown_column(name))?;
+            let role = Role::named_in_routes(name).ok_or_else(|| BadTemplate::unknown_column(name))?;
             parts.push(Part::Column { role, lower });
             rest = behind;
         }

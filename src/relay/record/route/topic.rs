@@ -34,7 +34,7 @@ pub fn mistakes(config: &Config) -> Vec<(&'static str, String)> {
         Some(Ok(template)) => mistakes.extend(of_template(&template, config).map(|text| ("topic", text))),
         None => {}
     }
-    if let Some(key) = config.key.as_deref().filter(|key| Role::named(key).is_none()) {
+    if let Some(key) = config.key.as_deref().filter(|key| Role::named_in_routes(key).is_none()) {
         mistakes.push(("key", BadTemplate::unknown_column(key).to_string()));
     }
     for topic in config.allowed_topics.iter().filter(|topic| !is_valid(topic)) {
