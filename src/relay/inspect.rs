@@ -1,12 +1,13 @@
 //! Reads what PostgreSQL knows about the relay, for `walrelay status` while the relay is not running.
 //!
-//! It uses an ordinary connection with the relay's own role, never the slot, and changes nothing; in mode `poll` the
-//! connection may go through a pooler. Each part is read on
-//! its own: one that cannot be read says why.
+//! It uses an ordinary connection with the relay's own role, never the slot, and changes nothing. The connection may go
+//! through a pooler, so nothing is set on the session. Each part is read in a transaction of its own: one that cannot
+//! be read says why.
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::lsn::Lsn;
 use crate::relay::catalog;
@@ -14,6 +15,7 @@ use crate::relay::error::Error;
 use crate::relay::metrics::SlotView;
 use crate::relay::metrics::WalStatus;
 use crate::relay::poll::outbox::outboxes;
+use crate::relay::poll::verify;
 use crate::relay::postgres;
 use crate::relay::postgres::Ordinary;
 use crate::relay::postgres::Target;
@@ -26,12 +28,9 @@ use crate::relay::stream::wal_budget::WalBudget;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::chain;
 
-/// The server's timeout of a query.
-const STATEMENT_LIMIT: &str = "SET statement_timeout = '3s'";
-/// The same where a pooler may run the next transaction on another session.
-const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; SET LOCAL \
-                     statement_timeout = '3s'";
-/// The client's timeout of a query.
+/// The server's timeout of a statement.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(3);
+/// The client's timeout of a part.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The time between two samples of an inactive slot: nobody advances it, so that two are enough.
 const SAMPLE_PAUSE: Duration = Duration::from_secs(1);
@@ -112,34 +111,29 @@ impl Inspector {
         let (config, name) = (&self.settings.postgres, format!("{} status", self.settings.relay.name));
         let of_role = |error: Error| Problem::from(error.of_role(&target.user));
         let polls = self.settings.source.mode == Mode::Poll;
-        let connected = match polls {
-            true => postgres::connect_shared(&target, config, &name).await,
-            false => postgres::connect_ordinary(&target, config, &name).await,
-        };
-        let Ordinary { client, found, ended: _ended, .. } =
-            connected.map_err(Error::postgres("connect to PostgreSQL"))?;
-        let (version, is_in_recovery) = server(&client).await.ok().unzip();
-        let server = Server { host: found.host.to_string(), version, is_in_recovery };
+        let connected = postgres::connect_shared(&target, config, &name).await;
+        let ordinary = &connected.map_err(Error::postgres("connect to PostgreSQL"))?;
+        let (version, is_in_recovery) = server(&ordinary.client).await.ok().unzip();
+        let server = Server { host: ordinary.found.host.to_string(), version, is_in_recovery };
         if polls {
-            let unpublished = Some(unpublished(&client, &self.settings).await.map_err(of_role));
+            let unpublished = Some(unpublished(ordinary, &self.settings).await.map_err(of_role));
             return Ok(Inspection { server, slot: None, position: None, publication: None, unpublished });
         }
-        let limited = postgres::within(LIMIT, client.batch_execute(STATEMENT_LIMIT)).await;
-        limited.map_err(Error::postgres("set the timeout of queries"))?;
-        let slot = self.slot(&client).await.map_err(of_role);
-        let publication = publication(&client, &self.settings.source.publication).await.map_err(of_role);
+        let slot = self.slot(ordinary).await.map_err(of_role);
+        let publication = publication(ordinary, &self.settings.source.publication).await.map_err(of_role);
         let position = match self.settings.source.store_position {
-            true => Some(stored(&client, &self.settings.source.slot).await.map_err(of_role)),
+            true => Some(stored(ordinary, &self.settings.source.slot).await.map_err(of_role)),
             false => None,
         };
         Ok(Inspection { server, slot: Some(slot), position, publication: Some(publication), unpublished: None })
     }
 
-    async fn slot(&mut self, client: &Client) -> Result<Slot, Error> {
+    async fn slot(&mut self, ordinary: &Ordinary) -> Result<Slot, Error> {
         let name = self.settings.source.slot.clone();
+        let (client, action) = (&ordinary.client, "read the state of the slot");
         let read = async || {
-            let view = postgres::within(LIMIT, slot_monitor::look(client, &name)).await;
-            let view = view.map_err(Error::postgres("read the state of the slot"))?;
+            let look = async { slot_monitor::look(client, &name).await.map_err(Error::postgres(action)) };
+            let view = part(ordinary, action, look).await?;
             view.ok_or_else(|| Error::from(catalog::Error::SlotMissing { slot: name.clone() }))
         };
         let mut view = read().await?;
@@ -155,10 +149,10 @@ impl Inspector {
             }
         }
         let holder = match view.active {
-            true => tokio::time::timeout(LIMIT, holder::of_slot(client, &name)).await,
-            false => Ok(Ok(None)),
+            true => part(ordinary, action, holder::of_slot(client, &name)).await,
+            false => Ok(None),
         };
-        let holder = holder.ok().and_then(Result::ok).flatten().map(|holder| holder.application_name);
+        let holder = holder.ok().flatten().map(|holder| holder.application_name);
         let reason = || view.invalidation.map_or("wal_removed", |reason| reason.word()).to_owned();
         let problem = (view.wal_status == Some(WalStatus::Lost))
             .then(|| Problem::from(Error::from(catalog::Error::SlotLost { slot: name.clone(), reason: reason() })));
@@ -176,48 +170,68 @@ async fn server(client: &Client) -> Result<(String, bool), postgres::Error> {
     .ok_or(postgres::Error::Answer { field: "server_version" })
 }
 
+/// Reads one part in a transaction of its own, for a limited time.
+async fn part<T>(
+    ordinary: &Ordinary,
+    action: &'static str,
+    queries: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let (client, begin) = (&ordinary.client, ordinary.begin_reading(STATEMENT_LIMIT));
+    let failed = Error::postgres(action);
+    let done = tokio::time::timeout(LIMIT, async {
+        client.batch_execute(&begin).await.map_err(Error::postgres(action))?;
+        queries.await
+    });
+    let done = done.await.unwrap_or_else(|_| Err(failed(postgres::Error::NoAnswer { limit: LIMIT })));
+    let ended = postgres::within(LIMIT, client.batch_execute("ROLLBACK")).await;
+    // The first error is the cause.
+    let done = done?;
+    ended.map(|()| done).map_err(failed)
+}
+
 /// Counts the unpublished rows, up to a limit per table. Rows that a policy hides are an error.
-async fn unpublished(client: &Client, settings: &Settings) -> Result<u64, Error> {
-    let failed = Error::postgres("count the unpublished rows");
+async fn unpublished(ordinary: &Ordinary, settings: &Settings) -> Result<u64, Error> {
+    let (client, action) = (&ordinary.client, "count the unpublished rows");
+    let failed = Error::postgres(action);
     let mut count = 0;
     for outbox in outboxes(settings)? {
-        let read = async {
-            client.batch_execute(BEGIN).await?;
-            let rows = client.query_typed(&outbox.count_unpublished(), &[]).await;
-            client.batch_execute("ROLLBACK").await?;
-            rows?.first().map(|row| row.try_get::<_, i64>(0)).transpose()
-        };
-        count += postgres::within(LIMIT, read).await.map_err(&failed)?.unwrap_or_default().unsigned_abs();
+        let counted = part(ordinary, action, async {
+            let sql = verify::resolve(client, &outbox).await?.count_unpublished();
+            let row = client.query_typed_one(&sql, &[]).await.map_err(&failed)?;
+            row.try_get::<_, i64>(0).map_err(&failed)
+        });
+        count += counted.await?.unsigned_abs();
     }
     Ok(count)
 }
 
-async fn publication(client: &Client, name: &str) -> Result<u64, Error> {
+async fn publication(ordinary: &Ordinary, name: &str) -> Result<u64, Error> {
+    let (client, action) = (&ordinary.client, "read the publication");
     let sql = "SELECT (SELECT count(*) FROM pg_publication_tables AS t WHERE t.pubname = p.pubname)
                FROM pg_publication AS p WHERE pubname = $1";
-    let tables = postgres::within(LIMIT, async {
-        let row = client.query_opt(sql, &[&name]).await?;
-        row.map(|row| row.try_get::<_, i64>(0)).transpose()
+    let tables = part(ordinary, action, async {
+        let row = client.query_typed_opt(sql, &[(&name, Type::TEXT)]).await.map_err(Error::postgres(action))?;
+        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(Error::postgres(action))
     });
-    match tables.await.map_err(Error::postgres("read the publication"))? {
+    match tables.await? {
         Some(tables) => Ok(tables.unsigned_abs()),
         None => Err(catalog::Error::PublicationMissing { publication: name.to_owned() }.into()),
     }
 }
 
-async fn stored(client: &Client, slot: &str) -> Result<Position, Error> {
+async fn stored(ordinary: &Ordinary, slot: &str) -> Result<Position, Error> {
     let sql = "SELECT position::text, greatest(extract(epoch FROM now() - stored_at), 0)::float8,
                       released_at IS NOT NULL
                FROM walrelay.position WHERE slot = $1::text::name";
+    let action = "read the stored position";
     let read = async {
-        let Some(row) = client.query_opt(sql, &[&slot]).await? else { return Ok(None) };
+        let Some(row) = ordinary.client.query_typed_opt(sql, &[(&slot, Type::TEXT)]).await? else { return Ok(None) };
         Ok(Some((row.try_get::<_, String>(0)?, row.try_get::<_, f64>(1)?, row.try_get::<_, bool>(2)?)))
     };
-    let late = |_| position::Error::Query { action: "read", source: postgres::Error::NoAnswer { limit: LIMIT } };
-    let read = tokio::time::timeout(LIMIT, read).await.map_err(late)?;
-    let Some((lsn, stored_seconds_ago, is_released)) = read.map_err(|error| position::failed("read", error))? else {
+    let read = async { read.await.map_err(|error| Error::from(position::failed("read", error))) };
+    let Some((lsn, stored_seconds_ago, is_released)) = part(ordinary, action, read).await? else {
         return Err(position::Error::Missing { slot: slot.to_owned() }.into());
     };
-    let lsn = postgres::position(&lsn).map_err(Error::postgres("read the stored position"))?;
+    let lsn = postgres::position(&lsn).map_err(Error::postgres(action))?;
     Ok(Position { lsn, stored_seconds_ago, is_released })
 }

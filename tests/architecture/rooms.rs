@@ -217,7 +217,7 @@ relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/po
     relay/poll/error relay/poll/sql relay/error relay/settings relay/retry/recovery relay/poll/outbox
     relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end relay/poll/batch_publisher
 relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics relay/catalog relay/stream/position
-    relay/stream/slot_monitor relay/error relay/settings relay/stream/holder relay/poll/outbox
+    relay/stream/slot_monitor relay/error relay/settings relay/stream/holder relay/poll/outbox relay/poll/verify
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll

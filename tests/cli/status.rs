@@ -150,6 +150,12 @@ fn of_a_polling_relay_that_does_not_run_the_backlog_is_shown() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_eq!(line(&ended, "unpublished"), "3 events");
     assert!(!ended.out.contains("slot"), "{ended:?}");
+
+    // The table will get another name.
+    let renamed = "[source]\nmode = \"poll\"\n[[outbox]]\ntable = \"public.events\"\nrenamed_from = \
+                   [\"public.outbox_events\"]\ntopic = \"order-events\"\n";
+    let ended = Program::new(&postgres.url().replace("postgres@", "poller@"), "127.0.0.1:1", renamed).verb(&["status"]);
+    assert_eq!(line(&ended, "unpublished"), "3 events");
     sql.run("REVOKE SELECT ON outbox_events FROM poller");
     let report = json(&program, 1);
     let problem = &report["postgres"]["unpublished"]["error"];

@@ -9,6 +9,7 @@ use super::poll::await_text;
 use super::poll::polling;
 use crate::support::kafka::Kafka;
 use crate::support::pooler::Pooler;
+use crate::support::program::Program;
 use crate::support::reader;
 use crate::support::source::Sql;
 
@@ -16,7 +17,8 @@ use crate::support::source::Sql;
 const LOOK: &str = "INSERT INTO public.seen SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) || ' '
     || (SELECT count(*) FROM pg_prepared_statements) FROM pg_settings WHERE name IN ('search_path', \
     'synchronous_commit',
-    'lock_timeout', 'idle_in_transaction_session_timeout', 'row_security', 'statement_timeout', 'client_encoding')";
+    'lock_timeout', 'idle_in_transaction_session_timeout', 'row_security', 'statement_timeout', 'client_encoding',
+    'default_transaction_read_only')";
 
 #[test]
 fn polling_through_a_pooler_in_transaction_mode_leaves_sessions_unchanged() {
@@ -72,6 +74,29 @@ fn polling_through_a_pooler_in_transaction_mode_leaves_sessions_unchanged() {
     await_text(&sql, UNPUBLISHED, "0", &program);
     reader::check(&reader::read_all(&kafka.bootstrap(), "poll-pooler"), &sql.truth(), 1);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn check_and_status_through_a_pooler_leave_the_applications_session_unchanged_in_both_modes() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    // One session for all clients.
+    let pooler = Pooler::start(&postgres, "pool_mode = transaction\ndefault_pool_size = 1");
+    let (sql, application) = (Sql::connect(&postgres.url()), Sql::connect(&pooler.url()));
+    sql.run("CREATE TABLE seen (text text)");
+    application.run(LOOK);
+    for (more, read) in [("", "\"published_table\""), ("[source]\nmode = \"poll\"\n", "\"polling\"")] {
+        Program::new(&postgres.url(), "127.0.0.1:1", more).setup();
+        let program = Program::new(&pooler.url(), "127.0.0.1:1", more);
+        let checked = program.verb(&["check", "-o", "json"]);
+        assert!(checked.out.contains(read), "{checked:?}");
+        application.run(LOOK);
+        let status = program.verb(&["status"]);
+        assert!(status.out.contains("1 table") || status.out.contains("0 events"), "{status:?}");
+        application.run(LOOK);
+    }
+    let seen = sql.text("SELECT string_agg(DISTINCT text, E'\\n') FROM seen");
+    assert_eq!(seen.lines().count(), 1, "{seen}");
+    assert_eq!(sql.text("SELECT count(*)::text FROM seen"), "5");
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! One connection for all queries of a check, which ends each of them in time.
+//!
+//! It may go through a pooler, which gives the session to the application afterwards: nothing is set on it, and each
+//! question is a transaction of its own.
 
 use std::time::Duration;
 
@@ -21,10 +24,9 @@ use super::report::Outcome;
 const WHOLE: Duration = Duration::from_secs(15);
 /// The timeout of a log-in.
 const LOGIN: Duration = Duration::from_secs(8);
-/// The timeout of a query. The server ends it a little earlier, so that the connection can be used again.
+/// The timeout of a question. The server ends a statement a little earlier, so that the connection can be used again.
 const QUERY: Duration = Duration::from_secs(3);
-/// Nothing is changed, and no query waits for a lock without end.
-const RULES: &str = "SET default_transaction_read_only = on; SET statement_timeout = '2500ms'";
+const STATEMENT: Duration = Duration::from_millis(2_500);
 
 /// The name of the check that all others need.
 pub(super) const LOGIN_CHECK: &str = "login";
@@ -41,26 +43,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Logs in for queries of this session alone.
+    /// Logs in.
     pub(super) async fn open(settings: &Settings) -> (Check, Needed<Self>) {
-        let (check, opened) = Self::login(settings, false).await;
-        let Ok(connection) = opened else { return (check, opened) };
-        let ruled = connection.ask("prepare the session", async {
-            let ruled = connection.ordinary.client.batch_execute(RULES).await;
-            ruled.map_err(RelayError::postgres("prepare the session"))
-        });
-        match ruled.await {
-            Ok(()) => (check, Ok(connection)),
-            Err(error) => (Check { outcome: Outcome::failed(&error), ..check }, Err(LOGIN_CHECK)),
-        }
-    }
-
-    /// Logs in, possibly through a pooler: nothing is set on the session.
-    pub(super) async fn open_shared(settings: &Settings) -> (Check, Needed<Self>) {
-        Self::login(settings, true).await
-    }
-
-    async fn login(settings: &Settings, is_shared: bool) -> (Check, Needed<Self>) {
         let deadline = Instant::now() + WHOLE;
         let application_name = format!("{} check", settings.relay.name);
         let mut config = settings.postgres.clone();
@@ -75,12 +59,7 @@ impl Connection {
             }
         };
         target.connect_timeout = target.connect_timeout.map(|limit| limit.min(LOGIN));
-        let connected = if is_shared {
-            postgres::connect_shared(&target, &config, &application_name).await
-        } else {
-            postgres::connect_ordinary(&target, &config, &application_name).await
-        };
-        match connected {
+        match postgres::connect_shared(&target, &config, &application_name).await {
             Ok(ordinary) => {
                 let found = format!("role {}, database {} at {}", target.user, target.dbname, ordinary.found.host);
                 let connection =
@@ -107,14 +86,34 @@ impl Connection {
         }
     }
 
-    /// Awaits the answer to a query, for a limited time.
+    /// Asks in a transaction that only reads, for a limited time.
     pub(super) async fn ask<T, E: Into<RelayError>>(
         &self,
         action: &'static str,
-        query: impl Future<Output = Result<T, E>>,
+        queries: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, RelayError> {
+        let client = &self.ordinary.client;
+        let failed = RelayError::postgres(action);
+        let begin = self.ordinary.begin_reading(STATEMENT);
+        let done = self.within(action, async {
+            client.batch_execute(&begin).await.map_err(&failed)?;
+            queries.await.map_err(Into::into)
+        });
+        let done = done.await;
+        let ended = self.within(action, async { client.batch_execute("ROLLBACK").await.map_err(&failed) }).await;
+        // The first error is the cause.
+        let done = done?;
+        ended.map(|()| done)
+    }
+
+    /// Awaits an answer, for a limited time.
+    pub(super) async fn within<T, E: Into<RelayError>>(
+        &self,
+        action: &'static str,
+        answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, RelayError> {
         let limit = QUERY.min(self.rest());
-        match tokio::time::timeout(limit, query).await {
+        match tokio::time::timeout(limit, answer).await {
             Ok(answered) => answered.map_err(|error| error.into().of_role(&self.target.user)),
             Err(_) => Err(RelayError::Postgres { action, source: postgres::Error::NoAnswer { limit } }),
         }

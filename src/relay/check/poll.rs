@@ -1,6 +1,4 @@
 //! The polling source: server, tables, and the privileges on them.
-//!
-//! Each query is a transaction of its own: a pooler may run the next one on another session.
 
 use crate::relay::catalog;
 use crate::relay::error::Error as RelayError;
@@ -22,13 +20,10 @@ use super::report::Outcome;
 use super::server;
 
 const ACTION: &str = "read the catalog";
-/// As the polling source begins, and nothing can be changed.
-const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; SET LOCAL \
-                     statement_timeout = '2500ms'";
 
 /// Checks everything in PostgreSQL.
 pub(super) async fn check(settings: &Settings) -> (Vec<Group>, Vec<TableTopics>) {
-    let (login, opened) = Connection::open_shared(settings).await;
+    let (login, opened) = Connection::open(settings).await;
     let connection = opened.as_ref().map_err(|needs| *needs);
     let mut checks = vec![login];
     let read = match connection {
@@ -64,7 +59,7 @@ async fn topics_of(connection: Needed<&Connection>, outbox: &Outbox) -> TableTop
         Err(needs) => return TableTopics { table: outbox.route.name(), topics: Err(needs.to_owned()) },
     };
     let client = &connection.ordinary.client;
-    let read = transaction(connection, async {
+    let read = connection.ask(ACTION, async {
         let resolved = verify::resolve(client, outbox).await?;
         outbox_topics::read(client, &resolved.route).await
     });
@@ -92,10 +87,10 @@ async fn of_table(connection: Needed<&Connection>, outbox: &Outbox) -> [Check; 2
 
 async fn columns(connection: &Connection, outbox: &Outbox) -> Outcome {
     let client = &connection.ordinary.client;
-    let found = transaction(connection, async {
+    let found = connection.ask(ACTION, async {
         let resolved = verify::resolve(client, outbox).await?;
         let (schema, name) = resolved.route.table();
-        Ok(catalog::examine_columns(client, &outbox.route.named(schema, name)).await?.1)
+        Ok::<_, RelayError>(catalog::examine_columns(client, &outbox.route.named(schema, name)).await?.1)
     });
     match found.await {
         Ok(wrong) if wrong.is_empty() => Outcome::Passed("has all columns".to_owned()),
@@ -106,7 +101,7 @@ async fn columns(connection: &Connection, outbox: &Outbox) -> Outcome {
 
 async fn polling(connection: &Connection, outbox: &Outbox) -> Outcome {
     let client = &connection.ordinary.client;
-    match transaction(connection, verify::verify(client, outbox)).await {
+    match connection.ask(ACTION, verify::verify(client, outbox)).await {
         Ok(found) if !found.has_index => {
             let (table, statement) = (outbox.route.name(), found.outbox.create_index());
             Outcome::warned(&Error::NoIndex { table, statement })
@@ -114,19 +109,4 @@ async fn polling(connection: &Connection, outbox: &Outbox) -> Outcome {
         Ok(_) => Outcome::Passed("columns, index and privileges are complete".to_owned()),
         Err(error) => Outcome::failed(&error),
     }
-}
-
-async fn transaction<T>(
-    connection: &Connection,
-    queries: impl Future<Output = Result<T, RelayError>>,
-) -> Result<T, RelayError> {
-    let client = &connection.ordinary.client;
-    let failed = RelayError::postgres(ACTION);
-    let done = connection.ask(ACTION, async {
-        client.batch_execute(BEGIN).await.map_err(&failed)?;
-        queries.await
-    });
-    let done = done.await;
-    let ended = connection.ask(ACTION, async { client.batch_execute("ROLLBACK").await.map_err(&failed) });
-    ended.await.and(done)
 }

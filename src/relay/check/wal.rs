@@ -193,7 +193,7 @@ async fn start(
         }
     };
     let action = "identify the server";
-    let server = connection.ask(action, async {
+    let server = connection.within(action, async {
         let system = session.identify_system().await.map_err(RelayError::postgres(action))?;
         let server = examine::server(&mut session, system, slot, Some(stored)).await;
         server.map_err(RelayError::postgres(action))

@@ -49,6 +49,22 @@ impl fmt::Debug for Ordinary {
     }
 }
 
+impl Ordinary {
+    /// Gives the statements that begin a transaction which only reads. Their settings end with it, so that nothing is
+    /// left on a session that a pooler shares. Unqualified names are PostgreSQL's, and rows that a policy hides are an
+    /// error. The server ends each statement after `limit`, and the transaction if nothing is asked for so long.
+    #[must_use]
+    pub fn begin_reading(&self, limit: Duration) -> String {
+        let encoding = if self.stores_any_bytes { "; SET LOCAL client_encoding = 'SQL_ASCII'" } else { "" };
+        let limit = limit.as_millis();
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL search_path = pg_catalog; \
+             SET LOCAL row_security = off; SET LOCAL statement_timeout = {limit}; \
+             SET LOCAL idle_in_transaction_session_timeout = {limit}{encoding}"
+        )
+    }
+}
+
 /// The end of an ordinary connection. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Ended(JoinHandle<Option<Error>>);
