@@ -32,6 +32,9 @@ use screen::screen;
 /// Clears the terminal, and what has scrolled out of it.
 const CLEAR: &str = "\x1b[2J\x1b[3J\x1b[H";
 
+/// How long the end waits for a resolver of names that does not answer.
+const LEAVE: Duration = Duration::from_millis(10);
+
 /// What is observed, again and again with `--watch`.
 struct Observer {
     config: Config,
@@ -50,6 +53,17 @@ pub(super) fn status(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(relay::Error::Thread);
     let runtime = runtime.map_err(Failed::new)?;
     let mut observer = Observer { inspector: Inspector::new(config.relay_settings()), config, runtime };
+    let shown = show(&mut observer, format, watch, output);
+    observer.runtime.shutdown_timeout(LEAVE);
+    shown
+}
+
+fn show(
+    observer: &mut Observer,
+    format: Format,
+    watch: Option<Duration>,
+    output: &mut Output,
+) -> Result<ExitCode, Failed> {
     loop {
         let report = observer.observe();
         let text = match format {
