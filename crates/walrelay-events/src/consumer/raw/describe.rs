@@ -58,7 +58,10 @@ pub fn describe_topics<C: ClientContext>(
     names: &[String],
     timeout: Duration,
 ) -> Result<Vec<TopicDescription>, RDKafkaErrorCode> {
-    let names: Vec<CString> = names.iter().filter_map(|name| CString::new(name.as_str()).ok()).collect();
+    let names = c_names(names);
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: the array has as many names as are given, and the function copies them.
     let topics = unsafe { bindings::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
@@ -86,15 +89,20 @@ pub fn describe_configs<C: ClientContext>(
     timeout: Duration,
 ) -> Result<BTreeMap<String, TopicSettings>, RDKafkaErrorCode> {
     let kind = bindings::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
-    let names = names.iter().filter_map(|name| CString::new(name.as_str()).ok());
-    let resources: Vec<_> = names
-        .map(|name| {
+    let resources: Vec<_> = c_names(names)
+        .iter()
+        .filter_map(|name| {
             // SAFETY: the function copies the name.
             let resource = unsafe { bindings::rd_kafka_ConfigResource_new(kind, name.as_ptr()) };
             // SAFETY: the resource is destroyed once, after the request that borrows it.
-            Guard(resource, |resource| unsafe { bindings::rd_kafka_ConfigResource_destroy(resource) })
+            let free = |resource| unsafe { bindings::rd_kafka_ConfigResource_destroy(resource) };
+            // librdkafka would read a null pointer in the request.
+            (!resource.is_null()).then(|| Guard(resource, free))
         })
         .collect();
+    if resources.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let mut pointers: Vec<_> = resources.iter().map(|resource| resource.0).collect();
     let op = bindings::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
     let answer = bindings::RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT;
@@ -110,6 +118,12 @@ pub fn describe_configs<C: ClientContext>(
         bindings::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count)
     };
     Ok(elements(found.cast_const(), count).into_iter().map(settings).collect())
+}
+
+/// Gives the names that a topic can have: librdkafka refuses a whole request because of an empty one.
+fn c_names(names: &[String]) -> Vec<CString> {
+    let names = names.iter().filter(|name| !name.is_empty());
+    names.filter_map(|name| CString::new(name.as_str()).ok()).collect()
 }
 
 /// Sends a request, and waits for its answer, which is of the given kind.
@@ -219,13 +233,14 @@ fn settings(resource: *const bindings::rd_kafka_ConfigResource_t) -> (String, To
     (text(name).unwrap_or_default(), settings)
 }
 
-/// Copies the pointers of an array of an event that is alive.
+/// Copies the pointers of an array of an event that is alive. What a response omits is null there.
 fn elements<T>(first: *const *const T, count: usize) -> Vec<*const T> {
     if first.is_null() {
         return Vec::new();
     }
     // SAFETY: the event owns an array of as many pointers as it counts.
-    unsafe { slice::from_raw_parts(first, count) }.to_vec()
+    let pointers = unsafe { slice::from_raw_parts(first, count) };
+    pointers.iter().copied().filter(|pointer| !pointer.is_null()).collect()
 }
 
 /// Copies a text of an event that is alive.
@@ -240,5 +255,31 @@ struct Guard<T, F: Fn(*mut T)>(*mut T, F);
 impl<T, F: Fn(*mut T)> Drop for Guard<T, F> {
     fn drop(&mut self) {
         (self.1)(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::ClientConfig;
+    use rdkafka::producer::BaseProducer;
+    use rdkafka::producer::Producer as _;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_topic_can_have_is_not_requested() {
+        let producer: BaseProducer = ClientConfig::new().create().unwrap();
+        let client = producer.client();
+        let names = [String::new(), "a\0b".to_owned()];
+        assert!(describe_topics(client, &names, Duration::ZERO).unwrap().is_empty());
+        assert!(describe_configs(client, &names, Duration::ZERO).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_response_omits_is_left_out() {
+        let (topic, other) = (1_u8, 2_u8);
+        let found = [ptr::null(), &raw const topic, ptr::null(), &raw const other];
+        assert_eq!(elements(found.as_ptr(), found.len()), [&raw const topic, &raw const other]);
+        assert!(elements(ptr::null::<*const u8>(), 0).is_empty());
     }
 }
