@@ -221,7 +221,7 @@ relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics re
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
-pure relay/check/error: fault relay/postgres
+pure relay/check/error: fault
 pure relay/check/report: fault
 pure relay/check/login: units relay/postgres
 pure relay/check/server: relay/stream/synchronous relay/postgres relay/error relay/settings relay/setup

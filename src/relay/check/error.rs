@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::relay::postgres::quote;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
@@ -92,11 +91,10 @@ impl Diagnose for Error {
             Self::IdleTimeout(_) => {
                 "run `ALTER SYSTEM SET idle_replication_slot_timeout = 0`, then `SELECT pg_reload_conf()`".to_owned()
             }
-            Self::Superuser { role } => format!(
-                "use a role of its own, as printed by `walrelay setup --role walrelay`, or run `ALTER ROLE {} \
-                 NOSUPERUSER REPLICATION`",
-                quote(role)
-            ),
+            // To take the attribute from this role could leave the server without a superuser.
+            Self::Superuser { .. } => {
+                "use a role of its own, as printed by `walrelay setup --role walrelay`".to_owned()
+            }
             Self::NotStored => "set source.store_position = true, then run `walrelay setup --apply`".to_owned(),
             Self::Held { pid, .. } => format!(
                 "set source.slot to a slot of its own, or stop that program: run `SELECT pg_terminate_backend({pid})`"
