@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 17] = [
+pub(super) const ALL: [Explanation; 18] = [
     Explanation {
         number: 101,
         title: "weakness in the configuration",
@@ -86,6 +86,16 @@ pub(super) const ALL: [Explanation; 17] = [
         means: "message.timestamp.before.max.ms of the topic is shorter than a long outage.",
         why: "Records carry the commit time. After such an outage they get the time of sending instead.",
         next: "Run the printed `kafka-configs.sh` command, or accept it.",
+    },
+    Explanation {
+        number: 112,
+        title: "rows with invalid topic names",
+        means: "The topic follows from a column of the outbox table, and some rows have a value that gives a name that \
+                Kafka cannot have.",
+        why: "Allowed are 1 to 249 of A-Z a-z 0-9 . _ - without __ at the beginning. An empty column, a space or a \
+              character such as ö is enough.",
+        next: "Correct topic under [[outbox]], or the program that writes such rows. The relay stops with WR-6801 at \
+               such an event that is not published yet.",
     },
     Explanation {
         number: 180,

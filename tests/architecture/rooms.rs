@@ -232,7 +232,7 @@ relay/check/facts: relay/error relay/settings relay/check/server relay/check/con
 pure relay/check/topic_error: fault
 pure relay/check/commands: relay/publish
 pure relay/check/topics: relay/publish relay/check/report relay/check/topic_error relay/check/commands
-relay/check/outbox_topics: relay/record relay/postgres relay/error
+relay/check/outbox_topics: relay/record relay/postgres relay/error relay/check/report relay/check/topic_error
 relay/check/kafka: relay/publish relay/error relay/settings relay/check/report relay/check/commands
     relay/check/topics relay/check/outbox_topics
 relay/check/tables: relay/record relay/catalog relay/settings relay/check/report relay/check/connection

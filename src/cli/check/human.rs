@@ -47,14 +47,48 @@ fn of_check(check: &Check, width: usize, is_colored: bool, text: &mut String) {
         Outcome::Passed(_) | Outcome::Found(_) => title,
     };
     let (on, off) = if is_colored { (format!("\x1b[{color}m"), "\x1b[0m") } else { (String::new(), "") };
-    let lines = wrap(&line, width, INDENT);
+    let lines = wrap(&printable(&line), width, INDENT);
     text.push_str(&format!("  {on}{word}{off}{}", " ".repeat(INDENT.saturating_sub(2 + word.len()))));
     text.push_str(lines.trim_start());
     for finding in check.findings() {
-        text.push_str(&wrap(&format!("{}: {}", finding.code, finding.what), width, INDENT));
+        text.push_str(&wrap(&printable(&format!("{}: {}", finding.code, finding.what)), width, INDENT));
         text.push_str(&wrap(&format!("why: {}", check.why), width, INDENT));
         if let Some(next) = &finding.next {
-            text.push_str(&wrap(&format!("next: {}", invocation::complete(next)), width, INDENT));
+            text.push_str(&wrap(&printable(&format!("next: {}", invocation::complete(next))), width, INDENT));
         }
+    }
+}
+
+/// A text of a server or a row cannot move the cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use walrelay_events::fault::Code;
+    use walrelay_events::fault::Exit;
+
+    use crate::relay::check::Finding;
+    use crate::relay::check::Group;
+
+    use super::*;
+
+    #[test]
+    fn foreign_text_does_not_move_the_cursor() {
+        let foreign = || "a\x1b[2J\rb\nc".to_owned();
+        let finding = Finding {
+            is_warning: false,
+            code: Code::new(Exit::CheckFailed, 1),
+            what: foreign(),
+            next: Some(foreign()),
+        };
+        let outcomes =
+            [Outcome::Passed(foreign()), Outcome::Skipped { needs: foreign() }, Outcome::Found(vec![finding])];
+        let checks = outcomes.map(|outcome| Check { name: "topic", subject: Some(foreign()), why: "", outcome });
+        let report = Report { groups: vec![Group { name: "kafka", checks: checks.to_vec() }] };
+        let text = text(&report, 200, false);
+        assert!(text.chars().all(|each| each == '\n' || !each.is_control()), "{text:?}");
+        assert_eq!(text.lines().count(), 8, "no line more than usual: {text:?}");
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Commands {
 
 impl Commands {
     pub(super) fn new(kafka: &publish::Config) -> Self {
-        let brokers = kafka.brokers.join(",");
+        let brokers = word(&kafka.brokers.join(","));
         let needs_login = kafka.tls.is_some() || kafka.sasl.is_some() || kafka.oauth.is_some();
         // The tools read the administrator's own credentials from it.
         let login = if needs_login { " --command-config admin.properties" } else { "" };
@@ -22,7 +22,7 @@ impl Commands {
 
     /// With as many replicas as there are brokers, and at most three.
     pub(super) fn create(&self, topic: &str, brokers: usize) -> String {
-        let replicas = brokers.clamp(1, 3);
+        let (topic, replicas) = (word(topic), brokers.clamp(1, 3));
         let safe = if replicas == 3 { " --config min.insync.replicas=2" } else { "" };
         format!(
             "kafka-topics.sh {} --create --topic {topic} --partitions 6 --replication-factor {replicas}{safe}",
@@ -32,24 +32,34 @@ impl Commands {
 
     pub(super) fn set(&self, topic: &str, setting: &str) -> String {
         format!(
-            "kafka-configs.sh {} --alter --entity-type topics --entity-name {topic} --add-config {setting}",
-            self.connection
+            "kafka-configs.sh {} --alter --entity-type topics --entity-name {} --add-config {setting}",
+            self.connection,
+            word(topic)
         )
     }
 
     pub(super) fn grant(&self, topic: &str) -> String {
         format!(
-            "kafka-acls.sh {} --add --allow-principal {} --operation Write --operation Describe --topic {topic}",
-            self.connection, self.principal
+            "kafka-acls.sh {} --add --allow-principal {} --operation Write --operation Describe --topic {}",
+            self.connection,
+            word(&self.principal),
+            word(topic)
         )
     }
 
     pub(super) fn grant_idempotence(&self) -> String {
         format!(
             "kafka-acls.sh {} --add --allow-principal {} --operation IdempotentWrite --cluster",
-            self.connection, self.principal
+            self.connection,
+            word(&self.principal)
         )
     }
+}
+
+/// Quotes a word for a shell if it needs quotes.
+fn word(text: &str) -> String {
+    let is_plain = text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char));
+    if is_plain && !text.is_empty() { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// What helps against a failed connection, by librdkafka's reason.
@@ -81,6 +91,16 @@ mod tests {
         );
         assert!(commands.create("orders", 1).ends_with("--replication-factor 1"));
         assert!(commands.grant("orders").contains("--allow-principal User:PRINCIPAL "));
+    }
+
+    #[test]
+    fn a_name_is_one_word_of_a_shell() {
+        let commands = Commands { connection: String::new(), principal: "User:it's $(id)".to_owned() };
+        assert!(commands.create("x;touch pwned", 1).contains("--topic 'x;touch pwned' "));
+        assert!(commands.set("a b", "c=1").contains("--entity-name 'a b' "));
+        let principal = r"--allow-principal 'User:it'\''s $(id)' ";
+        assert!(commands.grant("`id`").contains(principal) && commands.grant("`id`").ends_with("--topic '`id`'"));
+        assert!(commands.grant_idempotence().contains(principal));
     }
 
     #[test]

@@ -56,14 +56,14 @@ async fn topics_of(connection: Needed<&Connection>, outbox: &Outbox) -> TableTop
     }
     let connection = match connection {
         Ok(connection) => connection,
-        Err(needs) => return TableTopics { table: outbox.route.name(), topics: Err(needs.to_owned()) },
+        Err(needs) => return TableTopics::without(&outbox.route, needs),
     };
     let client = &connection.ordinary.client;
     let read = connection.ask(ACTION, async {
         let resolved = verify::resolve(client, outbox).await?;
-        outbox_topics::read(client, &resolved.route).await
+        outbox_topics::read(client, &resolved.route, Some(&resolved.names.published_at)).await
     });
-    TableTopics::read(&outbox.route, read.await)
+    TableTopics::read(&outbox.route, "an unpublished row", read.await)
 }
 
 async fn of_table(connection: Needed<&Connection>, outbox: &Outbox) -> [Check; 2] {

@@ -52,6 +52,12 @@ pub(super) enum TopicError {
         /// The command that raises the limit.
         command: String,
     },
+    #[error("rows of {table} name topics that Kafka cannot have, such as \"{example}\"")]
+    Invalid {
+        table: String,
+        /// One of them, escaped.
+        example: String,
+    },
     #[error("topic {topic} refuses timestamps older than {hours} h: after a longer outage records get another time")]
     Recent {
         topic: String,
@@ -73,6 +79,7 @@ impl Diagnose for TopicError {
             Self::OneInSync { .. } => Code::new(Exit::CheckFailed, 9),
             Self::Small { .. } => Code::new(Exit::CheckFailed, 10),
             Self::Recent { .. } => Code::new(Exit::CheckFailed, 11),
+            Self::Invalid { .. } => Code::new(Exit::CheckFailed, 12),
         }
     }
 
@@ -93,6 +100,9 @@ impl Diagnose for TopicError {
             | Self::Small { command, .. }
             | Self::Recent { command, .. } => format!("run `{command}`"),
             Self::NotInSync { .. } | Self::NoLeader { .. } => "start the brokers that are down".to_owned(),
+            Self::Invalid { .. } => "correct topic under [[outbox]], or the program that writes such rows: the relay \
+                                     stops at an event that is not published yet"
+                .to_owned(),
             Self::Refused { .. } => "see the log of the brokers".to_owned(),
         })
     }

@@ -77,10 +77,14 @@ async fn topics_of(connection: Needed<&Connection>, route: &Route, table: Needed
     }
     match (connection, table) {
         (Ok(connection), Ok(table)) => {
-            let read = outbox_topics::read(&connection.ordinary.client, table);
-            TableTopics::read(route, connection.ask("read the topics of the rows", read).await)
+            let client = &connection.ordinary.client;
+            let read = connection.ask("read the topics of the rows", async {
+                let table = outbox_topics::settled(client, table).await?;
+                outbox_topics::read(client, &table, None).await
+            });
+            TableTopics::read(route, "a row", read.await)
         }
-        (Err(needs), _) | (_, Err(needs)) => TableTopics { table: route.name(), topics: Err(needs.to_owned()) },
+        (Err(needs), _) | (_, Err(needs)) => TableTopics::without(route, needs),
     }
 }
 

@@ -11,6 +11,7 @@ use super::Case;
 use super::await_status;
 use super::break_and_fix;
 use super::commands;
+use super::failed;
 use super::find;
 use super::report;
 
@@ -28,6 +29,17 @@ fn columns_index_and_privileges_of_the_polling_source_are_checked_and_slot_and_p
     let first = report(&program, &[]);
     assert_eq!(find(&first, "polling")["status"], "ok", "{first:#}");
     assert!(!first.to_string().contains("\"slot\"") && !first.to_string().contains("publication"), "{first:#}");
+
+    // A published row may be older than its topic.
+    let insert = "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, published_at)";
+    sql.run(&format!("{insert} VALUES ('Old', 'a', 'b', '{{}}', now())"));
+    let published = report(&program, &[]);
+    let needs = find(&published, "topics")["needs"].as_str().unwrap();
+    assert!(needs.starts_with("an unpublished row"), "{published:#}");
+    sql.run(&format!("{insert} VALUES ('New', 'a', 'b', '{{}}', NULL)"));
+    let unpublished = report(&program, &[]);
+    assert_eq!(find(&unpublished, "topics")["found"], "new-events", "{unpublished:#}");
+    assert_eq!(failed(&unpublished), Vec::<String>::new(), "{unpublished:#}");
 
     let case = |broken: &str, title: &str, code: &str, fixes: &[&str]| {
         break_and_fix(&program, &sql, &Case { broken, title, code, fixes });

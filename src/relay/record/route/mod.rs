@@ -31,6 +31,7 @@ pub use headers::Headers;
 pub use reason::Reason;
 pub use template::BadTemplate;
 use template::Template;
+pub use topic::is_valid as is_valid_topic;
 pub use topic::mistakes;
 pub use value::Written;
 pub use value::unix_micros;

@@ -13,7 +13,8 @@ const MAX_BYTES: usize = 249;
 const ALLOWED: &str = "allowed are 1 to 249 of A-Z a-z 0-9 . _ - without __ at the beginning";
 
 /// Says whether a topic may have this name.
-pub(super) fn is_valid(topic: &str) -> bool {
+#[must_use]
+pub fn is_valid(topic: &str) -> bool {
     (1..=MAX_BYTES).contains(&topic.len()) && topic.bytes().all(is_allowed) && !is_reserved(topic)
 }
 
