@@ -121,6 +121,18 @@ impl Kafka {
         (Self::start_with(1, &further, &[]), Proxy::start(port, door))
     }
 
+    /// One broker with a second door, whose address is given: it gives clients an address at which nobody listens.
+    pub fn with_wrong_address() -> (Self, String) {
+        let (door, nowhere) = (free_port(), free_port());
+        let further = format!(
+            "listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,\
+             DOOR://127.0.0.1:{door}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:BROKER_PORT,DOOR://127.0.0.1:{nowhere}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:PLAINTEXT\n"
+        );
+        (Self::start_with(1, &further, &[]), format!("127.0.0.1:{door}"))
+    }
+
     /// One broker that listens once more, where clients log in by this mechanism and module. Gives that address.
     fn with_door(mechanism: &str, module: &str, further: &str, format: &[&str]) -> (Self, String) {
         let door = free_port();

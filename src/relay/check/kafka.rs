@@ -26,6 +26,10 @@ use super::topics::Expected;
 use super::topics::TopicFacts;
 
 const LOGIN: &str = "kafka_login";
+const BROKERS: &str = "kafka_brokers";
+const REACH: &str = "records go to the addresses that the brokers advertise";
+const ADVERTISED: &str = "check advertised.listeners of the brokers: this machine must reach each of these addresses";
+const ANSWER: &str = "an answer of the brokers";
 /// The timeout of a log-in, and how long a failed one may be repeated within it.
 const LOGIN_LIMIT: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,8 +39,10 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// What the brokers have said.
 struct Facts {
     cluster: Cluster,
-    producer_id: Result<(), Failure>,
-    topics: Vec<TopicDescription>,
+    /// None if no broker answered.
+    producer_id: Option<Result<(), Failure>>,
+    /// None if the brokers are too old to describe them; an error if no broker answers at its address.
+    topics: Result<Option<Vec<TopicDescription>>, publish::Error>,
     settings: BTreeMap<String, TopicSettings>,
 }
 
@@ -62,9 +68,18 @@ pub(super) async fn check(settings: &Settings, tables: &[TableTopics]) -> Group 
     };
     let mut checks = vec![Check::new(LOGIN, "records go through it", outcome)];
     let facts = facts.as_ref().map_err(|needs| *needs);
+    let reached = Outcome::with(facts, |facts| match &facts.topics {
+        Ok(None) if facts.producer_id.is_none() => Outcome::skipped(ANSWER),
+        Ok(_) => Outcome::Passed(String::new()),
+        // A broker that gave a producer id is only slow.
+        Err(error) if facts.producer_id.is_some() && error.reason().is_none() => Outcome::warned(error),
+        Err(error) => Outcome::Found(vec![Finding::failure(error).then(Some(ADVERTISED.to_owned()))]),
+    });
+    checks.push(Check::new(BROKERS, REACH, reached));
     let producer_id = Outcome::with(facts, |facts| match &facts.producer_id {
-        Ok(()) => Outcome::Passed("is given".to_owned()),
-        Err(failure) => Outcome::Found(vec![
+        None => Outcome::skipped(if facts.topics.is_err() { BROKERS } else { ANSWER }),
+        Some(Ok(())) => Outcome::Passed("is given".to_owned()),
+        Some(Err(failure)) => Outcome::Found(vec![
             Finding::failure(failure).then(Some(format!("run `{}`", commands.grant_idempotence()))),
         ]),
     });
@@ -88,16 +103,23 @@ fn ask(settings: &publish::Settings, names: &[String]) -> Result<Facts, RelayErr
     let probe = Probe::start(settings, LOGIN_LIMIT)?;
     let cluster = probe.connect(LOGIN_LIMIT, PATIENCE)?;
     let producer_id = probe.await_producer_id(LIMIT);
-    let (topics, settings) = if names.is_empty() {
-        (Vec::new(), BTreeMap::new())
+    let topics = if !names.is_empty() {
+        probe.topics(names, LIMIT)
+    } else if producer_id.is_none() && probe.has_failed() {
+        Err(probe.unanswered())
     } else {
-        (probe.topics(names, LIMIT).unwrap_or_default(), probe.settings(names, LIMIT).unwrap_or_default())
+        Ok(None)
+    };
+    let settings = match &topics {
+        Ok(Some(_)) => probe.settings(names, LIMIT).unwrap_or_default(),
+        Ok(None) | Err(_) => BTreeMap::new(),
     };
     Ok(Facts { cluster, producer_id, topics, settings })
 }
 
 fn of_topic(facts: &Facts, name: &str) -> Needed<TopicFacts> {
-    let description = facts.topics.iter().find(|topic| topic.name == *name).ok_or("an answer of the brokers")?;
+    let described = facts.topics.as_ref().map_err(|_| BROKERS)?.as_ref().ok_or("brokers that describe topics")?;
+    let description = described.iter().find(|topic| topic.name == *name).ok_or(ANSWER)?;
     let settings = facts.settings.get(name).cloned();
     Ok(TopicFacts { name: name.to_owned(), description: description.clone(), settings })
 }

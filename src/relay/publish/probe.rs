@@ -123,21 +123,50 @@ impl Probe {
         }
     }
 
-    /// Waits for the producer id that idempotence needs. Brokers that are too slow count as brokers that give one.
-    pub fn await_producer_id(&self, timeout: Duration) -> Result<(), Failure> {
+    /// Waits for the producer id that idempotence needs; none if no broker answers in time.
+    pub fn await_producer_id(&self, timeout: Duration) -> Option<Result<(), Failure>> {
         let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline && !self.producer.context().has_producer_id.load(Relaxed) {
+        while Instant::now() < deadline {
             self.producer.poll(INTERVAL);
             if let Some((code, reason)) = self.producer.client().fatal_error() {
-                return Err(Failure::of_producer(code, &reason));
+                return Some(Err(Failure::of_producer(code, &reason)));
+            }
+            if self.producer.context().has_producer_id.load(Relaxed) {
+                return Some(Ok(()));
             }
         }
-        Ok(())
+        None
     }
 
-    /// Describes topics, and creates none.
-    pub fn topics(&self, names: &[String], timeout: Duration) -> Result<Vec<TopicDescription>, KafkaError> {
-        describe_topics(self.producer.client(), names, timeout).map_err(KafkaError::AdminOp)
+    /// Describes each of these topics, and creates none; none if the brokers are too old for that.
+    pub fn topics(&self, names: &[String], timeout: Duration) -> Result<Option<Vec<TopicDescription>>, Error> {
+        let mut found = match describe_topics(self.producer.client(), names, timeout) {
+            Ok(found) => found,
+            Err(RDKafkaErrorCode::UnsupportedFeature) => return Ok(None),
+            Err(code) => return Err(self.unanswered_with(code)),
+        };
+        for name in names {
+            if !found.iter().any(|topic| topic.name == *name) {
+                let error = Some(RDKafkaErrorCode::BadMessage);
+                found.push(TopicDescription { name: name.clone(), error, partitions: Vec::new(), rights: None });
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// The error of brokers that gave the list of brokers, and answer no request at the addresses in it.
+    pub fn unanswered(&self) -> Error {
+        self.unanswered_with(RDKafkaErrorCode::RequestTimedOut)
+    }
+
+    fn unanswered_with(&self, code: RDKafkaErrorCode) -> Error {
+        let brokers = format!("the addresses that {} advertises", self.brokers);
+        Error::Unreachable { brokers, reason: self.producer.context().failure(), code }
+    }
+
+    /// Says whether a connection has failed.
+    pub fn has_failed(&self) -> bool {
+        self.producer.context().failure().is_some()
     }
 
     /// Reads the settings of topics.

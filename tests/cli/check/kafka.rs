@@ -219,3 +219,23 @@ fn brokers_that_are_down_or_speak_another_protocol_are_found_with_the_reason() {
     let fixed = look(&door, &tls(&pair));
     assert_eq!(failed(&fixed), Vec::<String>::new(), "{fixed:#}");
 }
+
+#[test]
+fn brokers_that_advertise_an_address_that_cannot_be_reached_are_found() {
+    let (postgres, (kafka, door)) = (Postgres::start(Options::default()).unwrap(), Kafka::with_wrong_address());
+    kafka.create_topic("advertised", 1);
+    // With rows of no topic yet, too.
+    for more in [outbox("advertised"), String::new()] {
+        let program = Program::new(&postgres.url(), &door, &more);
+        program.setup();
+        let broken = report(&program, &[]);
+        assert_eq!(failed(&broken), ["kafka_brokers"], "{broken:#}");
+        let finding = &find(&broken, "kafka_brokers")["findings"][0];
+        assert!(finding["what"].as_str().unwrap().contains("Connection refused"), "{broken:#}");
+        assert!(finding["next"].as_str().unwrap().contains("advertised.listeners"), "{broken:#}");
+        assert_eq!(find(&broken, "producer_id")["needs"], "kafka_brokers", "{broken:#}");
+    }
+    let fixed = report(&Program::new(&postgres.url(), &kafka.bootstrap(), &outbox("advertised")), &[]);
+    assert_eq!(failed(&fixed), Vec::<String>::new(), "{fixed:#}");
+    assert_eq!(find(&fixed, "kafka_brokers")["status"], "ok", "{fixed:#}");
+}
