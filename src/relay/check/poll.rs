@@ -102,11 +102,10 @@ async fn columns(connection: &Connection, outbox: &Outbox) -> Outcome {
 async fn polling(connection: &Connection, outbox: &Outbox) -> Outcome {
     let client = &connection.ordinary.client;
     match connection.ask(ACTION, verify::verify(client, outbox)).await {
-        Ok(found) if !found.has_index => {
-            let (table, statement) = (outbox.route.name(), found.outbox.create_index());
-            Outcome::warned(&Error::NoIndex { table, statement })
-        }
-        Ok(_) => Outcome::Passed("columns, index and privileges are complete".to_owned()),
+        Ok(found) => match found.index_statement {
+            Some(statement) => Outcome::warned(&Error::NoIndex { table: outbox.route.name(), statement }),
+            None => Outcome::Passed("columns, index and privileges are complete".to_owned()),
+        },
         Err(error) => Outcome::failed(&error),
     }
 }

@@ -44,16 +44,25 @@ impl Outbox {
         )
     }
 
-    /// The statement that creates the index on unpublished rows.
+    /// The statement that creates the index on unpublished rows. The application cannot insert meanwhile.
     pub(in crate::relay) fn create_index(&self) -> String {
         let (_, table) = self.route.table();
-        format!(
-            "CREATE INDEX IF NOT EXISTS {} ON {} ({}) WHERE {} IS NULL",
-            quote(&format!("{table}_unpublished")),
-            self.names.table,
-            quote(&self.names.sequence),
-            quote(&self.names.published_at),
-        )
+        let name = quote(&format!("{table}_unpublished"));
+        format!("CREATE INDEX IF NOT EXISTS {name} ON {}", self.index_columns())
+    }
+
+    /// The same for a table in use: the application's inserts go on. It cannot run in a transaction, and fails for a
+    /// partitioned table.
+    pub(super) fn create_index_concurrently(&self) -> String {
+        let (_, table) = self.route.table();
+        // Without IF NOT EXISTS: another index of this name would hide that this one was not created.
+        let name = quote(&format!("{table}_unpublished"));
+        format!("CREATE INDEX CONCURRENTLY {name} ON {}", self.index_columns())
+    }
+
+    fn index_columns(&self) -> String {
+        let TableColumns { table, sequence, published_at, .. } = &self.names;
+        format!("{table} ({}) WHERE {} IS NULL", quote(sequence), quote(published_at))
     }
 }
 

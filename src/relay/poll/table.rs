@@ -47,7 +47,7 @@ impl Table {
             class: found.id,
             roles: route.names().clone(),
             sequences: found.sequences,
-            has_index: found.has_index,
+            has_index: found.index_statement.is_none(),
             claim: sql::claim(),
             fetch: names.fetch(),
             count: names.count(),
@@ -74,7 +74,7 @@ impl Table {
         if !self.has_index && !std::mem::replace(is_warned, true) {
             tracing::warn!(
                 table = self.name(),
-                next = "`walrelay setup` prints the statement that creates it",
+                next = "`walrelay check` prints the statement that creates it",
                 "no index on unpublished rows: each poll reads the whole table"
             );
         }

@@ -25,8 +25,8 @@ pub(in crate::relay) struct Found {
     pub(super) columns: Vec<String>,
     /// The sequences of its numbers; none if the application assigns them.
     pub(super) sequences: Vec<Sequence>,
-    /// It has an index on unpublished rows.
-    pub(in crate::relay) has_index: bool,
+    /// The statement that gives it an index on unpublished rows; none if it has one.
+    pub(in crate::relay) index_statement: Option<String>,
 }
 
 /// Checks one outbox: its columns, its sequences and the role's privileges.
@@ -40,12 +40,15 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
         "SELECT c.oid, current_user::text, has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
                       coalesce(has_column_privilege(c.oid, p.attnum, 'UPDATE'), false),
                       s.attnotnull AND s.atttypid IN (20, 21, 23), p.atttypid = 1184, row_security_active(c.oid),
-                      EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = s.attnum
-                              AND i.indpred IS NOT NULL),
+                      (SELECT CASE WHEN bool_or(i.indisvalid) THEN ''
+                                    ELSE min(format('%I.%I', xn.nspname, x.relname)) END
+                       FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                       JOIN pg_namespace xn ON xn.oid = x.relnamespace
+                       WHERE i.indrelid = c.oid AND i.indkey[0] = s.attnum AND i.indpred IS NOT NULL),
                       ARRAY (SELECT a.attname::text FROM pg_attribute a
                              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
                       coalesce((SELECT string_agg(quote_ident(o.polname), ', ' ORDER BY o.polname)
-                                FROM pg_policy o WHERE o.polrelid = c.oid), '')
+                                FROM pg_policy o WHERE o.polrelid = c.oid), ''), c.relkind = 'p'
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_attribute s ON s.attrelid = c.oid AND s.attname = $3 AND NOT s.attisdropped
                LEFT JOIN pg_attribute p ON p.attrelid = c.oid AND p.attname = $4 AND NOT p.attisdropped
@@ -81,13 +84,28 @@ pub(in crate::relay) async fn verify(client: &Client, outbox: &Outbox) -> Result
         return Err(Error::Hidden { role: row.try_get(1).map_err(failed)?, table, policies }.into());
     }
     let sequences = sequences(client, outbox).await?;
+    let index: Option<&str> = row.try_get(8).map_err(failed)?;
+    let index_statement = index_statement(outbox, index, row.try_get(11).map_err(failed)?);
     Ok(Found {
         outbox: resolved,
         id: row.try_get(0).map_err(failed)?,
         columns: row.try_get(9).map_err(failed)?,
         sequences,
-        has_index: row.try_get(8).map_err(failed)?,
+        index_statement,
     })
+}
+
+/// The statement for an index that is missing, or that is unusable because its creation failed. The name of a usable
+/// one is empty.
+fn index_statement(outbox: &Outbox, index: Option<&str>, is_partitioned: bool) -> Option<String> {
+    match (index, is_partitioned) {
+        (Some(""), _) => None,
+        (Some(unusable), false) => Some(format!("REINDEX INDEX CONCURRENTLY {unusable}")),
+        // Partitions may have theirs nevertheless.
+        (Some(_), true) => None,
+        (None, true) => Some(outbox.create_index()),
+        (None, false) => Some(outbox.create_index_concurrently()),
+    }
 }
 
 /// Gives an outbox with the current names of its table and columns.

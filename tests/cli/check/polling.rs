@@ -53,6 +53,16 @@ fn columns_index_and_privileges_of_the_polling_source_are_checked_and_slot_and_p
     let warned = report(&program, &[]);
     let polling = find(&warned, "polling");
     assert!(polling["status"] == "warning" && polling["findings"][0]["code"] == "WR-0108", "{warned:#}");
-    sql.run(&commands(polling)[0]);
+    let created = commands(polling)[0].clone();
+    assert!(created.starts_with("CREATE INDEX CONCURRENTLY "), "the application can insert meanwhile: {created}");
+    sql.run(&created);
+    await_status(&program, "polling", "ok");
+
+    // As if its creation had failed.
+    sql.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_events_unpublished'::regclass");
+    let unusable = report(&program, &[]);
+    let next = commands(find(&unusable, "polling"));
+    assert_eq!(next, ["REINDEX INDEX CONCURRENTLY public.outbox_events_unpublished"], "{unusable:#}");
+    sql.run(&next[0]);
     await_status(&program, "polling", "ok");
 }
