@@ -24,7 +24,7 @@ pub(super) async fn read(connection: &Connection, settings: &Settings) -> Result
                       EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = $1 AND s.active),
                       (SELECT count(*) FROM pg_catalog.pg_stat_replication),
                       pg_catalog.current_setting('max_wal_senders')::bigint,
-                      pg_catalog.current_setting('max_slot_wal_keep_size'),
+                      coalesce(pg_catalog.current_setting('max_slot_wal_keep_size', true), '-1'),
                       pg_catalog.current_setting('synchronous_standby_names'),
                       coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0')";
     let slot = &settings.source.slot;

@@ -13,6 +13,7 @@ use crate::relay::settings::Settings;
 use crate::relay::stream::catalog_watch::StartCheck;
 use crate::relay::stream::examine;
 use crate::relay::stream::holder;
+use crate::relay::stream::holder::Holder;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 use crate::relay::stream::resume::Stored;
@@ -25,6 +26,7 @@ use super::facts;
 use super::outbox_topics;
 use super::outbox_topics::TableTopics;
 use super::report::Check;
+use super::report::Finding;
 use super::report::Group;
 use super::report::Needed;
 use super::report::Outcome;
@@ -63,10 +65,12 @@ pub(super) async fn check(settings: &Settings, routes: &[Route]) -> (Vec<Group>,
     for (route, table) in routes.iter().zip(&found) {
         topics.push(topics_of(connection, route, table.as_ref().map_err(|needs| *needs)).await);
     }
+    // A standby has no end of the WAL to compare with, and its slots and stored position are copies.
+    let of_primary = if facts.is_ok_and(|facts| facts.is_in_recovery) { Err("primary") } else { connection };
     let groups = vec![
         Group { name: "postgres", checks },
         Group { name: "publication", checks: published },
-        Group { name: "slot", checks: slot(connection, version, session, tables, settings, routes).await },
+        Group { name: "slot", checks: slot(of_primary, version, session, tables, settings, routes).await },
     ];
     (groups, topics)
 }
@@ -140,14 +144,26 @@ async fn held(connection: Needed<&Connection>, settings: &Settings) -> Outcome {
     let slot = &settings.source.slot;
     match connection.ask(CATALOG, holder::of_slot(&connection.ordinary.client, slot)).await {
         Ok(None) => Outcome::Passed("nobody".to_owned()),
-        Ok(Some(holder)) if holder.application_name == settings.relay.name => {
-            Outcome::Passed(format!("a relay of this name, process {}", holder.pid))
-        }
-        Ok(Some(holder::Holder { pid, application_name })) => {
-            Outcome::warned(&Error::Held { slot: slot.clone(), pid, application_name })
-        }
+        Ok(Some(holder)) => held_by(holder, slot, &settings.relay.name),
         Err(error) => Outcome::failed(&error),
     }
+}
+
+/// A holder without a name may be the relay of this configuration: of another role's session the server shows no name.
+fn held_by(holder: Holder, slot: &str, relay: &str) -> Outcome {
+    let Holder { pid, application_name } = holder;
+    if application_name == relay {
+        return Outcome::Passed(format!("a relay of this name, process {pid}"));
+    }
+    let is_unnamed = application_name.is_empty();
+    let found = Finding::warning(&Error::Held { slot: slot.to_owned(), pid, application_name });
+    let ask = || {
+        format!(
+            "find out whose process it is: run `SELECT usename, application_name, client_addr FROM pg_stat_activity \
+             WHERE pid = {pid}` as a superuser; nothing is wrong if it is a relay of this configuration"
+        )
+    };
+    Outcome::Found(vec![found.then(is_unnamed.then(ask))])
 }
 
 async fn retained(connection: Needed<&Connection>, settings: &Settings) -> Outcome {
@@ -226,4 +242,22 @@ async fn changes(
         StartCheck::look(client, slot, publication, routes, Some(stored.position)).await?.assess(None)
     });
     Outcome::of("catalog_changes", looked.await, |_| format!("none since {}", stored.position)).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_holder_with_the_name_of_another_program_is_to_be_terminated() {
+        for (name, warns, advice) in
+            [("shop", false, ""), ("debezium", true, "pg_terminate_backend(7)"), ("", true, "whose process it is")]
+        {
+            let holder = Holder { pid: 7, application_name: name.to_owned() };
+            let check = Check::new("slot_holder", "", held_by(holder, "walrelay", "shop"));
+            let next = check.findings().iter().filter_map(|finding| finding.next.clone()).collect::<String>();
+            assert_eq!(!check.findings().is_empty(), warns, "{check:?}");
+            assert!(next.contains(advice) && next.contains("terminate") == (name == "debezium"), "{check:?}");
+        }
+    }
 }

@@ -71,6 +71,24 @@ fn servers_that_accept_connections_and_never_answer_end_the_check_in_time() {
 }
 
 #[test]
+fn a_standby_is_found_and_the_checks_of_the_slot_need_the_primary() {
+    let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
+    let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
+    program.setup();
+    postgres.stop(StopMode::Fast).unwrap();
+    std::fs::write(postgres.folder().join("data/standby.signal"), "").unwrap();
+    postgres.resume().unwrap();
+    let found = report(&program, &[]);
+    assert_eq!(failed(&found), ["primary"], "{found:#}");
+    for name in ["slot", "stored_position", "start_position", "catalog_changes"] {
+        let check = checks(&found).into_iter().find(|(title, _)| title == name).unwrap().1;
+        assert_eq!(check["needs"], "primary", "{found:#}");
+    }
+    let status = program.verb(&["status"]);
+    assert!(status.out.contains("in recovery") || status.out.contains("walrelay: exists, 1 table"), "{status:?}");
+}
+
+#[test]
 fn a_check_changes_nothing_in_postgresql() {
     let (postgres, broker) = (Postgres::start(Options::default()).unwrap(), Broker::start(1).unwrap());
     let program = Program::new(&postgres.url(), &broker.bootstrap(), "");
