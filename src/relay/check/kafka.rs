@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
 use crate::relay::error::Error as RelayError;
 use crate::relay::publish;
 use crate::relay::publish::Cluster;
@@ -35,6 +38,8 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The timeout of each request.
 const LIMIT: Duration = Duration::from_secs(2);
+/// The timeout of all of them together.
+const WHOLE: Duration = Duration::from_secs(15);
 
 /// What the brokers have said.
 struct Facts {
@@ -56,11 +61,7 @@ pub(super) async fn check(settings: &Settings, tables: &[TableTopics]) -> Group 
         names.iter().for_each(|name| *topics.entry(name).or_default() |= is_certain);
     }
     let names: Vec<String> = topics.keys().copied().cloned().collect();
-    let asked = {
-        let names = names.clone();
-        tokio::task::spawn_blocking(move || ask(&producer, &names)).await
-    };
-    let asked = asked.unwrap_or_else(|error| Err(RelayError::Thread(io::Error::other(error))));
+    let asked = ask_in_time(producer, names.clone(), &settings.kafka.brokers).await;
     let commands = Commands::new(&settings.kafka);
     let (outcome, facts) = match asked {
         Ok(facts) => (Outcome::Passed(format!("{} brokers", facts.cluster.brokers)), Ok(facts)),
@@ -98,9 +99,31 @@ pub(super) async fn check(settings: &Settings, tables: &[TableTopics]) -> Group 
     Group { name: "kafka", checks }
 }
 
+/// Asks on a thread of its own. The end of a client waits for its resolver of names, which may not answer for long: the
+/// answers come before it, and nothing here waits for it.
+async fn ask_in_time(settings: publish::Settings, names: Vec<String>, brokers: &[String]) -> Result<Facts, RelayError> {
+    let (answer, answered) = oneshot::channel();
+    let asking = tokio::task::spawn_blocking(move || match Probe::start(&settings, LOGIN_LIMIT) {
+        Ok(probe) => drop(answer.send(ask(&probe, &names))),
+        Err(error) => drop(answer.send(Err(error.into()))),
+    });
+    match tokio::time::timeout(WHOLE, answered).await {
+        Ok(Ok(answer)) => answer,
+        // The thread has panicked.
+        Ok(Err(unanswered)) => {
+            let error = asking.await.err().map_or_else(|| io::Error::other(unanswered), io::Error::other);
+            Err(RelayError::Thread(error))
+        }
+        Err(_) => Err(RelayError::Publish(publish::Error::Unreachable {
+            brokers: brokers.join(","),
+            reason: Some(format!("no answer within {} s", WHOLE.as_secs())),
+            code: RDKafkaErrorCode::OperationTimedOut,
+        })),
+    }
+}
+
 /// Asks one after the other. Blocks.
-fn ask(settings: &publish::Settings, names: &[String]) -> Result<Facts, RelayError> {
-    let probe = Probe::start(settings, LOGIN_LIMIT)?;
+fn ask(probe: &Probe, names: &[String]) -> Result<Facts, RelayError> {
     let cluster = probe.connect(LOGIN_LIMIT, PATIENCE)?;
     let producer_id = probe.await_producer_id(LIMIT);
     let topics = if !names.is_empty() {
