@@ -33,6 +33,11 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
     lines
 }
 
+/// Makes a text that cannot move the cursor of one by a server, a row or another program.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
+}
+
 /// Splits at spaces that are not between backquotes.
 fn words(text: &str) -> Vec<&str> {
     let mut is_quoted = false;

@@ -6,6 +6,7 @@ use crate::relay::check::Outcome;
 use crate::relay::check::Report;
 use crate::relay::check::Status;
 
+use crate::cli::wrap::printable;
 use crate::cli::wrap::wrap;
 
 /// What stands below a check begins under its name.
@@ -57,11 +58,6 @@ fn of_check(check: &Check, width: usize, is_colored: bool, text: &mut String) {
             text.push_str(&wrap(&printable(&format!("next: {}", invocation::complete(next))), width, INDENT));
         }
     }
-}
-
-/// A text of a server or a row cannot move the cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use crate::cli::invocation;
+use crate::cli::wrap::printable;
 use crate::relay::inspect::Inspection;
 use crate::relay::inspect::Problem;
 
@@ -250,11 +251,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-/// A text of a server or of another program cannot move the cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
 }
 
 /// The two largest units of a duration.
