@@ -15,6 +15,7 @@ pub mod cursor;
 pub mod lsn;
 pub mod measure;
 pub mod secret;
+pub mod shell;
 pub mod units;
 
 pub mod relay;

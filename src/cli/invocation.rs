@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::secret;
+use crate::shell;
 
 static CALLED: OnceLock<String> = OnceLock::new();
 
@@ -25,15 +26,9 @@ fn completed(text: &str, called: &str) -> String {
 }
 
 fn words(file: Option<&Path>, sets: &[String]) -> String {
-    let file = file.map(|file| format!("--config {} ", quoted(&file.display().to_string())));
-    let sets = sets.iter().map(|set| format!("--set {} ", quoted(&secret::without_in_set(set))));
+    let file = file.map(|file| format!("--config {} ", shell::word(&file.display().to_string())));
+    let sets = sets.iter().map(|set| format!("--set {} ", shell::word(&secret::without_in_set(set))));
     file.into_iter().chain(sets).collect()
-}
-
-/// Quotes a word for a shell if it needs quotes.
-fn quoted(word: &str) -> String {
-    let is_plain = word.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char));
-    if is_plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

@@ -134,6 +134,7 @@ pure lsn:
 pure cursor:
 pure secret:
 units:
+pure shell:
 measure:
 
 # Level 1a: pure, each after what stands before it in the data flow.
@@ -228,9 +229,9 @@ pure relay/check/server: relay/stream/synchronous relay/postgres relay/error rel
     relay/check/error relay/check/report
 relay/check/files: fault units relay/postgres relay/publish relay/settings relay/check/error relay/check/report
 relay/check/connection: relay/postgres relay/error relay/settings relay/check/report relay/check/login
-relay/check/facts: relay/error relay/settings relay/check/server relay/check/connection
+relay/check/facts: relay/error relay/settings relay/check/report relay/check/server relay/check/connection
 pure relay/check/topic_error: fault
-pure relay/check/commands: relay/publish
+pure relay/check/commands: relay/publish shell
 pure relay/check/topics: relay/publish relay/check/report relay/check/topic_error relay/check/commands
 relay/check/outbox_topics: relay/record relay/postgres relay/error relay/check/report relay/check/topic_error
 relay/check/kafka: relay/publish relay/error relay/settings relay/check/report relay/check/commands
@@ -251,7 +252,7 @@ metrics: measure relay/metrics relay
 admin: fault lsn measure relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 explain:
-cli: fault event consumer/dead_letter testing secret relay/record relay/postgres relay/metrics relay/publish
+cli: fault event consumer/dead_letter testing secret shell relay/record relay/postgres relay/metrics relay/publish
     relay/inspect relay/setup relay/check relay log metrics admin config explain
 ";
 

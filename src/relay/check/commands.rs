@@ -1,6 +1,7 @@
 //! The commands of Kafka's tools, with the names of this configuration.
 
 use crate::relay::publish;
+use crate::shell::word;
 
 /// How an administrator reaches the brokers, and whom the relay logs in as.
 #[derive(Clone, Debug)]
@@ -54,12 +55,6 @@ impl Commands {
             word(&self.principal)
         )
     }
-}
-
-/// Quotes a word for a shell if it needs quotes.
-fn word(text: &str) -> String {
-    let is_plain = text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char));
-    if is_plain && !text.is_empty() { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// What helps against a failed connection, by librdkafka's reason.

@@ -7,6 +7,9 @@ use crate::relay::error::Error as RelayError;
 use crate::relay::settings::Settings;
 
 use super::connection::Connection;
+use super::report::Check;
+use super::report::Needed;
+use super::report::Outcome;
 use super::server::ServerFacts;
 use super::server::Share;
 
@@ -51,7 +54,15 @@ fn facts(row: &Row, host: String) -> Result<ServerFacts, tokio_postgres::Error> 
     })
 }
 
-/// Reads them, or gives the error of the check `settings`.
-pub(super) async fn ask(connection: &Connection, settings: &Settings) -> Result<ServerFacts, RelayError> {
-    connection.ask(ACTION, read(connection, settings)).await
+/// Reads them. An error is one of the check `settings`, which is added.
+pub(super) async fn check(
+    connection: Needed<&Connection>,
+    settings: &Settings,
+    checks: &mut Vec<Check>,
+) -> Needed<ServerFacts> {
+    let connection = connection?;
+    connection.ask(ACTION, read(connection, settings)).await.map_err(|error| {
+        checks.push(Check::new("settings", "the next checks decide from them", Outcome::failed(&error)));
+        "settings"
+    })
 }

@@ -44,16 +44,7 @@ pub(super) async fn check(settings: &Settings, routes: &[Route]) -> (Vec<Group>,
     let (login, opened) = Connection::open(settings).await;
     let connection = opened.as_ref().map_err(|needs| *needs);
     let mut checks = vec![login];
-    let read = match connection {
-        Ok(connection) => match facts::ask(connection, settings).await {
-            Ok(facts) => Ok(facts),
-            Err(error) => {
-                checks.push(Check::new("settings", "the next checks decide from them", Outcome::failed(&error)));
-                Err("settings")
-            }
-        },
-        Err(needs) => Err(needs),
-    };
+    let read = facts::check(connection, settings, &mut checks).await;
     let facts = read.as_ref().map_err(|needs| *needs);
     checks.extend(server::checks(facts, settings));
     checks.extend(server::wal_checks(facts, settings));
