@@ -31,7 +31,7 @@ pub enum Invalidation {
 }
 
 /// The slot's state at one query.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SlotView {
     /// The time of the query, in microseconds since 1970.
     pub polled_micros: u64,
@@ -133,19 +133,11 @@ mod tests {
     #[test]
     fn the_ratio_says_how_much_of_the_limit_is_used() {
         let view = |retained_wal_bytes, safe_wal_bytes, wal_status| SlotView {
-            polled_micros: 0,
             active: true,
-            active_pid: None,
-            restart: None,
-            confirmed: None,
             retained_wal_bytes,
             safe_wal_bytes,
             wal_status: Some(wal_status),
-            invalidation: None,
-            growth_bytes_per_second: None,
-            seconds_to_invalidation: None,
-            catalog_xmin_age: None,
-            spilled_bytes: None,
+            ..SlotView::default()
         };
         for (view, expected) in [
             (view(30, Some(70), WalStatus::Reserved), Some(0.3)),

@@ -236,19 +236,11 @@ mod tests {
 
     fn view(wal_status: WalStatus, restart: Option<&str>) -> SlotView {
         SlotView {
-            polled_micros: 0,
-            active: false,
-            active_pid: None,
             restart: restart.and_then(|restart| restart.parse().ok()),
-            confirmed: None,
             retained_wal_bytes: 3 << 20,
             safe_wal_bytes: Some((1 << 20) - 1),
             wal_status: Some(wal_status),
-            invalidation: None,
-            growth_bytes_per_second: None,
-            seconds_to_invalidation: None,
-            catalog_xmin_age: None,
-            spilled_bytes: None,
+            ..SlotView::default()
         }
     }
 
