@@ -74,7 +74,7 @@ impl Application {
 
     /// Waits until everything that was committed is delivered, and reads it.
     pub fn records(&self) -> Vec<Record> {
-        self.sql.await_confirmed(self.sql.wal_end(), Duration::from_secs(30));
+        self.sql.await_all_confirmed(Duration::from_secs(30));
         let mut records = reader::read_all(&Kafka::shared().bootstrap(), &self.topic);
         records.sort_by_key(|record| (record.partition, record.offset));
         assert_eq!(self.program.metric("walrelay_events_published_total"), Some(records.len() as f64));

@@ -6,7 +6,6 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
-use super::gaps::await_all;
 use super::gaps::version;
 use crate::support::kafka::Kafka;
 use crate::support::program::Ended;
@@ -175,7 +174,7 @@ fn c3_c4_c5_what_may_have_passed_unseen_while_the_relay_was_down_is_a_gap_and_th
     ];
     for (hide, undo) in holes.into_iter().filter(|(hide, _)| has_lists(&sql) || !hide.contains(" WHERE (")) {
         sql.run("SELECT emit('k1')");
-        sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+        sql.await_all_confirmed(Duration::from_secs(15));
         expected += 1;
         assert_eq!(program.terminate(), Some(0), "{}", program.log());
         let began = sql.wal_end();
@@ -254,7 +253,7 @@ fn c3_c4_a_change_that_hides_events_stops_a_running_relay_before_it_confirms_the
     {
         program.start_streaming();
         sql.run("SELECT emit('k1')");
-        await_all(&sql);
+        sql.await_all_confirmed(Duration::from_secs(30));
         let before = sql.wal_end();
         // Each statement separately.
         hide.split(';').for_each(|statement| sql.run(statement));
@@ -285,7 +284,7 @@ fn a_position_table_without_catalog_state_needs_setup() {
     assert!(code == Some(71) && log.contains("setup --apply"), "{code:?} {log}");
     program.setup();
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "earlier").len(), 1);
 }
 

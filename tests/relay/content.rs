@@ -64,7 +64,7 @@ fn g2_text_of_a_database_without_an_encoding_is_sent_byte_for_byte_from_either_s
                      ('Order', raw('6be9'), 'E', '3', NULL)"
     ));
     await_text(&sql, UNPUBLISHED, "0", &poll);
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     for topic in ["ascii-log", "ascii-poll"] {
         assert_eq!(values(kafka, topic), [b"1".to_vec(), b"caf\x81\xe9".to_vec(), b"3".to_vec()], "{topic}");
         let records = reader::read_all(&kafka.bootstrap(), topic);
@@ -169,7 +169,7 @@ fn c3_after_an_error_of_the_server_nothing_is_confirmed_that_may_hide_events() {
     let mut program = program(&url, kafka, "win-hidden", "store_position = false");
     program.start_streaming();
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let before = sql.wal_end();
     for statement in [
         "ALTER PUBLICATION walrelay DROP TABLE outbox_events",
@@ -205,7 +205,7 @@ fn after_an_error_of_the_server_no_other_server_is_told_what_is_delivered() {
     let mut program = Program::new(&both, &kafka.bootstrap(), text);
     program.start_streaming();
     sql.run(&format!("{INSERT} ('Order', 'k1', 'E', '1', NULL)"));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     // The first server takes no further connection, and the second one has WAL enough.
     sql.run("ALTER ROLE relay CONNECTION LIMIT 0");
     other.run("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)");

@@ -56,8 +56,8 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
         "BEGIN; SELECT emit('k1'); DELETE FROM outbox_events WHERE id = (SELECT event_id FROM truth WHERE key = 'k1'
          ORDER BY version DESC LIMIT 1); COMMIT",
     );
-    let (end, written) = (sql.wal_end(), Instant::now());
-    sql.await_confirmed(end, Duration::from_secs(60));
+    let written = Instant::now();
+    sql.await_all_confirmed(Duration::from_secs(60));
     tell_of_the_end(written);
     let truth = sql.truth();
     let records = reader::read_all(&kafka.bootstrap(), "delivery");
@@ -73,7 +73,7 @@ fn g1_g2_g3_every_committed_event_arrives_once_in_order_and_nothing_else() {
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     program.start_streaming();
     sql.run("SELECT emit('k2')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let records = reader::read_all(&kafka.bootstrap(), "delivery");
     assert_eq!(reader::check(&records, &sql.truth(), PARTITIONS), Verdict { events: total + 1, repeated: 0 });
 }
@@ -95,7 +95,7 @@ fn g4_g5_a_relay_that_is_killed_repeatedly_loses_nothing_and_swaps_nothing() {
     }
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "killed"), &sql.truth(), PARTITIONS);
     tell(&format!("killed {kills} times"), verdict, began);
     assert!(verdict.events > 0);
@@ -112,7 +112,7 @@ fn a12_on_an_idle_outbox_the_slot_follows_other_tables_and_an_idle_database_is_n
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "idle", "");
     program.start_streaming();
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 1000)");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     // From here on nobody else writes, and the relay writes nothing after its last write.
     std::thread::sleep(Duration::from_secs(11));
     let writes = "SELECT stored_at FROM walrelay.position";
@@ -153,7 +153,7 @@ fn every_type_of_payload_arrives_as_it_was_stored() {
          INSERT INTO out_text VALUES (1, 'a', 't', 'grüße'), (2, 'a', 't', ''), (3, 'a', 't', '{large}');
          INSERT INTO out_bytea VALUES (1, 'a', 't', '\\x00ff10'), (2, 'a', 't', '\\x')"
     ));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let values = |kind: &str| -> Vec<Option<Vec<u8>>> {
         let records = reader::read_all(&kafka.bootstrap(), &format!("payload-{kind}"));
         records.into_iter().map(|record| record.value).collect()
@@ -193,7 +193,7 @@ fn c9_c12_x29_a_partitioned_outbox_and_an_altered_one_stream_on() {
         insert(3, "2026-01-06"),
         insert(4, "2026-02-06")
     ));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let records = reader::read_all(&kafka.bootstrap(), "partitioned");
     let types: Vec<_> = records.iter().map(|record| record.header("event_type").unwrap()).collect();
     assert_eq!(types, ["E1", "E2", "E3", "E4"]);
@@ -218,7 +218,7 @@ fn columns_with_domain_types_are_read_as_their_base_types() {
     program.start_streaming();
     let id = "00000000-0000-7000-8000-000000000001";
     sql.run(&format!("INSERT INTO events VALUES ('{id}', 'Order', 'k1', 'E', '{{\"a\": 1}}')"));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let records = reader::read_all(&kafka.bootstrap(), "domains");
     assert_eq!(records.len(), 1, "{}", program.log());
     assert_eq!(records[0].event_id(), id);

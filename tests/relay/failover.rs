@@ -113,7 +113,7 @@ fn e15_a_synchronized_slot_goes_on_at_the_promoted_standby_without_loss() {
     pair.program.await_state("streaming");
     let sql = Sql::connect(&pair.standby.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     // Every commit is on the promoted server, because the primary waited for it.
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "promoted"), &sql.truth(), PARTITIONS);
     assert!(verdict.events > 100, "{verdict:?}");
@@ -122,7 +122,7 @@ fn e15_a_synchronized_slot_goes_on_at_the_promoted_standby_without_loss() {
     // From now on the position that was stored after the promotion counts.
     pair.program.start_streaming();
     sql.run("SELECT emit('k2')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let again = reader::check(&reader::read_all(&kafka.bootstrap(), "promoted"), &sql.truth(), PARTITIONS);
     assert_eq!((again.events, again.repeated), (verdict.events + 1, verdict.repeated), "{}", pair.program.log());
 }
@@ -141,7 +141,7 @@ fn e15_events_that_the_promoted_standby_lacks_give_a_warning_and_all_others_arri
     pair.standby.stop(StopMode::Fast).unwrap();
     let sql = Sql::connect(&pair.primary.url());
     sql.run("SELECT emit('k' || i % 50) FROM generate_series(1, 200) i");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let (delivered, confirmed) = (sql.truth(), sql.confirmed());
     drop(sql);
     pair.primary.stop(StopMode::Immediate).unwrap();
@@ -150,7 +150,7 @@ fn e15_events_that_the_promoted_standby_lacks_give_a_warning_and_all_others_arri
     pair.program.await_state("streaming");
     let sql = Sql::connect(&pair.standby.url());
     sql.run("SELECT emit('k' || i % 50) FROM generate_series(1, 100) i");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     let (records, truth) = (reader::read_all(&kafka.bootstrap(), "phantoms"), sql.truth());
     let (had, phantoms) = sort(records, &truth);
     reader::check(&had, &truth, PARTITIONS);
@@ -177,7 +177,7 @@ fn e15_a_position_lost_in_the_failover_is_no_gap_if_the_slot_was_synchronized() 
     pair.program.start_streaming();
     let sql = Sql::connect(&pair.primary.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let row = sql.lsn("SELECT position FROM walrelay.position");
     sql.run("SELECT emit('k2')");
     sql.await_confirmed(sql.lsn(&format!("SELECT '{row}'::pg_lsn + 1")), Duration::from_secs(15));
@@ -197,7 +197,7 @@ fn e15_a_position_lost_in_the_failover_is_no_gap_if_the_slot_was_synchronized() 
     sql.run(&format!("UPDATE walrelay.position SET position = '{row}'"));
     pair.program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "row-lost"), &sql.truth(), PARTITIONS);
     assert_eq!(verdict.events, 3, "{}", pair.program.log());
     assert!(pair.program.log().contains("server was promoted"), "{}", pair.program.log());
@@ -217,7 +217,7 @@ fn e14_a_promoted_standby_without_the_slot_is_a_gap_and_ends_with_66() {
     pair.program.start_streaming();
     let sql = Sql::connect(&pair.primary.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     drop(sql);
     pair.primary.stop(StopMode::Fast).unwrap();
     pair.standby.promote().unwrap();
@@ -229,7 +229,7 @@ fn e14_a_promoted_standby_without_the_slot_is_a_gap_and_ends_with_66() {
     pair.program.start_streaming();
     let sql = Sql::connect(&pair.standby.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     reader::check(&reader::read_all(&kafka.bootstrap(), "unsynchronized"), &sql.truth(), PARTITIONS);
 }
 

@@ -30,14 +30,6 @@ fn emit(sql: &Sql, key: &str) -> String {
     sql.text(&format!("SELECT event_id::text FROM truth WHERE key = '{key}' ORDER BY version DESC LIMIT 1"))
 }
 
-/// Waits until everything so far is confirmed. A write of the relay's own behind it is confirmed only once others have
-/// written.
-pub(super) fn await_all(sql: &Sql) {
-    let end = sql.wal_end();
-    sql.run("SELECT txid_current()");
-    sql.await_confirmed(end, LIMIT);
-}
-
 fn delivered(kafka: &Kafka, topic: &str) -> Vec<String> {
     reader::read_all(&kafka.bootstrap(), topic).iter().map(reader::Record::event_id).collect()
 }
@@ -50,7 +42,7 @@ fn c3_without_a_stored_position_the_running_process_notices_a_change_while_disco
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "unstored-hole", more);
     program.start_streaming();
     emit(&sql, "k1");
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     let connected = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE 'walrelay%'";
     let disconnect = || {
         program.signal("STOP");
@@ -63,7 +55,7 @@ fn c3_without_a_stored_position_the_running_process_notices_a_change_while_disco
     disconnect();
     emit(&sql, "k1");
     program.signal("CONT");
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     disconnect();
     let before = sql.wal_end();
     for statement in [
@@ -108,7 +100,7 @@ fn a_partition_that_is_a_foreign_table_is_an_error_at_setup_at_start_and_while_r
     assert_eq!(accept(&program).code, Some(0));
     program.start_streaming();
     emit(&sql, "k1");
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(delivered(kafka, "foreign").len(), 1);
 }
 
@@ -144,7 +136,7 @@ fn c3_accepting_the_gap_of_a_recreated_publication_skips_nothing_that_can_be_dec
         assert!(sql.confirmed() <= created, "{} is confirmed, created at {created}", sql.confirmed());
     }
     program.start_streaming();
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(delivered(kafka, "created-again"), [first, third, last], "{}", program.log());
 }
 
@@ -198,7 +190,7 @@ fn a_partition_that_was_unlogged_for_a_moment_is_a_gap_whether_the_relay_runs_or
     for is_away in [false, true] {
         program.start_streaming();
         emit(&sql, "k1");
-        await_all(&sql);
+        sql.await_all_confirmed(LIMIT);
         if is_away {
             assert_eq!(program.terminate(), Some(0), "{}", program.log());
         }
@@ -260,7 +252,7 @@ fn c3_another_publication_in_the_configuration_is_a_gap_by_its_own_name_and_skip
     let accepted = accept(&program);
     assert_eq!(accepted.code, Some(0), "{}", accepted.notes);
     program.start_streaming();
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(delivered(kafka, "other-name"), [event], "{}", program.log());
 }
 
@@ -299,7 +291,7 @@ fn a_standby_relay_writes_nothing_beside_the_position_of_the_active_one() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "row-of-another", "");
     program.start_streaming();
     emit(&sql, "k1");
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     let row = "SELECT concat_ws(' ', position <> '0/0', released_at, catalog_state) FROM walrelay.position";
     let before = sql.text(row);
     assert!(before.starts_with("t ") && before.contains("outbox_events"), "{before}");
@@ -316,6 +308,6 @@ fn a_standby_relay_writes_nothing_beside_the_position_of_the_active_one() {
         assert_eq!(sql.text(row), before, "{}", other.log());
     }
     emit(&sql, "k1");
-    await_all(&sql);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }

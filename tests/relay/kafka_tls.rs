@@ -43,7 +43,7 @@ fn a_client_certificate_that_is_replaced_is_read_as_soon_as_brokers_refuse_the_o
     program.start_streaming();
     for is_idle in [true, false] {
         sql.run("SELECT emit('k1')");
-        sql.await_confirmed(sql.wal_end(), LIMIT);
+        sql.await_all_confirmed(LIMIT);
         let (old, new) = if is_idle { ("first", "second") } else { ("second", "first") };
         kafka.kill(0);
         trust(new);
@@ -59,7 +59,7 @@ fn a_client_certificate_that_is_replaced_is_read_as_soon_as_brokers_refuse_the_o
         program.await_that("the new certificate", |program| {
             program.metric("walrelay_connected{relay=\"walrelay\",peer=\"kafka\"}") == Some(1.0)
         });
-        sql.await_confirmed(sql.wal_end(), LIMIT);
+        sql.await_all_confirmed(LIMIT);
     }
     assert!(program.log().contains("its certificates, keys or passwords have changed"), "{}", program.log());
     assert_eq!(program.terminate(), Some(0), "{}", program.log());

@@ -33,7 +33,7 @@ fn it_starts_while_postgres_is_down_and_streams_when_it_is_up() {
     program.await_state("streaming");
     assert_eq!(program.get("/readyz").unwrap().0, 200);
     let sql = Sql::connect(&postgres.url());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "late-postgres").len(), 1);
 }
 
@@ -52,7 +52,7 @@ fn e1_a_walsender_that_is_terminated_costs_no_event_and_repeats_none() {
     // A relay that connects only now reads the stored row and may prune its page: that is WAL without a transaction,
     // and after it nothing is stored while the database is idle.
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "terminated"), &sql.truth(), 3);
     // Only an incomplete transaction is repeated, at most 51 rows per disconnect.
     assert!(verdict.repeated <= 5 * 51, "{verdict:?}");
@@ -66,7 +66,7 @@ fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_goes_back() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "crashed", "");
     program.start_streaming();
     source::writers(&postgres.url(), 1, 500, 50).into_iter().for_each(|writer| writer.join().unwrap());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(program.terminate(), Some(0));
     drop(sql);
     postgres.stop(StopMode::Immediate).unwrap();
@@ -74,7 +74,7 @@ fn e2_a9_a_crash_of_postgres_loses_nothing_although_the_slot_goes_back() {
     program.start_streaming();
     let sql = Sql::connect(&postgres.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "crashed"), &sql.truth(), 3);
     assert_eq!(verdict.repeated, 0, "the stored position survives what the slot forgets");
 }
@@ -98,7 +98,7 @@ fn b7_two_relays_that_take_the_slot_from_each_other_under_load_swap_nothing() {
         }
     }
     writers.into_iter().for_each(|writer| writer.join().unwrap());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     reader::check(&reader::read_all(&kafka.bootstrap(), "contested"), &sql.truth(), 3);
 }
 
@@ -114,7 +114,7 @@ fn b7_a_second_relay_is_standby_and_takes_over() {
     first.kill();
     second.await_state("streaming");
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "standby").len(), 1);
 }
 
@@ -133,7 +133,7 @@ fn f1_f2_restarted_brokers_lose_and_repeat_nothing() {
     }
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(90));
+    sql.await_all_confirmed(Duration::from_secs(90));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "brokers"), &sql.truth(), 6);
     assert_eq!(verdict.repeated, 0, "{}", program.log());
 }
@@ -145,7 +145,7 @@ fn an_idle_relay_logs_that_its_brokers_are_down_and_up_again() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "idle", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let connected =
         |program: &Program| program.metric("walrelay_connected{relay=\"walrelay\",peer=\"kafka\"}").unwrap_or(-1.0);
     assert_eq!(connected(&program), 1.0);
@@ -180,7 +180,7 @@ fn c1_a_slot_older_than_its_publication_is_an_error_and_the_next_step_works() {
     }
     program.start_streaming();
     sql.run("SELECT emit('k2')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "older").len(), 1);
 }
 
@@ -197,7 +197,7 @@ fn setup_adds_a_second_outbox_to_an_existing_publication() {
     assert!(ended.code == Some(0) && ended.notes.contains("later_events added"), "{}{}", ended.out, ended.notes);
     program.start_streaming();
     sql.run("SELECT emit('k1'); INSERT INTO later_events SELECT * FROM outbox_events");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "second").len(), 2);
 }
 
@@ -214,7 +214,7 @@ fn everything_works_through_a_unix_socket() {
     sql.prepare();
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let through = "SELECT string_agg(DISTINCT coalesce(host(client_addr), 'socket'), ' ') FROM pg_stat_activity
                    WHERE application_name LIKE 'walrelay%'";
     assert_eq!(sql.text(through), "socket");
@@ -246,7 +246,7 @@ fn f13_wrong_credentials_for_kafka_end_with_67_after_three_attempts_and_right_on
     let mut program = start("right");
     program.await_state("streaming");
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "login").len(), 1);
 }
 
@@ -263,7 +263,7 @@ fn e7_a_server_that_sends_nothing_while_it_decodes_a_refreshed_view_is_waited_fo
     sql.run("SELECT emit('k1')");
     sql.run("REFRESH MATERIALIZED VIEW large");
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "refreshed").len(), 2, "{}", program.log());
     let log = program.log();
     assert!(!log.contains("another relay holds the slot") && !log.contains("takeover"), "{log}");

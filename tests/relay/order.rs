@@ -36,7 +36,7 @@ fn held_back(more: &str) -> Stage {
     let (mut program, sql) = prepared(&postgres, &proxy.address(), TOPIC, more);
     program.start_streaming();
     emit(&sql, 1);
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     proxy.hold();
     emit(&sql, 4);
     program.await_that("records on the way", |program| program.metric("walrelay_in_flight_records") == Some(4.0));
@@ -49,7 +49,7 @@ fn release(stage: &Stage) {
     stage.proxy.release();
     std::thread::sleep(Duration::from_millis(500));
     emit(&stage.sql, 4);
-    stage.sql.await_confirmed(stage.sql.wal_end(), Duration::from_secs(60));
+    stage.sql.await_all_confirmed(Duration::from_secs(60));
     reader::check(&reader::read_all(&stage.kafka.bootstrap(), TOPIC), &stage.sql.truth(), 1);
 }
 

@@ -7,7 +7,6 @@ use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::delivery::prepared;
-use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
@@ -24,7 +23,7 @@ fn d15_d17_a_row_that_cannot_become_a_record_stops_with_68_and_its_id() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "poison-row", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     let before = sql.confirmed();
     sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', '1', '{{\"event_id\": \"forged\"}}')"));
     sql.run("SELECT emit('k1')");
@@ -96,7 +95,7 @@ fn a_record_within_the_brokers_default_is_sent_and_one_above_the_topics_limit_na
         )
     };
     sql.run(&format!("{INSERT} (gen_random_uuid(), 'Order', 'k1', 'E', {}, NULL)", noise(1_030_000)));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "large-by-default").len(), 1, "{}", program.log());
     kafka.create_topic_with("large-for-topic", 1, &[("max.message.bytes", "500000")]);
     let (mut program, sql) =
@@ -132,7 +131,7 @@ fn a_backlog_older_than_its_topic_allows_is_sent_with_the_current_time_from_eith
     }
     log.start_streaming();
     poll.start_streaming();
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    sql.await_all_confirmed(Duration::from_secs(30));
     super::poll::await_text(&sql, super::poll::UNPUBLISHED, "0", &poll);
     for (topic, program) in [("old-log", &mut log), ("old-poll", &mut poll)] {
         let mut records = reader::read_all(&kafka.bootstrap(), topic);
@@ -171,7 +170,7 @@ fn a_record_above_the_in_flight_limit_is_sent_alone() {
     sql.run("SELECT emit('k1')");
     sql.run(&format!("{INSERT} ('{ID}', 'Order', 'k1', 'E', to_jsonb(repeat('x', 10000000)), NULL)"));
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    sql.await_all_confirmed(Duration::from_secs(30));
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     assert_eq!(reader::read_all(&kafka.bootstrap(), "larger-than-budget").len(), 3);
 }
@@ -191,7 +190,7 @@ fn f20_batches_become_smaller_for_a_topic_with_a_lower_limit() {
              FROM generate_series(1, {ROWS}) AS n, LATERAL (
                  SELECT string_agg(md5(random()::text || n || m), '') AS pad FROM generate_series(1, 250) AS m) AS p"
         ));
-        sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+        sql.await_all_confirmed(Duration::from_secs(60));
     }
     let log = program.log();
     let refused = log.matches("batch rejected").count();
@@ -236,7 +235,7 @@ fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
     program.start_streaming();
     let insert = "INSERT INTO outbox_events (id, aggregate_type, aggregate_id, event_type, payload, part) VALUES";
     sql.run(&format!("{insert} (gen_random_uuid(), 'Order', 'k1', 'E', '1', 1)"));
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     // The producer knows the topic by now and rejects the record at once; at the second start the brokers do.
     sql.run(&format!("{insert} ('{ID}', 'Order', 'k1', 'E', '1', 2)"));
     for _ in 0..2 {
@@ -251,7 +250,7 @@ fn a_partition_that_the_topic_does_not_have_stops_with_68_and_its_id() {
     // What it advises does help.
     kafka.add_partitions("no-partition", 3);
     program.start_streaming();
-    await_all(&sql);
+    sql.await_all_confirmed(Duration::from_secs(30));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "no-partition").len(), 2);
 }
 

@@ -422,7 +422,7 @@ fn records_are_the_same_as_those_from_the_wal() {
             ));
         }
     }
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     assert!(log.metric("walrelay_outbox_age_seconds_sum") > Some(1e6), "they were made in January");
     for (kind, values) in tables.iter().zip(payloads) {
         await_text(&sql, &format!("SELECT count(*)::text FROM out_{kind} WHERE published_at IS NULL"), "0", &poll);

@@ -76,7 +76,7 @@ fn e4_a_fast_shutdown_returns_at_the_in_flight_limit_while_a_query_waits_for_a_l
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-full", more);
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     let other = locked(&postgres);
     sql.run("SELECT emit('k2')");
     await_text(&mut program, &sql, WAITS, "1");
@@ -90,7 +90,7 @@ fn e4_a_fast_shutdown_returns_at_the_in_flight_limit_while_a_query_waits_for_a_l
     postgres.resume().unwrap();
     program.await_state("streaming");
     let sql = Sql::connect(&postgres.url());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     reader::check(&reader::read_all(&kafka.bootstrap(), "stop-full"), &sql.truth(), 3);
 }
 
@@ -105,7 +105,7 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
     program.start_streaming();
     sql.run("SET default_transaction_read_only = off");
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     // What cannot be stored all the same is an alarm with its reason; what the slot keeps is seen to.
     sql.run(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING \
@@ -119,7 +119,7 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
     sql.run("INSERT INTO other (noise) SELECT repeat('n', 1000) FROM generate_series(1, 5000)");
     program.await_that("the log that is kept to be seen", |program| retained(program) > before + 5e6);
     sql.run("DROP TRIGGER refuse ON walrelay.position");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 
     // For a while nothing is stored, and the slot advances.
@@ -127,12 +127,12 @@ fn a_position_is_stored_in_spite_of_default_transaction_read_only_and_after_a_ti
     program.edit("store_position = true", "store_position = false");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
     program.edit("store_position = false", "store_position = true");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     assert_ne!(sql.text(STORED), stored);
     let records = reader::read_all(&kafka.bootstrap(), "read-only");
     assert_eq!(reader::check(&records, &sql.truth(), 1).repeated, 0);
@@ -152,17 +152,17 @@ fn a15_without_a_stored_position_a_slot_advanced_by_another_relay_is_no_loss() {
     let (mut frozen, sql) = prepared(&postgres, &kafka.bootstrap(), "handed-on", more);
     frozen.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     frozen.signal("STOP");
     sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'walrelay%'");
     let (mut other, _) = prepared(&postgres, &kafka.bootstrap(), "handed-on", more);
     other.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(other.terminate(), Some(0), "{}", other.log());
     frozen.signal("CONT");
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     assert_eq!(frozen.ended(), None, "{}", frozen.log());
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "handed-on"), &sql.truth(), 1);
     assert_eq!(verdict.events, 3, "{}", frozen.log());
@@ -182,7 +182,7 @@ fn a_relay_in_synchronous_standby_names_stops_with_the_next_step() {
     names("FIRST 1 (standby1, walrelay2)");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
     names("*");
     assert_eq!(program.wait(), Some(65), "noticed while running: {}", program.log());
     program.start();
@@ -193,7 +193,7 @@ fn a_relay_in_synchronous_standby_names_stops_with_the_next_step() {
     // The next step, as printed.
     names("FIRST 1 (standby1)");
     program.start_streaming();
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
 }
 
 #[test]
@@ -224,5 +224,5 @@ fn a_catalog_query_that_times_out_is_logged_and_a_server_in_recovery_is_transien
     let mut either = Program::new(&both, &kafka.bootstrap(), outbox);
     either.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), LIMIT);
+    sql.await_all_confirmed(LIMIT);
 }

@@ -1,12 +1,13 @@
 //! A renamed column or table: older WAL has the old name, the catalog has the new one.
 
+use std::time::Duration;
+
 use walrelay_events::testing::Options;
 use walrelay_events::testing::Postgres;
 
 use super::catalog_check::accept;
 use super::catalog_check::ends;
 use super::delivery::prepared;
-use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::reader;
@@ -30,7 +31,7 @@ fn values(kafka: &Kafka, topic: &str) -> Vec<String> {
 
 fn delivers(program: &mut Program, sql: &Sql) {
     program.start_streaming();
-    await_all(sql);
+    sql.await_all_confirmed(Duration::from_secs(30));
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
 }
 
@@ -116,7 +117,7 @@ fn c10_with_both_names_listed_a_rename_needs_no_restart() {
     insert(&sql, "outbox_events", "body", 2);
     sql.run("ALTER TABLE outbox_events RENAME TO events");
     insert(&sql, "events", "body", 3);
-    await_all(&sql);
+    sql.await_all_confirmed(Duration::from_secs(30));
     assert_eq!(program.ended(), None, "{}", program.log());
     assert_eq!(values(kafka, "renaming"), ["1", "2", "3"]);
     assert_eq!(program.terminate(), Some(0), "{}", program.log());
@@ -135,7 +136,7 @@ fn c10_a_column_that_need_not_be_there_is_missed_when_it_is_renamed_while_the_re
     };
     program.start_streaming();
     emit("headers", 1);
-    await_all(&sql);
+    sql.await_all_confirmed(Duration::from_secs(30));
     sql.run("ALTER TABLE outbox_events RENAME COLUMN headers TO more");
     emit("more", 2);
     assert_eq!(program.wait(), Some(65), "{}", program.log());
@@ -162,7 +163,7 @@ fn c10_a_column_that_need_not_be_there_is_missed_when_it_is_renamed_while_the_re
     delivers(&mut program, &sql);
     program.start_streaming();
     emit("headers", 4);
-    await_all(&sql);
+    sql.await_all_confirmed(Duration::from_secs(30));
     sql.run("ALTER TABLE outbox_events DROP COLUMN headers");
     insert(&sql, "outbox_events", "payload", 5);
     assert_eq!(program.wait(), Some(65), "{}", program.log());

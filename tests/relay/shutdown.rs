@@ -27,7 +27,7 @@ pub(super) fn stop_fast(postgres: &Postgres, program: &Program) {
 /// Waits until everything is confirmed after a restart of PostgreSQL, and checks every event.
 fn arrived(postgres: &Postgres, kafka: &Kafka, topic: &str) -> Verdict {
     let sql = Sql::connect(&postgres.url());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     reader::check(&reader::read_all(&kafka.bootstrap(), topic), &sql.truth(), 3)
 }
 
@@ -70,7 +70,7 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_and_nothing_is_missing_afterwa
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-down", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     kafka.kill(0);
     source::writers(&postgres.url(), 2, 2_000, 100).into_iter().for_each(|writer| writer.join().unwrap());
     drop(sql);
@@ -88,7 +88,7 @@ fn e4_a_fast_shutdown_returns_while_kafka_is_down_under_load_and_the_relay_is_st
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "stop-both", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     kafka.kill(0);
     let writers = source::writers(&postgres.url(), 2, 100_000, 100);
     std::thread::sleep(Duration::from_millis(500));
@@ -158,14 +158,13 @@ fn f5_a_stalled_broker_is_logged_although_the_stream_stays_open() {
     program.start_streaming();
     kafka.freeze(0);
     source::writers(&postgres.url(), 1, 500, 100).into_iter().for_each(|writer| writer.join().unwrap());
-    let written = sql.wal_end();
     program.await_state("sink_blocked");
     let (status, body) = program.get("/readyz?verbose").unwrap();
     assert!(status == 503 && body.contains("[-] kafka: no record is acknowledged"), "{body}");
     assert_eq!(sql.text("SELECT active::text FROM pg_replication_slots"), "true");
     kafka.thaw(0);
     program.await_state("streaming");
-    sql.await_confirmed(written, Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "frozen"), &sql.truth(), 3);
     let has_restarted = program.log().contains("it has no broker left");
     assert!(verdict.repeated == 0 || has_restarted, "{}", program.log());
@@ -185,9 +184,8 @@ fn f22_metadata_without_brokers_for_a_while_is_recovered_from() {
     });
     kafka.steady();
     sql.run("SELECT emit('k2')");
-    let written = sql.wal_end();
     program.await_state("streaming");
-    sql.await_confirmed(written, Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     reader::check(&reader::read_all(&kafka.bootstrap(), "nameless"), &sql.truth(), 3);
     program.await_that("readiness", |program| program.get("/readyz").is_some_and(|(status, _)| status == 200));
 }
@@ -198,7 +196,7 @@ fn g2_a_stop_that_times_out_ends_with_75_and_loses_nothing() {
     kafka.create_topic("undrained", 3);
     let (program, sql) = prepared(&postgres, &kafka.bootstrap(), "undrained", "[shutdown]\ndrain = \"1s\"\n");
     stop_without_kafka(kafka, "undrained", program, &sql, |_| {
-        sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+        sql.await_all_confirmed(Duration::from_secs(60));
     });
 }
 

@@ -9,7 +9,6 @@ use walrelay_events::testing::Postgres;
 use super::catalog_check::accept;
 use super::delivery::prepared;
 use super::gaps::CREATE;
-use super::gaps::await_all;
 use crate::support::kafka::Kafka;
 use crate::support::program::Program;
 use crate::support::raw;
@@ -36,7 +35,7 @@ fn f8_a_missing_topic_is_logged_within_seconds_and_delivery_resumes_once_it_is_c
         program.metric("walrelay_errors_total{relay=\"walrelay\",component=\"publish\",code=\"WR-6932\"") >= Some(1.0)
     );
     kafka.create_topic("forgotten", 1);
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    sql.await_all_confirmed(Duration::from_secs(30));
     program.await_that("readiness", |program| is_ready(program));
     assert_eq!(reader::read_all(&kafka.bootstrap(), "forgotten").len(), 1);
 }
@@ -59,7 +58,7 @@ fn f24_a_partition_whose_broker_is_down_is_logged_and_repeats_only_the_open_tran
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "one-away", more);
     program.start_streaming();
     source::writers(&postgres.url(), 1, 500, 200).into_iter().for_each(|writer| writer.join().unwrap());
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    sql.await_all_confirmed(Duration::from_secs(30));
     kafka.kill(2);
     source::writers(&postgres.url(), 2, 10_000, 200).into_iter().for_each(|writer| writer.join().unwrap());
     program.await_state("sink_blocked");
@@ -71,7 +70,7 @@ fn f24_a_partition_whose_broker_is_down_is_logged_and_repeats_only_the_open_tran
     assert!(!is_ready(&program), "nothing was delivered since: {}", program.log());
     kafka.resume(2);
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     program.await_that("readiness", |program| is_ready(program));
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), "one-away"), &sql.truth(), 6);
     // Only an incomplete transaction is repeated, at most 51 rows of it.
@@ -94,7 +93,7 @@ fn what_becomes_wrong_with_postgres_while_kafka_is_down_for_long_is_said() {
         let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "outage", &more);
         program.start_streaming();
         sql.run("SELECT emit('k1')");
-        await_all(&sql);
+        sql.await_all_confirmed(Duration::from_secs(30));
         kafka.freeze(0);
         sql.run("SELECT emit('k1')");
         program.await_log("WR-6933");
@@ -122,13 +121,13 @@ fn a_full_relay_leaves_the_slot_before_the_server_may_give_it_to_another() {
     program.edit("[postgres]\n", "[postgres]\nwal_sender_timeout = \"3s\"\n");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+    sql.await_all_confirmed(Duration::from_secs(30));
     kafka.freeze(0);
     sql.run("SELECT emit('k1') FROM generate_series(1, 1000)");
     let active = "SELECT count(*)::text FROM pg_replication_slots WHERE active";
     program.await_that("the slot to be left", |_| sql.text(active) == "0");
     kafka.thaw(0);
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(60));
+    sql.await_all_confirmed(Duration::from_secs(60));
     assert_eq!(reader::check(&reader::read_all(&kafka.bootstrap(), "full"), &sql.truth(), 1).events, 1_001);
 }
 
@@ -157,7 +156,7 @@ fn f10_added_partitions_give_a_warning_with_topic_and_counts() {
     let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "widened", "");
     program.start_streaming();
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), Duration::from_secs(15));
+    sql.await_all_confirmed(Duration::from_secs(15));
     // So that the number is known before it changes.
     std::thread::sleep(Duration::from_secs(6));
     kafka.add_partitions("widened", 5);

@@ -37,7 +37,7 @@ fn the_relay_logs_in_with_tokens_of_a_command_and_renews_them_before_they_expire
     // Several lifetimes: the broker ends a connection whose token is expired.
     while count() < 5 {
         sql.run("SELECT emit('k1')");
-        sql.await_confirmed(sql.wal_end(), Duration::from_secs(30));
+        sql.await_all_confirmed(Duration::from_secs(30));
         events += 1;
     }
     assert_eq!(program.terminate(), Some(0), "{}", program.log());

@@ -242,10 +242,14 @@ pub fn signal(name: &str) -> Signal {
 
 impl Drop for Program {
     /// Nothing here may panic: a test that has failed already would take all others with it.
+    #[expect(clippy::print_stderr, reason = "it is captured, and shown if the test fails")]
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
+        }
+        if thread::panicking() {
+            eprintln!("what the program logged:\n{}", self.log());
         }
         let _ = fs::remove_dir_all(&self.folder);
     }

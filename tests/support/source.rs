@@ -72,6 +72,14 @@ impl Sql {
         }
     }
 
+    /// Waits until everything that was committed before is confirmed. The relay's own row is the last thing in the WAL
+    /// of an idle server, and the relay does not store a position to confirm that: a transaction of ours follows it.
+    pub fn await_all_confirmed(&self, limit: Duration) {
+        let end = self.wal_end();
+        self.run("SELECT txid_current()");
+        self.await_confirmed(end, limit);
+    }
+
     /// Makes the tables that the writers use beside the outbox.
     pub fn prepare(&self) {
         self.run(
