@@ -55,7 +55,7 @@ pub(crate) fn run(trials: usize) {
             let key = format!("k{trial}");
             let back = after(&mut scene, &key, OUTAGES[trial % OUTAGES.len()]);
             let sql = Sql::connect(&scene.postgres.url());
-            sql.await_confirmed(sql.wal_end(), STANDSTILL);
+            sql.await_all_confirmed(STANDSTILL);
             assert!(scene.program.ended().is_none(), "it has ended: {}", scene.program.log());
             let took = appended(&scene.kafka, &key).duration_since(back).unwrap_or_default();
             eprintln!("  {:.2} s", took.as_secs_f64());

@@ -86,7 +86,7 @@ pub(crate) fn run(options: &EndureOptions) {
     let (catching_up_seconds, after_mib) = catch_up(&mut program, &sql, &relay, backlog);
 
     let written = writer.stop();
-    sql.await_confirmed(sql.wal_end(), STANDSTILL);
+    sql.await_all_confirmed(STANDSTILL);
     let verdict = reader::check(&reader::read_all(&kafka.bootstrap(), TOPIC), &sql.truth(), PARTITIONS);
     assert_eq!(u64::try_from(verdict.events).unwrap(), written, "every event that was written has arrived");
     eprintln!("  all {written} events have arrived, {} of them again, each key in order", verdict.repeated);

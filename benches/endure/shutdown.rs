@@ -66,7 +66,7 @@ pub(crate) fn run(trials: usize) {
         version = figures::version(&scene.postgres);
         let durations = (0..trials).map(|_| trial(&mut scene, situation)).collect();
         let sql = Sql::connect(&scene.postgres.url());
-        sql.await_confirmed(sql.wal_end(), RECOVERY_LIMIT);
+        sql.await_all_confirmed(RECOVERY_LIMIT);
         let verdict = reader::check(&reader::read_all(&scene.kafka.bootstrap(), &topic), &sql.truth(), PARTITIONS);
         eprintln!("  all {} events have arrived, {} of them again", verdict.events, verdict.repeated);
         rows.push(Figures::new(situation.name, durations));
@@ -123,7 +123,7 @@ fn up(scene: &mut Scene) -> Vec<JoinHandle<()>> {
 fn down(scene: &mut Scene) -> Vec<JoinHandle<()>> {
     let sql = Sql::connect(&scene.postgres.url());
     sql.run("SELECT emit('k1')");
-    sql.await_confirmed(sql.wal_end(), RECOVERY_LIMIT);
+    sql.await_all_confirmed(RECOVERY_LIMIT);
     scene.kafka.kill(0);
     scene.program.await_that("the loss of every broker", |program| {
         program.metric("walrelay_connected{relay=\"walrelay\",peer=\"kafka\"}") == Some(0.0)

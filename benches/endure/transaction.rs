@@ -49,7 +49,7 @@ pub(crate) fn run(rows: u64) {
     eprintln!("  committed after {:.1} s", committed.as_secs_f64());
     let relaying = Instant::now();
     await_published(&mut program, rows);
-    sql.await_confirmed(sql.wal_end(), STANDSTILL);
+    sql.await_all_confirmed(STANDSTILL);
     let relayed = relaying.elapsed();
     let (peak_mib, walsender_mib) = (memory::peak(program.pid().unwrap()), walsender.most());
     let spilled = sql.text("SELECT (spill_bytes / 1048576)::text FROM pg_stat_replication_slots");
