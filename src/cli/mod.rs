@@ -18,6 +18,7 @@ mod run;
 mod setup;
 mod signals;
 mod status;
+mod systemd;
 mod version;
 mod wrap;
 

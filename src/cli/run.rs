@@ -25,6 +25,7 @@ use walrelay_events::fault::chain;
 use super::check;
 use super::invocation;
 use super::report::Failed;
+use super::systemd;
 use crate::log;
 
 /// Relays until a signal, or until an error that a person must fix.
@@ -125,6 +126,7 @@ fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(relay::Error::Thread).map_err(boxed)?;
+    let notifier = systemd::notify(&metrics, &stop).map_err(relay::Error::Thread).map_err(boxed)?;
     let settings = config.relay_settings();
     let ended = runtime.block_on(Box::pin(relay::run(settings, metrics.clone(), stop)));
     // A probe of the brokers may still run on its thread. The process does not wait for it.
@@ -132,7 +134,7 @@ fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<
     if let Err(error) = &ended {
         metrics.failed(error.component(), error);
     }
-    drop(admin);
+    drop((notifier, admin));
     ended.map_err(boxed)
 }
 

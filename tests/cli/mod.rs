@@ -4,6 +4,7 @@ mod check;
 mod next;
 mod signals;
 mod status;
+mod systemd;
 
 use std::io::BufRead as _;
 use std::io::BufReader;

@@ -74,14 +74,25 @@ impl Program {
 
     /// Starts `run`.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts `run` with these variables in its environment.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let process = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.process = Some(process);
+        let mut command = self.command(&["run"]);
+        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
     }
 
     /// Gives the process id of `run`.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
+    }
+
+    /// The port of its endpoints.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts `run` and waits until events flow.
