@@ -8,6 +8,7 @@ mod adopter;
 mod architecture;
 mod cli;
 mod consumer;
+mod deploy;
 mod outbox;
 mod prose;
 mod publisher;

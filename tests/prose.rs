@@ -8,7 +8,8 @@ const MAX_COLUMNS: usize = 120;
 /// Where source lives.
 const SOURCES: [&str; 8] = ["src", "crates", "tests", "benches", "examples", "scripts", "sql", ".ci"];
 /// Where else there is text for readers.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
+    "deploy",
     "docs",
     "ARCHITECTURE.md",
     "CHANGELOG.md",

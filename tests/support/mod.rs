@@ -6,6 +6,7 @@ pub mod murmur2;
 pub mod otlp;
 pub mod pooler;
 pub mod program;
+pub mod prometheus;
 pub mod raw;
 pub mod reader;
 pub mod source;
