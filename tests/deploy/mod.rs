@@ -2,6 +2,7 @@
 
 mod alerts;
 mod monitored;
+mod packages;
 mod promql;
 mod runbooks;
 
