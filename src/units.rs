@@ -14,6 +14,19 @@ use serde::Serialize;
 use serde::Serializer;
 use serde::de::Visitor;
 
+/// The two largest units of a duration, for people.
+#[must_use]
+pub fn span(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).map_or(u64::MAX, |duration| duration.as_secs());
+    let (minutes, hours, days) = (whole / 60, whole / 3_600, whole / 86_400);
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3_600 => format!("{minutes} min {} s", whole % 60),
+        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 /// `#[serde(with = "units::duration")]` for a [`Duration`] written as `"30s"`.
 pub mod duration {
     use super::Deserializer;
@@ -208,6 +221,20 @@ mod tests {
         pause: Duration,
         #[serde(with = "bytes")]
         budget: u64,
+    }
+
+    #[test]
+    fn a_duration_has_two_units() {
+        for (seconds, expected) in [
+            (0.4, "0 s"),
+            (59.9, "59 s"),
+            (61.0, "1 min 1 s"),
+            (7_260.0, "2 h 1 min"),
+            (90_000.0, "1 d 1 h"),
+            (f64::INFINITY, "213503982334601 d 7 h"),
+        ] {
+            assert_eq!(span(seconds), expected);
+        }
     }
 
     #[test]

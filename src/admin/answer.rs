@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use http_body_util::Full;
 use hyper::Method;
@@ -18,11 +19,9 @@ use crate::relay::metrics::MAX_POSITION_WAIT;
 
 use super::page;
 use super::status::LastError;
+use super::status::MAX_STANDSTILL;
 use super::status::Status;
-use super::view::View;
-
-/// Without a tick for so long the relay counts as dead. Its loop ticks at least once a second.
-pub const MAX_STANDSTILL: Duration = Duration::from_secs(30);
+use super::view::Observed;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -38,25 +37,29 @@ struct Answer {
 }
 
 /// Answers a request.
-pub(super) fn to<B: Body>(request: &Request<B>, view: &dyn View) -> Response<Full<Bytes>> {
+pub(super) fn to<B: Body>(request: &Request<B>, observed: &Observed) -> Response<Full<Bytes>> {
     let answer = if request.method() != Method::GET {
         Answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: only GET\n")
     } else if !request.body().is_end_stream() {
         Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "request bodies are not accepted\n")
     } else {
-        route(request.uri().path(), request.uri().query().unwrap_or_default(), view)
+        route(request.uri().path(), request.uri().query().unwrap_or_default(), observed)
     };
     answer.into_response()
 }
 
-fn route(path: &str, query: &str, view: &dyn View) -> Answer {
+fn route(path: &str, query: &str, observed: &Observed) -> Answer {
+    let view = &observed.view;
     match path {
         "/livez" => live(view.since_tick()),
         "/readyz" => ready(&view.status(), query.split('&').any(|part| matches!(part, "verbose" | "verbose="))),
         "/metrics" => Answer { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, body: view.exposition() },
         "/status" => json(&view.status()),
         "/version" => json(&view.status().build),
-        "/" => Answer { status: StatusCode::OK, kind: HTML, body: page::write(&view.status()) },
+        "/" => {
+            let body = page::write(&view.status(), &observed.rates(), SystemTime::now());
+            Answer { status: StatusCode::OK, kind: HTML, body }
+        }
         _ => Answer::text(StatusCode::NOT_FOUND, "not found: there are / /livez /readyz /metrics /status /version\n"),
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address to listen on. Anyone who can reach it can read topic names, lag and WAL positions.
+    /// The address to listen on. Anyone who can reach it can read the names of database, brokers and topics, lag, WAL
+    /// positions and the last error.
     pub listen: SocketAddr,
 }
 

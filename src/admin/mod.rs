@@ -9,7 +9,9 @@
 //! the relay hangs.
 
 mod answer;
+mod chart;
 mod config;
+mod history;
 mod page;
 mod serve;
 mod status;
@@ -31,11 +33,13 @@ use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
 
-pub use answer::MAX_STANDSTILL;
 pub use config::Config;
+pub use status::MAX_STANDSTILL;
 pub use status::Slot;
 pub use status::Status;
 pub use view::View;
+
+use view::Observed;
 
 /// The endpoints cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +98,7 @@ pub fn start(config: &Config, view: Arc<dyn View>) -> Result<Running, Error> {
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("admin".to_owned())
-        .spawn(move || runtime.block_on(serve::run(listener, view, stopped)))
+        .spawn(move || runtime.block_on(serve::run(listener, Observed::new(view), stopped)))
         .map_err(Error::Start)?;
     Ok(Running { address, stop: Some(stop), thread: Some(thread) })
 }

@@ -17,6 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
 use tokio::time::sleep;
 use tokio::time::timeout;
 use tracing::error;
@@ -26,7 +29,8 @@ use walrelay_events::fault::Code;
 use walrelay_events::fault::Exit;
 
 use super::answer;
-use super::view::View;
+use super::history;
+use super::view::Observed;
 
 /// The number of open connections.
 const MAX_CONNECTIONS: usize = 64;
@@ -53,7 +57,7 @@ const NOT_SERVING: Code = Code::new(Exit::Internal, 41);
 const NOT_ACCEPTED: Code = Code::new(Exit::Unavailable, 40);
 
 /// Serves until it is stopped, or until the sender of `stopped` is dropped.
-pub(super) async fn run(listener: net::TcpListener, view: Arc<dyn View>, mut stopped: oneshot::Receiver<()>) {
+pub(super) async fn run(listener: net::TcpListener, observed: Arc<Observed>, mut stopped: oneshot::Receiver<()>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -62,12 +66,19 @@ pub(super) async fn run(listener: net::TcpListener, view: Arc<dyn View>, mut sto
         }
     };
     let mut connections = Connections::default();
+    let mut samples = interval(history::INTERVAL);
+    samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sampled = Instant::now();
     loop {
         tokio::select! {
             biased;
             _ = &mut stopped => return,
+            now = samples.tick() => {
+                observed.sample(now.duration_since(sampled));
+                sampled = now;
+            }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.add(stream, Arc::clone(&view)),
+                Ok((stream, _)) => connections.add(stream, Arc::clone(&observed)),
                 Err(error) => {
                     warn!(code = %NOT_ACCEPTED, %error, "http connection not accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -86,7 +97,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn add(&mut self, stream: TcpStream, view: Arc<dyn View>) {
+    fn add(&mut self, stream: TcpStream, observed: Arc<Observed>) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
         if self.oldest_first.len() >= MAX_CONNECTIONS
@@ -94,13 +105,13 @@ impl Connections {
         {
             oldest.abort();
         }
-        self.oldest_first.push_back(self.tasks.spawn(serve(stream, view)));
+        self.oldest_first.push_back(self.tasks.spawn(serve(stream, observed)));
     }
 }
 
 /// Serves one client. An error on its connection concerns only that client.
-async fn serve(stream: TcpStream, view: Arc<dyn View>) {
-    let service = service_fn(move |request| ready(Ok::<_, Infallible>(answer::to(&request, view.as_ref()))));
+async fn serve(stream: TcpStream, observed: Arc<Observed>) {
+    let service = service_fn(move |request| ready(Ok::<_, Infallible>(answer::to(&request, &observed))));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

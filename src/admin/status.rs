@@ -19,6 +19,9 @@ use crate::relay::metrics::WalStatus;
 use crate::relay::metrics::now_micros;
 use crate::relay::metrics::unsigned;
 
+/// Without a tick for so long the relay counts as dead. Its loop ticks at least once a second.
+pub const MAX_STANDSTILL: Duration = Duration::from_secs(30);
+
 /// The relay at one moment. An unknown value is `null`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -43,6 +46,10 @@ pub struct Status {
     pub slot: Option<String>,
     /// The configured publication; none in mode `poll`.
     pub publication: Option<String>,
+    /// The database with its servers, as the configuration names them.
+    pub database: Option<String>,
+    /// The bootstrap servers of Kafka.
+    pub brokers: Vec<String>,
     /// Which peers are connected.
     pub connected: Connected,
     /// The WAL position received so far.
@@ -178,6 +185,8 @@ impl Status {
             mode: if sources.slot.is_some() { "wal" } else { "poll" },
             slot: sources.slot.clone(),
             publication: sources.publication.clone(),
+            database: sources.database.clone(),
+            brokers: sources.brokers.clone(),
             connected: Connected { postgres: relay.postgres.is_up(), kafka: relay.kafka.is_up() },
             received_lsn: position(&relay.received_lsn),
             confirmed_lsn: position(&relay.flushed_lsn),

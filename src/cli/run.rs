@@ -19,6 +19,7 @@ use crate::relay::Mode;
 use crate::relay::State;
 use crate::relay::check::Finding;
 use crate::relay::check::Status;
+use crate::relay::postgres::Target;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::chain;
 
@@ -106,6 +107,9 @@ fn relay(config: Config, stop: CancellationToken, guard: &log::Guard) -> Result<
         Mode::Wal => Sources::new(&config.relay.name, &config.source.slot, &config.source.publication, metrics.clone()),
         Mode::Poll => Sources::of_polling(&config.relay.name, metrics.clone()),
     };
+    // A bad connection string stops the relay with its own error.
+    sources.database = Target::resolve(&config.postgres.url).ok().map(|target| target.database_on_servers());
+    sources.brokers.clone_from(&config.kafka.brokers);
     sources.with_producer = config.kafka.metrics;
     sources.log_dropped = guard.dropped();
     sources.log_suppressed = guard.suppressed();

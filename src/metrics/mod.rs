@@ -43,6 +43,10 @@ pub struct Sources {
     pub slot: Option<String>,
     /// The publication; none in mode `poll`.
     pub publication: Option<String>,
+    /// The database with its servers, as the configuration names them.
+    pub database: Option<String>,
+    /// The bootstrap servers of Kafka.
+    pub brokers: Vec<String>,
     /// The version of the program and of the libraries in it.
     pub build: Build,
     /// The relay's counters and gauges.
@@ -78,6 +82,8 @@ impl Sources {
             name: name.to_owned(),
             slot: Some(slot.to_owned()),
             publication: Some(publication.to_owned()),
+            database: None,
+            brokers: Vec::new(),
             build: Build::of_this_program(),
             relay,
             with_producer: false,

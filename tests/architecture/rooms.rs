@@ -249,10 +249,10 @@ relay: relay/metrics relay/error relay/settings relay/stream/supervise relay/pol
 # Level 3: they know everybody.
 log: fault measure
 metrics: measure relay/metrics relay
-admin: fault lsn measure relay/metrics relay metrics
+admin: fault lsn measure units relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 explain:
-cli: fault event consumer/dead_letter testing secret shell relay/record relay/postgres relay/metrics relay/publish
+cli: fault event consumer/dead_letter testing secret units shell relay/record relay/postgres relay/metrics relay/publish
     relay/inspect relay/setup relay/check relay log metrics admin config explain
 ";
 

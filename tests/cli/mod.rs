@@ -2,6 +2,7 @@
 
 mod check;
 mod next;
+mod page;
 mod signals;
 mod status;
 mod systemd;

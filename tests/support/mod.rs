@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the real program, and a reader that shares nothing with it.
 
 pub mod certificates;
+pub mod chromium;
 pub mod kafka;
 pub mod murmur2;
 pub mod otlp;

@@ -6,6 +6,7 @@ use crate::cli::invocation;
 use crate::cli::wrap::printable;
 use crate::relay::inspect::Inspection;
 use crate::relay::inspect::Problem;
+use crate::units::span;
 
 use super::daemon::Daemon;
 use super::daemon::LastError;
@@ -253,18 +254,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The two largest units of a duration.
-fn span(seconds: f64) -> String {
-    let whole = rounded(seconds);
-    let (minutes, hours, days) = (whole / 60, whole / 3_600, whole / 86_400);
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3_600 => format!("{minutes} min {} s", whole % 60),
-        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
-}
-
 fn many(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
@@ -281,20 +270,6 @@ fn rounded(value: f64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn a_duration_has_two_units() {
-        for (seconds, expected) in [
-            (0.4, "0 s"),
-            (59.9, "59 s"),
-            (61.0, "1 min 1 s"),
-            (7_260.0, "2 h 1 min"),
-            (90_000.0, "1 d 1 h"),
-            (f64::INFINITY, "213503982334601 d 7 h"),
-        ] {
-            assert_eq!(span(seconds), expected);
-        }
-    }
 
     #[test]
     fn an_age_is_never_negative_and_foreign_text_does_not_move_the_cursor() {

@@ -52,6 +52,13 @@ impl Target {
         Self { hosts: vec![host], file_passwords, ..self.clone() }
     }
 
+    /// Names the database and its servers, for people.
+    #[must_use]
+    pub fn database_on_servers(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(Host::to_string).collect();
+        format!("{} on {}", self.dbname, hosts.join(", "))
+    }
+
     /// Gives the password for one server.
     #[must_use]
     pub fn password_for(&self, host: &Host) -> Option<&Secret> {
