@@ -1,13 +1,18 @@
-//! What holds no records is passed: transaction markers, aborted and open transactions.
+//! What holds no records is passed: transaction markers, aborted and open transactions, compacted records.
 
 use std::future::Ready;
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::message::Message as _;
 use rdkafka::producer::BaseRecord;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::ThreadedProducer;
+use rdkafka::topic_partition_list::Offset;
 use walrelay_events::consumer::Delivery;
 
 use super::stage::Log;
@@ -24,8 +29,12 @@ struct Transactions(ThreadedProducer<DefaultProducerContext>);
 
 impl Transactions {
     fn of(id: &str) -> Self {
+        Self::on(Kafka::shared(), id)
+    }
+
+    fn on(kafka: &Kafka, id: &str) -> Self {
         let producer: ThreadedProducer<_> = ClientConfig::new()
-            .set("bootstrap.servers", Kafka::shared().bootstrap())
+            .set("bootstrap.servers", kafka.bootstrap())
             .set("transactional.id", id)
             .set("transaction.timeout.ms", "600000")
             .create()
@@ -126,4 +135,65 @@ fn a_lag_behind_an_open_transaction_says_so_until_it_ends() {
     member.stop().unwrap();
     assert_eq!(log.lines(), ["0", "1", "2", "3"]);
     assert_eq!((seen.count("waiting"), seen.count("ended")), (1, 1));
+}
+
+/// Whatever can be compacted is: a segment ends soon, and a tombstone goes with the next compaction.
+const COMPACTED: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("segment.ms", "100"),
+    ("min.cleanable.dirty.ratio", "0"),
+    ("delete.retention.ms", "0"),
+];
+
+/// Returns the offset of the first record from an offset on, those of aborted transactions included.
+fn first_from(kafka: &Kafka, topic: &Topic, offset: i64) -> i64 {
+    let reader: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("group.id", "none")
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic.name, 0, Offset::Offset(offset)).unwrap();
+    reader.assign(&list).unwrap();
+    reader.poll(TIMEOUT).unwrap().unwrap().offset()
+}
+
+#[test]
+fn a_compacted_tail_is_passed_by_a_group_that_is_new_and_by_one_that_has_committed_within_it() {
+    let kafka = Kafka::compacting();
+    let topic = Topic::create_on(&kafka, "compacted", 1, &COMPACTED);
+    let transactions = Transactions::on(&kafka, "compacted");
+    topic.write(Some("kept"), Some(b"0"), &[]);
+    (1..5).for_each(|_| topic.write(Some("gone"), Some(b"1"), &[]));
+    topic.write(Some("gone"), None, &[]);
+    topic.flush();
+    topic.commit("within", 3);
+    let mut aborted = 0;
+    wait_until("the compaction", || {
+        transactions.begin(&topic, 2);
+        transactions.abort();
+        aborted += 1;
+        // The record before it is gone as well: it is of the second aborted transaction or of a later one.
+        first_from(&kafka, &topic, 1) > 8
+    });
+    assert_eq!(topic.end(), 6 + 3 * aborted);
+    for (group, handled) in [("new", vec!["0"]), ("within", vec![])] {
+        for round in 0..2 {
+            let (log, seen) = (Log::default(), Log::default());
+            let member = Member::start_observed(topic.config(group), noting(&log), seen.clone());
+            wait_until("the end", || topic.committed(group) == [topic.end()]);
+            seen.wait_for("lag 0 0", 1);
+            member.stop().unwrap();
+            let expected = if round == 0 { handled.clone() } else { vec![] };
+            assert_eq!(log.lines(), expected, "{group}, round {round}");
+        }
+    }
+    let end = topic.end();
+    topic.changes(1, 1);
+    let log = Log::default();
+    let member = Member::start(topic.config("within"), noting(&log));
+    wait_until("the next record", || topic.committed("within") == [end + 1]);
+    member.stop().unwrap();
+    assert_eq!(log.lines(), [end.to_string()]);
 }

@@ -109,6 +109,11 @@ impl Kafka {
         (Self::start_with(1, &further, &[]), format!("127.0.0.1:{door}"))
     }
 
+    /// One broker that compacts topics as soon as they can be.
+    pub fn compacting() -> Self {
+        Self::start_with(1, "log.cleaner.backoff.ms=50\n", &[])
+    }
+
     /// One broker, and a proxy before it. What clients of [`Kafka::bootstrap`] send goes past the proxy.
     pub fn behind_proxy() -> (Self, Proxy) {
         let (door, port) = (free_port(), free_port());
