@@ -89,8 +89,8 @@ consumer/unknown: consumer/outcome
 consumer/router: event consumer/outcome consumer/handler consumer/unknown
 consumer/codec: event/decode event consumer/outcome consumer/record
 consumer/tower: consumer/outcome consumer/handler
-consumer/typed: event consumer/outcome consumer/record consumer/cancellation consumer/handler consumer/unknown
-    consumer/codec
+consumer/typed: event consumer/outcome consumer/record consumer/cancellation consumer/handler consumer/batch
+    consumer/unknown consumer/codec
 consumer/call: event/trace consumer/classifier consumer/outcome consumer/record consumer/handler consumer/batch
 consumer/inbox: table event
 consumer/tokens: kafka consumer/error consumer/config

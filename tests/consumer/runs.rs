@@ -4,11 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 
+use serde::Deserialize;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 use walrelay_events::consumer::BatchOutcome;
 use walrelay_events::consumer::Consumer;
 use walrelay_events::consumer::Delivery;
+use walrelay_events::consumer::EventBatchHandler;
+use walrelay_events::consumer::Failure;
 use walrelay_events::consumer::Outcome;
+use walrelay_events::consumer::Payload;
+use walrelay_events::consumer::Received;
+use walrelay_events::consumer::typed_batch;
 
 use super::stage::Log;
 use super::stage::Member;
@@ -112,4 +119,83 @@ fn a_batch_holds_records_of_one_key_in_order_and_is_acked_to_the_last_good_one()
 /// The offset of an acked record of the key with many.
 fn offset_of_ack(line: &str) -> Option<i64> {
     line.strip_prefix("ack batches[0]@")?.parse().ok().filter(|offset| *offset < 100)
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event_type")]
+enum Event {
+    Changed { key: String, version: i64 },
+}
+
+/// Notes the versions of each batch of the key `k`. The first one waits.
+struct Versions {
+    gate: Arc<Semaphore>,
+    log: Log,
+}
+
+impl EventBatchHandler<Event> for Versions {
+    async fn handle(&self, batch: Vec<Received<Event>>) -> Result<BatchOutcome, Failure> {
+        let mut versions = Vec::new();
+        for received in &batch {
+            let Payload::Event(Event::Changed { key, version }) = &received.event else {
+                return Err(Failure::stop("not a change"));
+            };
+            if key != "k" {
+                self.log.note(key);
+                return Ok(BatchOutcome::all());
+            }
+            versions.push(*version);
+        }
+        drop(self.gate.acquire().await);
+        let is_first = |at: usize| batch.get(at).is_some_and(|received| received.previous_attempts == 0);
+        if let Some(at) = versions.iter().position(|version| *version == 7).filter(|at| is_first(*at)) {
+            self.log.note(format!("{:?} until 7 fails", &versions[..at]));
+            return Ok(BatchOutcome::first(at, Outcome::retry("at first")));
+        }
+        self.log.note(format!("{versions:?}"));
+        Ok(BatchOutcome::all())
+    }
+}
+
+#[test]
+fn a_typed_batch_ends_before_what_its_handler_must_not_receive_and_nothing_is_lost_or_swapped() {
+    let topic = Topic::create("typedbatches", 1);
+    let changes = |versions: std::ops::RangeInclusive<i64>| {
+        versions.for_each(|version| topic.change(Uuid::now_v7(), "k", version));
+    };
+    let other = |event_type: &str, value: &str| {
+        let id = Uuid::now_v7().to_string();
+        let headers: [(&str, Option<&[u8]>); 2] =
+            [("event_id", Some(id.as_bytes())), ("event_type", Some(event_type.as_bytes()))];
+        topic.write(Some("k"), Some(value.as_bytes()), &headers);
+    };
+    changes(1..=10);
+    other("Renamed", r#"{"event_type":"Renamed","to":1}"#);
+    changes(11..=12);
+    other("Changed", "{");
+    changes(13..=20);
+    topic.change(Uuid::now_v7(), "other", 1);
+    topic.flush();
+    let (gate, log, observed) = (Arc::new(Semaphore::new(0)), Log::default(), Log::default());
+    let handler = Arc::new(Versions { gate: Arc::clone(&gate), log: log.clone() });
+    let mut config = topic.config("typedbatches");
+    config.retry.initial_backoff = std::time::Duration::from_millis(1);
+    let consumer = Consumer::batches(config, 100, typed_batch(handler)).with_observer(observed.clone());
+    let member = Member::run(consumer);
+    // It comes after all others: they are buffered.
+    log.wait_for("other", 1);
+    gate.close();
+    wait_until("every offset", || topic.committed("typedbatches") == [23]);
+    member.stop().unwrap();
+    let batches = log.lines().join(" ").replace("other ", "");
+    let versions: Vec<i64> =
+        batches.split(|char: char| !char.is_ascii_digit()).filter_map(|it| it.parse().ok()).collect();
+    let expected: Vec<i64> = (1..=6).chain([7]).chain(7..=20).collect();
+    assert_eq!(versions, expected, "7 is named when it fails, too: {batches}");
+    for whole in ["[7]", "[8, 9, 10]", "[11, 12]", "[13, 14, 15, 16, 17, 18, 19, 20]"] {
+        assert!(batches.contains(whole), "{whole} in {batches}");
+    }
+    let dead_lettered = "dead-lettered typedbatches[0]@13 cannot decode event \"Changed\": the payload is not JSON";
+    assert_eq!((observed.count("skip"), observed.count(dead_lettered)), (1, 1), "{:?}", observed.lines());
+    assert_eq!((observed.count("ack"), observed.count("retry")), (21, 1), "{:?}", observed.lines());
 }

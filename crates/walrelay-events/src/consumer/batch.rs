@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::consumer::classifier::Classifier;
 use crate::consumer::handler::Delivery;
+use crate::consumer::outcome::BoxError;
 use crate::consumer::outcome::IntoOutcome;
 use crate::consumer::outcome::Outcome;
 
@@ -42,6 +43,11 @@ impl BatchOutcome {
         Self { done, next }
     }
 
+    /// Returns whether so many records are all acked.
+    pub(crate) fn acks(&self, records: usize) -> bool {
+        self.done >= records || (self.next == Outcome::Ack && self.done + 1 == records)
+    }
+
     /// Returns how many of the batch's records are acked, and the outcome of the next one.
     pub(crate) fn of(self, records: usize) -> (usize, Option<Outcome>) {
         if self.done >= records {
@@ -57,6 +63,13 @@ impl<T: IntoOutcome> From<T> for BatchOutcome {
     fn from(returned: T) -> Self {
         let outcome = returned.into_outcome();
         if outcome == Outcome::Ack { Self::all() } else { Self::first(0, outcome) }
+    }
+}
+
+/// An error means the first record.
+impl<E: Into<BoxError> + 'static> From<Result<Self, E>> for BatchOutcome {
+    fn from(returned: Result<Self, E>) -> Self {
+        returned.unwrap_or_else(|error| Self::first(0, Err::<(), E>(error).into_outcome()))
     }
 }
 
@@ -77,6 +90,12 @@ where
 {
     async fn handle(&self, batch: Vec<Delivery>) -> BatchOutcome {
         self(batch).await.into()
+    }
+}
+
+impl<H: BatchHandler> BatchHandler for Arc<H> {
+    fn handle(&self, batch: Vec<Delivery>) -> impl Future<Output = BatchOutcome> + Send {
+        H::handle(self, batch)
     }
 }
 
@@ -105,16 +124,32 @@ pub(crate) fn classified(handler: BoxedBatchHandler, classifier: Classifier) -> 
 
 #[cfg(test)]
 mod tests {
+    use crate::consumer::outcome::Failure;
+
     use super::*;
+
+    fn failed() -> Outcome {
+        Outcome::retry("busy")
+    }
 
     #[test]
     fn a_batch_is_acked_up_to_the_last_good_record() {
-        let failed = || Outcome::retry("busy");
         assert_eq!(BatchOutcome::all().of(3), (3, None));
         assert_eq!(BatchOutcome::from(()).of(3), (3, None));
         assert_eq!(BatchOutcome::first(2, failed()).of(3), (2, Some(failed())));
         assert_eq!(BatchOutcome::first(2, Outcome::Ack).of(3), (3, None));
         assert_eq!(BatchOutcome::from(failed()).of(3), (0, Some(failed())));
         assert_eq!(BatchOutcome::first(7, failed()).of(3), (3, None), "there is no eighth record");
+        assert_eq!(BatchOutcome::from(Err::<BatchOutcome, _>(Failure::retry("busy"))).of(3), (0, Some(failed())));
+        assert_eq!(BatchOutcome::from(Ok::<_, Failure>(BatchOutcome::first(2, failed()))).of(3), (2, Some(failed())));
+    }
+
+    #[test]
+    fn a_batch_is_acked_whole_exactly_if_nothing_of_it_is_left() {
+        for outcome in [BatchOutcome::all(), BatchOutcome::first(2, Outcome::Ack), BatchOutcome::first(2, failed())] {
+            for records in 1..5 {
+                assert_eq!(outcome.acks(records), outcome.clone().of(records) == (records, None), "{outcome:?}");
+            }
+        }
     }
 }

@@ -111,6 +111,8 @@ pub use topic_partition::TopicPartition;
 pub use typed::EventHandler;
 pub use typed::Received;
 pub use typed::Typed;
+pub use typed::batch::EventBatchHandler;
+pub use typed::batch::typed_batch;
 pub use typed::typed;
 pub use unknown::OnUnknown;
 pub use verdict::Verdict;

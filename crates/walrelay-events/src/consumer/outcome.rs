@@ -27,7 +27,7 @@ use crate::consumer::classifier::Classifier;
 use crate::consumer::classifier::ErrorClass;
 use crate::fault;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What a handler returns.
 ///

@@ -4,6 +4,8 @@
 //! without a retry. An event of an unknown type is skipped, unless an option says otherwise. The handler receives
 //! tombstones as values.
 
+pub(super) mod batch;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -100,10 +102,11 @@ impl<E, H: EventHandler<E>> EventHandler<E> for Arc<H> {
 /// Creates a handler from one that takes decoded events: an async function, or a type that implements
 /// [`EventHandler`].
 pub fn typed<E, H: EventHandler<E>>(handler: H) -> Typed<E, H> {
-    Typed { handler, codec: Json::default(), on_unknown: Some(OnUnknown::default()), event: PhantomData }
+    Typed::new(handler)
 }
 
-/// A handler of decoded events, created by [`typed`].
+/// A handler of decoded events, created by [`typed`], or by [`typed_batch`](crate::consumer::typed_batch) for several
+/// events at once.
 #[derive(Clone, Debug)]
 pub struct Typed<E, H, C = Json> {
     handler: H,
@@ -111,6 +114,12 @@ pub struct Typed<E, H, C = Json> {
     /// None if the handler receives unknown events.
     on_unknown: Option<OnUnknown>,
     event: PhantomData<fn() -> E>,
+}
+
+impl<E, H> Typed<E, H> {
+    fn new(handler: H) -> Self {
+        Self { handler, codec: Json::default(), on_unknown: Some(OnUnknown::default()), event: PhantomData }
+    }
 }
 
 impl<E, H, C> Typed<E, H, C> {
@@ -143,15 +152,21 @@ where
     C: Codec<E>,
 {
     async fn handle(&self, delivery: Delivery) -> Outcome {
-        let DecodedEvent { event_id, payload } = match self.codec.decode(&delivery.record).await {
-            Ok(decoded) => decoded,
-            Err(failure) => return failure.into(),
-        };
+        match self.decode(delivery).await {
+            Ok(received) => self.handler.handle(received).await.unwrap_or_else(Outcome::from),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+impl<E, H, C: Codec<E>> Typed<E, H, C> {
+    /// Decodes a record. An error is the outcome of a record that the handler does not receive.
+    async fn decode(&self, delivery: Delivery) -> Result<Received<E>, Outcome> {
+        let DecodedEvent { event_id, payload } = self.codec.decode(&delivery.record).await?;
         match (&payload, self.on_unknown) {
-            (Payload::Unknown(unknown), Some(on_unknown)) => on_unknown.outcome(&unknown.event_type),
+            (Payload::Unknown(unknown), Some(on_unknown)) => Err(on_unknown.outcome(&unknown.event_type)),
             (Payload::Unknown(_) | Payload::Event(_) | Payload::Tombstone, _) => {
-                let handling = self.handler.handle(receive(delivery, event_id, payload));
-                handling.await.unwrap_or_else(Outcome::from)
+                Ok(receive(delivery, event_id, payload))
             }
         }
     }
