@@ -18,6 +18,8 @@ use opentelemetry::trace::TraceState;
 use tracing::Span;
 #[cfg(feature = "consumer")]
 use tracing::field;
+#[cfg(feature = "consumer")]
+use tracing::level_filters::LevelFilter;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 #[cfg(feature = "consumer")]
@@ -64,6 +66,10 @@ pub(crate) fn link_to(span: &Span, trace: &TraceContext) {
 /// to the writer's span instead of being its child: an event can be handled by many consumers, again, or days later.
 #[cfg(feature = "consumer")]
 pub(crate) fn handler_span(handler: &HandlerSpan<'_>) -> Span {
+    // If nobody records it, tracing's feature `log` would read its fields nevertheless.
+    if LevelFilter::current() < LevelFilter::INFO {
+        return Span::none();
+    }
     let header = |name: &str| (handler.header)(name).unwrap_or_default();
     tracing::info_span!(
         parent: None,
