@@ -31,8 +31,8 @@ use crate::consumer::observe::Observer;
 use crate::consumer::record::Pool;
 use crate::consumer::record::Record;
 use crate::consumer::starter::Returned;
-use crate::consumer::starter::Running;
 use crate::consumer::starter::Starter;
+use crate::consumer::starter::Starting;
 use crate::consumer::topic_partition::TopicPartition;
 use crate::consumer::waiting::Waiting;
 use crate::consumer::wakeup::Sender;
@@ -127,7 +127,7 @@ impl Dispatcher {
         while let Some(run) = self.lanes.start(now) {
             let cancellation = self.cancellations.of(run.ticket.assignment());
             records += run.jobs.len();
-            chunk.push(Running::new(run, cancellation));
+            chunk.push(Starting::new(run, cancellation));
             if records >= CHUNK {
                 self.starter.start(std::mem::take(&mut chunk));
                 records = 0;

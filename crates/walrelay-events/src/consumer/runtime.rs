@@ -328,20 +328,21 @@ impl<'c> Loop<'c> {
 
     /// Polls up to a batch of records, or until the buffers may be full. Returns whether there was anything.
     fn poll(&self) -> bool {
-        let mut last: Option<TopicPartition> = None;
+        let mut last = None;
         for polled in 0..BATCH {
             let Some(message) = self.consumer.poll(Duration::ZERO) else { return polled > 0 };
             match message {
                 Ok(message) => {
                     self.unexplained.set(0);
-                    // Consecutive messages are usually of one partition.
-                    let (topic, number) = (message.topic(), message.partition());
-                    let is_same = |it: &TopicPartition| it.partition == number && *it.topic == *topic;
-                    let partition = last.take().filter(is_same);
-                    let partition = partition.unwrap_or_else(|| TopicPartition::new(self.topic(topic), number));
+                    // Consecutive messages are usually of one partition. Between two rebalances, which end this loop,
+                    // librdkafka has one handle for each topic.
+                    let place = (message.topic_ptr(), message.partition());
+                    let same = last.take().filter(|(known, _)| *known == place).map(|(_, partition)| partition);
+                    let partition =
+                        same.unwrap_or_else(|| TopicPartition::new(self.topic(message.topic()), message.partition()));
                     let mut dispatcher = self.consumer.context().dispatcher();
                     dispatcher.take(&message, &partition, raw::message_epoch(&message));
-                    last = Some(partition);
+                    last = Some((place, partition));
                     // Large records fill the buffers before a batch is complete.
                     if dispatcher.lanes.may_be_full() {
                         return true;

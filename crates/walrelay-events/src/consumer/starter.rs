@@ -74,13 +74,18 @@ pub(super) struct Starter {
     pub(super) returns: Sender<Vec<Returned>>,
 }
 
-/// A run whose records are handled one after another.
-pub(super) struct Running {
+/// A run that is handed over.
+pub(super) struct Starting {
     run: Run<Record>,
     /// Of the partition.
     cancellation: Cancellation,
     /// The run was started although its partition is being revoked.
     was_cancelled: bool,
+}
+
+/// A run whose records are handled one after another.
+struct Running {
+    start: Starting,
     acked: usize,
     call: Option<Calling>,
     began: Instant,
@@ -96,24 +101,25 @@ struct Calling {
     records: usize,
     /// It was polled before.
     has_waited: bool,
-    cancellation: Cancellation,
+    /// Of the call, if it has a time limit.
+    cancellation: Option<Cancellation>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Starter {
-    pub(super) fn start(self: &Arc<Self>, runs: Vec<Running>) {
+    pub(super) fn start(self: &Arc<Self>, runs: Vec<Starting>) {
         let starter = Arc::clone(self);
         self.runtime.spawn(async move { starter.run(runs).await });
     }
 
-    async fn run(self: Arc<Self>, runs: Vec<Running>) {
+    async fn run(self: Arc<Self>, runs: Vec<Starting>) {
         let mut returned = Vec::with_capacity(runs.len());
         let mut runs = runs.into_iter();
         let began = Instant::now();
         let mut clock = began;
-        while let Some(mut running) = runs.next() {
+        while let Some(start) = runs.next() {
             // The clock is read once per handler: the end of one is the start of the next.
-            (running.began, running.clock) = (clock, clock);
+            let mut running = Running::new(start, clock);
             let first = std::future::poll_fn(|context| Poll::Ready(running.poll(&self, context))).await;
             match first {
                 Poll::Ready(failed) => {
@@ -130,7 +136,7 @@ impl Starter {
                 }
             }
             if clock.duration_since(began) > SLOW_POLL && runs.len() > 0 {
-                let mut rest: Vec<Running> = runs.by_ref().collect();
+                let mut rest: Vec<Starting> = runs.by_ref().collect();
                 let half = rest.split_off(rest.len() / 2);
                 [rest, half].into_iter().filter(|runs| !runs.is_empty()).for_each(|runs| self.start(runs));
             }
@@ -141,15 +147,21 @@ impl Starter {
     }
 }
 
-impl Running {
+impl Starting {
     /// The cancellation is that of the partition.
     pub(super) fn new(run: Run<Record>, cancellation: Cancellation) -> Self {
-        let (began, was_cancelled) = (run.ticket.started(), cancellation.is_cancelled());
-        Self { run, cancellation, was_cancelled, acked: 0, call: None, began, clock: began, is_slow: false }
+        let was_cancelled = cancellation.is_cancelled();
+        Self { run, cancellation, was_cancelled }
+    }
+}
+
+impl Running {
+    fn new(start: Starting, now: Instant) -> Self {
+        Self { start, acked: 0, call: None, began: now, clock: now, is_slow: false }
     }
 
     fn returned(self, failed: Option<Failed>) -> Returned {
-        Returned::Ran(Ran { run: self.run, acked: self.acked, failed })
+        Returned::Ran(Ran { run: self.start.run, acked: self.acked, failed })
     }
 
     /// Handles records until one waits or fails, or until the run ends.
@@ -170,7 +182,7 @@ impl Running {
             let now = Instant::now();
             let took = now.duration_since(self.clock);
             self.is_slow = took > SLOW_POLL && !call.has_waited;
-            self.run.jobs.iter_mut().skip(self.acked).take(call.records).for_each(|job| job.took = took);
+            self.start.run.jobs.iter_mut().skip(self.acked).take(call.records).for_each(|job| job.took = took);
             (self.acked, self.clock) = (self.acked + acked, now);
             if failed.is_some() {
                 return Poll::Ready(failed);
@@ -180,25 +192,24 @@ impl Running {
 
     fn is_over(&self) -> bool {
         let has_time = !self.is_slow && self.clock.duration_since(self.began) < MAX_RUN_TIME;
-        let must_end = self.cancellation.is_cancelled() && !self.was_cancelled;
-        self.acked >= self.run.jobs.len() || must_end || (self.acked > 0 && !has_time)
+        let must_end = self.start.cancellation.is_cancelled() && !self.start.was_cancelled;
+        self.acked >= self.start.run.jobs.len() || must_end || (self.acked > 0 && !has_time)
     }
 
     /// Calls the handler for the next record or, if it takes batches, for the next ones.
     fn call(&self, starter: &Starter) -> Option<Calling> {
-        let cancellation = match starter.handler_timeout {
-            Some(_) => self.cancellation.of_call(),
-            None => self.cancellation.clone(),
-        };
+        let of_partition = &self.start.cancellation;
+        let of_call = starter.handler_timeout.map(|_| of_partition.of_call());
+        let cancellation = of_call.as_ref().unwrap_or(of_partition);
         let deliver = |job: &Job<Record>| Delivery {
             record: job.record.clone(),
             previous_attempts: job.attempts,
             cancellation: cancellation.clone(),
         };
-        let records = starter.callee.takes(self.run.jobs.len() - self.acked);
-        let mut deliveries = self.run.jobs.iter().skip(self.acked).take(records).map(deliver);
+        let records = starter.callee.takes(self.start.run.jobs.len() - self.acked);
+        let mut deliveries = self.start.run.jobs.iter().skip(self.acked).take(records).map(deliver);
         let call = starter.callee.call(deliveries.next()?, deliveries, &starter.group);
-        Some(Calling { call, records, has_waited: false, cancellation, timer: None })
+        Some(Calling { call, records, has_waited: false, cancellation: of_call, timer: None })
     }
 }
 
@@ -215,16 +226,16 @@ impl Calling {
                 return Poll::Ready(Ok(returns));
             }
             self.has_waited = true;
-            let Some(limit) = limit else { return Poll::Pending };
+            let Some((limit, cancellation)) = limit.zip(self.cancellation.as_ref()) else { return Poll::Pending };
             let deadline = tokio::time::Instant::from_std(retry::after(began, limit));
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            if self.cancellation.reason() == Some(CancelReason::TimedOut) {
+            if cancellation.reason() == Some(CancelReason::TimedOut) {
                 return Poll::Ready(Err(limit));
             }
-            self.cancellation.cancel(CancelReason::TimedOut);
+            cancellation.cancel(CancelReason::TimedOut);
             timer.as_mut().reset(deadline + TIMEOUT_GRACE);
         }
     }

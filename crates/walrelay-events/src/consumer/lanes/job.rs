@@ -73,9 +73,4 @@ impl Ticket {
     pub(crate) const fn assignment(&self) -> (usize, u64) {
         (self.slot, self.epoch)
     }
-
-    /// Returns when the run was started.
-    pub(crate) const fn started(&self) -> Instant {
-        self.started
-    }
 }

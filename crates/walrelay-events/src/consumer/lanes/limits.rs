@@ -49,8 +49,9 @@ impl Limits {
     /// Returns whether a partition that buffers this much is full.
     pub(super) fn is_full(&self, load: Load, bytes: u64, records: usize) -> bool {
         let Self { max_buffered_records, max_buffered_bytes, .. } = *self;
-        let is_over_share = bytes >= self.share(load) && load.bytes >= max_buffered_bytes / 3 * 2;
-        records >= max_buffered_records || load.bytes >= max_buffered_bytes || is_over_share
+        // It is asked for each record: the share comes last, because a division takes long.
+        let is_over_share = || load.bytes >= max_buffered_bytes / 3 * 2 && bytes >= self.share(load);
+        records >= max_buffered_records || load.bytes >= max_buffered_bytes || is_over_share()
     }
 
     /// Returns whether a paused partition that buffers this much can be resumed.
