@@ -52,7 +52,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let name = cells[1].trim_matches('`');
         // Prometheus adds the labels of the target.
-        let mut labels: BTreeSet<String> = ["job", "instance"].map(str::to_owned).into();
+        let mut labels: BTreeSet<String> = ["job", "instance", "namespace"].map(str::to_owned).into();
         labels.extend(cells[3].split(", ").map(|label| label.trim_matches('`').to_owned()));
         if name.starts_with("walrelay_") {
             labels.insert("relay".to_owned());

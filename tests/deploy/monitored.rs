@@ -26,6 +26,7 @@ fn fast_rules() -> String {
     for line in read("deploy/prometheus/alerts.yml").lines() {
         let line = if line.trim_start().starts_with("for: ") { "        for: 1s" } else { line };
         let line = ["[5m]", "[10m]", "[15m]"].iter().fold(line.to_owned(), |line, range| line.replace(range, "[10s]"));
+        let line = line.replace("[3m:15s]", "[12s:1s]").replace("offset 10m", "offset 10s");
         fast.push_str(&line);
         fast.push('\n');
     }
