@@ -36,6 +36,9 @@ fn systemd_accepts_the_unit_and_rates_its_exposure_as_low() {
     let verified = analyze(&["verify", path]);
     let about_it = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(verified.status.success() && !about_it.contains("walrelay"), "{verified:?}");
+    // A failure of ExecStartPre restarts for ever, and without /proc/stat the start time of the process is unknown.
+    let unit = read("deploy/systemd/walrelay.service");
+    assert!(!unit.contains("ExecStartPre") && !unit.contains("ProcSubset"), "{unit}");
     // On systemd's scale from 0 to 100.
     let rated = analyze(&["security", "--offline=yes", "--threshold=20", path]);
     assert!(rated.status.success(), "{rated:?}");
@@ -58,6 +61,7 @@ fn the_configurations_in_the_manifests_are_valid() {
     fs::create_dir_all(&folder).unwrap();
     let of_kubernetes = text(&documents("deploy/kubernetes/walrelay.yaml")[0]["data"], "config.toml");
     for (name, config) in [("kubernetes", of_kubernetes), ("compose", read("deploy/compose/config.toml"))] {
+        assert!(config.contains("[relay]") && !config.contains("name = \"walrelay\""), "{name} has a name of its own");
         let path = folder.join(name);
         fs::write(&path, config).unwrap();
         let path = path.to_str().unwrap();
