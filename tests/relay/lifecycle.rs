@@ -119,6 +119,26 @@ fn b7_a_second_relay_is_standby_and_takes_over() {
 }
 
 #[test]
+fn a_relay_that_becomes_standby_forgets_what_it_saw_of_the_slot() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("replaced", 1);
+    let (mut first, sql) = prepared(&postgres, &kafka.bootstrap(), "replaced", "");
+    let (mut second, _) = prepared(&postgres, &kafka.bootstrap(), "replaced", "");
+    let retained = |program: &Program| program.metric("walrelay_slot_retained_wal_bytes");
+    first.start_streaming();
+    first.await_that("a look at the slot", |program| retained(program).is_some());
+    second.start();
+    second.await_state("standby");
+    first.signal("STOP");
+    sql.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'walrelay'");
+    second.await_state("streaming");
+    first.signal("CONT");
+    first.await_state("standby");
+    first.await_that("no state of the slot", |program| retained(program).is_none());
+    second.await_that("a look at the slot", |program| retained(program).is_some());
+}
+
+#[test]
 fn f1_f2_restarted_brokers_lose_and_repeat_nothing() {
     let (postgres, mut kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::start(3));
     kafka.create_topic("brokers", 6);

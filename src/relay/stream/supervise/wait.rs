@@ -94,6 +94,10 @@ impl Supervisor {
         let free = watch.until_free(|holder| {
             let is_relay = holder.application_name == name;
             metrics.enter(if is_relay { State::Standby } else { State::SourceReconnecting });
+            if is_relay {
+                // The holder reports the slot; what this relay saw of it grows old.
+                metrics.slot.set(None);
+            }
             if said.as_ref().is_some_and(|(known, at)| known == holder && at.elapsed() < HOLDER_INTERVAL) {
                 return;
             }
