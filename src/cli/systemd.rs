@@ -25,6 +25,9 @@ use crate::relay::metrics::now_micros;
 /// The interval of the notifications, unless the watchdog needs a shorter one.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long to wait for a busy systemd to take the news of the start: without it systemd ends the service.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
 /// The thread that notifies systemd. Dropping it ends the thread.
 #[derive(Debug)]
 pub(super) struct Notifier {
@@ -44,6 +47,8 @@ pub(super) fn notify(metrics: &Metrics, stop: &CancellationToken) -> io::Result<
         }
     };
     send(&socket, &format!("READY=1\n{}", status(metrics)));
+    // A later notification may be lost: the next one has the state again, and none may hold up a stop.
+    socket.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let over = CancellationToken::new();
     let (metrics, stop, is_over) = (metrics.clone(), stop.clone(), over.clone());
@@ -102,8 +107,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
         Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
         None => socket.connect(name)?,
     }
-    // A systemd that does not read must not hold up a stop.
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(READY_LIMIT))?;
     Ok(socket)
 }
 
