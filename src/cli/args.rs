@@ -68,6 +68,18 @@ pub(super) enum Verb {
         #[arg(long)]
         accept_gap: bool,
     },
+    /// Drop the slot and the publication that `setup` created; asks first, and never drops the outbox table
+    Teardown {
+        /// Do not ask; for scripts
+        #[arg(long)]
+        yes: bool,
+        /// Delete the stored position as well, and the schema walrelay if nothing else is in it
+        #[arg(long)]
+        with_position: bool,
+        /// With --yes: drop the slot even if events behind it are not delivered
+        #[arg(long)]
+        accept_gap: bool,
+    },
     /// Relay orders on this machine, from a throwaway PostgreSQL to an in-process Kafka
     Demo {
         /// Number of orders to write

@@ -19,6 +19,7 @@ mod setup;
 mod signals;
 mod status;
 mod systemd;
+mod teardown;
 mod version;
 mod wrap;
 
@@ -45,6 +46,7 @@ use output::Format;
 use output::Output;
 use report::Failed;
 use signals::Signals;
+use teardown::TeardownOptions;
 
 /// Parses the arguments and runs their verb.
 #[must_use]
@@ -70,6 +72,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         Verb::Dlq { verb } if verb.writes() => signals.interrupt(),
         Verb::Check { .. }
         | Verb::Setup { .. }
+        | Verb::Teardown { .. }
         | Verb::Config { .. }
         | Verb::Dlq { .. }
         | Verb::Healthcheck { .. }
@@ -89,6 +92,10 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         Verb::Setup { apply, with_outbox, role, accept_gap } => {
             let setup_options = SetupOptions { with_outbox, role, accept_gap };
             setup::setup(&load(&sources, output)?, &setup_options, apply.then(|| signals.stop()), output)
+        }
+        Verb::Teardown { yes, with_position, accept_gap } => {
+            let options = TeardownOptions { with_position, is_agreed: yes, accepts_gap: accept_gap };
+            teardown::teardown(&load(&sources, output)?, options, output)
         }
         Verb::Demo { orders, format } => {
             let form = if format == Format::Json { demo::Form::Json } else { demo::Form::Human };

@@ -82,6 +82,11 @@ impl Output {
         let _ = writeln!(self.notes, "{text}");
     }
 
+    /// Writes a question, which is answered on the same line.
+    pub(super) fn ask(&mut self, question: &str) {
+        let _ = write!(self.notes, "{question}");
+    }
+
     /// Writes the next step. Its commands can be pasted.
     pub(super) fn hint(&mut self, text: &str) {
         self.note(&invocation::complete(text));

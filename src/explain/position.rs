@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 21] = [
+pub(super) const ALL: [Explanation; 22] = [
     Explanation {
         number: 6601,
         title: "replication slot does not exist",
@@ -71,6 +71,18 @@ pub(super) const ALL: [Explanation; 21] = [
         why: "A new slot starts at the current end of the WAL, so events after the stored position may be missing in \
               Kafka.",
         next: "Compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`.",
+    },
+    Explanation {
+        number: 6621,
+        title: "teardown would leave events undelivered",
+        means: "`walrelay teardown` was refused, because events behind the slot are not confirmed, because it cannot \
+                be known whether they are, or because more is lost than what was agreed to. Nothing was dropped.",
+        why: "The relay stopped before it had published them, the slot is lost or missing, or the application wrote \
+              while teardown waited for the answer. Without the slot nothing publishes them; their rows remain in the \
+              outbox table.",
+        next: "Stop the application. Run `walrelay run` until `walrelay status` shows no lag, then stop it. If the \
+               slot is lost or missing, compare the outbox table with Kafka. If the events are not needed, add \
+               `--accept-gap`.",
     },
     Explanation {
         number: 6670,

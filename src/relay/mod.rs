@@ -37,6 +37,7 @@ pub mod catalog;
 pub mod inspect;
 pub mod metrics;
 pub mod setup;
+pub mod teardown;
 
 // What asks all of them, and changes nothing.
 pub mod check;

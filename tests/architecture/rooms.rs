@@ -222,6 +222,7 @@ relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics re
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
+relay/teardown: fault lsn relay/postgres relay/error relay/settings relay/stream/holder
 pure relay/check/error: fault
 pure relay/check/report: fault
 pure relay/check/login: units relay/postgres
@@ -252,8 +253,8 @@ metrics: measure relay/metrics relay
 admin: fault lsn measure units relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 explain:
-cli: fault event consumer/dead_letter testing secret units shell relay/record relay/postgres relay/metrics relay/publish
-    relay/inspect relay/setup relay/check relay log metrics admin config explain
+cli: fault lsn event consumer/dead_letter testing secret units shell relay/record relay/postgres relay/metrics
+    relay/publish relay/inspect relay/setup relay/teardown relay/check relay log metrics admin config explain
 ";
 
 #[derive(Debug)]

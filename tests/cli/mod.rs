@@ -6,6 +6,7 @@ mod page;
 mod signals;
 mod status;
 mod systemd;
+mod teardown;
 
 use std::io::BufRead as _;
 use std::io::BufReader;

@@ -11,4 +11,5 @@ pub mod prometheus;
 pub mod raw;
 pub mod reader;
 pub mod source;
+pub mod terminal;
 pub mod token;

@@ -142,7 +142,7 @@ async fn held(connection: Needed<&Connection>, settings: &Settings) -> Outcome {
 
 /// A holder without a name may be the relay of this configuration: of another role's session the server shows no name.
 fn held_by(holder: Holder, slot: &str, relay: &str) -> Outcome {
-    let Holder { pid, application_name } = holder;
+    let Holder { pid, application_name, .. } = holder;
     if application_name == relay {
         return Outcome::Passed(format!("a relay of this name, process {pid}"));
     }
@@ -244,7 +244,7 @@ mod tests {
         for (name, warns, advice) in
             [("shop", false, ""), ("debezium", true, "pg_terminate_backend(7)"), ("", true, "whose process it is")]
         {
-            let holder = Holder { pid: 7, application_name: name.to_owned() };
+            let holder = Holder { pid: 7, application_name: name.to_owned(), client: None };
             let check = Check::new("slot_holder", "", held_by(holder, "walrelay", "shop"));
             let next = check.findings().iter().filter_map(|finding| finding.next.clone()).collect::<String>();
             assert_eq!(!check.findings().is_empty(), warns, "{check:?}");

@@ -1,10 +1,13 @@
 //! Watches the holder of the slot on one ordinary connection: a START_REPLICATION that fails logs an ERROR on the
 //! server.
 
+use std::fmt;
 use std::time::Duration;
 use std::time::Instant;
 
 use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use crate::relay::error::Error;
 use crate::relay::postgres;
@@ -26,6 +29,16 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 pub(in crate::relay) struct Holder {
     pub(in crate::relay) pid: u32,
     pub(in crate::relay) application_name: String,
+    /// None for a local socket, and where the role may not see it.
+    pub(in crate::relay) client: Option<String>,
+}
+
+/// For a message to a person.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.application_name.escape_default();
+        write!(f, "\"{name}\" (PID {}, {})", self.pid, self.client.as_deref().unwrap_or("local or unknown address"))
+    }
 }
 
 /// How to query the holder.
@@ -92,12 +105,14 @@ impl HolderWatch {
 
 /// Gives the connection that holds a slot, if there is one.
 pub(in crate::relay) async fn of_slot(client: &Client, slot: &str) -> Result<Option<Holder>, Error> {
-    let sql = "SELECT s.active_pid, coalesce(a.application_name, '')
+    let sql = "SELECT s.active_pid, coalesce(a.application_name, ''), host(a.client_addr)
                FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
                WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
     let failed = Error::postgres("read the state of the slot");
-    let row = client.query_opt(sql, &[&slot]).await.map_err(&failed)?;
-    row.map(|row| Ok(Holder { pid: row.try_get::<_, i32>(0)?.unsigned_abs(), application_name: row.try_get(1)? }))
-        .transpose()
-        .map_err(failed)
+    let row = client.query_typed_opt(sql, &[(&slot, Type::TEXT)]).await.map_err(&failed)?;
+    let holder = |row: Row| {
+        let pid = row.try_get::<_, i32>(0)?.unsigned_abs();
+        Ok(Holder { pid, application_name: row.try_get(1)?, client: row.try_get(2)? })
+    };
+    row.map(holder).transpose().map_err(failed)
 }

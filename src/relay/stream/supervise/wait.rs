@@ -101,7 +101,7 @@ impl Supervisor {
             if said.as_ref().is_some_and(|(known, at)| known == holder && at.elapsed() < HOLDER_INTERVAL) {
                 return;
             }
-            let Holder { pid, application_name } = holder;
+            let Holder { pid, application_name, .. } = holder;
             if is_relay {
                 tracing::info!(pid, application_name, "standby: another relay holds the slot");
             } else {
