@@ -108,6 +108,18 @@ pub(super) enum Verb {
         #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = interval)]
         watch: Option<Duration>,
     },
+    /// Print the events that are not published yet, as the records that they will be; consumes nothing
+    Peek {
+        /// At most this many events
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// How long the server may take to find them
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = at_least_a_second)]
+        timeout: Duration,
+        /// Output format
+        #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
+        format: Format,
+    },
     /// Ask a running relay whether it is alive; exits with 0 or 1
     Healthcheck {
         /// Address of the relay [default: http.listen of the configuration]
@@ -152,6 +164,12 @@ pub(super) enum ConfigVerb {
         #[arg(long)]
         without_files: bool,
     },
+}
+
+/// Parses a timeout, of which a server takes no fraction of a second.
+fn at_least_a_second(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).ok().filter(|timeout| *timeout >= Duration::from_secs(1));
+    timeout.ok_or_else(|| "expected a duration with its unit of at least 1s, such as 30s".to_owned())
 }
 
 /// Parses the interval of `--watch`.

@@ -8,11 +8,13 @@ mod check;
 pub mod demo;
 mod dlq;
 mod explain;
+mod foreign;
 pub mod healthcheck;
 mod http;
 mod invocation;
 mod output;
 mod panics;
+mod peek;
 mod report;
 mod run;
 mod setup;
@@ -44,6 +46,7 @@ use args::ConfigVerb;
 use args::Verb;
 use output::Format;
 use output::Output;
+use peek::PeekOptions;
 use report::Failed;
 use signals::Signals;
 use teardown::TeardownOptions;
@@ -77,6 +80,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         | Verb::Dlq { .. }
         | Verb::Healthcheck { .. }
         | Verb::Status { .. }
+        | Verb::Peek { .. }
         | Verb::Explain { .. }
         | Verb::Version { .. }
         | Verb::Completions { .. } => signals.end_at_once(),
@@ -103,6 +107,9 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         }
         Verb::Config { verb } => config_verb(verb, &sources, output),
         Verb::Dlq { verb } => dlq::dlq(*verb, &load(&sources, output)?, &signals.stop(), output),
+        Verb::Peek { limit, timeout, format } => {
+            peek::peek(&load(&sources, output)?, PeekOptions { limit, timeout, format }, output)
+        }
         Verb::Status { format, watch } => status::status(&load(&sources, output)?, format, watch, output),
         Verb::Healthcheck { address, ready } => {
             let address = match address {

@@ -36,6 +36,7 @@ pub mod poll;
 pub mod catalog;
 pub mod inspect;
 pub mod metrics;
+pub mod peek;
 pub mod setup;
 pub mod teardown;
 

@@ -175,6 +175,7 @@ relay/stream/stall_report: fault relay/pipeline relay/metrics relay/publish
 relay/poll/error: fault relay/record relay/retry/recurrence relay/postgres relay/catalog
 pure relay/poll/sql: relay/record relay/poll/sweep relay/catalog
 pure relay/poll/numbers: relay/catalog relay/poll/error relay/poll/sql
+pure relay/peek/pending: fault lsn relay/record
 pure relay/poll/outlet: lsn relay/record relay/ledger relay/pipeline
 
 # Level 2: they know the rooms of their half.
@@ -210,6 +211,8 @@ relay/poll/source: relay/decode relay/record relay/poll/selection relay/postgres
     relay/poll/numbers relay/error relay/poll/value relay/poll/verify relay/poll/table
 relay/poll/table_state: fault relay/record relay/poll/sweep relay/poll/selection relay/metrics relay/poll/error
     relay/error relay/poll/outbox relay/poll/table
+relay/poll/unpublished: relay/decode relay/record relay/postgres relay/metrics relay/poll/error relay/poll/sql
+    relay/peek/pending relay/error relay/settings relay/poll/outbox relay/poll/value relay/poll/verify relay/poll/table
 relay/poll/end: relay/publish
 relay/poll/batch_publisher: lsn relay/record relay/ledger relay/pipeline relay/retry/recurrence relay/postgres
     relay/metrics relay/publish relay/poll/error relay/poll/outlet relay/error relay/settings relay/retry/recovery
@@ -222,6 +225,12 @@ relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics re
 relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
     relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
     relay/poll/verify relay/poll
+relay/peek/error: fault relay/error
+pure relay/peek/decoder: lsn relay/decode relay/record relay/ledger relay/pipeline relay/peek/pending
+relay/peek/wal: lsn relay/record relay/postgres relay/publish relay/catalog relay/stream/position relay/peek/pending
+    relay/error relay/settings relay/stream/holder relay/peek/error relay/peek/decoder
+relay/peek: relay/postgres relay/peek/pending relay/error relay/settings relay/poll/unpublished relay/peek/error
+    relay/peek/wal
 relay/teardown: fault lsn relay/postgres relay/error relay/settings relay/stream/holder
 pure relay/check/error: fault
 pure relay/check/report: fault
@@ -254,7 +263,8 @@ admin: fault lsn measure units relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 explain:
 cli: fault lsn event consumer/dead_letter testing secret units shell relay/record relay/postgres relay/metrics
-    relay/publish relay/inspect relay/setup relay/teardown relay/check relay log metrics admin config explain
+    relay/publish relay/inspect relay/peek relay/setup relay/teardown relay/check relay log metrics admin config
+    explain
 ";
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod check;
 mod next;
 mod page;
+mod peek;
 mod signals;
 mod status;
 mod systemd;

@@ -4,6 +4,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::foreign::bytes;
+use crate::cli::foreign::escape;
 use walrelay_events::consumer::dead_letter::DeadLetter;
 use walrelay_events::event;
 
@@ -87,28 +89,6 @@ fn fields(dead_letter: &DeadLetter) -> Map<String, Value> {
         ("from", json!(from)),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// Returns UTF-8 as a string, and other bytes as `{"hex": ...}`.
-fn bytes(bytes: Option<&[u8]>) -> Value {
-    let Some(bytes) = bytes else { return Value::Null };
-    std::str::from_utf8(bytes).map_or_else(
-        |_| json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
-        |text| json!(text),
-    )
-}
-
-/// Escapes control characters.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() {
-            escaped.extend(char.escape_default());
-        } else {
-            escaped.push(char);
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

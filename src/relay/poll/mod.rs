@@ -41,6 +41,7 @@ pub(super) mod sql;
 mod sweep;
 mod table;
 mod table_state;
+pub(super) mod unpublished;
 mod value;
 pub(super) mod verify;
 

@@ -97,6 +97,20 @@ impl TableColumns {
         )
     }
 
+    /// Reads the first `$1` unpublished rows without locking them. The columns are those of `fetch`.
+    pub(super) fn unpublished(&self) -> String {
+        let read: String = self.read.iter().map(|column| format!(", t.{}", quote(column))).collect();
+        format!(
+            "SELECT t.tableoid, t.ctid::text, t.{sequence}::int8, {key}, {bucket}{read} FROM {table} AS t
+             WHERE t.{published} IS NULL ORDER BY t.{sequence} LIMIT $1",
+            sequence = quote(&self.sequence),
+            key = self.key(),
+            bucket = self.bucket(),
+            table = self.table,
+            published = quote(&self.published_at),
+        )
+    }
+
     /// Gives id, sequence and bucket of the first row that `fetch` would read, as ASCII.
     pub(super) fn first(&self) -> String {
         format!(
