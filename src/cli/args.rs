@@ -12,6 +12,7 @@ use super::dlq::DlqVerb;
 use super::explain;
 use super::output::Color;
 use super::output::Format;
+use super::tail::TailOptions;
 
 /// The shortest interval of `--watch`.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -119,6 +120,11 @@ pub(super) enum Verb {
         /// Output format
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
+    },
+    /// Print what the running relay publishes, record by record, until Ctrl-C; uses no consumer group
+    Tail {
+        #[command(flatten)]
+        options: TailOptions,
     },
     /// Ask a running relay whether it is alive; exits with 0 or 1
     Healthcheck {

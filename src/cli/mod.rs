@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+mod closed;
 pub mod demo;
 mod dlq;
 mod explain;
@@ -21,6 +22,7 @@ mod setup;
 mod signals;
 mod status;
 mod systemd;
+mod tail;
 mod teardown;
 mod version;
 mod wrap;
@@ -84,6 +86,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         | Verb::Explain { .. }
         | Verb::Version { .. }
         | Verb::Completions { .. } => signals.end_at_once(),
+        Verb::Tail { .. } => signals.end_watching(),
     };
     let signals = signals.map_err(no_thread)?;
     match args.verb {
@@ -110,6 +113,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         Verb::Peek { limit, timeout, format } => {
             peek::peek(&load(&sources, output)?, PeekOptions { limit, timeout, format }, output)
         }
+        Verb::Tail { options } => tail::tail(&options, &load(&sources, output)?, output),
         Verb::Status { format, watch } => status::status(&load(&sources, output)?, format, watch, output),
         Verb::Healthcheck { address, ready } => {
             let address = match address {

@@ -50,6 +50,17 @@ struct Streams {
     is_hang_up_an_end: bool,
 }
 
+/// How a verb ends.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// At the first signal.
+    AtOnce,
+    /// At the first signal, and Ctrl-C is how it is meant to end.
+    Watched,
+    /// In order after the first signal; at once with this code after the second.
+    Ordered(i32),
+}
+
 /// What a signal asks for.
 enum Action {
     /// The end of the process, by the signal of this number.
@@ -77,27 +88,33 @@ impl Signals {
 
     /// For a relay: the first signal cancels the token, the second one ends the process with `code`.
     pub(super) fn drain(self, code: i32) -> io::Result<SignalThread> {
-        self.start(Some(code))
+        self.start(Ending::Ordered(code))
     }
 
     /// For a verb that ends in order, or whose end leaves nothing behind if it does not look at the token.
     pub(super) fn interrupt(mut self) -> io::Result<SignalThread> {
         self.streams.is_hang_up_an_end = true;
-        self.start(Some(i32::from(INTERRUPTED)))
+        self.start(Ending::Ordered(i32::from(INTERRUPTED)))
     }
 
     /// For a verb that may end at any time.
     pub(super) fn end_at_once(mut self) -> io::Result<SignalThread> {
         self.streams.is_hang_up_an_end = true;
-        self.start(None)
+        self.start(Ending::AtOnce)
     }
 
-    fn start(self, second: Option<i32>) -> io::Result<SignalThread> {
+    /// For a verb that somebody watches until Ctrl-C.
+    pub(super) fn end_watching(mut self) -> io::Result<SignalThread> {
+        self.streams.is_hang_up_an_end = true;
+        self.start(Ending::Watched)
+    }
+
+    fn start(self, ending: Ending) -> io::Result<SignalThread> {
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
         let Self { runtime, streams } = self;
         let (theirs, is_over) = (stop.clone(), over.clone());
         let thread = thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(is_over.run_until_cancelled(streams.handle(second, &theirs)));
+            runtime.block_on(is_over.run_until_cancelled(streams.handle(ending, &theirs)));
         })?;
         Ok(SignalThread { stop, over, thread: Some(thread) })
     }
@@ -121,16 +138,18 @@ impl Drop for SignalThread {
 }
 
 impl Streams {
-    /// Cancels `stop` at the first signal. At the second one, or at the first without a `code`, ends the process.
-    async fn handle(mut self, code: Option<i32>, stop: &CancellationToken) {
+    /// Ends the process at the first signal, or cancels `stop` and ends it at the second one.
+    async fn handle(mut self, ending: Ending, stop: &CancellationToken) {
+        let interrupt = SignalKind::interrupt().as_raw_value();
         loop {
-            match (self.next().await, code) {
-                (Action::End(number), None) => process::exit(ENDED_BY + number),
-                (Action::End(_), Some(code)) if stop.is_cancelled() => {
+            match (self.next().await, ending) {
+                (Action::End(number), Ending::Watched) if number == interrupt => process::exit(0),
+                (Action::End(number), Ending::AtOnce | Ending::Watched) => process::exit(ENDED_BY + number),
+                (Action::End(_), Ending::Ordered(code)) if stop.is_cancelled() => {
                     tracing::warn!("second signal, ending at once; a restart publishes again what was in flight");
                     process::exit(code);
                 }
-                (Action::End(_), Some(_)) => stop.cancel(),
+                (Action::End(_), Ending::Ordered(_)) => stop.cancel(),
                 (Action::Ignore(signal), _) => tracing::warn!(
                     signal,
                     "signal ignored: a restart reads the configuration anew, and lines of the log go to standard error \

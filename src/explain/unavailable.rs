@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 33] = [
+pub(super) const ALL: [Explanation; 35] = [
     Explanation {
         number: 6901,
         title: "connection to PostgreSQL failed",
@@ -229,6 +229,21 @@ pub(super) const ALL: [Explanation; 33] = [
         why: "The brokers do not answer, the topic does not exist, or Read or Write on it is missing.",
         next: "Check [kafka], the name of the topic and the permissions, then run the command again: what was \
                redriven is skipped.",
+    },
+    Explanation {
+        number: 6981,
+        title: "topics cannot be followed",
+        means: "`walrelay tail` cannot read the topics from the brokers.",
+        why: "The brokers are down, or the log-in or the permissions Describe and Read are missing.",
+        next: "Run `walrelay check`, which names what is wrong with the brokers and the log-in.",
+    },
+    Explanation {
+        number: 6982,
+        title: "no topic to follow",
+        means: "The brokers have none of the topics that `walrelay tail` would follow: those of the configuration, or \
+                those of `--topic`.",
+        why: "They are not created yet, the name is wrong, or the permission Describe is missing.",
+        next: "Run `walrelay check`, which prints the command that creates a missing topic.",
     },
     Explanation {
         number: 6984,

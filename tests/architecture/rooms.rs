@@ -74,6 +74,7 @@ consumer/config: oauth consumer/retry consumer/budget consumer/dead_letter
 consumer/properties: kafka consumer/error consumer/config
 consumer/commit: consumer/topic_partition consumer/position consumer/beginning consumer/brokers
 consumer/first_start: consumer/topic_partition consumer/raw consumer/beginning consumer/brokers consumer/config
+consumer/follow: kafka_error consumer/topic_partition consumer/record consumer/brokers
 consumer/probe: consumer/topic_partition consumer/raw consumer/position consumer/gap consumer/error consumer/brokers
     consumer/config consumer/properties
 consumer/positions: consumer/topic_partition consumer/position consumer/gap consumer/beginning consumer/lanes
@@ -127,7 +128,7 @@ testing/postgres: testing/error
 testing/harness: event/encode event consumer/classifier consumer/lanes consumer/retry consumer/verdict consumer/handler
     consumer/batch consumer/call consumer
 testing: testing/error testing/broker testing/postgres testing/harness
-internal: kafka consumer/raw
+internal: kafka consumer/raw consumer/follow
 
 # Level 0: vocabulary.
 pure lsn:
@@ -262,9 +263,9 @@ metrics: measure relay/metrics relay
 admin: fault lsn measure units relay/metrics relay metrics
 config: fault secret units relay/record relay/postgres relay/publish relay log admin
 explain:
-cli: fault lsn event consumer/dead_letter testing secret units shell relay/record relay/postgres relay/metrics
-    relay/publish relay/inspect relay/peek relay/setup relay/teardown relay/check relay log metrics admin config
-    explain
+cli: fault lsn event consumer/dead_letter consumer internal testing secret units shell relay/record relay/postgres
+    relay/metrics relay/publish relay/inspect relay/peek relay/setup relay/teardown relay/check relay log metrics
+    admin config explain
 ";
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod peek;
 mod signals;
 mod status;
 mod systemd;
+mod tail;
 mod teardown;
 
 use std::io::BufRead as _;

@@ -181,7 +181,7 @@ fn while_a_relay_runs_peek_names_it_and_the_relay_goes_on() {
     stage.program.start_streaming();
     let ended = stage.peek(&[]);
     assert_eq!((ended.code, ended.out.as_str()), (Some(69), ""), "{ended:?}");
-    for expected in ["error[WR-6904]", "in use by \"walrelay\" (PID ", "127.0.0.1)", "status` shows its lag"] {
+    for expected in ["error[WR-6904]", "in use by \"walrelay\" (PID ", "127.0.0.1)", " tail` shows what it publishes"] {
         assert!(ended.notes.contains(expected), "{expected} in {}", ended.notes);
     }
     stage.insert("Order", 1);

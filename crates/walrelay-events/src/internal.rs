@@ -1,6 +1,8 @@
 //! What the program `walrelay` uses beyond the public interface. It may change with every version.
 
 #[cfg(feature = "consumer")]
+pub use crate::consumer::follow::FollowFrom;
+pub use crate::consumer::follow::Follower;
 pub use crate::consumer::raw::PartitionDescription;
 #[cfg(feature = "consumer")]
 pub use crate::consumer::raw::TopicDescription;

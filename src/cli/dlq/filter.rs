@@ -48,6 +48,12 @@ pub(in crate::cli) struct Filter {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(in crate::cli) struct Millis(i64);
 
+impl Millis {
+    pub(in crate::cli) const fn millis(self) -> i64 {
+        self.0
+    }
+}
+
 impl Filter {
     /// Returns whether a record matches.
     pub(super) fn matches(&self, dead_letter: &DeadLetter) -> bool {
@@ -78,7 +84,7 @@ fn location(text: &str) -> Result<(i32, i64), String> {
 }
 
 /// Parses a time, or a duration before now.
-fn time(text: &str) -> Result<Millis, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<Millis, String> {
     let ago = |ago: Duration| SystemTime::now().checked_sub(ago);
     let time = humantime::parse_rfc3339_weak(text).ok().or_else(|| ago(humantime::parse_duration(text).ok()?));
     let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());

@@ -27,6 +27,8 @@ use super::output::Output;
 use super::report::Failed;
 
 use error::Error;
+pub(super) use filter::Millis;
+pub(super) use filter::time;
 use redrive::Options;
 pub(super) use verb::DlqVerb;
 use visit::counted;

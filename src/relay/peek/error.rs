@@ -43,7 +43,9 @@ impl Diagnose for Error {
         Some(match self {
             Self::Relay(error) => return error.help(),
             Self::Held { .. } => {
-                "`walrelay status` shows its lag; to see what is pending stop it, then run `walrelay peek`".to_owned()
+                "`walrelay tail` shows what it publishes, and `walrelay status` its lag; to see what is pending stop \
+                 it, then run `walrelay peek`"
+                    .to_owned()
             }
             Self::Slow { limit, .. } => {
                 format!("run `walrelay peek --timeout {}s`", limit.as_secs().saturating_mul(10).max(1))

@@ -114,7 +114,7 @@ impl Settings {
     /// Builds the connection properties, for other clients than the relay's producer.
     pub fn connection(&self) -> Result<BTreeMap<String, String>, Error> {
         if self.config.oauth.is_some() {
-            let text = "walrelay dlq cannot use [kafka.oauth]: give it a configuration with [kafka.sasl] or a client \
+            let text = "this verb cannot use [kafka.oauth]: give it a configuration with [kafka.sasl] or a client \
                         certificate";
             return Err(Error::Option(text.to_owned()));
         }

@@ -30,6 +30,7 @@ mod dead_letter_write;
 mod dispatcher;
 mod error;
 mod first_start;
+pub(crate) mod follow;
 mod gap;
 pub(crate) mod handler;
 mod health;

@@ -253,6 +253,19 @@ impl Route {
         self.topic.fixed()
     }
 
+    /// Says whether a row can go to a topic with this name.
+    #[must_use]
+    pub fn may_publish_to(&self, topic: &str) -> bool {
+        self.topic.fits(topic) && self.check_topic(topic).is_ok()
+    }
+
+    /// Describes its topics: their names as far as they are known, or the template.
+    #[must_use]
+    pub fn topics_described(&self) -> String {
+        let known = self.known_topics();
+        if known.is_empty() { self.topic.to_string() } else { known.join(" or ") }
+    }
+
     /// Creates the record of a row whose transaction committed at `committed_at`.
     pub fn record<'a>(
         &self,

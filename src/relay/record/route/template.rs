@@ -1,5 +1,7 @@
 //! A topic template: text and `{column}` or `{column:lower}`.
 
+use std::fmt;
+
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
 
@@ -46,6 +48,29 @@ impl BadTemplate {
     pub(super) fn unknown_column(found: &str) -> Self {
         let allowed = [Role::Id, Role::AggregateType, Role::AggregateId, Role::EventType].map(Role::name).join(", ");
         Self::UnknownColumn { found: found.to_owned(), allowed }
+    }
+}
+
+/// As it is configured.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Column { role, lower: false } => write!(f, "{{{}}}", role.name()),
+            Part::Column { role, lower: true } => write!(f, "{{{}:lower}}", role.name()),
+        })
+    }
+}
+
+/// Says whether a text has these parts, in order and with nothing else.
+fn fits(parts: &[Part], text: &str) -> bool {
+    match parts.split_first() {
+        None => text.is_empty(),
+        Some((Part::Text(fixed), rest)) => text.strip_prefix(fixed.as_str()).is_some_and(|text| fits(rest, text)),
+        Some((Part::Column { lower, .. }, rest)) => (0..=text.len()).any(|end| {
+            let Some((value, after)) = text.split_at_checked(end) else { return false };
+            !(*lower && value.bytes().any(|byte| byte.is_ascii_uppercase())) && fits(rest, after)
+        }),
     }
 }
 
@@ -96,6 +121,11 @@ impl Template {
     /// Gives the text before the first column.
     pub(super) fn fixed_start(&self) -> &str {
         self.0.first().map_or("", Part::text)
+    }
+
+    /// Says whether some row gives this topic.
+    pub(super) fn fits(&self, topic: &str) -> bool {
+        fits(&self.0, topic)
     }
 
     pub(super) fn fixed(&self) -> Option<&str> {
@@ -154,6 +184,26 @@ mod tests {
         ];
         assert_eq!(parsed.0, expected);
         assert_eq!(Template::parse("orders").unwrap().fixed(), Some("orders"));
+    }
+
+    #[test]
+    fn a_topic_fits_a_template_if_some_row_gives_it() {
+        let rows = [
+            ("orders", "orders", true),
+            ("orders", "orders2", false),
+            ("{aggregate_type:lower}-events", "order-events", true),
+            ("{aggregate_type:lower}-events", "order-events-events", true),
+            ("{aggregate_type:lower}-events", "Order-events", false),
+            ("{aggregate_type}-events", "Order-events", true),
+            ("{aggregate_type:lower}-events", "order-events.dlq", false),
+            ("a.{aggregate_type}.{event_type}", "a.b.c.d", true),
+            ("a.{aggregate_type}.{event_type}", "a.b", false),
+        ];
+        for (template, topic, expected) in rows {
+            let parsed = Template::parse(template).unwrap();
+            assert_eq!(parsed.fits(topic), expected, "{template} {topic}");
+            assert_eq!(parsed.to_string(), template);
+        }
     }
 
     #[test]
