@@ -149,6 +149,11 @@ pub(super) enum Verb {
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
+    /// Print the manual page of walrelay, or of one of its commands, in roff
+    Man {
+        /// The command, such as run or dlq list [default: the page of walrelay]
+        command: Vec<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Shell to complete for

@@ -13,6 +13,7 @@ mod foreign;
 pub mod healthcheck;
 mod http;
 mod invocation;
+mod man;
 mod output;
 mod panics;
 mod peek;
@@ -28,6 +29,7 @@ mod version;
 mod wrap;
 
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -85,6 +87,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         | Verb::Peek { .. }
         | Verb::Explain { .. }
         | Verb::Version { .. }
+        | Verb::Man { .. }
         | Verb::Completions { .. } => signals.end_at_once(),
         Verb::Tail { .. } => signals.end_watching(),
     };
@@ -115,19 +118,9 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
         }
         Verb::Tail { options } => tail::tail(&options, &load(&sources, output)?, output),
         Verb::Status { format, watch } => status::status(&load(&sources, output)?, format, watch, output),
-        Verb::Healthcheck { address, ready } => {
-            let address = match address {
-                Some(address) => address,
-                None => {
-                    config::load(&sources).map_or_else(|_| admin::Config::default().listen, |it| it.config.http.listen)
-                }
-            };
-            let probe = if ready { healthcheck::Probe::Ready } else { healthcheck::Probe::Live };
-            let answer = healthcheck::healthcheck(address, probe);
-            output.line(&answer.to_string())?;
-            Ok(ExitCode::from(u8::from(!answer.is_well())))
-        }
+        Verb::Healthcheck { address, ready } => check_health(address, ready, &sources, output),
         Verb::Explain { code, format } => explain::explain(code.as_deref(), format, output),
+        Verb::Man { command } => man::man(&command, output),
         Verb::Version { format } => version::version(format, output),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
@@ -136,6 +129,21 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Asks a relay at the address, or at that of the configuration.
+fn check_health(
+    address: Option<SocketAddr>,
+    is_ready: bool,
+    sources: &Sources,
+    output: &mut Output,
+) -> Result<ExitCode, Failed> {
+    let configured =
+        || config::load(sources).map_or_else(|_| admin::Config::default().listen, |it| it.config.http.listen);
+    let probe = if is_ready { healthcheck::Probe::Ready } else { healthcheck::Probe::Live };
+    let answer = healthcheck::healthcheck(address.unwrap_or_else(configured), probe);
+    output.line(&answer.to_string())?;
+    Ok(ExitCode::from(u8::from(!answer.is_well())))
 }
 
 /// Shows the demo until its end or a signal. Its servers stop in both cases.

@@ -27,6 +27,11 @@ pub struct Explanation {
     pub next: &'static str,
 }
 
+/// Gives every exit code with a group of error codes, and its meaning.
+pub fn exits() -> impl Iterator<Item = (u16, &'static str)> {
+    EXITS.into_iter()
+}
+
 impl Explanation {
     /// Gives the code as errors print it.
     #[must_use]

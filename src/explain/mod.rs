@@ -16,6 +16,7 @@ mod unavailable;
 use std::fmt::Write as _;
 
 pub use explanation::Explanation;
+pub use explanation::exits;
 
 /// How many codes are suggested in place of an unknown one.
 const MAX_SIMILAR: usize = 3;

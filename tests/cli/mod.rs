@@ -74,6 +74,20 @@ fn ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_each_command_and_the_exit_codes() {
+    let (code, page, notes) = walrelay(&["man"]);
+    assert_eq!(code, Some(0), "{notes}");
+    for expected in [".TH walrelay 1", ".SH \"EXIT STATUS\"", "\\fB66\\fR", "walrelay\\-teardown(1)", "\\-\\-config"] {
+        assert!(page.contains(expected), "{expected} in {page}");
+    }
+    let (_, page, _) = walrelay(&["man", "dlq", "list"]);
+    assert!(page.contains(".TH walrelay-dlq-list 1") && page.contains("\\-\\-since"), "{page}");
+    let (code, page, notes) = walrelay(&["man", "dlq", "lost"]);
+    assert_eq!((code, page.as_str()), (Some(2), ""));
+    assert!(notes.contains("there is no command \"dlq lost\""), "{notes}");
+}
+
+#[test]
 fn a_full_output_is_an_error_with_a_code() {
     let full = std::fs::File::create("/dev/full").unwrap();
     let output = program::command(&["version"]).stdout(full).output().unwrap();
