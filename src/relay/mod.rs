@@ -44,6 +44,7 @@ pub mod teardown;
 pub mod check;
 
 mod error;
+mod kafka_commands;
 mod retry;
 mod settings;
 

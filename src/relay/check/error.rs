@@ -22,8 +22,6 @@ pub(super) enum Error {
     },
     #[error("PostgreSQL {0} is not supported")]
     Version(u32),
-    #[error("wal_level is {0}, and logical replication needs logical")]
-    WalLevel(String),
     #[error("all {0} walsenders of the server are in use")]
     NoFreeSender(i64),
     #[error("max_slot_wal_keep_size is -1: while the relay is down, the WAL that its slot retains can fill the disk")]
@@ -62,7 +60,6 @@ impl Diagnose for Error {
             Self::NoIndex { .. } => Code::new(Exit::CheckFailed, 8),
             Self::File { .. } => Code::new(Exit::Configuration, 33),
             Self::Version(_) => Code::new(Exit::Mismatch, 40),
-            Self::WalLevel(_) => Code::new(Exit::Mismatch, 41),
             Self::NoFreeSender(_) => Code::new(Exit::Unavailable, 9),
         }
     }
@@ -76,9 +73,6 @@ impl Diagnose for Error {
             Self::Weakness(_) => return None,
             Self::File { option, .. } => format!("correct {option}, or make the file readable for this user"),
             Self::Version(_) => "upgrade PostgreSQL to version 14 or later".to_owned(),
-            Self::WalLevel(_) => {
-                "run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL".to_owned()
-            }
             Self::NoFreeSender(senders) => format!(
                 "run `ALTER SYSTEM SET max_wal_senders = {}` as a superuser and restart PostgreSQL",
                 senders.saturating_add(10)

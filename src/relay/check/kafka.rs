@@ -8,6 +8,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
 use crate::relay::error::Error as RelayError;
+use crate::relay::kafka_commands;
+use crate::relay::kafka_commands::Commands;
 use crate::relay::publish;
 use crate::relay::publish::Cluster;
 use crate::relay::publish::Failure;
@@ -16,8 +18,6 @@ use crate::relay::publish::TopicDescription;
 use crate::relay::publish::TopicSettings;
 use crate::relay::settings::Settings;
 
-use super::commands;
-use super::commands::Commands;
 use super::outbox_topics::TableTopics;
 use super::report::Check;
 use super::report::Finding;
@@ -153,6 +153,6 @@ fn refused(error: &RelayError, kafka: &publish::Config) -> Outcome {
     if matches!(of_kafka, publish::Error::Secret(_)) {
         return Outcome::skipped("secret kafka.sasl.password");
     }
-    let reason = of_kafka.reason().and_then(|reason| commands::next(reason, kafka));
+    let reason = of_kafka.reason().and_then(|reason| kafka_commands::next(reason, kafka));
     Outcome::Found(vec![Finding::failure(error).then(reason)])
 }

@@ -10,7 +10,6 @@
 //! `run` and `setup`; `error` has what only a check finds. Each wait has a time limit, and all together end in half a
 //! minute.
 
-mod commands;
 mod connection;
 mod error;
 mod facts;

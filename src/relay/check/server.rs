@@ -121,7 +121,7 @@ fn role(facts: &ServerFacts, _: &Settings) -> Outcome {
 
 fn wal_level(facts: &ServerFacts, _: &Settings) -> Outcome {
     if facts.wal_level != "logical" {
-        return Outcome::failed(&Error::WalLevel(facts.wal_level.clone()));
+        return Outcome::failed(&setup::Error::WalLevel(facts.wal_level.clone()));
     }
     Outcome::Passed(facts.wal_level.clone())
 }

@@ -1,9 +1,9 @@
 //! What the brokers' answers mean for the relay.
 
+use crate::relay::kafka_commands::Commands;
 use crate::relay::publish::TopicDescription;
 use crate::relay::publish::TopicSettings;
 
-use super::commands::Commands;
 use super::report::Check;
 use super::report::Finding;
 use super::report::Needed;

@@ -13,6 +13,7 @@
 
 mod config;
 mod context;
+mod create;
 mod error;
 mod partitions;
 mod probe;
@@ -56,6 +57,8 @@ pub use config::Oauth;
 pub use config::Sasl;
 pub use config::Tls;
 use context::PublisherContext;
+pub use create::Admin;
+pub use create::TopicSize;
 pub use error::Error;
 pub use error::Failure;
 pub use probe::Cluster;

@@ -1,18 +1,19 @@
 //! The commands of Kafka's tools, with the names of this configuration.
 
 use crate::relay::publish;
+use crate::relay::publish::TopicSize;
 use crate::shell::word;
 
 /// How an administrator reaches the brokers, and whom the relay logs in as.
 #[derive(Clone, Debug)]
-pub(super) struct Commands {
+pub(in crate::relay) struct Commands {
     /// What follows the name of each tool.
     connection: String,
-    pub(super) principal: String,
+    pub(in crate::relay) principal: String,
 }
 
 impl Commands {
-    pub(super) fn new(kafka: &publish::Config) -> Self {
+    pub(in crate::relay) fn new(kafka: &publish::Config) -> Self {
         let brokers = word(&kafka.brokers.join(","));
         let needs_login = kafka.tls.is_some() || kafka.sasl.is_some() || kafka.oauth.is_some();
         // The tools read the administrator's own credentials from it.
@@ -21,17 +22,24 @@ impl Commands {
         Self { connection: format!("--bootstrap-server {brokers}{login}"), principal: format!("User:{user}") }
     }
 
-    /// With as many replicas as there are brokers, and at most three.
-    pub(super) fn create(&self, topic: &str, brokers: usize) -> String {
-        let (topic, replicas) = (word(topic), brokers.clamp(1, 3));
-        let safe = if replicas == 3 { " --config min.insync.replicas=2" } else { "" };
+    /// With the usual size on so many brokers.
+    pub(in crate::relay) fn create(&self, topic: &str, brokers: usize) -> String {
+        self.create_with(topic, size(brokers))
+    }
+
+    pub(in crate::relay) fn create_with(&self, topic: &str, size: TopicSize) -> String {
         format!(
-            "kafka-topics.sh {} --create --topic {topic} --partitions 6 --replication-factor {replicas}{safe}",
-            self.connection
+            "kafka-topics.sh {} --create --if-not-exists --topic {} --partitions {} --replication-factor {} --config \
+             min.insync.replicas={}",
+            self.connection,
+            word(topic),
+            size.partitions,
+            size.replicas,
+            size.min_in_sync
         )
     }
 
-    pub(super) fn set(&self, topic: &str, setting: &str) -> String {
+    pub(in crate::relay) fn set(&self, topic: &str, setting: &str) -> String {
         format!(
             "kafka-configs.sh {} --alter --entity-type topics --entity-name {} --add-config {setting}",
             self.connection,
@@ -39,7 +47,7 @@ impl Commands {
         )
     }
 
-    pub(super) fn grant(&self, topic: &str) -> String {
+    pub(in crate::relay) fn grant(&self, topic: &str) -> String {
         format!(
             "kafka-acls.sh {} --add --allow-principal {} --operation Write --operation Describe --topic {}",
             self.connection,
@@ -48,7 +56,7 @@ impl Commands {
         )
     }
 
-    pub(super) fn grant_idempotence(&self) -> String {
+    pub(in crate::relay) fn grant_idempotence(&self) -> String {
         format!(
             "kafka-acls.sh {} --add --allow-principal {} --operation IdempotentWrite --cluster",
             self.connection,
@@ -57,8 +65,14 @@ impl Commands {
     }
 }
 
+/// The usual size of a topic on so many brokers: at most three replicas, of which one may be down.
+pub(in crate::relay) fn size(brokers: usize) -> TopicSize {
+    let replicas = i32::try_from(brokers.clamp(1, 3)).unwrap_or(3);
+    TopicSize { partitions: 6, replicas, min_in_sync: if replicas == 3 { 2 } else { 1 } }
+}
+
 /// What helps against a failed connection, by librdkafka's reason.
-pub(super) fn next(reason: &str, kafka: &publish::Config) -> Option<String> {
+pub(in crate::relay) fn next(reason: &str, kafka: &publish::Config) -> Option<String> {
     let text = if reason.contains("PLAINTEXT broker listener") {
         "remove [kafka.tls], or set kafka.brokers to the brokers' TLS listener"
     } else if reason.contains("closed by peer") && kafka.tls.is_none() {
@@ -81,10 +95,10 @@ mod tests {
         let commands = Commands::new(&kafka);
         assert_eq!(
             commands.create("orders", 5),
-            "kafka-topics.sh --bootstrap-server a:1,b:2 --create --topic orders --partitions 6 --replication-factor 3 \
-             --config min.insync.replicas=2"
+            "kafka-topics.sh --bootstrap-server a:1,b:2 --create --if-not-exists --topic orders --partitions 6 \
+             --replication-factor 3 --config min.insync.replicas=2"
         );
-        assert!(commands.create("orders", 1).ends_with("--replication-factor 1"));
+        assert!(commands.create("orders", 1).ends_with("--replication-factor 1 --config min.insync.replicas=1"));
         assert!(commands.grant("orders").contains("--allow-principal User:PRINCIPAL "));
     }
 
