@@ -12,6 +12,7 @@ use super::dlq::DlqVerb;
 use super::explain;
 use super::output::Color;
 use super::output::Format;
+use super::setup::SetupArgs;
 use super::tail::TailOptions;
 
 /// The shortest interval of `--watch`.
@@ -54,21 +55,8 @@ pub(super) enum Verb {
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Print the SQL that `run` depends on, or run it
-    Setup {
-        /// Run the SQL instead of printing it; safe to repeat
-        #[arg(long)]
-        apply: bool,
-        /// Create the outbox tables as well
-        #[arg(long)]
-        with_outbox: bool,
-        /// Grant this role the privileges that `run` needs
-        #[arg(long, value_name = "NAME")]
-        role: Option<String>,
-        /// Start at the slot's position even if events before it may be missing in Kafka
-        #[arg(long)]
-        accept_gap: bool,
-    },
+    /// Compare the server with what `run` depends on, and print the SQL for what is missing, or run it
+    Setup(SetupArgs),
     /// Drop the slot and the publication that `setup` created; asks first, and never drops the outbox table
     Teardown {
         /// Do not ask; for scripts

@@ -42,7 +42,6 @@ use crate::config::Mistakes;
 use crate::config::Sources;
 use crate::log;
 use crate::relay;
-use crate::relay::setup::SetupOptions;
 use walrelay_events::fault::Exit;
 
 use args::Args;
@@ -75,10 +74,11 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
     let sources = Sources::of_process(args.config.clone(), args.set.clone());
     let signals = match &args.verb {
         Verb::Run { .. } => signals.drain(Exit::DrainTimeout as i32),
-        Verb::Setup { apply: true, .. } | Verb::Demo { .. } => signals.interrupt(),
+        Verb::Setup(args) if args.apply => signals.interrupt(),
+        Verb::Demo { .. } => signals.interrupt(),
         Verb::Dlq { verb } if verb.writes() => signals.interrupt(),
         Verb::Check { .. }
-        | Verb::Setup { .. }
+        | Verb::Setup(_)
         | Verb::Teardown { .. }
         | Verb::Config { .. }
         | Verb::Dlq { .. }
@@ -99,10 +99,7 @@ fn dispatch(args: Args, signals: Signals, output: &mut Output) -> Result<ExitCod
             let options = check::CheckOptions { wait: wait.unwrap_or_default(), is_strict: strict, format };
             check::check(&load_quietly(&sources)?, &options, output)
         }
-        Verb::Setup { apply, with_outbox, role, accept_gap } => {
-            let setup_options = SetupOptions { with_outbox, role, accept_gap };
-            setup::setup(&load(&sources, output)?, &setup_options, apply.then(|| signals.stop()), output)
-        }
+        Verb::Setup(args) => setup::setup(&load(&sources, output)?, &args, &signals.stop(), output),
         Verb::Teardown { yes, with_position, accept_gap } => {
             let options = TeardownOptions { with_position, is_agreed: yes, accepts_gap: accept_gap };
             teardown::teardown(&load(&sources, output)?, options, output)

@@ -10,8 +10,9 @@ use super::options::Config;
 
 /// The prefix of options.
 const PREFIX: &str = "WALRELAY_";
-/// Variables with the prefix that are not options: the configuration file, and PostgreSQL for temporary servers.
-const OTHERS: [&str; 2] = ["WALRELAY_CONFIG", "WALRELAY_PG_BIN"];
+/// Variables with the prefix that are not options: the configuration file, the administrator's URL of `setup`, and
+/// PostgreSQL for temporary servers.
+const OTHERS: [&str; 3] = ["WALRELAY_CONFIG", "WALRELAY_ADMIN_URL", "WALRELAY_PG_BIN"];
 
 /// The kind of a variable.
 #[derive(Debug, Eq, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 20] = [
+pub(super) const ALL: [Explanation; 22] = [
     Explanation {
         number: 6401,
         title: "mistakes in the configuration",
@@ -86,6 +86,22 @@ pub(super) const ALL: [Explanation; 20] = [
         means: "source.failover is \"on\", and the server is older than PostgreSQL 17.",
         why: "Failover slots exist from PostgreSQL 17 on.",
         next: "Set source.failover = \"auto\", which uses them where the server has them.",
+    },
+    Explanation {
+        number: 6443,
+        title: "administrator's URL leads to another database",
+        means: "`setup --admin-url` connects to another database than postgres.url. Nothing was changed.",
+        why: "A URL without a database leads to the database with the name of its role. Publication, slot and position \
+              belong in the database of the outbox table.",
+        next: "End the administrator's URL with the database of postgres.url, as in `postgres://postgres@db/shop`.",
+    },
+    Explanation {
+        number: 6444,
+        title: "min.insync.replicas is above the replication factor",
+        means: "`setup` would create topics to which no record could be written. Nothing was created.",
+        why: "A record is acknowledged when min.insync.replicas replicas have it, and a topic has no more than its \
+              replication factor. Without --replication-factor a topic gets a replica on each broker, at most three.",
+        next: "Lower --min-insync-replicas, or raise --replication-factor.",
     },
     Explanation {
         number: 6450,

@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 13] = [
+pub(super) const ALL: [Explanation; 15] = [
     Explanation {
         number: 6701,
         title: "TLS handshake with PostgreSQL failed",
@@ -74,6 +74,14 @@ pub(super) const ALL: [Explanation; 13] = [
         next: "Check [kafka.sasl], or what kafka.oauth.token_command prints, and the user on the brokers.",
     },
     Explanation {
+        number: 6732,
+        title: "topic may not be created",
+        means: "`setup --with-topics` logged in, and the brokers do not allow this principal to create a topic. What \
+                was created before it stays.",
+        why: "The relay needs no right to create topics, so its principal usually has none.",
+        next: "Run the printed command as an administrator of Kafka.",
+    },
+    Explanation {
         number: 6740,
         title: "application may not write to the outbox",
         means: "The application's role cannot insert into the outbox table.",
@@ -83,9 +91,17 @@ pub(super) const ALL: [Explanation; 13] = [
     Explanation {
         number: 6760,
         title: "role does not exist",
-        means: "`setup --role` names a role that this server does not have.",
+        means: "`setup --role` or `--app-role` names a role that this server does not have.",
         why: "The role was not created, or its name is misspelled. Nothing was changed.",
         next: "Run `CREATE ROLE ... LOGIN REPLICATION PASSWORD '...'`, then run setup again.",
+    },
+    Explanation {
+        number: 6761,
+        title: "GRANT had no effect",
+        means: "`setup --apply` ran a GRANT, and the role still lacks the privilege. What was created before it stays.",
+        why: "The role of the connection may use the object, but not grant its privileges. PostgreSQL answers that \
+              with a warning and success.",
+        next: "Run setup as the owner that the error names, with --admin-url.",
     },
     Explanation {
         number: 6770,

@@ -2,7 +2,7 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 35] = [
+pub(super) const ALL: [Explanation; 36] = [
     Explanation {
         number: 6901,
         title: "connection to PostgreSQL failed",
@@ -206,6 +206,14 @@ pub(super) const ALL: [Explanation; 35] = [
         means: "The connection on which the library writes an event broke or cannot be used.",
         why: "The server or the network failed, or the client was closed.",
         next: "Roll back and run the transaction again on a new connection.",
+    },
+    Explanation {
+        number: 6952,
+        title: "topic cannot be created",
+        means: "The brokers refused to create a topic for `setup --with-topics`. What was created before it stays.",
+        why: "The replication factor is larger than the number of brokers, a policy of the brokers forbids the size, \
+              or a topic with a similar name exists. The error is the brokers'.",
+        next: "Correct --partitions, --replication-factor and --min-insync-replicas, or run the printed command.",
     },
     Explanation {
         number: 6970,

@@ -223,9 +223,10 @@ relay/poll: relay/retry/stalls relay/poll/selection relay/poll/interval relay/po
     relay/poll/verify relay/poll/source relay/poll/table_state relay/poll/end relay/poll/batch_publisher
 relay/inspect: fault lsn relay/stream/wal_budget relay/postgres relay/metrics relay/catalog relay/stream/position
     relay/stream/slot_monitor relay/error relay/settings relay/stream/holder relay/poll/outbox relay/poll/verify
-relay/setup: fault lsn relay/record relay/stream/resume relay/postgres relay/catalog relay/stream/position relay/error
-    relay/settings relay/stream/catalog_watch relay/stream/examine relay/poll/outbox relay/poll/grants
-    relay/poll/verify relay/poll
+pure relay/kafka_commands: relay/publish shell
+relay/setup: fault internal lsn units shell relay/record relay/stream/resume relay/postgres relay/publish
+    relay/catalog relay/stream/position relay/error relay/settings relay/stream/catalog_watch relay/stream/examine
+    relay/stream/holder relay/poll/outbox relay/poll/grants relay/poll/verify relay/poll relay/kafka_commands
 relay/peek/error: fault relay/error
 pure relay/peek/decoder: lsn relay/decode relay/record relay/ledger relay/pipeline relay/peek/pending
 relay/peek/wal: lsn relay/record relay/postgres relay/publish relay/catalog relay/stream/position relay/peek/pending
@@ -242,10 +243,9 @@ relay/check/files: fault units relay/postgres relay/publish relay/settings relay
 relay/check/connection: relay/postgres relay/error relay/settings relay/check/report relay/check/login
 relay/check/facts: relay/error relay/settings relay/check/report relay/check/server relay/check/connection
 pure relay/check/topic_error: fault
-pure relay/check/commands: relay/publish shell
-pure relay/check/topics: relay/publish relay/check/report relay/check/topic_error relay/check/commands
+pure relay/check/topics: relay/publish relay/kafka_commands relay/check/report relay/check/topic_error
 relay/check/outbox_topics: relay/record relay/postgres relay/error relay/check/report relay/check/topic_error
-relay/check/kafka: relay/publish relay/error relay/settings relay/check/report relay/check/commands
+relay/check/kafka: relay/publish relay/error relay/settings relay/kafka_commands relay/check/report
     relay/check/topics relay/check/outbox_topics
 relay/check/tables: relay/record relay/catalog relay/settings relay/check/report relay/check/connection
 relay/check/wal: relay/record relay/stream/resume relay/postgres relay/metrics relay/catalog relay/stream/position

@@ -4,6 +4,8 @@ mod check;
 mod next;
 mod page;
 mod peek;
+mod setup;
+mod setup_refusals;
 mod signals;
 mod status;
 mod systemd;

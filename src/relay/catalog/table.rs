@@ -82,6 +82,16 @@ pub(in crate::relay) async fn examine_columns(client: &Client, route: &Route) ->
 
 /// The statement that adds a column for a role.
 fn add_column(route: &Route, role: Role) -> String {
+    format!("ALTER TABLE {} ADD COLUMN {}", quote_table(route.table()), column_definition(route, role))
+}
+
+/// The same, which does nothing if the column exists.
+pub(in crate::relay) fn add_column_once(route: &Route, role: Role) -> String {
+    format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {}", quote_table(route.table()), column_definition(route, role))
+}
+
+/// Gives the name and the type of the column for a role.
+fn column_definition(route: &Route, role: Role) -> String {
     let kind = match role {
         Role::Id => "uuid DEFAULT gen_random_uuid()",
         Role::AggregateType | Role::AggregateId | Role::EventType => "text",
@@ -89,7 +99,7 @@ fn add_column(route: &Route, role: Role) -> String {
         Role::CreatedAt => "timestamptz DEFAULT now()",
         Role::Partition => "integer",
     };
-    format!("ALTER TABLE {} ADD COLUMN {} {kind}", quote_table(route.table()), quote(route.column(role)))
+    format!("{} {kind}", quote(route.column(role)))
 }
 
 /// The statement that changes a column to a type that its role can have.

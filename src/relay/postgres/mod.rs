@@ -48,6 +48,7 @@ pub use server::ServerError;
 pub use session::CreatedSlot;
 pub use session::Session;
 pub use session::SystemIdentity;
+pub use sql::dollar_quote;
 pub use sql::literal;
 pub use sql::quote;
 pub use sql::quote_table;

@@ -86,6 +86,18 @@ impl Session {
         Ok(CreatedSlot { consistent_point: position(&rows, 1)? })
     }
 
+    /// Makes a slot one that survives a failover (PostgreSQL 17 and later). It waits while a connection holds
+    /// the slot.
+    pub async fn enable_failover(&mut self, name: &str) -> Result<(), Error> {
+        self.query(&Self::failover_command(name)).await.map(drop)
+    }
+
+    /// The replication command of [`Session::enable_failover`].
+    #[must_use]
+    pub fn failover_command(name: &str) -> String {
+        format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote(name))
+    }
+
     /// Drops a slot, after it is no longer in use.
     pub async fn drop_slot(&mut self, name: &str) -> Result<(), Error> {
         self.query(&format!("DROP_REPLICATION_SLOT {} WAIT", quote(name))).await.map(drop)

@@ -1,5 +1,7 @@
 //! Why a setup failed.
 
+use rdkafka::error::RDKafkaErrorCode;
+
 use crate::lsn::Lsn;
 use crate::relay::error::Error as RelayError;
 use crate::relay::postgres;
@@ -8,6 +10,7 @@ use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
 use walrelay_events::fault::Fate;
+use walrelay_events::internal::is_lack_of_rights;
 
 /// The setup failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +40,39 @@ pub enum Error {
     )]
     SlotOlder { slot: String, publication: String },
     /// The role does not exist.
-    #[error("role {0:?} does not exist")]
-    NoRole(String),
+    #[error("role {role:?} does not exist")]
+    NoRole {
+        role: String,
+        /// What it needs, as in "LOGIN REPLICATION".
+        attributes: &'static str,
+    },
+    /// The server accepted a GRANT and granted nothing.
+    #[error("role {role:?} still lacks {privileges} after the GRANT")]
+    NotGranted {
+        role: String,
+        /// As in "INSERT on table shop.events".
+        privileges: String,
+        /// Who can grant it.
+        owner: String,
+    },
+    /// The administrator's connection leads elsewhere than the relay's.
+    #[error("the administrator's URL leads to database {admin:?}, and postgres.url to {relay:?}")]
+    OtherDatabase { admin: String, relay: String },
+    /// No record could be acknowledged.
+    #[error("min.insync.replicas {min} is more than the replication factor {replicas}")]
+    TooFewReplicas { min: i32, replicas: i32 },
+    /// The brokers do not create a topic.
+    #[error("cannot create topic {topic}: {code}")]
+    Topic {
+        topic: String,
+        /// Why, according to the brokers.
+        code: RDKafkaErrorCode,
+        /// The command that does the same.
+        command: String,
+    },
+    /// The server writes too little into its WAL.
+    #[error("wal_level is {0}, and logical replication needs logical")]
+    WalLevel(String),
     /// A slot is needed, and there may be no further one.
     #[error("cannot {purpose}: all {slots} replication slots of the server are in use; nothing was changed")]
     NoFreeSlot {
@@ -64,7 +98,13 @@ impl Diagnose for Error {
             Self::SlotOlder { .. } => Code::new(Exit::Mismatch, 13),
             Self::NoFreeSlot { .. } => Code::new(Exit::Unavailable, 8),
             Self::NoFailover { .. } => Code::new(Exit::Configuration, 42),
-            Self::NoRole(_) => Code::new(Exit::Rights, 60),
+            Self::NoRole { .. } => Code::new(Exit::Rights, 60),
+            Self::NotGranted { .. } => Code::new(Exit::Rights, 61),
+            Self::OtherDatabase { .. } => Code::new(Exit::Configuration, 43),
+            Self::WalLevel(_) => Code::new(Exit::Mismatch, 41),
+            Self::TooFewReplicas { .. } => Code::new(Exit::Configuration, 44),
+            Self::Topic { code, .. } if is_lack_of_rights(*code) => Code::new(Exit::Rights, 32),
+            Self::Topic { .. } => Code::new(Exit::Unavailable, 52),
         }
     }
 
@@ -81,13 +121,28 @@ impl Diagnose for Error {
                  correct outbox.table"
                     .to_owned(),
             ),
-            Self::NoRole(role) => Some(format!(
-                "run `CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'`, then run setup again",
+            Self::NoRole { role, attributes } => Some(format!(
+                "run `CREATE ROLE {} {attributes} PASSWORD '...'`, then run setup again",
                 quote(role)
             )),
+            Self::NotGranted { owner, .. } => Some(format!(
+                "run setup as {owner}, who can grant it (--admin-url), or the SQL that `walrelay setup` prints"
+            )),
+            Self::OtherDatabase { relay, .. } => {
+                Some(format!("end the administrator's URL with the database {relay:?}, or correct postgres.url"))
+            }
+            Self::TooFewReplicas { replicas, .. } => {
+                Some(format!("set --min-insync-replicas to at most {replicas}, or raise --replication-factor"))
+            }
+            Self::Topic { command, .. } => Some(format!(
+                "run `{command}` as an administrator, or correct --partitions and --replication-factor"
+            )),
+            Self::WalLevel(_) => {
+                Some("run `ALTER SYSTEM SET wal_level = 'logical'` as a superuser and restart PostgreSQL".to_owned())
+            }
             Self::Statement { .. } => Some(
-                "run setup as a role that owns the outbox table, has CREATE on the database and REPLICATION (--set \
-                 postgres.url=...), or run the printed SQL as such a role"
+                "run setup as a role that owns the outbox table, has CREATE on the database and REPLICATION \
+                 (--admin-url), or run the SQL that `walrelay setup` prints: it says which role each statement needs"
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(

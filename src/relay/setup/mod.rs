@@ -1,16 +1,30 @@
 //! Creates what `run` needs: publication, slot, stored position, in this order.
 //!
-//! The order matters: a slot created before its publication fails permanently at the first change. `script` prints the
-//! statements; `apply` runs them one by one, can be repeated, and checks and adopts existing objects.
+//! The order matters: a slot created before its publication fails permanently at the first change. `compare` looks at
+//! the servers and gives the statements for what they lack; `apply` runs them one by one, can be repeated, and checks
+//! and adopts existing objects.
+//!
+//! ```text
+//!   options -> wal | poll: look at the server -> difference (SQL, who runs it, what to know)
+//!                                |                 ^
+//!                                +-- columns, roles, grants, statements
+//! ```
 
+mod columns;
 mod coverage;
+mod difference;
 mod error;
+mod grants;
 mod options;
 mod poll;
+mod roles;
+mod server;
 mod slots;
 mod statements;
 mod steps;
+mod topics;
 mod undecodable;
+mod wal;
 
 use std::time::Duration;
 
@@ -18,15 +32,10 @@ use tokio_postgres::Client;
 
 use crate::relay::catalog;
 use crate::relay::catalog::Slot;
-use crate::relay::catalog::quote;
-use crate::relay::catalog::quote_table;
 use crate::relay::error::Error as RelayError;
 use crate::relay::postgres;
 use crate::relay::postgres::Session;
-use crate::relay::postgres::Target;
-use crate::relay::postgres::literal;
 use crate::relay::record::route::Route;
-use crate::relay::settings::Failover;
 use crate::relay::settings::Mode;
 use crate::relay::settings::Settings;
 use crate::relay::settings::SourceOptions;
@@ -35,104 +44,114 @@ use crate::relay::stream::examine;
 use crate::relay::stream::position;
 use crate::relay::stream::resume;
 
+pub use difference::Change;
+pub use difference::Difference;
 pub use error::Error;
 pub use options::SetupOptions;
+pub use options::TopicOptions;
 pub use statements::OUTBOX_SQL;
 pub use statements::POSITION_SQL;
 
+use options::Plan;
+use roles::Purpose;
 use statements::create_publication;
-use statements::create_slot;
-use statements::grants;
 use statements::outbox_table;
+use statements::publish_table;
 use steps::Steps;
-use steps::require_role;
+use steps::require_fit;
+use steps::require_roles;
 use steps::run;
 use steps::stored;
 
 /// How often the transactions are reported that the creation of the slot waits for.
 const BLOCKERS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Prints what `apply` would run, as one SQL script.
-pub fn script(settings: &Settings, options: &SetupOptions) -> Result<String, RelayError> {
-    if settings.source.mode == Mode::Poll {
-        return poll::script(settings, options);
-    }
-    let routes = settings.routes()?;
-    let source = &settings.source;
-    let slot = literal(&source.slot);
-    let mut parts = vec![
-        "-- Run these statements one by one (as psql does): a transaction that has written cannot create a slot.\n"
-            .to_owned(),
-    ];
-    if options.with_outbox {
-        parts.extend(routes.iter().map(outbox_table));
-    }
-    parts.push(format!(
-        "-- Before the slot: a slot created first fails at its first change.\n{};\n",
-        create_publication(&source.publication, &routes)
-    ));
-    parts.push(create_slot(&slot, source.failover));
-    if source.store_position {
-        parts.push(POSITION_SQL.to_owned());
-        parts.push(format!(
-            "INSERT INTO walrelay.position (slot, system_id, timeline, consistent_point, position, released_at)\n\
-             SELECT s.slot_name, c.system_identifier::text, p.timeline_id, s.confirmed_flush_lsn, \
-             s.confirmed_flush_lsn, now()\n\
-             FROM pg_catalog.pg_replication_slots s, pg_catalog.pg_control_system() c, \
-             pg_catalog.pg_control_checkpoint() p\n\
-             WHERE s.slot_name = {slot};\n"
-        ));
-    }
-    if let Some(role) = &options.role {
-        parts.push(grants(role, source.store_position));
-    }
-    Ok(parts.join("\n"))
+/// Compares the server with what `run` needs, and changes nothing.
+pub async fn compare(settings: &Settings, options: &SetupOptions) -> Result<Difference, Error> {
+    let plan = options.plan(settings)?;
+    let name = format!("{} setup", settings.relay.name);
+    let connected = match settings.source.mode {
+        Mode::Wal => postgres::connect_ordinary(&plan.target, &plan.config, &name).await,
+        Mode::Poll => postgres::connect_shared(&plan.target, &plan.config, &name).await,
+    };
+    let ordinary = connected.map_err(RelayError::postgres("connect to PostgreSQL"))?;
+    let mut difference = match settings.source.mode {
+        Mode::Wal => Box::pin(wal::compare(settings, options, &ordinary, &plan)).await?,
+        Mode::Poll => Box::pin(poll::compare(settings, options, &ordinary, &plan)).await?,
+    };
+    topics::compare(settings, options, &mut difference).await?;
+    Ok(difference)
+}
+
+/// Gives everything that `run` needs, without a server.
+pub fn everything(settings: &Settings, options: &SetupOptions) -> Result<Difference, Error> {
+    let plan = options.plan(settings)?;
+    let mut difference = match settings.source.mode {
+        Mode::Wal => wal::everything(settings, options, &plan)?,
+        Mode::Poll => poll::everything(settings, options, &plan)?,
+    };
+    topics::add_all(&topics::names(settings)?, settings, options, &mut difference)?;
+    Ok(difference)
 }
 
 /// Sets everything up, and reports each step.
 pub async fn apply(settings: &Settings, options: &SetupOptions, report: &mut dyn FnMut(&str)) -> Result<(), Error> {
-    if settings.source.mode == Mode::Poll {
-        return Box::pin(poll::apply(settings, options, report)).await;
-    }
-    let target = Target::resolve(&settings.postgres.url).map_err(RelayError::postgres("read the configuration"))?;
-    let applied = Box::pin(apply_to(&target, settings, options, report)).await;
+    let plan = options.plan(settings)?;
+    options.topics.check()?;
+    let applied = match settings.source.mode {
+        Mode::Wal => Box::pin(apply_to(&plan, settings, options, report)).await,
+        Mode::Poll => Box::pin(poll::apply(settings, options, &plan, report)).await,
+    };
     applied.map_err(|error| match error {
-        Error::Relay(error) => error.of_role(&target.user).into(),
+        Error::Relay(error) => error.of_role(&plan.target.user).into(),
         error @ (Error::Statement { .. }
         | Error::Gap { .. }
         | Error::SlotOlder { .. }
-        | Error::NoRole(_)
+        | Error::NoRole { .. }
+        | Error::NotGranted { .. }
+        | Error::OtherDatabase { .. }
+        | Error::WalLevel(_)
+        | Error::TooFewReplicas { .. }
+        | Error::Topic { .. }
         | Error::NoFreeSlot { .. }
         | Error::NoFailover { .. }) => error,
-    })
+    })?;
+    if options.topics.with_topics {
+        topics::create(settings, options, report).await?;
+    }
+    Ok(())
 }
 
 async fn apply_to(
-    target: &Target,
+    plan: &Plan,
     settings: &Settings,
     options: &SetupOptions,
     report: &mut dyn FnMut(&str),
 ) -> Result<(), Error> {
     let routes = settings.routes()?;
     let name = format!("{} setup", settings.relay.name);
-    let ordinary = postgres::connect_ordinary(target, &settings.postgres, &name)
+    let ordinary = postgres::connect_ordinary(&plan.target, &plan.config, &name)
         .await
         .map_err(RelayError::postgres("connect to PostgreSQL"))?;
     // To the same one of several hosts.
-    let session = Session::connect(&target.only(&ordinary.found), &settings.postgres, &name).await;
+    let session = Session::connect(&plan.target.only(&ordinary.found), &plan.config, &name).await;
     let mut session = session.map_err(RelayError::postgres("connect to PostgreSQL for replication"))?;
     let client = &ordinary.client;
     let mut steps = Steps { settings, options, client, session: &mut session, report };
-    if let Some(role) = &options.role {
-        require_role(client, role).await?;
-    }
+    let roles = [(plan.role.as_ref(), Purpose::Relay), (options.app_role.as_ref(), Purpose::Application)];
+    require_roles(client, &roles).await?;
     slots::require_slot(&steps).await?;
     // By their current names.
     let tables = catalog::settle(client, &routes).await.map_err(RelayError::from)?;
+    let publication_now = (settings.source.publication.as_str(), steps.session.server_version());
+    let new = require_fit(client, &tables, Some(publication_now), steps.report).await?;
     if options.with_outbox {
         for route in &tables {
             let (schema, table) = route.table();
             run(client, &format!("create table {schema}.{table}"), &outbox_table(route)).await?;
+            for change in new.iter().filter(|new| new.table() == (schema, table)).flat_map(columns::beside_the_preset) {
+                run(client, &change.what, change.sql_text()).await?;
+            }
             (steps.report)(&format!("outbox table {schema}.{table} exists"));
         }
     }
@@ -140,13 +159,11 @@ async fn apply_to(
     if settings.source.store_position {
         run(client, "create the table of stored positions", POSITION_SQL).await?;
     }
+    // Before the slot, which retains WAL from the moment it exists: its relay must be able to start by then.
+    grant(&mut steps, plan, &tables).await?;
     let slot = slot(&mut steps).await?;
     if settings.source.store_position {
         position(&mut steps, slot).await?;
-    }
-    if let Some(role) = &options.role {
-        run(client, &format!("grant rights to {role}"), &grants(role, settings.source.store_position)).await?;
-        (steps.report)(&format!("privileges granted to role {role}"));
     }
     let SourceOptions { slot, publication, store_position, .. } = &settings.source;
     catalog_watch::verify(client, slot, publication, &routes, *store_position).await?;
@@ -155,6 +172,26 @@ async fn apply_to(
     }
     if options.accept_gap {
         undecodable::pass(&mut steps).await?;
+    }
+    Ok(())
+}
+
+/// Gives the roles what they lack.
+async fn grant(steps: &mut Steps<'_>, plan: &Plan, tables: &[Route]) -> Result<(), Error> {
+    let Steps { settings, options, client, report, .. } = steps;
+    for role in grants::wanted_roles(settings, options, plan, client, tables).await? {
+        let mut difference = Difference::default();
+        role.compare(None, &mut difference);
+        for change in difference.changes {
+            run(client, &change.what, change.sql_text()).await?;
+        }
+        if let Some(attributes) = role.altered() {
+            report(&format!("role {} altered: {attributes}", role.name));
+        }
+    }
+    for role in grants::wanted_roles(settings, options, plan, client, tables).await? {
+        role.require_granted()?;
+        report(&format!("privileges granted to role {}", role.name));
     }
     Ok(())
 }
@@ -168,8 +205,7 @@ async fn publication(steps: &mut Steps<'_>, routes: &[Route]) -> Result<(), Erro
         for (schema, table) in routes.iter().map(Route::table) {
             if !catalog::publishes(client, name, (schema, table)).await.map_err(RelayError::from)? {
                 let what = format!("add table {schema}.{table} to publication {name}");
-                let full = quote_table((schema, table));
-                run(client, &what, &format!("ALTER PUBLICATION {} ADD TABLE {full}", quote(name))).await?;
+                run(client, &what, &publish_table(name, (schema, table))).await?;
                 report(&format!(
                     "table {schema}.{table} added to the publication: events committed before are not published"
                 ));
@@ -196,6 +232,7 @@ async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
     let found = catalog::find_slot(client, name, version).await.map_err(RelayError::from)?;
     if let Some(slot) = found {
         report(&format!("slot {name} exists, at {}", slot.confirmed));
+        slots::enable_failover(steps).await?;
         return Ok(slot);
     }
     if settings.source.store_position
@@ -204,12 +241,7 @@ async fn slot(steps: &mut Steps<'_>) -> Result<Slot, Error> {
     {
         return Err(Error::Gap { slot: name.clone(), stored: stored.position });
     }
-    let failover = match settings.source.failover {
-        Failover::Off => false,
-        Failover::Auto => version >= 170_000,
-        Failover::On if version >= 170_000 => true,
-        Failover::On => return Err(Error::NoFailover { version: version / 10_000 }),
-    };
+    let failover = slots::wants_failover(settings.source.failover, version)?;
     let mut creation = std::pin::pin!(session.create_slot(name, failover));
     let created = loop {
         tokio::select! {
