@@ -2,7 +2,9 @@
 
 #[cfg(feature = "consumer")]
 pub use crate::consumer::follow::FollowFrom;
+#[cfg(feature = "consumer")]
 pub use crate::consumer::follow::Follower;
+#[cfg(feature = "consumer")]
 pub use crate::consumer::raw::PartitionDescription;
 #[cfg(feature = "consumer")]
 pub use crate::consumer::raw::TopicDescription;
