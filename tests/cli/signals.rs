@@ -62,7 +62,9 @@ fn other_signals_are_ignored_and_sighup_of_a_terminal_drains() {
     let log = program.folder().join("of-the-terminal");
     let run = program.command(&["run"]);
     let words = [run.get_program()].into_iter().chain(run.get_args()).map(|word| format!("'{}'", word.display()));
-    let line = format!("exec {} 2> '{}'", words.collect::<Vec<_>>().join(" "), log.display());
+    // The tests themselves may run under nohup, whose ignored SIGHUP is inherited.
+    let words = words.collect::<Vec<_>>().join(" ");
+    let line = format!("exec env --default-signal=HUP {words} 2> '{}'", log.display());
     let mut terminal = Command::new("script")
         .args(["--quiet", "--command", &line, "/dev/null"])
         .stdin(Stdio::null())

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Codes that two rooms give for the same thing.
-const SHARED: [&str; 10] = [
+const SHARED: [&str; 13] = [
     // The mapped column, the row: found in the WAL, or in the table that is polled.
     "Mismatch, 10",
     "Poison, 1",
@@ -26,6 +26,12 @@ const SHARED: [&str; 10] = [
     "Rights, 30",
     // An error inside another one.
     "Unavailable, 1",
+    // An answer that does not come in time: of a query, or of a server that decodes for `peek`.
+    "Unavailable, 2",
+    // A slot that this relay cannot use: of `run`, and of `teardown`, which does not drop it.
+    "Mismatch, 1",
+    // A right that PostgreSQL does not give: said by the server, or seen by `teardown` before its first step.
+    "Rights, 4",
 ];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
