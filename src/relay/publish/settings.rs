@@ -19,7 +19,6 @@ use walrelay_events::internal::smaller_batch;
 
 use super::config::Compression;
 use super::config::Config;
-use super::config::Mechanism;
 use super::error::Error;
 use super::token_command;
 
@@ -147,12 +146,7 @@ impl Settings {
             }
         }
         if let Some(sasl) = sasl {
-            let mechanism = match sasl.mechanism {
-                Mechanism::Plain => "PLAIN",
-                Mechanism::ScramSha256 => "SCRAM-SHA-256",
-                Mechanism::ScramSha512 => "SCRAM-SHA-512",
-            };
-            set.insert("sasl.mechanism", mechanism.to_owned());
+            set.insert("sasl.mechanism", sasl.mechanism.name().to_owned());
             set.insert("sasl.username", sasl.username.clone());
             set.insert("sasl.password", sasl.password.read()?.expose().to_owned());
         }
