@@ -62,6 +62,12 @@ impl Mistake {
         self.text == text
     }
 
+    /// Gives what is wrong, without its place.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Gives it in one line, without the excerpt of the file.
     #[must_use]
     pub fn brief(&self) -> String {

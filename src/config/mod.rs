@@ -18,6 +18,7 @@ mod options;
 mod origin;
 mod references;
 mod renamed;
+mod starter;
 #[cfg(test)]
 mod tests;
 mod variables;
@@ -74,6 +75,21 @@ pub fn validate(sources: &Sources) -> Result<Loaded, Mistakes> {
     load_with(sources, &references::check)
 }
 
+/// Writes a file with what a new user must decide; every other option must have its default.
+#[must_use]
+pub fn starter(config: &Config) -> String {
+    starter::text(config)
+}
+
+/// Checks the text of a file that is yet to be written. Gives the warnings; a file that the options name and that is
+/// not there yet is one.
+pub fn check_text(path: &Path, text: &str) -> Result<Vec<String>, Mistakes> {
+    let loaded = load_text(path, text, &|_, _| {})?;
+    let absent = load_text(path, text, &references::check).err();
+    let absent = absent.iter().flat_map(Mistakes::iter).map(|mistake| mistake.text().to_owned());
+    Ok(absent.chain(loaded.warnings).collect())
+}
+
 /// A check of the configuration that reports each mistake with the path of its option.
 type Check<'a> = &'a dyn Fn(&Config, &mut dyn FnMut(&str, String));
 
@@ -86,6 +102,16 @@ fn load_with(sources: &Sources, more: Check<'_>) -> Result<Loaded, Mistakes> {
         Some(loaded) if mistakes.is_empty() => Ok(loaded),
         Some(_) | None => Err(Mistakes::new(mistakes, leaves.log())),
     }
+}
+
+/// The file is the only source.
+fn load_text(path: &Path, text: &str, more: Check<'_>) -> Result<Loaded, Mistakes> {
+    let mut leaves = Leaves::default();
+    let mut mistakes = Vec::new();
+    leaves.add_file(path, text, &mut mistakes);
+    let loaded = assemble(&mut leaves, Some(path.to_owned()), more, &mut mistakes);
+    mistake::sort(&mut mistakes);
+    if mistakes.is_empty() { Ok(loaded) } else { Err(Mistakes::new(mistakes, leaves.log())) }
 }
 
 /// Gives nothing if the file cannot be read, which is a mistake.
@@ -107,6 +133,13 @@ fn load_into(leaves: &mut Leaves, sources: &Sources, more: Check<'_>, mistakes: 
             return None;
         }
     };
+    let loaded = assemble(leaves, file, more, mistakes);
+    warnings.extend(loaded.warnings);
+    Some(Loaded { warnings, ..loaded })
+}
+
+/// Checks the leaves of all sources alone and together. What is wrong is left out.
+fn assemble(leaves: &mut Leaves, file: Option<PathBuf>, more: Check<'_>, mistakes: &mut Vec<Mistake>) -> Loaded {
     leaves.check_each(mistakes);
     let mut config = leaves.config(mistakes);
     if let Some(folder) = file.as_deref().and_then(Path::parent) {
@@ -124,8 +157,8 @@ fn load_into(leaves: &mut Leaves, sources: &Sources, more: Check<'_>, mistakes: 
     check::check(&config, &mut wrong);
     more(&config, &mut wrong);
     let holds_password = file.as_deref().filter(|_| leaves.has_password_of_file());
-    warnings.extend(check::warnings(holds_password, &config));
-    Some(Loaded { config, file, warnings, origins: leaves.origins() })
+    let warnings = check::warnings(holds_password, &config);
+    Loaded { config, file, warnings, origins: leaves.origins() }
 }
 
 /// Says whether a password in `postgres.url` has precedence over `postgres.password`: if the URL is from a later layer.
@@ -149,7 +182,11 @@ fn find(sources: &Sources) -> Result<Option<PathBuf>, Mistake> {
     }
     let is_option = |(name, text): &(String, String)| matches!(variables::classify(name, text), Variable::Option(_));
     if sources.sets.is_empty() && !sources.variables.iter().any(is_option) {
-        let text = format!("no configuration file: neither {} nor {} exists; use --config FILE", PLACES[0], PLACES[1]);
+        let text = format!(
+            "no configuration file: neither {} nor {} exists; write one with `walrelay config init`, or use --config \
+             FILE",
+            PLACES[0], PLACES[1]
+        );
         return Err(Mistake::plain(text));
     }
     Ok(None)
