@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use super::dlq::DlqVerb;
 use super::explain;
+use super::init::InitArgs;
 use super::output::Color;
 use super::output::Format;
 use super::setup::SetupArgs;
@@ -78,7 +79,7 @@ pub(super) enum Verb {
         #[arg(long = "output", short = 'o', value_name = "FORMAT", default_value = "human")]
         format: Format,
     },
-    /// Show or validate the configuration
+    /// Write, show or validate the configuration
     Config {
         #[command(subcommand)]
         verb: ConfigVerb,
@@ -151,6 +152,8 @@ pub(super) enum Verb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
+    /// Write a first configuration file, to --config or ./config.toml; never over an existing one
+    Init(Box<InitArgs>),
     /// Print every option with its value and where it comes from, without secrets
     Show {
         /// Output format

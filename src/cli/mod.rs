@@ -12,6 +12,7 @@ mod explain;
 mod foreign;
 pub mod healthcheck;
 mod http;
+mod init;
 mod invocation;
 mod man;
 mod output;
@@ -179,20 +180,23 @@ fn loaded(result: Result<Loaded, Mistakes>, output: &mut Output) -> Result<Loade
 }
 
 fn config_verb(verb: ConfigVerb, sources: &Sources, output: &mut Output) -> Result<ExitCode, Failed> {
-    let loaded = match verb {
-        ConfigVerb::Validate { without_files: false } => loaded(config::validate(sources), output)?,
-        ConfigVerb::Validate { without_files: true } | ConfigVerb::Show { .. } => load(sources, output)?,
-    };
     match verb {
-        ConfigVerb::Validate { .. } => {
+        ConfigVerb::Init(args) => return init::init(&args, sources, output),
+        ConfigVerb::Validate { without_files } => {
+            let checked = if without_files { config::load(sources) } else { config::validate(sources) };
+            let loaded = loaded(checked, output)?;
             let file =
                 loaded.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
             output.line(&format!("{file} is valid"))?;
         }
         ConfigVerb::Show { format: Format::Json } => {
+            let loaded = load(sources, output)?;
             output.line(&serde_json::to_string_pretty(&loaded.to_json()).unwrap_or_default())?;
         }
-        ConfigVerb::Show { format: Format::Human } => output.text(&loaded.to_toml())?,
+        ConfigVerb::Show { format: Format::Human } => {
+            let loaded = load(sources, output)?;
+            output.text(&loaded.to_toml())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,13 +2,44 @@
 
 use super::explanation::Explanation;
 
-pub(super) const ALL: [Explanation; 22] = [
+pub(super) const ALL: [Explanation; 26] = [
     Explanation {
         number: 6401,
         title: "mistakes in the configuration",
         means: "One or more options are unknown, missing or wrong, or the file cannot be read. Nothing was started.",
         why: "Each mistake is printed with its place, what is allowed and the nearest known name.",
         next: "Correct them and run `walrelay config validate`.",
+    },
+    Explanation {
+        number: 6402,
+        title: "configuration file exists",
+        means: "`walrelay config init` found the file that it would write. It is not changed.",
+        why: "Only a new file is written, so that no configuration is lost.",
+        next: "Keep it, move it away, or name another file with --config.",
+    },
+    Explanation {
+        number: 6403,
+        title: "password in --postgres-url",
+        means: "The URL for `walrelay config init` contains a password. Nothing was written.",
+        why: "The file would hold it, and the list of processes shows it. A configuration only says where a password \
+              is.",
+        next: "Write the password into a file and give --postgres-password-file, or name a variable with \
+               --postgres-password-env.",
+    },
+    Explanation {
+        number: 6404,
+        title: "options that are no valid configuration",
+        means: "The options of `walrelay config init` contradict each other, or a value is not allowed. Nothing was \
+                written.",
+        why: "Each mistake is printed with the option of the configuration that it is about.",
+        next: "Correct the options; `walrelay config init --help` describes them.",
+    },
+    Explanation {
+        number: 6405,
+        title: "configuration file cannot be written",
+        means: "`walrelay config init` cannot create the file.",
+        why: "Its folder does not exist, is not writable for this user, or the disk is full.",
+        next: "Create the folder, name another file with --config, or save what `walrelay config init --print` prints.",
     },
     Explanation {
         number: 6420,

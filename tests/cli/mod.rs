@@ -1,6 +1,7 @@
 //! The program as a user runs it.
 
 mod check;
+mod init;
 mod next;
 mod page;
 mod peek;
