@@ -288,3 +288,33 @@ fn e7_a_server_that_sends_nothing_while_it_decodes_a_refreshed_view_is_waited_fo
     let log = program.log();
     assert!(!log.contains("another relay holds the slot") && !log.contains("takeover"), "{log}");
 }
+
+#[test]
+fn a_server_that_is_replaced_in_the_order_of_the_manual_costs_no_event_and_repeats_none() {
+    let (postgres, kafka) = (Postgres::start(Options::default()).unwrap(), Kafka::shared());
+    kafka.create_topic("upgraded", 1);
+    let (mut program, sql) = prepared(&postgres, &kafka.bootstrap(), "upgraded", "");
+    program.start_streaming();
+    sql.run("SELECT emit('k1'); SELECT emit('k2')");
+    sql.await_all_confirmed(Duration::from_secs(15));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    let pending = program.verb(&["peek"]);
+    assert!(pending.code == Some(0) && pending.notes.contains("no event is pending"), "{}", pending.notes);
+    let dropped = program.verb(&["teardown", "--yes", "--with-position"]);
+    assert_eq!(dropped.code, Some(0), "{}", dropped.notes);
+    // The rows come along, as they do with pg_upgrade or a dump, and are not published again.
+    let upgraded = Postgres::start(Options::default()).unwrap();
+    let rows = sql.text("SELECT jsonb_agg(to_jsonb(o))::text FROM outbox_events o");
+    let later = Sql::connect(&upgraded.url());
+    later.run(include_str!("../../sql/outbox.sql"));
+    later.run(&format!(
+        "INSERT INTO outbox_events SELECT * FROM jsonb_populate_recordset(NULL::outbox_events, '{rows}')"
+    ));
+    let (mut program, later) = prepared(&upgraded, &kafka.bootstrap(), "upgraded", "");
+    program.start_streaming();
+    later.run("SELECT emit('k1')");
+    later.await_all_confirmed(Duration::from_secs(15));
+    let records = reader::read_all(&kafka.bootstrap(), "upgraded");
+    let keys: Vec<_> = records.iter().map(|record| record.key.as_deref().unwrap()).collect();
+    assert_eq!(keys, [b"k1", b"k2", b"k1"], "{}", program.log());
+}
