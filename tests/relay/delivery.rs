@@ -197,6 +197,19 @@ fn c9_c12_x29_a_partitioned_outbox_and_an_altered_one_stream_on() {
     let records = reader::read_all(&kafka.bootstrap(), "partitioned");
     let types: Vec<_> = records.iter().map(|record| record.header("event_type").unwrap()).collect();
     assert_eq!(types, ["E1", "E2", "E3", "E4"]);
+    // What is published may be dropped with its partition, whether the relay runs or is stopped.
+    sql.run("DROP TABLE outbox_1");
+    sql.run(&insert(5, "2026-02-07"));
+    sql.await_all_confirmed(Duration::from_secs(15));
+    assert_eq!(program.terminate(), Some(0), "{}", program.log());
+    sql.run("CREATE TABLE outbox_3 PARTITION OF outbox_events FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')");
+    sql.run(&insert(6, "2026-03-05"));
+    sql.run("DROP TABLE outbox_2");
+    program.start_streaming();
+    sql.await_all_confirmed(Duration::from_secs(15));
+    let records = reader::read_all(&kafka.bootstrap(), "partitioned");
+    let types: Vec<_> = records.iter().map(|record| record.header("event_type").unwrap()).collect();
+    assert_eq!(types, ["E1", "E2", "E3", "E4", "E5", "E6"]);
 }
 
 #[test]
