@@ -3,6 +3,7 @@
 mod alerts;
 mod monitored;
 mod packages;
+mod pages;
 mod promql;
 mod runbooks;
 
