@@ -6,10 +6,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::relay::Mode;
 use crate::relay::postgres::Target;
 use crate::relay::publish;
 use crate::relay::publish::Mechanism;
 use crate::relay::record::route;
+use crate::relay::record::route::Preset;
 use crate::units::SecretRef;
 
 use super::options::Config;
@@ -71,6 +73,10 @@ fn check_outboxes(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
                 let text = format!("table {table} is in two [[outbox]], or twice in one");
                 wrong(&format!("{path}.{option}"), text);
             }
+        }
+        if outbox.preset == Preset::Debezium && config.source.mode == Mode::Poll {
+            let text = "debezium needs source.mode = \"wal\": its table has no columns for polling".to_owned();
+            wrong(&format!("{path}.preset"), text);
         }
         let partition = ("partition".to_owned(), outbox.partition.as_ref());
         let columns = outbox.columns.all().map(|(option, names)| (format!("columns.{option}"), names));

@@ -179,6 +179,20 @@ fn a_mistake_is_at_the_line_and_the_key_that_it_is_about() {
         ("[source.poll]\ninterval = \"0s\"\n".to_owned(), "2:1: source.poll.interval: must be at least 1ms"),
         ("[[outbox]]\ncolumns.id = [\"a\", \"a\"]\n".to_owned(), "2:1: outbox.0.columns.id: needs at least"),
         ("[[outbox]]\n[[outbox]]\n\"topic\" = \"{x}\"\n".to_owned(), "3:1: outbox.1.topic: \"x\" is not one"),
+        ("[[outbox]]\nplacements = [\"type:header\"]\n".to_owned(), "2:1: outbox.0.placements: is only for preset"),
+        ("[[outbox]]\ntombstone_on_empty_payload = true\n".to_owned(), "2:1: outbox.0.tombstone_on_empty_payload: is"),
+        (
+            "[source]\nmode = \"poll\"\n[[outbox]]\npreset = \"debezium\"\n".to_owned(),
+            "4:1: outbox.0.preset: debezium needs source.mode = \"wal\"",
+        ),
+        (
+            "[[outbox]]\npreset = \"debezium\"\nplacements = [\"type:envelope\"]\n".to_owned(),
+            "the placement \"type:envelope\" is not supported",
+        ),
+        (
+            "[[outbox]]\npreset = \"debezium\"\nplacements = [\"p:partition\"]\n".to_owned(),
+            "set partition to the name of the column",
+        ),
         ("outbox = [{}, { topic = \"{x}\" }]\n".to_owned(), "1:17: outbox.1.topic: \"x\" is not one of"),
     ] {
         let text =

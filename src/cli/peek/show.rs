@@ -33,7 +33,10 @@ fn of_record(record: &PendingRecord, place: &str) -> Vec<String> {
     let key = key.as_deref().map_or("(no key)".into(), String::from_utf8_lossy);
     let partition = partition.map(|partition| format!("[{partition}]")).unwrap_or_default();
     let mut lines = vec![format!("{topic}{partition}  key {key}  {place}")];
-    lines.extend(headers.iter().map(|(name, value)| format!("  {name}: {}", String::from_utf8_lossy(value))));
+    lines.extend(headers.iter().map(|(name, value)| {
+        let value = value.as_deref().map_or("(null)".into(), String::from_utf8_lossy);
+        format!("  {name}: {value}")
+    }));
     lines.push(format!("  {}", value.as_deref().map_or("(tombstone)".into(), String::from_utf8_lossy)));
     lines
 }
@@ -49,8 +52,8 @@ pub(super) fn object(pending: &Pending) -> Value {
     match &pending.record {
         Ok(record) => {
             let header =
-                |name| record.headers.iter().rfind(|(found, _)| found == name).map(|(_, value)| value.as_slice());
-            let headers = record.headers.iter().map(|(name, value)| json!([name, bytes(Some(value))])).collect();
+                |name| record.headers.iter().rfind(|(found, _)| found == name).and_then(|(_, value)| value.as_deref());
+            let headers = record.headers.iter().map(|(name, value)| json!([name, bytes(value.as_deref())])).collect();
             set("topic", json!(record.topic));
             set("partition", json!(record.partition));
             set("key", bytes(record.key.as_deref()));
@@ -72,7 +75,11 @@ mod tests {
     use super::*;
 
     fn pending(value: Option<&[u8]>) -> Pending {
-        let headers = vec![("event_id".to_owned(), b"e-1".to_vec()), ("twice".to_owned(), b"\x1b[31m".to_vec())];
+        let headers = vec![
+            ("event_id".to_owned(), Some(b"e-1".to_vec())),
+            ("twice".to_owned(), Some(b"\x1b[31m".to_vec())),
+            ("none".to_owned(), None),
+        ];
         let record = PendingRecord {
             topic: "t".to_owned(),
             key: None,
@@ -87,7 +94,8 @@ mod tests {
     #[test]
     fn j5_control_characters_of_a_row_are_escaped() {
         let shown = block(&pending(Some("a\x1b[2Jü\n".as_bytes())));
-        let expected = "t[2]  key (no key)  sequence 7\n  event_id: e-1\n  twice: \\u{1b}[31m\n  a\\u{1b}[2Jü\\n\n";
+        let expected = "t[2]  key (no key)  sequence 7\n  event_id: e-1\n  twice: \\u{1b}[31m\n  none: (null)\n  \
+                        a\\u{1b}[2Jü\\n\n";
         assert_eq!(shown, expected);
         assert!(block(&pending(None)).ends_with("  (tombstone)\n"));
     }
@@ -96,7 +104,7 @@ mod tests {
     fn json_loses_no_byte_of_a_row() {
         let shown = object(&pending(Some(b"\xff\x00")));
         assert_eq!(shown["value"], json!({ "hex": "ff00" }));
-        assert_eq!(shown["headers"], json!([["event_id", "e-1"], ["twice", "\u{1b}[31m"]]));
+        assert_eq!(shown["headers"], json!([["event_id", "e-1"], ["twice", "\u{1b}[31m"], ["none", null]]));
         assert_eq!((&shown["event_id"], &shown["partition"]), (&json!("e-1"), &json!(2)));
         let error = Unpublishable { code: "WR-6801".to_owned(), text: "\x1b".to_owned(), help: None };
         let poison = Pending { record: Err(error), ..pending(None) };

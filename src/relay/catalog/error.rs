@@ -237,5 +237,9 @@ pub(in crate::relay) fn both_names(role: &str, now: &str, before: &str) -> Strin
 
 /// The option that names the column of a role.
 fn option(role: &str) -> &'static str {
-    if role == "partition" { "as partition of this [[outbox]]" } else { "under [outbox.columns]" }
+    match role {
+        "partition" => "as partition of this [[outbox]]",
+        "header" => "in placements of this [[outbox]]",
+        _ => "under [outbox.columns]",
+    }
 }

@@ -26,6 +26,7 @@ pub(super) use row::query;
 pub use slot::Slot;
 pub(super) use slot::check as check_slot;
 pub(super) use table::add_column_once;
+pub(super) use table::add_placed;
 pub(super) use table::check_rows;
 pub use table::columns;
 pub(super) use table::examine_columns;

@@ -5,7 +5,6 @@ use tokio_postgres::Client;
 use crate::relay::postgres::quote;
 use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
-use crate::relay::record::row::Role;
 
 use super::error::Error;
 use super::row::get;
@@ -99,7 +98,7 @@ async fn check_columns(client: &Client, name: &str, version: u32, route: &Route)
     let full = quote_table((schema, table));
     for row in client.query(&sql, &[&name, &schema, &table]).await.map_err(query)? {
         let column: String = get(&row, 0)?;
-        let Some(role) = route.names().role_of(&column).map(Role::name) else { continue };
+        let Some(role) = route.names().use_of(&column) else { continue };
         let generated: String = get(&row, 1)?;
         let kind = if generated.is_empty() { "" } else { "generated " };
         let publication = quote(name);

@@ -7,8 +7,11 @@ use crate::relay::postgres::quote;
 use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Kind;
+use crate::relay::record::row::Name;
+use crate::relay::record::row::PLACED;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::both_names;
+use crate::relay::record::row::can_be_placed;
 use crate::relay::record::row::listed;
 
 use super::error::Error;
@@ -49,7 +52,7 @@ pub(in crate::relay) async fn examine_columns(client: &Client, route: &Route) ->
         all.push((get::<String>(row, 0)?, u32_of(get(row, 1)?), get::<String>(row, 2)?));
     }
     let (mut wants_binary, mut wrong) = (false, Vec::new());
-    for (role, wanted) in Role::ALL.into_iter().zip(&route.names().0) {
+    for (role, wanted) in Role::ALL.into_iter().zip(&route.names().roles) {
         let Some(wanted) = wanted else { continue };
         let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
         let Some((column, type_id, type_name)) = found.next() else {
@@ -77,7 +80,36 @@ pub(in crate::relay) async fn examine_columns(client: &Client, route: &Route) ->
         };
         wants_binary |= role == Role::Payload && kind == Kind::Bytea;
     }
+    wrong.extend(route.names().placed.iter().filter_map(|wanted| examine_placed(route, wanted, &all)));
     Ok((wants_binary, wrong))
+}
+
+/// Gives what is wrong with a column that becomes a header.
+fn examine_placed(route: &Route, wanted: &Name, all: &[(String, u32, String)]) -> Option<Error> {
+    let table = route.name();
+    let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
+    let Some((column, type_id, type_name)) = found.next() else {
+        let what = format!("has no column {}, which is mapped as {PLACED}", listed(&wanted.columns, "or"));
+        let remedy = wanted.columns.first().map(|column| add_placed(route, column)).unwrap_or_default();
+        return Some(Error::Column { table, what, role: PLACED, remedy });
+    };
+    if let Some((other, ..)) = found.next() {
+        let what = format!("has columns {column:?} and {other:?}, of which only one can be the {PLACED}");
+        return Some(Error::Ambiguous { table, what });
+    }
+    if Kind::of(*type_id).is_some_and(can_be_placed) {
+        return None;
+    }
+    let what = format!("has a column {column:?} of type {type_name}, which cannot be the {PLACED}");
+    let quoted = quote(column);
+    let remedy =
+        format!("ALTER TABLE {} ALTER COLUMN {quoted} TYPE text USING {quoted}::text", quote_table(route.table()));
+    Some(Error::Column { table, what, role: PLACED, remedy })
+}
+
+/// The statement that adds a column that becomes a header, unless it exists.
+pub(in crate::relay) fn add_placed(route: &Route, column: &str) -> String {
+    format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text", quote_table(route.table()), quote(column))
 }
 
 /// The statement that adds a column for a role.

@@ -30,7 +30,8 @@ pub struct PendingRecord {
     pub topic: String,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// A header without a value is one of a NULL.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// None means the time of sending.
     pub timestamp_millis: Option<i64>,
     /// The partition, if the row has one.
@@ -48,7 +49,7 @@ pub struct Unpublishable {
 impl PendingRecord {
     #[must_use]
     pub fn copy(record: &ProducerRecord<'_>) -> Self {
-        let headers = record.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
+        let headers = record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
         Self {
             topic: record.topic.to_owned(),
             key: record.key.map(<[u8]>::to_vec),
@@ -60,7 +61,8 @@ impl PendingRecord {
     }
 
     fn size(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let of_value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, value)| name.len() + of_value(value)).sum::<usize>();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
     }
 }
@@ -118,7 +120,7 @@ mod tests {
 
     fn record(bytes: usize) -> Result<PendingRecord, Unpublishable> {
         let value = Some(vec![0; bytes]);
-        let (topic, headers) = ("t".to_owned(), vec![("name".to_owned(), b"value".to_vec())]);
+        let (topic, headers) = ("t".to_owned(), vec![("name".to_owned(), Some(b"value".to_vec()))]);
         Ok(PendingRecord { topic, key: None, value, headers, timestamp_millis: None, partition: None })
     }
 

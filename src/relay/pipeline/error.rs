@@ -6,6 +6,7 @@ use crate::relay::decode::transaction::Violation;
 use crate::relay::record::route::Reason;
 use crate::relay::record::route::add_partitions;
 use crate::relay::record::row::Mismatch;
+use crate::relay::record::row::PLACED;
 use walrelay_events::fault::Code;
 use walrelay_events::fault::Diagnose;
 use walrelay_events::fault::Exit;
@@ -89,6 +90,10 @@ impl Diagnose for Error {
                 "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything \
                  up to {at} is confirmed; if it was dropped, restart: later events lack its values"
             ),
+            Self::Mismatch {
+                mismatch: Mismatch::Type { role: PLACED, .. } | Mismatch::Several { role: PLACED, .. },
+                ..
+            } => "correct placements of this [[outbox]], or the table".to_owned(),
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
                 "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, \

@@ -79,7 +79,7 @@ impl Sink for Taken {
             *room -= 1;
         }
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let id = record.headers.iter().find(|(name, _)| *name == "event_id").map(|(_, value)| text(value));
+        let id = record.headers.iter().find(|(name, _)| *name == "event_id").map(|(_, value)| text(value.unwrap()));
         self.records.push((id.unwrap(), text(record.key.unwrap()), ticket));
         Ok(())
     }

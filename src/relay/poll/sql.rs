@@ -65,7 +65,7 @@ pub(in crate::relay) struct TableColumns {
 impl TableColumns {
     pub(super) fn new(route: &Route, sequence: &str, published_at: &str, created_at: &str) -> Self {
         let mut read: Vec<String> = Vec::new();
-        for name in route.names().0.iter().flatten() {
+        for name in route.names().roles.iter().flatten() {
             for column in &name.columns {
                 if !read.contains(column) {
                     read.push(column.clone());

@@ -199,7 +199,8 @@ impl Drop for Shared {
 /// Finds the event's id in the headers of a record that failed.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     let headers = message.headers()?;
-    headers.iter().find(|header| header.key == "event_id")?.value.map(printable)
+    // The preset debezium names it "id".
+    headers.iter().find(|header| matches!(header.key, "event_id" | "id"))?.value.map(printable)
 }
 
 pub(super) struct PublisherContext(Arc<Shared>, Option<Tokens>);

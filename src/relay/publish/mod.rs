@@ -160,10 +160,8 @@ impl Publisher {
         base.timestamp = record.timestamp_millis.filter(|millis| self.keeps_timestamp(record.topic, *millis));
         if !record.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            let headers = record
-                .headers
-                .iter()
-                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let headers =
+                record.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value }));
             base.headers = Some(headers);
         }
         self.producer.send(base).map_err(|(error, _)| error)

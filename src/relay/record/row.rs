@@ -135,16 +135,37 @@ pub fn type_id(name: &str) -> Option<u32> {
     TYPES.iter().find(|(_, known, _)| *known == name).map(|(id, ..)| *id)
 }
 
-/// The column names by role; a role without a name is not used.
+/// What a column is mapped as that becomes a header, in a message.
+pub const PLACED: &str = "header";
+
+/// Says whether a column of this kind can become a header.
+#[must_use]
+pub const fn can_be_placed(kind: Kind) -> bool {
+    matches!(kind, Kind::Text | Kind::Uuid | Kind::Integer | Kind::Json | Kind::Jsonb)
+}
+
+/// The names of the columns that are read.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RoleNames(pub [Option<Name>; Role::ALL.len()]);
+pub struct RoleNames {
+    /// By role; a role without a name is not used.
+    pub roles: [Option<Name>; Role::ALL.len()],
+    /// The columns that become headers, in order. Such a column may have a role as well.
+    pub placed: Vec<Name>,
+}
 
 impl RoleNames {
     /// Finds what a column of this name is mapped as.
     #[must_use]
     pub fn role_of(&self, column: &str) -> Option<Role> {
-        let mut roles = Role::ALL.into_iter().zip(&self.0);
+        let mut roles = Role::ALL.into_iter().zip(&self.roles);
         roles.find(|(_, name)| name.as_ref().is_some_and(|name| name.is(column))).map(|(role, _)| role)
+    }
+
+    /// Gives the name of what a column is mapped as.
+    #[must_use]
+    pub fn use_of(&self, column: &str) -> Option<&'static str> {
+        let placed = || self.placed.iter().any(|name| name.is(column)).then_some(PLACED);
+        self.role_of(column).map(Role::name).or_else(placed)
     }
 }
 
@@ -185,10 +206,10 @@ pub fn both_names<'c>(
     let mapped = |column: &str| {
         Role::ALL
             .iter()
-            .zip(&names.0)
+            .zip(&names.roles)
             .any(|(role, name)| name.as_ref().map_or(role.name() == column, |name| name.is(column)))
     };
-    let known = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+    let known = names.roles.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
     let fits =
         columns.into_iter().filter(|(column, kind)| kind.is_some_and(|kind| role.accepts(kind)) && !mapped(column));
     let mut all = known.unwrap_or_default();
@@ -250,6 +271,8 @@ pub struct Plan {
     /// The roles of each column, one bit each: a column may be both id and key.
     roles: Box<[u8]>,
     kinds: [Option<Kind>; Role::ALL.len()],
+    /// The position and the kind of each column that becomes a header.
+    placed: Box<[(usize, Kind)]>,
 }
 
 impl Plan {
@@ -258,10 +281,9 @@ impl Plan {
         let table = || format!("{}.{}", relation.schema, relation.name);
         let mut roles = vec![0; relation.columns.len()];
         let mut kinds = [None; Role::ALL.len()];
-        for ((role, name), kind) in Role::ALL.into_iter().zip(&names.0).zip(&mut kinds) {
+        for ((role, name), kind) in Role::ALL.into_iter().zip(&names.roles).zip(&mut kinds) {
             let Some(name) = name else { continue };
-            let mut found = relation.columns.iter().zip(&mut roles).filter(|(column, _)| name.is(column.name));
-            let Some((column, place)) = found.next() else {
+            let Some((place, found)) = find(relation, name, role.name(), |kind| role.accepts(kind))? else {
                 if name.required {
                     let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
                     let remedy = both_names(role, names, columns);
@@ -270,22 +292,22 @@ impl Plan {
                 }
                 continue;
             };
-            if let Some((other, _)) = found.next() {
-                let columns = vec![column.name.to_owned(), other.name.to_owned()];
-                return Err(Mismatch::Several { table: table(), columns, role: role.name() });
+            *kind = Some(found);
+            if let Some(roles) = roles.get_mut(place) {
+                *roles |= role.bit();
             }
-            *kind = Kind::of(column.type_id).filter(|kind| role.accepts(*kind));
-            if kind.is_none() {
-                return Err(Mismatch::Type {
-                    table: table(),
-                    column: column.name.to_owned(),
-                    role: role.name(),
-                    type_id: column.type_id,
-                });
-            }
-            *place |= role.bit();
         }
-        Ok(Self { roles: roles.into(), kinds })
+        let mut placed = Vec::new();
+        for name in &names.placed {
+            let found = find(relation, name, PLACED, can_be_placed)?;
+            placed.push(found.ok_or_else(|| Mismatch::Missing {
+                table: table(),
+                columns: name.columns.clone(),
+                role: PLACED,
+                remedy: placed_remedy(name),
+            })?);
+        }
+        Ok(Self { roles: roles.into(), kinds, placed: placed.into() })
     }
 
     /// Checks that each role with a column in an earlier plan of the table has one in this plan: later events would
@@ -296,7 +318,7 @@ impl Plan {
         let Some(((role, _), _)) = removed else { return Ok(()) };
         let columns = relation.columns.iter().map(|column| (column.name, Kind::of(column.type_id)));
         let remedy = both_names(role, names, columns);
-        let columns = names.0.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
+        let columns = names.roles.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
         Err(Mismatch::Removed {
             table: format!("{}.{}", relation.schema, relation.name),
             columns: columns.unwrap_or_default(),
@@ -306,7 +328,7 @@ impl Plan {
     }
 
     /// Maps a row.
-    pub fn read<'a>(&self, tuple: Tuple<'a>) -> Result<Row<'a>, Malformed> {
+    pub fn read<'a>(&'a self, tuple: Tuple<'a>) -> Result<Row<'a>, Malformed> {
         let columns = tuple.columns();
         if columns != self.roles.len() {
             return Err(Malformed::Impossible {
@@ -314,14 +336,15 @@ impl Plan {
                 value: columns.try_into().unwrap_or(i64::MAX),
             });
         }
-        let mut row = Row { values: [None; Role::ALL.len()] };
+        let placed = (!self.placed.is_empty()).then_some((&*self.placed, tuple));
+        let mut row = Row { values: [None; Role::ALL.len()], placed };
         tuple.walk(|column, cell| self.place(&mut row, column, cell))?;
         Ok(row)
     }
 
-    /// Maps values in the order of the columns.
+    /// Maps values in the order of the columns, without those that become headers: no preset that is polled has any.
     pub fn row<'a>(&self, cells: impl IntoIterator<Item = Cell<'a>>) -> Row<'a> {
-        let mut row = Row { values: [None; Role::ALL.len()] };
+        let mut row = Row { values: [None; Role::ALL.len()], placed: None };
         cells.into_iter().enumerate().for_each(|(column, cell)| self.place(&mut row, column, cell));
         row
     }
@@ -339,10 +362,41 @@ impl Plan {
     }
 }
 
+/// Finds the column with one of these names: its position and its kind.
+fn find(
+    relation: &Relation<'_>,
+    name: &Name,
+    role: &'static str,
+    accepts: impl Fn(Kind) -> bool,
+) -> Result<Option<(usize, Kind)>, Mismatch> {
+    let table = || format!("{}.{}", relation.schema, relation.name);
+    let mut found = relation.columns.iter().enumerate().filter(|(_, column)| name.is(column.name));
+    let Some((place, column)) = found.next() else { return Ok(None) };
+    if let Some((_, other)) = found.next() {
+        let columns = vec![column.name.to_owned(), other.name.to_owned()];
+        return Err(Mismatch::Several { table: table(), columns, role });
+    }
+    match Kind::of(column.type_id).filter(|kind| accepts(*kind)) {
+        Some(kind) => Ok(Some((place, kind))),
+        None => {
+            let (column, type_id) = (column.name.to_owned(), column.type_id);
+            Err(Mismatch::Type { table: table(), column, role, type_id })
+        }
+    }
+}
+
+/// Gives the option for a column that becomes a header and was renamed.
+#[must_use]
+pub fn placed_remedy(name: &Name) -> String {
+    format!("\"{}|its new name:header:...\" in placements", name.columns.join("|"))
+}
+
 /// A row, by role.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     values: [Option<Value<'a>>; Role::ALL.len()],
+    /// The columns that become headers, and all values.
+    placed: Option<(&'a [(usize, Kind)], Tuple<'a>)>,
 }
 
 /// A value and its type.
@@ -360,6 +414,24 @@ impl<'a> Row<'a> {
     pub fn value(&self, role: Role) -> Option<Value<'a>> {
         self.values.get(role as usize).copied().flatten()
     }
+
+    /// Gives the values that become headers, in order.
+    pub fn placed(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        self.placed.into_iter().flat_map(|(places, tuple)| {
+            places.iter().map(move |(place, kind)| {
+                // The row was walked before, so the value can be read.
+                let mut found = Cell::Unchanged;
+                let visit = |column: usize, cell: Cell<'a>| {
+                    if column == *place {
+                        found = cell;
+                    }
+                };
+                let walked = tuple.walk(visit);
+                debug_assert!(walked.is_ok(), "{walked:?}");
+                Value { cell: found, kind: *kind }
+            })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -371,9 +443,10 @@ mod tests {
 
     fn names() -> RoleNames {
         let mut names = RoleNames::default();
-        names.0[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
-        names.0[Role::Payload as usize] = Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
-        names.0[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });
+        names.roles[Role::Id as usize] = Some(Name { columns: vec!["id".into()], required: true });
+        names.roles[Role::Payload as usize] =
+            Some(Name { columns: vec!["body".into(), "payload".into()], required: true });
+        names.roles[Role::Headers as usize] = Some(Name { columns: vec!["headers".into()], required: false });
         names
     }
 
@@ -391,7 +464,9 @@ mod tests {
             (relation(&[("body", 25), ("id", 25), ("other", 600)]), b"y", b"x"),
         ];
         for (relation, id, body) in rows {
-            let read = Plan::new(&relation, &names()).unwrap().read(row).unwrap();
+            let plan = Plan::new(&relation, &names()).unwrap();
+            let read = plan.read(row).unwrap();
+            assert_eq!(read.placed().count(), 0);
             assert_eq!(read.value(Role::Id).unwrap().cell, Cell::Text(id));
             assert_eq!(read.value(Role::Payload).unwrap().cell, Cell::Text(body));
             assert!(read.value(Role::Headers).is_none());
@@ -444,6 +519,30 @@ mod tests {
     fn c11_a_type_that_the_role_cannot_have_is_an_error() {
         let error = Plan::new(&relation(&[("id", 2950), ("body", 600)]), &names()).unwrap_err();
         assert!(matches!(error, Mismatch::Type { role: "payload", type_id: 600, .. }));
+    }
+
+    #[test]
+    fn placed_columns_are_given_in_the_order_of_the_configuration_with_or_without_a_role() {
+        let insert = b"I\0\0\0\x01N\0\x03t\0\0\0\x01xt\0\0\0\x01yn";
+        let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
+        let placed = |columns: &[&str]| Name {
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+            required: true,
+        };
+        let names = RoleNames { placed: vec![placed(&["b"]), placed(&["old", "id"]), placed(&["b"])], ..names() };
+        let plan = Plan::new(&relation(&[("id", 25), ("body", 25), ("b", 23)]), &names).unwrap();
+        let cells: Vec<_> = plan.read(row).unwrap().placed().map(|value| (value.cell, value.kind)).collect();
+        let null = (Cell::Null, Kind::Integer);
+        assert_eq!(cells, [null, (Cell::Text(b"x"), Kind::Text), null]);
+        assert_eq!((names.use_of("b"), names.use_of("id"), names.use_of("c")), (Some("header"), Some("id"), None));
+        let Err(Mismatch::Missing { role: "header", remedy, .. }) =
+            Plan::new(&relation(&[("id", 25), ("body", 25)]), &names)
+        else {
+            panic!("not missing")
+        };
+        assert_eq!(remedy, "\"b|its new name:header:...\" in placements");
+        let wrong = Plan::new(&relation(&[("id", 25), ("body", 25), ("b", 17)]), &names).unwrap_err();
+        assert!(matches!(wrong, Mismatch::Type { role: "header", type_id: 17, .. }), "{wrong}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::relay::record::row::Role;
 use super::difference::Change;
 use super::difference::Runner;
 use super::error::Error;
+use super::statements::creates;
 
 /// The statement that adds a missing column; any other mistake of a column stays an error.
 pub(super) fn missing(route: &Route, error: catalog::Error, owner: &Runner) -> Result<Change, Error> {
@@ -28,10 +29,22 @@ pub(super) fn missing(route: &Route, error: catalog::Error, owner: &Runner) -> R
 }
 
 /// The columns of the configuration that a table of the preset does not have.
-pub(super) fn beside_the_preset(route: &Route) -> Option<Change> {
-    let name = route.names().0.get(Role::Partition as usize)?.as_ref()?;
+pub(super) fn beside_the_preset(route: &Route) -> Vec<Change> {
     let owner = Runner { who: "the owner of the table".to_owned(), is_current: None };
-    name.required.then(|| add(route, Role::Partition, owner))
+    let is_created = |role: &Role| creates(route.preset(), *role);
+    let roles = Role::ALL
+        .into_iter()
+        .zip(&route.names().roles)
+        .filter(|(role, name)| name.as_ref().is_some_and(|name| name.required) && !is_created(role));
+    let mut changes: Vec<Change> = roles.map(|(role, _)| add(route, role, owner.clone())).collect();
+    let created: Vec<&str> = Role::ALL.into_iter().filter(is_created).map(|role| route.column(role)).collect();
+    let placed = route.names().placed.iter();
+    let missing = placed.filter(|name| !created.iter().any(|column| name.is(column)));
+    for column in missing.filter_map(|name| name.columns.first()) {
+        let what = format!("add column {column} to table {}, for a header", route.name());
+        changes.push(Change::sql(what, owner.clone(), format!("{};", catalog::add_placed(route, column))));
+    }
+    changes
 }
 
 fn add(route: &Route, role: Role, owner: Runner) -> Change {

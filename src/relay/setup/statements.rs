@@ -4,26 +4,48 @@ use crate::relay::postgres::dollar_quote;
 use crate::relay::postgres::literal;
 use crate::relay::postgres::quote;
 use crate::relay::postgres::quote_table;
+use crate::relay::record::route::Preset;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Role;
 use crate::relay::settings::Failover;
 
 /// The SQL of the outbox table of the walrelay preset.
 pub const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
+/// The SQL of the outbox table of the debezium preset.
+const DEBEZIUM_SQL: &str = include_str!("../../../sql/outbox_debezium.sql");
 /// The SQL of the table of stored positions.
 pub const POSITION_SQL: &str = include_str!("../../../sql/position.sql");
 
 /// The statement that creates an outbox table, with the names of the configuration.
 pub(super) fn outbox_table(route: &Route) -> String {
-    let line = |line: &str| {
-        let role = line.split_whitespace().next().and_then(Role::named);
-        match role.map(|role| (role.name(), route.column(role))) {
-            Some((name, column)) if name != column => line.replacen(name, &quote(column), 1),
-            _ => line.to_owned(),
-        }
+    let preset = route.preset();
+    let (sql, table) = match preset {
+        Preset::Walrelay => (OUTBOX_SQL, "public.outbox_events"),
+        Preset::Debezium => (DEBEZIUM_SQL, "public.outbox"),
     };
-    let lines: Vec<String> = OUTBOX_SQL.lines().map(line).collect();
-    lines.join("\n").replace("public.outbox_events", &quote_table(route.table())) + "\n"
+    let line = |line: &str| match created_role(preset, line) {
+        Some(role) if preset.column(role) != route.column(role) => {
+            line.replacen(preset.column(role), &quote(route.column(role)), 1)
+        }
+        Some(_) | None => line.to_owned(),
+    };
+    let lines: Vec<String> = sql.lines().map(line).collect();
+    lines.join("\n").replace(table, &quote_table(route.table())) + "\n"
+}
+
+/// Finds the role of the column that a line of the preset's table defines.
+fn created_role(preset: Preset, line: &str) -> Option<Role> {
+    let name = line.split_whitespace().next()?;
+    Role::ALL.into_iter().find(|role| preset.column(*role) == name)
+}
+
+/// Says whether the preset's table has a column for the role.
+pub(super) fn creates(preset: Preset, role: Role) -> bool {
+    let sql = match preset {
+        Preset::Walrelay => OUTBOX_SQL,
+        Preset::Debezium => DEBEZIUM_SQL,
+    };
+    sql.lines().any(|line| created_role(preset, line) == Some(role))
 }
 
 /// Runs a statement unless this query has a row.
@@ -134,6 +156,17 @@ mod tests {
         let sql = create_publication_once("it's", &[Route::new(&config).unwrap()]);
         assert!(sql.starts_with("DO $walrelay1$ BEGIN") && sql.ends_with("END $walrelay1$;"), "{sql}");
         assert!(sql.contains("pubname = 'it''s'") && sql.contains("CREATE PUBLICATION \"it's\""), "{sql}");
+    }
+
+    #[test]
+    fn the_table_of_the_preset_debezium_has_its_columns_by_the_names_of_the_configuration() {
+        let mut config = Config { table: "a.outbox".to_owned(), preset: Preset::Debezium, ..Config::default() };
+        let sql = outbox_table(&Route::new(&config).unwrap());
+        assert!(sql.contains("CREATE TABLE IF NOT EXISTS \"a\".\"outbox\" (\n    id  "), "{sql}");
+        assert!(sql.contains("    type           varchar(255) NOT NULL"), "{sql}");
+        config.columns.aggregate_type = Some(ColumnNames::One("kind".to_owned()));
+        let sql = outbox_table(&Route::new(&config).unwrap());
+        assert!(sql.contains("    \"kind\"  varchar(255)") && !sql.contains("aggregatetype"), "{sql}");
     }
 
     #[test]

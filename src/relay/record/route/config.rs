@@ -3,6 +3,10 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::relay::record::row::Role;
+
+use super::placement::Placement;
+
 /// One outbox table. The preset provides the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +26,11 @@ pub struct Config {
     pub timestamp: Option<Timestamp>,
     /// The column with the partition number.
     pub partition: Option<ColumnNames>,
+    /// The columns that become headers, in order; only for the preset `debezium`.
+    pub placements: Vec<Placement>,
+    /// Whether a payload of white space becomes a record without a value, as NULL does; only for the preset
+    /// `debezium`.
+    pub tombstone_on_empty_payload: bool,
     /// The names of the columns.
     pub columns: Columns,
     /// The allowed topics; empty means any valid one.
@@ -82,6 +91,48 @@ pub enum Preset {
     /// The table of `sql/outbox.sql`.
     #[default]
     Walrelay,
+    /// The table and the records of Debezium's outbox event router.
+    Debezium,
+}
+
+impl Preset {
+    /// Gives the name of a role's column.
+    #[must_use]
+    pub const fn column(self, role: Role) -> &'static str {
+        match (self, role) {
+            (Self::Debezium, Role::AggregateType) => "aggregatetype",
+            (Self::Debezium, Role::AggregateId) => "aggregateid",
+            (Self::Debezium, Role::EventType) => "type",
+            (Self::Walrelay | Self::Debezium, _) => role.name(),
+        }
+    }
+
+    /// Gives the template of the topic.
+    #[must_use]
+    pub const fn topic(self) -> &'static str {
+        match self {
+            Self::Walrelay => "{aggregate_type:lower}-events",
+            Self::Debezium => "outbox.event.{aggregate_type}",
+        }
+    }
+
+    /// Gives walrelay's headers of a record.
+    #[must_use]
+    pub fn headers(self) -> Vec<Header> {
+        match self {
+            Self::Walrelay => vec![Header::EventId, Header::EventType, Header::ProducedAt],
+            Self::Debezium => Vec::new(),
+        }
+    }
+
+    /// Says whether the column `headers` is read where it is not configured.
+    #[must_use]
+    pub const fn has_headers(self) -> bool {
+        match self {
+            Self::Walrelay => true,
+            Self::Debezium => false,
+        }
+    }
 }
 
 /// One of walrelay's headers.
@@ -144,6 +195,8 @@ impl Default for Config {
             headers: None,
             timestamp: None,
             partition: None,
+            placements: Vec::new(),
+            tombstone_on_empty_payload: false,
             columns: Columns::default(),
             allowed_topics: Vec::new(),
         }

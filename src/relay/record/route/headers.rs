@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::relay::decode::pgoutput::Cell;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::Row;
+use crate::relay::record::row::Value;
 
 use super::reason::Reason;
 use super::value;
@@ -31,7 +32,7 @@ const RESERVED: [&str; 3] = ["event_id", "event_type", "produced_at"];
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
     bytes: Vec<u8>,
-    entries: Vec<(Range<usize>, Range<usize>)>,
+    entries: Vec<(Range<usize>, Option<Range<usize>>)>,
 }
 
 impl Headers {
@@ -45,7 +46,22 @@ impl Headers {
         self.bytes.extend_from_slice(name.as_bytes());
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.entries.push((start..middle, middle..self.bytes.len()));
+        self.entries.push((start..middle, Some(middle..self.bytes.len())));
+    }
+
+    /// Adds a header with the text of a column: without a value for NULL, and for a column that the table lacks.
+    pub(super) fn push_value(
+        &mut self,
+        name: &str,
+        value: Option<Value<'_>>,
+        what: &'static str,
+    ) -> Result<(), Reason> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        let has_value = value.map_or(Ok(false), |value| value::append(value, what, &mut self.bytes))?;
+        self.entries.push((start..middle, has_value.then_some(middle..self.bytes.len())));
+        Ok(())
     }
 
     pub(super) fn push_text(&mut self, name: &str, row: &Row<'_>, role: Role) -> Result<(), Reason> {
@@ -55,7 +71,7 @@ impl Headers {
         if !value::append_text(row, role, &mut self.bytes)? {
             return Err(Reason::Null(role.name()));
         }
-        self.entries.push((start..middle, middle..self.bytes.len()));
+        self.entries.push((start..middle, Some(middle..self.bytes.len())));
         Ok(())
     }
 
@@ -64,7 +80,7 @@ impl Headers {
         let Some(value) = row.value(Role::Headers) else { return Ok(()) };
         let json = match value.cell {
             Cell::Null => return Ok(()),
-            Cell::Text(_) | Cell::Binary(_) | Cell::Unchanged => value::json(value, Role::Headers)?,
+            Cell::Text(_) | Cell::Binary(_) | Cell::Unchanged => value::json(value, Role::Headers.name())?,
         };
         let start = self.bytes.len();
         let mut json = serde_json::Deserializer::from_slice(json);
@@ -90,11 +106,12 @@ impl Headers {
         self.bytes.len()
     }
 
-    /// Gives every name and value, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    /// Gives every name and value, in order. A header without a value is one of a NULL.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.entries.iter().map(|(name, value)| {
             let name = self.bytes.get(name.clone()).unwrap_or_default();
-            (std::str::from_utf8(name).unwrap_or_default(), self.bytes.get(value.clone()).unwrap_or_default())
+            let value = value.clone().map(|value| self.bytes.get(value).unwrap_or_default());
+            (std::str::from_utf8(name).unwrap_or_default(), value)
         })
     }
 }

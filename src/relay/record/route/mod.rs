@@ -5,7 +5,9 @@
 //! The same row gives the same record at every repetition: there is no clock here.
 
 mod config;
+mod debezium;
 mod headers;
+mod placement;
 mod reason;
 mod template;
 #[cfg(test)]
@@ -27,7 +29,10 @@ pub use config::Config;
 pub use config::Header;
 pub use config::Preset;
 pub use config::Timestamp;
+use debezium::Debezium;
 pub use headers::Headers;
+pub use placement::BadPlacement;
+pub use placement::Placement;
 pub use reason::Reason;
 pub use template::BadTemplate;
 use template::Template;
@@ -90,19 +95,19 @@ pub struct Route {
     headers: Vec<Header>,
     timestamp: Timestamp,
     allowed_topics: BTreeSet<String>,
+    preset: Preset,
+    /// None for the preset `walrelay`.
+    debezium: Option<Debezium>,
 }
 
 impl Route {
     /// Applies the preset and parses the template.
     pub fn new(config: &Config) -> Result<Self, BadTemplate> {
-        let topic = config.topic.as_deref().unwrap_or(match config.preset {
-            Preset::Walrelay => "{aggregate_type:lower}-events",
-        });
-        let topic = Template::parse(topic)?;
+        let preset = config.preset;
+        let topic = Template::parse(config.topic.as_deref().unwrap_or(preset.topic()))?;
         let key = config.key.as_deref().unwrap_or(Role::AggregateId.name());
         let key = Role::named_in_routes(key).ok_or_else(|| BadTemplate::unknown_column(key))?;
-        let headers =
-            config.headers.clone().unwrap_or_else(|| vec![Header::EventId, Header::EventType, Header::ProducedAt]);
+        let headers = config.headers.clone().unwrap_or_else(|| preset.headers());
         let timestamp = config.timestamp.unwrap_or_default();
         let split = |name: &str| {
             let (schema, table) = name.split_once('.').unwrap_or(("public", name));
@@ -121,7 +126,7 @@ impl Route {
         };
         let columns = &config.columns;
         let mut names = RoleNames::default();
-        for (role, name) in Role::ALL.into_iter().zip(&mut names.0) {
+        for (role, name) in Role::ALL.into_iter().zip(&mut names.roles) {
             let given = match role {
                 Role::Id => &columns.id,
                 Role::AggregateType => &columns.aggregate_type,
@@ -133,10 +138,12 @@ impl Route {
                 Role::Partition => &config.partition,
             };
             let required = given.is_some() || uses(role);
-            let is_read = required || role == Role::Headers;
-            let columns = is_read.then(|| configured(given.as_ref(), role.name()));
+            let is_read = required || (role == Role::Headers && preset.has_headers());
+            let columns = is_read.then(|| configured(given.as_ref(), preset.column(role)));
             *name = columns.map(|columns| Name { columns, required });
         }
+        let placed = |placement: &Placement| Name { columns: placement.columns.clone(), required: true };
+        names.placed = config.placements.iter().map(placed).collect();
         Ok(Self {
             schema,
             table,
@@ -147,6 +154,11 @@ impl Route {
             headers,
             timestamp,
             allowed_topics: config.allowed_topics.iter().cloned().collect(),
+            preset,
+            debezium: match preset {
+                Preset::Walrelay => None,
+                Preset::Debezium => Some(Debezium::new(config)),
+            },
         })
     }
 
@@ -154,7 +166,8 @@ impl Route {
     pub fn for_polling(config: &Config) -> Result<Self, BadTemplate> {
         let mut route = Self::new(config)?;
         let columns = configured(config.columns.created_at.as_ref(), Role::CreatedAt.name());
-        for (_, name) in Role::ALL.into_iter().zip(&mut route.names.0).filter(|(role, _)| *role == Role::CreatedAt) {
+        for (_, name) in Role::ALL.into_iter().zip(&mut route.names.roles).filter(|(role, _)| *role == Role::CreatedAt)
+        {
             *name = Some(Name { columns: columns.clone(), required: true });
         }
         Ok(route)
@@ -169,7 +182,7 @@ impl Route {
     /// Gives the route with only the existing name of each column.
     #[must_use]
     pub fn settled(mut self, columns: &[String]) -> Self {
-        for name in self.names.0.iter_mut().flatten() {
+        for name in self.names.roles.iter_mut().flatten().chain(&mut self.names.placed) {
             if let Some(found) = name.columns.iter().find(|name| columns.contains(name)) {
                 name.columns = vec![found.clone()];
             }
@@ -207,6 +220,11 @@ impl Route {
         self.timestamp == Timestamp::CreatedAt
     }
 
+    #[must_use]
+    pub const fn preset(&self) -> Preset {
+        self.preset
+    }
+
     /// Gives the names of its columns.
     #[must_use]
     pub const fn names(&self) -> &RoleNames {
@@ -228,8 +246,8 @@ impl Route {
     /// Gives the name of a role's column; the first one of several.
     #[must_use]
     pub fn column(&self, role: Role) -> &str {
-        let name = self.names.0.get(role as usize).and_then(Option::as_ref);
-        name.and_then(|name| name.columns.first()).map_or(role.name(), String::as_str)
+        let name = self.names.roles.get(role as usize).and_then(Option::as_ref);
+        name.and_then(|name| name.columns.first()).map_or(self.preset.column(role), String::as_str)
     }
 
     /// Gives the topics that are known without a row: the only one, or the allowed ones.
@@ -278,7 +296,11 @@ impl Route {
         scratch.key.clear();
         let has_key = value::append_text(row, self.key, &mut scratch.key)?;
         self.fill_headers(row, committed_at, scratch)?;
-        let value = value::payload(row, &mut scratch.value)?;
+        let value = value::payload(row, &mut scratch.value)?.map(|value| value.bytes(&scratch.value));
+        let value = match &self.debezium {
+            None => value,
+            Some(debezium) => value.filter(|value| !debezium.is_none(row, value)),
+        };
         let timestamp_millis = match self.timestamp {
             Timestamp::Commit => Some(unix_micros(committed_at) / 1_000),
             Timestamp::CreatedAt => Some(value::created_at(row, committed_at)? / 1_000),
@@ -286,9 +308,9 @@ impl Route {
         };
         Ok(ProducerRecord {
             topic: &scratch.topic,
-            // Java and librdkafka choose different partitions for an empty key, so it counts as none.
-            key: Some(scratch.key.as_slice()).filter(|key| has_key && !key.is_empty()),
-            value: value.map(|value| value.bytes(&scratch.value)),
+            // An empty key counts as none, but Debezium keeps it.
+            key: Some(scratch.key.as_slice()).filter(|key| has_key && (!key.is_empty() || self.debezium.is_some())),
+            value,
             headers: &scratch.headers,
             timestamp_millis,
             partition: value::partition(row)?,
@@ -308,6 +330,9 @@ impl Route {
     fn fill_headers(&self, row: &Row<'_>, committed_at: Micros, scratch: &mut Scratch) -> Result<(), Reason> {
         let headers = &mut scratch.headers;
         headers.clear();
+        if let Some(debezium) = &self.debezium {
+            debezium.fill(row, headers)?;
+        }
         for header in &self.headers {
             match header {
                 Header::EventId => headers.push_text("event_id", row, Role::Id)?,

@@ -48,6 +48,7 @@ struct Made {
     topic: String,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
+    /// NULL as `(null)`.
     headers: Vec<(String, String)>,
     timestamp_millis: Option<i64>,
     partition: Option<i32>,
@@ -72,7 +73,8 @@ fn make(config: &Config, columns: &[Given<'_>]) -> Result<Made, Reason> {
     let route = Route::new(config).unwrap();
     let columns = columns.iter().map(|(name, type_id, _)| Column { name, type_id: *type_id }).collect();
     let relation = Relation { id: 1, schema: "public", name: "outbox_events", columns };
-    let row = Plan::new(&relation, route.names()).unwrap().read(row).unwrap();
+    let plan = Plan::new(&relation, route.names()).unwrap();
+    let row = plan.read(row).unwrap();
     let mut scratch = Scratch::default();
     route.record(&row, COMMITTED, &mut scratch).map(|record| Made {
         topic: record.topic.to_owned(),
@@ -81,7 +83,7 @@ fn make(config: &Config, columns: &[Given<'_>]) -> Result<Made, Reason> {
         headers: record
             .headers
             .iter()
-            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .map(|(name, value)| (name.to_owned(), value.map_or("(null)".into(), String::from_utf8_lossy).into_owned()))
             .collect(),
         timestamp_millis: record.timestamp_millis,
         partition: record.partition,
@@ -242,6 +244,81 @@ fn a_row_may_choose_its_partition() {
     assert_eq!(made(Form::Binary(&[0, 0, 0, 7])), Ok(Some(7)));
     assert_eq!(made(Form::Null), Ok(None));
     assert_eq!(made(Form::Text(b"-1")), Err(Reason::Partition(-1)));
+}
+
+/// A row of Debezium's table.
+fn router_row<'a>(key: Form<'a>, payload: (u32, Form<'a>)) -> Vec<Given<'a>> {
+    vec![
+        ("id", 2950, Form::Text(UUID.as_bytes())),
+        ("aggregatetype", 1043, Form::Text(b"Order")),
+        ("aggregateid", 1043, key),
+        ("type", 1043, Form::Text(b"OrderCreated")),
+        ("payload", payload.0, payload.1),
+        ("headers", 3802, Form::Text(b"{\"read\": \"never\"}")),
+    ]
+}
+
+fn debezium(placements: &[&str]) -> Config {
+    let placements = placements.iter().map(|text| Placement::try_from((*text).to_owned()).unwrap()).collect();
+    Config { preset: Preset::Debezium, placements, ..Config::default() }
+}
+
+#[test]
+fn the_debezium_preset_keeps_case_and_sends_the_id_as_only_header() {
+    let made = make(&debezium(&[]), &router_row(Form::Text(b"o-1"), (3802, Form::Text(b"{\"a\": 1}")))).unwrap();
+    let expected = Made {
+        topic: "outbox.event.Order".into(),
+        key: Some(b"o-1".to_vec()),
+        value: Some(b"{\"a\": 1}".to_vec()),
+        headers: pairs(&[("id", UUID)]),
+        timestamp_millis: Some(1_795_527_935_123),
+        partition: None,
+    };
+    assert_eq!(made, expected);
+}
+
+#[test]
+fn the_debezium_preset_keeps_an_empty_key_and_null_is_none() {
+    let key = |form| make(&debezium(&[]), &router_row(form, (25, Form::Null))).unwrap().key;
+    assert_eq!(key(Form::Text(b"")), Some(Vec::new()));
+    assert_eq!(key(Form::Null), None);
+}
+
+#[test]
+fn the_debezium_preset_places_columns_in_the_order_of_the_configuration_and_null_as_a_header_without_a_value() {
+    let config = debezium(&["type:header:id", "n:header", "aggregateid:header:x", "j:header:x"]);
+    let number = 7_i64.to_be_bytes();
+    for (n, j, id) in [
+        (Form::Text(b"7"), Form::Text(b"[1]"), Form::Text(UUID.as_bytes())),
+        (Form::Binary(&number), Form::Binary(b"\x01[1]"), Form::Null),
+    ] {
+        let row = with(router_row(Form::Null, (25, Form::Null)), "n", 20, n);
+        let made = make(&config, &with(with(row, "j", 3802, j), "id", 2950, id)).unwrap();
+        let id = if matches!(id, Form::Null) { "(null)" } else { UUID };
+        let expected = [("id", id), ("id", "OrderCreated"), ("n", "7"), ("x", "(null)"), ("x", "[1]")];
+        assert_eq!(made.headers, pairs(&expected));
+    }
+    let row = with(router_row(Form::Null, (25, Form::Null)), "headers", 3802, Form::Text(b"{\"a\": 1}"));
+    let columns = Columns { headers: Some(ColumnNames::One("headers".into())), ..Columns::default() };
+    let configured = Config { columns, ..debezium(&[]) };
+    assert_eq!(make(&configured, &row).unwrap().headers, pairs(&[("id", UUID), ("a", "1")]));
+}
+
+#[test]
+fn a_payload_of_ascii_white_space_is_a_tombstone_only_on_request_and_only_of_a_text_type() {
+    let blank: [&[u8]; 3] = [b"", b"   ", b"\t\r\n "];
+    let rows = blank
+        .into_iter()
+        .flat_map(|text| [(25, Form::Text(text), true), (17, Form::Binary(text), false)])
+        .chain([(3802, Form::Text(b"{}"), false), (114, Form::Text(b" null "), false), (25, Form::Null, true)])
+        .chain([(25, Form::Text("\u{a0}".as_bytes()), false), (25, Form::Text("\u{2003}".as_bytes()), false)]);
+    for (type_id, form, is_tombstone) in rows {
+        let row = router_row(Form::Text(b"o-1"), (type_id, form));
+        let kept = make(&debezium(&[]), &row).unwrap().value;
+        assert_eq!(kept.is_none(), matches!(form, Form::Null), "{kept:?}");
+        let config = Config { tombstone_on_empty_payload: true, ..debezium(&[]) };
+        assert_eq!(make(&config, &row).unwrap().value, kept.clone().filter(|_| !is_tombstone), "{type_id} {kept:?}");
+    }
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use crate::relay::record::row::Role;
 
 use super::config::Config;
+use super::config::Preset;
 use super::template::BadTemplate;
 use super::template::Template;
 
@@ -26,7 +27,7 @@ fn is_reserved(topic: &str) -> bool {
     topic == "." || topic == ".." || topic.starts_with("__")
 }
 
-/// Gives the mistakes in the options of one table that decide about topic and key, each with its option.
+/// Gives the mistakes in the options of one table that decide about its records, each with its option.
 #[must_use]
 pub fn mistakes(config: &Config) -> Vec<(&'static str, String)> {
     let mut mistakes = Vec::new();
@@ -37,6 +38,11 @@ pub fn mistakes(config: &Config) -> Vec<(&'static str, String)> {
     }
     if let Some(key) = config.key.as_deref().filter(|key| Role::named_in_routes(key).is_none()) {
         mistakes.push(("key", BadTemplate::unknown_column(key).to_string()));
+    }
+    if config.preset != Preset::Debezium {
+        let needed = "is only for preset = \"debezium\"".to_owned();
+        mistakes.extend((!config.placements.is_empty()).then(|| ("placements", needed.clone())));
+        mistakes.extend(config.tombstone_on_empty_payload.then_some(("tombstone_on_empty_payload", needed)));
     }
     for topic in config.allowed_topics.iter().filter(|topic| !is_valid(topic)) {
         mistakes.push(("allowed_topics", format!("invalid topic name {topic:?}: {ALLOWED}")));

@@ -33,8 +33,12 @@ pub(super) fn rfc3339(micros: Micros) -> String {
 
 /// Appends the text of a column. Says whether there is one: not for NULL and a missing column.
 pub(super) fn append_text(row: &Row<'_>, role: Role, out: &mut Vec<u8>) -> Result<bool, Reason> {
-    let Some(value) = row.value(role) else { return Ok(false) };
-    let illegal = |expected| Reason::Illegal { role: role.name(), expected };
+    row.value(role).map_or(Ok(false), |value| append(value, role.name(), out))
+}
+
+/// Appends the text of a value, of which `what` is the name in a message. Says whether there is one: not for NULL.
+pub(super) fn append(value: Value<'_>, what: &'static str, out: &mut Vec<u8>) -> Result<bool, Reason> {
+    let illegal = |expected| Reason::Illegal { role: what, expected };
     match value.cell {
         Cell::Null => return Ok(false),
         Cell::Unchanged => return Err(illegal("value of an insert")),
@@ -48,7 +52,8 @@ pub(super) fn append_text(row: &Row<'_>, role: Role, out: &mut Vec<u8>) -> Resul
                 let number = integer(bytes).ok_or_else(|| illegal("integer"))?;
                 write!(out, "{number}").map_err(|_| illegal("integer"))?;
             }
-            Kind::Text | Kind::Json | Kind::Jsonb | Kind::Bytea | Kind::Timestamptz => out.extend_from_slice(bytes),
+            Kind::Jsonb => out.extend_from_slice(json(value, what)?),
+            Kind::Text | Kind::Json | Kind::Bytea | Kind::Timestamptz => out.extend_from_slice(bytes),
         },
     }
     Ok(true)
@@ -89,19 +94,19 @@ pub(super) fn payload<'a>(row: &Row<'a>, decoded: &mut Vec<u8>) -> Result<Option
             Ok(Some(Payload::Decoded))
         }
         (Kind::Bytea, Cell::Binary(bytes)) => Ok(Some(Payload::AsStored(bytes))),
-        _ => Ok(Some(Payload::AsStored(json(value, Role::Payload)?))),
+        _ => Ok(Some(Payload::AsStored(json(value, Role::Payload.name())?))),
     }
 }
 
 /// Gives the text of a `json`, `jsonb` or text value.
-pub(super) fn json(value: Value<'_>, role: Role) -> Result<&[u8], Reason> {
+pub(super) fn json<'a>(value: Value<'a>, role: &'static str) -> Result<&'a [u8], Reason> {
     match (value.kind, value.cell) {
         // The binary form of jsonb is a version number and the text.
         (Kind::Jsonb, Cell::Binary([1, text @ ..])) => Ok(text),
-        (Kind::Jsonb, Cell::Binary(_)) => Err(Reason::Illegal { role: role.name(), expected: "jsonb of version 1" }),
+        (Kind::Jsonb, Cell::Binary(_)) => Err(Reason::Illegal { role, expected: "jsonb of version 1" }),
         (_, Cell::Text(bytes) | Cell::Binary(bytes)) => Ok(bytes),
-        (_, Cell::Null) => Err(Reason::Null(role.name())),
-        (_, Cell::Unchanged) => Err(Reason::Illegal { role: role.name(), expected: "value of an insert" }),
+        (_, Cell::Null) => Err(Reason::Null(role)),
+        (_, Cell::Unchanged) => Err(Reason::Illegal { role, expected: "value of an insert" }),
     }
 }
 
