@@ -4,6 +4,7 @@ mod both_ends;
 mod catalog_check;
 mod codes;
 mod content;
+mod debezium;
 mod delivery;
 mod failover;
 mod gaps;
