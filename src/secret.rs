@@ -121,11 +121,13 @@ fn without_url(url: &str) -> String {
     }
 }
 
-/// The last `@` before the query ends the password, or the last at all: one that holds `/` or `?` as such hides nothing
-/// less.
+/// The last `@` before the query ends the password, also one that holds `/`. With one behind a `?` only, the password
+/// may be on either side of it, so nothing is shown.
 fn without_uri(rest: &str) -> String {
     let before_query = rest.split('?').next().unwrap_or_default();
-    let login_end = before_query.rfind('@').or_else(|| rest.rfind('@')).unwrap_or_default();
+    let Some(login_end) = before_query.rfind('@').or_else(|| (!rest.contains('@')).then_some(0)) else {
+        return REDACTED.to_owned();
+    };
     let (login, rest) = rest.split_at(login_end);
     let login = match login.split_once(':') {
         Some((user, password)) if !password.is_empty() => format!("{user}:{REDACTED}"),
@@ -213,7 +215,9 @@ mod tests {
             ("postgres://db/shop?password=hunter2&user=a", "postgres://db/shop?password=[redacted]&user=a"),
             ("postgres://db/shop?p%61ssword=hunter2", "postgres://db/shop?p%61ssword=[redacted]"),
             ("postgres://a:p@hunter2/x@db/shop", "postgres://a:[redacted]@db/shop"),
-            ("postgres://a:x?hunter2@db", "postgres://a:[redacted]@db"),
+            ("postgres://a:x?hunter2@db", "postgres://[redacted]"),
+            ("postgres://db/shop?user=a&password=hunt@er2", "postgres://[redacted]"),
+            ("postgres://db:5432/shop?password=hunt@er2", "postgres://[redacted]"),
             ("jdbc:postgresql://a:hunter2@db/shop", "jdbc:postgresql://a:[redacted]@db/shop"),
             ("host=db user=password dbname=password", "host=db user=password dbname=password"),
             ("host=db password=hunter2 user=a", "host=db password='[redacted]'"),
