@@ -102,8 +102,14 @@ fn check_kafka(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let has_port = |broker: &str| {
         broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
     };
-    for broker in kafka.brokers.iter().filter(|broker| !has_port(broker)) {
-        wrong("kafka.brokers", format!("{broker:?} is not of the form host:port"));
+    // What stands before an @ may be a password, so it is not shown.
+    let is_url = |broker: &str| broker.contains(['@', '/']) || broker.contains(char::is_whitespace);
+    for broker in &kafka.brokers {
+        if is_url(broker) {
+            wrong("kafka.brokers", "a broker is host:port, without a scheme, a login or a path".to_owned());
+        } else if !has_port(broker) {
+            wrong("kafka.brokers", format!("{broker:?} is not of the form host:port"));
+        }
     }
     if let Some(text) = publish::plaintext_error(kafka) {
         wrong("kafka.brokers", text);

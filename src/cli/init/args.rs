@@ -89,17 +89,19 @@ impl InitArgs {
         }
         let bare = shown.replacen(&format!(":{}@", secret::REDACTED), "@", 1);
         let is_uri = bare.contains("://") && !bare.contains(secret::REDACTED);
+        let is_given = self.postgres_password_file.is_some() || self.postgres_password_env.is_some();
         let again = is_uri.then(|| {
-            let args = Self {
-                postgres_url: Some(Secret::new(bare)),
-                postgres_password_file: Some(PASSWORD_FILE.into()),
-                postgres_password_env: None,
-                ..self.clone()
-            };
+            let file = if is_given { self.postgres_password_file.clone() } else { Some(PASSWORD_FILE.into()) };
+            let args = Self { postgres_url: Some(Secret::new(bare)), postgres_password_file: file, ..self.clone() };
             let print = if self.print { " --print" } else { "" };
             format!("walrelay config init{print}{}", args.words())
         });
-        Err(Error::Password { again })
+        Err(Error::Password { again, is_given })
+    }
+
+    /// Says whether the table was named.
+    pub(super) const fn names_table(&self) -> bool {
+        self.table.is_some()
     }
 
     /// Gives the configuration. A path is relative to the current folder here, and to its own folder in the file.
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn a_password_in_the_url_is_refused_with_a_call_that_has_none() {
         let again = |words: &[&str]| match init_args(words).refuse_password() {
-            Err(Error::Password { again }) => again,
+            Err(Error::Password { again, .. }) => again,
             other => panic!("{other:?}"),
         };
         assert_eq!(
@@ -282,8 +284,16 @@ mod tests {
             "walrelay config init --print --postgres-url postgres://relay@db/shop --postgres-password-file \
              postgres-password --topic 'my orders'"
         );
+        assert_eq!(
+            again(&["--postgres-url=postgres://relay:hunter2@db/shop", "--postgres-password-file=/run/secrets/pg"]),
+            Some(
+                "walrelay config init --postgres-url postgres://relay@db/shop --postgres-password-file /run/secrets/pg"
+                    .to_owned()
+            )
+        );
         for url in [
             "host=db password=hunter2",
+            "postgres://db/shop?user=relay&password=hunt@er2",
             "postgres://db/shop?user=relay&password=hunter2",
             "postgres://relay:hunt@er2@db/shop?password=hunter2",
         ] {

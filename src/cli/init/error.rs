@@ -21,6 +21,8 @@ pub(super) enum Error {
     Password {
         /// The same call without the password, if it can be made of this one.
         again: Option<String>,
+        /// Whether another place for the password was given too.
+        is_given: bool,
     },
     #[error("these options are no valid configuration: {0}")]
     Options(String),
@@ -68,10 +70,13 @@ impl Diagnose for Error {
                     word(&format!("{path}.old"))
                 )
             }
-            Self::Password { again: Some(again) } => {
+            Self::Password { again: Some(again), is_given: true } => {
+                format!("leave the password out of the URL: run `{again}`")
+            }
+            Self::Password { again: Some(again), is_given: false } => {
                 format!("write the password into the file {PASSWORD_FILE}, readable only for you, and run `{again}`")
             }
-            Self::Password { again: None } => {
+            Self::Password { again: None, .. } => {
                 "leave the password out of the URL, and give --postgres-password-file FILE".to_owned()
             }
             Self::Options(_) => "correct them; `walrelay config init --help` describes each option".to_owned(),

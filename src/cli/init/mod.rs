@@ -28,6 +28,9 @@ use error::Error;
 /// Where the file is written, if --config names no other place: where every verb looks first.
 const FILE: &str = "config.toml";
 
+/// Where every verb looks next.
+const SHARED: &str = "/etc/walrelay/config.toml";
+
 /// Writes the file, or prints its text.
 pub(super) fn init(args: &InitArgs, sources: &Sources, output: &mut Output) -> Result<ExitCode, Failed> {
     let path = sources.file.clone().unwrap_or_else(|| PathBuf::from(FILE));
@@ -49,8 +52,14 @@ pub(super) fn init(args: &InitArgs, sources: &Sources, output: &mut Output) -> R
     if !sources.sets.is_empty() {
         output.note("warning: --set is not part of the file: repeat it with each command, or write it into the file");
     }
+    for (name, _) in sources.variables.iter().filter(|(name, _)| name.contains("__")) {
+        output.note(&printable(&format!("warning: {name} is set, and has precedence over the file")));
+    }
     if !args.print {
-        say_next(&config, output);
+        if sources.file.is_none() && Path::new(SHARED).exists() {
+            output.note(&format!("warning: {SHARED} exists; in this folder {FILE} is used instead"));
+        }
+        say_next(&config, args.names_table(), output);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,14 +75,20 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Prints the two commands that lead to the first event.
-fn say_next(config: &Config, output: &mut Output) {
+fn say_next(config: &Config, names_table: bool, output: &mut Output) {
     let is_name = |topic: &String| !topic.contains('{');
     let is_named = config.outbox.iter().all(|outbox| outbox.topic.as_ref().is_some_and(is_name));
     let with_topics = if is_named { " --with-topics" } else { "" };
-    output.hint(&format!("  next: run `walrelay setup --apply --with-outbox{with_topics}`, then `walrelay run`"));
+    // A table that was named exists, as a rule: with a mistyped name setup would create an empty one.
+    let with_outbox = if names_table { "" } else { " --with-outbox" };
+    output.hint(&format!("  next: run `walrelay setup --apply{with_outbox}{with_topics}`, then `walrelay run`"));
+    if names_table {
+        output.note("  add --with-outbox if the table does not exist yet");
+    }
     output.note(
         "  setup connects as the role of postgres.url; if that may not create tables and slots, add --admin-url URL",
     );
+    output.note("  add --app-role NAME if another role than the owner of the table writes the events");
     if !is_named {
         output.note(
             "  the rows name the topics: create them before the first event, or name one topic in the file and let \
