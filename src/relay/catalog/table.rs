@@ -7,8 +7,8 @@ use crate::relay::postgres::quote;
 use crate::relay::postgres::quote_table;
 use crate::relay::record::route::Route;
 use crate::relay::record::row::Kind;
-use crate::relay::record::row::Name;
 use crate::relay::record::row::PLACED;
+use crate::relay::record::row::Placed;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::both_names;
 use crate::relay::record::row::can_be_placed;
@@ -85,13 +85,18 @@ pub(in crate::relay) async fn examine_columns(client: &Client, route: &Route) ->
 }
 
 /// Gives what is wrong with a column that becomes a header.
-fn examine_placed(route: &Route, wanted: &Name, all: &[(String, u32, String)]) -> Option<Error> {
+fn examine_placed(route: &Route, wanted: &Placed, all: &[(String, u32, String)]) -> Option<Error> {
     let table = route.name();
-    let mut found = all.iter().filter(|(column, ..)| wanted.is(column));
+    let mut found = all.iter().filter(|(column, ..)| wanted.name.is(column));
     let Some((column, type_id, type_name)) = found.next() else {
-        let what = format!("has no column {}, which is mapped as {PLACED}", listed(&wanted.columns, "or"));
-        let remedy = wanted.columns.first().map(|column| add_placed(route, column)).unwrap_or_default();
-        return Some(Error::Column { table, what, role: PLACED, remedy });
+        let names = &wanted.name.columns;
+        return Some(Error::ColumnMissing {
+            table,
+            column: listed(names, "or"),
+            role: PLACED,
+            both_names: wanted.remedy(),
+            addition: names.first().map(|column| add_placed(route, column)).unwrap_or_default(),
+        });
     };
     if let Some((other, ..)) = found.next() {
         let what = format!("has columns {column:?} and {other:?}, of which only one can be the {PLACED}");

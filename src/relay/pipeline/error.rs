@@ -82,6 +82,11 @@ impl Diagnose for Error {
                  PostgreSQL, and report it"
                     .to_owned()
             }
+            Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, role: PLACED, .. } } => format!(
+                "this WAL has other columns than the table may have now: if the column was renamed, set {remedy} for \
+                 this [[outbox]] and restart; if it was added later or dropped, take it out of placements until \
+                 everything up to {at} is confirmed"
+            ),
             Self::Mismatch { at, mismatch: Mismatch::Missing { remedy, .. } } => format!(
                 "older WAL has the old names of columns: if the column was renamed, set {remedy} for this [[outbox]] \
                  and restart; remove the old name when everything up to {at} is confirmed"
@@ -90,10 +95,13 @@ impl Diagnose for Error {
                 "if it was renamed, set {remedy} for this [[outbox]] and restart; remove the old name when everything \
                  up to {at} is confirmed; if it was dropped, restart: later events lack its values"
             ),
-            Self::Mismatch {
-                mismatch: Mismatch::Type { role: PLACED, .. } | Mismatch::Several { role: PLACED, .. },
-                ..
-            } => "correct placements of this [[outbox]], or the table".to_owned(),
+            Self::Mismatch { at, mismatch: Mismatch::Type { role: PLACED, .. } } => format!(
+                "place another column; if the table is right now, take this one out of placements until everything up \
+                 to {at} is confirmed"
+            ),
+            Self::Mismatch { mismatch: Mismatch::Several { role: PLACED, .. }, .. } => {
+                "correct placements of this [[outbox]], or the table".to_owned()
+            }
             Self::Mismatch { .. } => "set the column's name under [outbox.columns], or correct the table".to_owned(),
             Self::UnknownTable { at, table } => format!(
                 "if the table of an [[outbox]] had this name before, set renamed_from = [{table:?}] there and restart, \

@@ -199,8 +199,10 @@ impl Drop for Shared {
 /// Finds the event's id in the headers of a record that failed.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<String> {
     let headers = message.headers()?;
-    // The preset debezium names it "id".
-    headers.iter().find(|header| matches!(header.key, "event_id" | "id"))?.value.map(printable)
+    let named = headers.iter().find(|header| header.key == "event_id");
+    // The preset debezium sends it first, as "id".
+    let id = || headers.iter().next().filter(|header| header.key == "id");
+    named.or_else(id)?.value.map(printable)
 }
 
 pub(super) struct PublisherContext(Arc<Shared>, Option<Tokens>);

@@ -150,7 +150,9 @@ pub struct RoleNames {
     /// By role; a role without a name is not used.
     pub roles: [Option<Name>; Role::ALL.len()],
     /// The columns that become headers, in order. Such a column may have a role as well.
-    pub placed: Vec<Name>,
+    pub placed: Vec<Placed>,
+    /// The preset's names of columns for the roles that are not used.
+    pub unused: Vec<&'static str>,
 }
 
 impl RoleNames {
@@ -164,8 +166,28 @@ impl RoleNames {
     /// Gives the name of what a column is mapped as.
     #[must_use]
     pub fn use_of(&self, column: &str) -> Option<&'static str> {
-        let placed = || self.placed.iter().any(|name| name.is(column)).then_some(PLACED);
+        let placed = || self.is_placed(column).then_some(PLACED);
         self.role_of(column).map(Role::name).or_else(placed)
+    }
+
+    fn is_placed(&self, column: &str) -> bool {
+        self.placed.iter().any(|placed| placed.name.is(column))
+    }
+}
+
+/// A column that becomes a header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed {
+    pub name: Name,
+    /// The name of the header.
+    pub header: String,
+}
+
+impl Placed {
+    /// Gives the option for the column, if it was renamed. The header keeps its name.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        format!("\"{}|its new name:header:{}\" in placements", self.name.columns.join("|"), self.header)
     }
 }
 
@@ -203,12 +225,13 @@ pub fn both_names<'c>(
     columns: impl IntoIterator<Item = (&'c str, Option<Kind>)>,
 ) -> String {
     // A role without a column has its own name.
-    let mapped = |column: &str| {
+    let has_role = |column: &str| {
         Role::ALL
             .iter()
             .zip(&names.roles)
             .any(|(role, name)| name.as_ref().map_or(role.name() == column, |name| name.is(column)))
     };
+    let mapped = |column: &str| has_role(column) || names.unused.contains(&column) || names.is_placed(column);
     let known = names.roles.get(role as usize).and_then(Option::as_ref).map(|name| name.columns.clone());
     let fits =
         columns.into_iter().filter(|(column, kind)| kind.is_some_and(|kind| role.accepts(kind)) && !mapped(column));
@@ -298,13 +321,13 @@ impl Plan {
             }
         }
         let mut placed = Vec::new();
-        for name in &names.placed {
-            let found = find(relation, name, PLACED, can_be_placed)?;
+        for column in &names.placed {
+            let found = find(relation, &column.name, PLACED, can_be_placed)?;
             placed.push(found.ok_or_else(|| Mismatch::Missing {
                 table: table(),
-                columns: name.columns.clone(),
+                columns: column.name.columns.clone(),
                 role: PLACED,
-                remedy: placed_remedy(name),
+                remedy: column.remedy(),
             })?);
         }
         Ok(Self { roles: roles.into(), kinds, placed: placed.into() })
@@ -383,12 +406,6 @@ fn find(
             Err(Mismatch::Type { table: table(), column, role, type_id })
         }
     }
-}
-
-/// Gives the option for a column that becomes a header and was renamed.
-#[must_use]
-pub fn placed_remedy(name: &Name) -> String {
-    format!("\"{}|its new name:header:...\" in placements", name.columns.join("|"))
 }
 
 /// A row, by role.
@@ -525,9 +542,9 @@ mod tests {
     fn placed_columns_are_given_in_the_order_of_the_configuration_with_or_without_a_role() {
         let insert = b"I\0\0\0\x01N\0\x03t\0\0\0\x01xt\0\0\0\x01yn";
         let Ok(Message::Insert { row, .. }) = decode(insert) else { panic!("not an insert") };
-        let placed = |columns: &[&str]| Name {
-            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
-            required: true,
+        let placed = |columns: &[&str]| Placed {
+            name: Name { columns: columns.iter().map(|column| (*column).to_owned()).collect(), required: true },
+            header: "tenant".to_owned(),
         };
         let names = RoleNames { placed: vec![placed(&["b"]), placed(&["old", "id"]), placed(&["b"])], ..names() };
         let plan = Plan::new(&relation(&[("id", 25), ("body", 25), ("b", 23)]), &names).unwrap();
@@ -540,9 +557,21 @@ mod tests {
         else {
             panic!("not missing")
         };
-        assert_eq!(remedy, "\"b|its new name:header:...\" in placements");
+        assert_eq!(remedy, "\"b|its new name:header:tenant\" in placements");
         let wrong = Plan::new(&relation(&[("id", 25), ("body", 25), ("b", 17)]), &names).unwrap_err();
         assert!(matches!(wrong, Mismatch::Type { role: "header", type_id: 17, .. }), "{wrong}");
+    }
+
+    #[test]
+    fn a_renamed_column_is_never_taken_for_one_with_another_meaning() {
+        let mut names = names();
+        names.roles[Role::Payload as usize] = Some(Name { columns: vec!["payload".into()], required: true });
+        names.unused = vec!["type"];
+        let name = Name { columns: vec!["tenant".into()], required: true };
+        names.placed = vec![Placed { name, header: "tenant".to_owned() }];
+        let renamed = relation(&[("id", 2950), ("type", 1043), ("tenant", 25), ("body", 3802)]);
+        let Err(Mismatch::Missing { remedy, .. }) = Plan::new(&renamed, &names) else { panic!("not missing") };
+        assert_eq!(remedy, "columns.payload = [\"payload\", \"body\"]");
     }
 
     #[test]

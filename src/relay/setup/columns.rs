@@ -38,7 +38,7 @@ pub(super) fn beside_the_preset(route: &Route) -> Vec<Change> {
         .filter(|(role, name)| name.as_ref().is_some_and(|name| name.required) && !is_created(role));
     let mut changes: Vec<Change> = roles.map(|(role, _)| add(route, role, owner.clone())).collect();
     let created: Vec<&str> = Role::ALL.into_iter().filter(is_created).map(|role| route.column(role)).collect();
-    let placed = route.names().placed.iter();
+    let placed = route.names().placed.iter().map(|placed| &placed.name);
     let missing = placed.filter(|name| !created.iter().any(|column| name.is(column)));
     for column in missing.filter_map(|name| name.columns.first()) {
         let what = format!("add column {column} to table {}, for a header", route.name());

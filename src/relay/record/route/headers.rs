@@ -25,7 +25,7 @@ const MAX_COUNT: usize = 32;
 const MAX_BYTES: usize = 8 << 10;
 /// The length of a name.
 const MAX_NAME: usize = 64;
-/// walrelay's headers, which a row must not use.
+/// walrelay's headers, which a row must not use; nor those that the preset sends.
 const RESERVED: [&str; 3] = ["event_id", "event_type", "produced_at"];
 
 /// Names and values, in order.
@@ -82,9 +82,9 @@ impl Headers {
             Cell::Null => return Ok(()),
             Cell::Text(_) | Cell::Binary(_) | Cell::Unchanged => value::json(value, Role::Headers.name())?,
         };
-        let start = self.bytes.len();
+        let (start, own) = (self.bytes.len(), self.entries.len());
         let mut json = serde_json::Deserializer::from_slice(json);
-        let added = Object { headers: self, start, count: 0 };
+        let added = Object { headers: self, own, start, count: 0 };
         json.deserialize_any(added).and_then(|()| json.end()).map_err(|error| Reason::Headers(describe(&error)))
     }
 
@@ -131,6 +131,8 @@ fn describe(error: &serde_json::Error) -> String {
 
 struct Object<'h> {
     headers: &'h mut Headers,
+    /// The number of headers that are not the row's own.
+    own: usize,
     start: usize,
     count: usize,
 }
@@ -173,7 +175,7 @@ impl Object<'_> {
         if !legal {
             return Err(format!("invalid name {:?}: allowed are 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -", shown()));
         }
-        if RESERVED.contains(&name) {
+        if RESERVED.contains(&name) || self.headers.iter().take(self.own).any(|(own, _)| own == name) {
             return Err(format!("reserved name {:?}", shown()));
         }
         self.count += 1;

@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 
 use crate::relay::decode::pgoutput::Micros;
 use crate::relay::record::row::Name;
+use crate::relay::record::row::Placed;
 use crate::relay::record::row::Role;
 use crate::relay::record::row::RoleNames;
 use crate::relay::record::row::Row;
@@ -141,8 +142,14 @@ impl Route {
             let is_read = required || (role == Role::Headers && preset.has_headers());
             let columns = is_read.then(|| configured(given.as_ref(), preset.column(role)));
             *name = columns.map(|columns| Name { columns, required });
+            if name.is_none() {
+                names.unused.push(preset.column(role));
+            }
         }
-        let placed = |placement: &Placement| Name { columns: placement.columns.clone(), required: true };
+        let placed = |placement: &Placement| Placed {
+            name: Name { columns: placement.columns.clone(), required: true },
+            header: placement.header.clone(),
+        };
         names.placed = config.placements.iter().map(placed).collect();
         Ok(Self {
             schema,
@@ -182,7 +189,8 @@ impl Route {
     /// Gives the route with only the existing name of each column.
     #[must_use]
     pub fn settled(mut self, columns: &[String]) -> Self {
-        for name in self.names.roles.iter_mut().flatten().chain(&mut self.names.placed) {
+        let placed = self.names.placed.iter_mut().map(|placed| &mut placed.name);
+        for name in self.names.roles.iter_mut().flatten().chain(placed) {
             if let Some(found) = name.columns.iter().find(|name| columns.contains(name)) {
                 name.columns = vec![found.clone()];
             }

@@ -19,6 +19,9 @@ pub struct Placement {
 pub enum BadPlacement {
     #[error("invalid placement {0:?}: the form is \"column:header\" or \"column:header:name\"")]
     Form(String),
+    /// Without a name the header would be renamed with the column.
+    #[error("the placement {0:?} has several columns: name the header, as in \"old|new:header:name\"")]
+    NoName(String),
     /// The option `partition` does it.
     #[error("the placement {0:?} is not supported: set partition to the name of the column")]
     Partition(String),
@@ -39,6 +42,7 @@ impl TryFrom<String> for Placement {
         let header = alias.map(str::to_owned).or_else(|| columns.first().cloned()).unwrap_or_default();
         let is_fit = rest.is_none() && !header.is_empty() && !is_repeated && !columns.iter().any(String::is_empty);
         match place.map(str::to_ascii_lowercase).as_deref() {
+            Some("header") if is_fit && columns.len() > 1 && alias.is_none() => Err(BadPlacement::NoName(text)),
             Some("header") if is_fit => Ok(Self { columns, header }),
             Some("partition") => Err(BadPlacement::Partition(text)),
             Some("envelope") => Err(BadPlacement::Envelope(text)),
@@ -81,6 +85,7 @@ mod tests {
             assert_eq!(Placement::try_from(text.to_owned()), Err(BadPlacement::Form(text.to_owned())));
         }
         let error = |text: &str| Placement::try_from(text.to_owned()).unwrap_err().to_string();
+        assert!(error("kind|type:header").contains("name the header"));
         assert!(error("p:partition").ends_with("set partition to the name of the column"));
         assert!(error("type:Envelope:x").contains("\"type:Envelope:x\" is not supported"));
     }

@@ -285,6 +285,19 @@ fn the_debezium_preset_keeps_an_empty_key_and_null_is_none() {
 }
 
 #[test]
+fn d17_a_rows_own_headers_cannot_have_a_name_that_the_debezium_preset_sends() {
+    let columns = Columns { headers: Some(ColumnNames::One("headers".into())), ..Columns::default() };
+    let config = Config { columns, ..debezium(&["type:header:eventType"]) };
+    for name in ["id", "eventType"] {
+        let json = format!("{{\"mine\": 1, \"{name}\": \"forged\"}}");
+        let row = with(router_row(Form::Null, (25, Form::Null)), "headers", 25, Form::Text(json.as_bytes()));
+        assert_eq!(make(&config, &row), Err(Reason::Headers(format!("reserved name \"{name}\""))));
+    }
+    let row = with(router_row(Form::Null, (25, Form::Null)), "headers", 25, Form::Text(b"{\"mine\": 1, \"mine\": 2}"));
+    assert_eq!(make(&config, &row).unwrap().headers.len(), 4);
+}
+
+#[test]
 fn the_debezium_preset_places_columns_in_the_order_of_the_configuration_and_null_as_a_header_without_a_value() {
     let config = debezium(&["type:header:id", "n:header", "aggregateid:header:x", "j:header:x"]);
     let number = 7_i64.to_be_bytes();
