@@ -18,8 +18,8 @@ pub(super) const ALL: [Explanation; 25] = [
         means: "The publication of source.publication is not in this database.",
         why: "Nothing was set up yet, the name is wrong, or somebody dropped it. Events that are committed while it \
               is missing are not published.",
-        next: "On a new installation run `walrelay setup --apply`. After a drop compare the outbox table with Kafka \
-               first, then add `--accept-gap`.",
+        next: "On a new installation run `walrelay setup --apply`. After a drop add `--accept-gap`, and before you \
+               start the relay, compare the rows that were committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6503,
@@ -105,7 +105,8 @@ pub(super) const ALL: [Explanation; 25] = [
         means: "The slot exists, and its publication does not.",
         why: "The publication was dropped, and the slot cannot decode WAL from before the publication exists again. \
               Events since the drop are not published.",
-        next: "Compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`.",
+        next: "Run `walrelay setup --apply --accept-gap`. Before you start the relay, compare the rows that were \
+               committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6520,

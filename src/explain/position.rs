@@ -9,8 +9,9 @@ pub(super) const ALL: [Explanation; 22] = [
         means: "The slot of source.slot is not on this server.",
         why: "Nothing was set up yet; or the slot was dropped, or a standby without it was promoted. The server may \
               have removed WAL since then.",
-        next: "On a new installation run `walrelay setup --apply`. If the slot existed before, compare the outbox \
-               table with Kafka, then add `--accept-gap`.",
+        next: "On a new installation run `walrelay setup --apply`. If the slot existed before, add \
+               `--accept-gap`, and before you start the relay, compare the rows that were committed before the \
+               position that it prints with Kafka.",
     },
     Explanation {
         number: 6602,
@@ -18,8 +19,8 @@ pub(super) const ALL: [Explanation; 22] = [
         means: "The slot is invalidated: PostgreSQL removed WAL that it needed, so events after its position cannot \
                 be read from it.",
         why: "It retained more than max_slot_wal_keep_size, was idle for too long, or conflicted on a standby.",
-        next: "Compare the outbox table with Kafka, drop the slot, raise max_slot_wal_keep_size, then run `walrelay \
-               setup --apply --accept-gap`.",
+        next: "Drop the slot, raise max_slot_wal_keep_size, and run `walrelay setup --apply --accept-gap`. Before you \
+               start the relay, compare the rows that were committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6603,
@@ -44,8 +45,8 @@ pub(super) const ALL: [Explanation; 22] = [
         title: "stored position is of another server",
         means: "The row with the stored position was written on another PostgreSQL cluster.",
         why: "The database was restored from a dump, or postgres.url names another server.",
-        next: "Correct postgres.url. After a restore compare the outbox table with Kafka, then run `walrelay setup \
-               --apply --accept-gap`.",
+        next: "Correct postgres.url. After a restore run `walrelay setup --apply --accept-gap`. Before you start the \
+               relay, compare the rows that were committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6611,
@@ -62,7 +63,8 @@ pub(super) const ALL: [Explanation; 22] = [
         means: "The server's WAL ends before the position that the relay has stored.",
         why: "The server was restored to an earlier time, or a standby that had not received everything was promoted. \
               Kafka may have events that this server does not have.",
-        next: "Compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`.",
+        next: "Run `walrelay setup --apply --accept-gap`. Before you start the relay, compare the rows that were \
+               committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6620,
@@ -70,7 +72,8 @@ pub(super) const ALL: [Explanation; 22] = [
         means: "`setup` found a stored position for a slot that does not exist any more.",
         why: "A new slot starts at the current end of the WAL, so events after the stored position may be missing in \
               Kafka.",
-        next: "Compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`.",
+        next: "Run `walrelay setup --apply --accept-gap`. Before you start the relay, compare the rows that were \
+               committed before the position that it prints with Kafka.",
     },
     Explanation {
         number: 6621,

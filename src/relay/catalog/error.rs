@@ -166,14 +166,15 @@ impl Diagnose for Error {
             Self::Query(error) => return error.help(),
             Self::SlotMissing { .. } => {
                 "on a new installation run `walrelay setup --apply`; if the slot existed before, WAL since then may be \
-                 gone and events may be missing in Kafka: compare the outbox table with Kafka, then create a new slot \
-                 with `walrelay setup --apply --accept-gap`"
+                 gone and events may be missing in Kafka: create a new slot with `walrelay setup --apply \
+                 --accept-gap`; before you start the relay, compare the rows that were committed before the position \
+                 that it prints with Kafka"
                     .to_owned()
             }
             Self::SlotLost { slot, .. } => format!(
-                "events may be missing in Kafka: compare the outbox table with Kafka, drop the slot with `SELECT \
-                 pg_drop_replication_slot('{slot}')`, raise max_slot_wal_keep_size, then run `walrelay setup --apply \
-                 --accept-gap`"
+                "events may be missing in Kafka: drop the slot with `SELECT pg_drop_replication_slot('{slot}')`, raise \
+                 max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`; before you start the relay, \
+                 compare the rows that were committed before the position that it prints with Kafka"
             ),
             Self::SlotUnusable { slot, .. } => format!(
                 "set source.slot to another slot; or, if nobody else uses this one, run `SELECT \
@@ -181,8 +182,8 @@ impl Diagnose for Error {
             ),
             Self::PublicationMissing { .. } => {
                 "on a new installation run `walrelay setup --apply`; if the publication was dropped, events committed \
-                 since then are not published: compare the outbox table with Kafka, then run `walrelay setup --apply \
-                 --accept-gap`"
+                 since then are not published: run `walrelay setup --apply --accept-gap`; before you start the relay, \
+                 compare the rows that were committed before the position that it prints with Kafka"
                     .to_owned()
             }
             Self::PublicationUnfit { remedy, .. } => format!("run `{remedy}`"),

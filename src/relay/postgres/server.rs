@@ -223,11 +223,13 @@ impl Kind {
             Self::Rights => "grant the missing privilege; `walrelay setup --role NAME` prints all that are needed",
             Self::Missing => {
                 "on a new installation run `walrelay setup --apply`; if the slot existed before, events may be missing \
-                 in Kafka: compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
+                 in Kafka: run `walrelay setup --apply --accept-gap`; before you start the relay, compare the rows \
+                 that were committed before the position that it prints with Kafka"
             }
             Self::SlotLost => {
-                "WAL that the slot needed was removed: compare the outbox table with Kafka, drop the slot with \
-                 pg_drop_replication_slot, raise max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`"
+                "WAL that the slot needed was removed: drop the slot with pg_drop_replication_slot, raise \
+                 max_slot_wal_keep_size, then run `walrelay setup --apply --accept-gap`; before you start the relay, \
+                 compare the rows that were committed before the position that it prints with Kafka"
             }
             Self::Mismatch => {
                 "correct the object that the server names (`walrelay setup` prints the SQL), then restart"
@@ -240,9 +242,9 @@ impl Kind {
             Self::NoDatabase => "create the database, or name another one in postgres.url",
             Self::SlotOlder => {
                 "the publication did not exist when the next WAL was written, and events may be missing in Kafka: \
-                 compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`, which creates \
-                 the publication if it is missing, advances the slot to the first position where it exists, and \
-                 prints that position"
+                 run `walrelay setup --apply --accept-gap`, which creates the publication if it is missing, advances \
+                 the slot to the first position where it exists, and prints that position; before you start the \
+                 relay, compare the rows that were committed before it with Kafka"
             }
             Self::RowTooLarge => {
                 "the row is larger than the server can send: publish it by hand and skip its transaction"

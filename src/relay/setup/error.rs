@@ -146,12 +146,14 @@ impl Diagnose for Error {
                     .to_owned(),
             ),
             Self::Gap { .. } => Some(
-                "compare the outbox table with Kafka, then run `walrelay setup --apply --accept-gap`"
+                "run `walrelay setup --apply --accept-gap`; before you start the relay, compare the rows that were \
+                 committed before the position that it prints with Kafka"
                     .to_owned(),
             ),
             Self::SlotOlder { .. } => Some(
-                "events committed since it was dropped are not published: compare the outbox table with Kafka, then \
-                 run `walrelay setup --apply --accept-gap`, which creates it and skips nothing that can be decoded"
+                "events committed since it was dropped are not published: run `walrelay setup --apply --accept-gap`, \
+                 which creates it and skips nothing that can be decoded; before you start the relay, compare the \
+                 rows that were committed before the position that it prints with Kafka"
                     .to_owned(),
             ),
             Self::NoFreeSlot { .. } => Some(postgres::NO_SLOT.to_owned()),
