@@ -87,6 +87,7 @@ fn every_command_of_a_page_exists() {
         commands.extend(inline_commands(&read(page)).into_iter().map(|line| (page, line)));
     }
     for (page, block) in blocks("sh") {
+        let block = block.replace("\\\n", " ");
         let lines = block.lines().filter(|line| line.starts_with("walrelay "));
         commands.extend(lines.map(|line| (page, line.to_owned())));
     }
